@@ -1,0 +1,62 @@
+# Everything a clone needs, from a fresh Debian 12 with root:  make demo   make test
+
+PYTHON ?= /usr/bin/python3
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+BUILD_PACKAGES := python3 python3-venv clang llvm libbpf-dev libbpf1
+TEST_PACKAGES := containerd runc busybox-static containernetworking-plugins iproute2 iptables \
+	kmod procps ruby jq
+BENCH_PACKAGES := bpftrace libbpf-tools
+
+.PHONY: install demo test check format bench wheel clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml setup.py $(wildcard probes/*.bpf.c probes/include/*.h)
+	@$(call apt,$(BUILD_PACKAGES) $(TEST_PACKAGES))
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+# A container in a pod is killed, and ktrace names the killer.
+demo: install
+	$(SUDO) $(BIN)/python -m tests.demo
+
+# unit: anywhere; kernel: this kernel, root; pods: real containerd pods.
+# KTRACE_NO_SKIP=1 turns every skip into a failure.
+test: install
+	$(SUDO) env KTRACE_NO_SKIP=$(KTRACE_NO_SKIP) $(BIN)/python -m pytest $(ARGS)
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python setup.py --quiet build_py --build-lib build/check
+	ruby -c Vagrantfile
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Side by side with bpftrace and sigsnoop, in one run.
+bench: install
+	@$(call apt,$(BENCH_PACKAGES))
+	$(SUDO) $(BIN)/python -m bench.signals
+
+wheel: install
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf build dist *.egg-info tracer/objects $(VENV)
+
+# Installs what is missing and stays quiet when nothing is.
+define apt
+missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+if [ -n "$$missing" ]; then \
+	echo "installing" $$missing; \
+	$(SUDO) apt-get update -qq && \
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+fi
+endef

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What is attached with every probe: cgroups are followed from their creation, so that a pod that starts
+ * later is known before its first process runs, and a process in a container is described when it execs,
+ * the one moment at which its arguments can be read for certain.
+ */
+#include "ktrace.h"
+
+SEC("tp_btf/cgroup_mkdir")
+int BPF_PROG(on_cgroup_mkdir, struct cgroup *cgroup)
+{
+	struct task_struct *current = (void *)bpf_get_current_task();
+	struct cgroup *memory = kt_memory_v1(BPF_CORE_READ(current, cgroups));
+	int hierarchy = BPF_CORE_READ(cgroup, root, hierarchy_id);
+
+	/* a container's cgroup is made in every hierarchy of version 1; one of them is enough */
+	if (!hierarchy || (memory && hierarchy == BPF_CORE_READ(memory, root, hierarchy_id)))
+		kt_describe_cgroup(cgroup, kt_id_of_cgroup(cgroup));
+	return 0;
+}
+
+SEC("tp_btf/cgroup_rmdir")
+int BPF_PROG(on_cgroup_rmdir, struct cgroup *cgroup)
+{
+	kt_cgroup_id id = kt_id_of_cgroup(cgroup);
+
+	bpf_map_delete_elem(&kt_cgroups, &id);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(on_sched_process_exec, struct task_struct *task)
+{
+	struct kt_party party;
+
+	if (kt_wanted(task, NULL))
+		kt_refer(&party, task);
+	return 0;
+}

@@ -1,0 +1,482 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What every probe shares: the maps, the event header, selection by cgroup, and the one description
+ * of each process and each cgroup that events then refer to by number.
+ *
+ * Maps are shared between objects by their name: the loader creates them once, with the first object,
+ * and gives the same ones to the others.
+ */
+#ifndef KT_KTRACE_H
+#define KT_KTRACE_H
+
+#include "kernel.h"
+#include "compat.h"
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+/* Typedefs carry meaning: user space decides by their names how a member is decoded and shown. */
+typedef u64 kt_boot_ns;      /* nanoseconds since boot, CLOCK_BOOTTIME */
+typedef u64 kt_process_id;   /* a process_event, or 0: the kernel */
+typedef u64 kt_cgroup_id;    /* kernfs id, with the number of its hierarchy in the top 16 bits */
+typedef u32 kt_pid;
+typedef u32 kt_uid;
+typedef u8 kt_signal;
+typedef char kt_comm[16];
+typedef char kt_argv[1024];  /* NUL between arguments */
+typedef char kt_path[768];   /* names from the leaf to the root, NUL after each */
+typedef char kt_cgroup_path[4096 + 256]; /* the same, with room for every name */
+
+struct kt_header {
+	u32 kind; /* one of the kt_kind_* below; the first word of every record */
+	u32 cpu;
+	kt_boot_ns time;
+};
+
+/* One side of an event. The process_event with this id is in the stream before the event; if it was
+ * lost, pid and tid still tell something. */
+struct kt_party {
+	kt_process_id process;
+	kt_pid pid;
+	kt_pid tid;
+};
+
+struct kt_ancestor {
+	kt_pid pid;
+	kt_comm comm;
+};
+
+#define KT_ANCESTORS 16
+#define KT_PATH_DEPTH 24
+#define KT_CGROUP_DEPTH 16
+#define KT_NAME 256
+
+/*
+ * A task is described once: when it first takes part in an event, and again when anything in its key
+ * has changed since (exec, uid, cgroup, comm), so that a description is always true of the moment of
+ * the event. `exe` is empty where there is none; `argv_bytes` is the true size, which may be more than
+ * `argv` holds, and 0 where argv could not be read (the task is not current).
+ */
+struct process_event {
+	struct kt_header header;
+	kt_process_id process;
+	kt_boot_ns start;      /* of the process */
+	kt_cgroup_id cgroup;
+	kt_cgroup_id init_cgroup; /* of the process with pid 1 in its pid namespace; 0 = unknown */
+	kt_boot_ns thread_start;
+	kt_pid pid;
+	kt_pid tid;
+	kt_pid pid_in_pod;     /* in the innermost pid namespace */
+	kt_uid uid;
+	u32 pid_level;         /* depth of that namespace; 0 = the host's */
+	u32 exec_id;
+	u32 argv_bytes;
+	u16 exe_bytes;
+	u16 ancestors;
+	u8 exe_deleted;
+	u8 exe_whole;          /* else the root end is missing */
+	u8 kernel_thread;
+	u8 unused;
+	kt_comm comm;
+	struct kt_ancestor ancestry[KT_ANCESTORS]; /* nearest first */
+	kt_path exe;
+	kt_argv argv;
+};
+
+/* A cgroup is described once, when it is made or when it is first seen. */
+struct cgroup_event {
+	struct kt_header header;
+	kt_cgroup_id cgroup;
+	u32 path_bytes;
+	u32 path_whole;
+	kt_cgroup_path path;
+};
+
+/* The loader numbers the kinds of the objects it loads; nobody keeps a list. The pointer only makes the
+ * struct's layout part of the object's BTF. */
+#define KT_EVENT(name)                         \
+	const volatile u32 kt_kind_##name = 0; \
+	const struct name##_event *const volatile kt_layout_##name = 0
+
+KT_EVENT(process);
+KT_EVENT(cgroup);
+
+/* How selection works; written by the loader. */
+enum kt_mode {
+	KT_ALL,    /* everything */
+	KT_EITHER, /* one side is selected */
+	KT_TARGET, /* the target is selected, whoever the sender is */
+	KT_BOTH,   /* the target is selected as a target, and the sender as a sender */
+};
+
+/* What the loader has decided about a cgroup. An undecided one passes: user space sorts it out. */
+enum kt_selected {
+	KT_AS_TARGET = 1,
+	KT_AS_SENDER = 2,
+	KT_UNDECIDED = KT_AS_TARGET | KT_AS_SENDER,
+};
+
+const volatile enum kt_mode kt_mode = KT_ALL;
+const volatile bool kt_by_pid = false;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 8 << 20);
+} kt_ring SEC(".maps");
+
+/* Records that found no room in the ring, by kind. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 64);
+	__type(key, u32);
+	__type(value, u64);
+} kt_lost SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, kt_cgroup_id);
+	__type(value, u32);
+} kt_cgroups SEC(".maps");
+
+struct kt_process_key {
+	u64 start;
+	kt_cgroup_id cgroup;
+	kt_pid tid;
+	u32 exec_id;
+	kt_uid uid;
+	u32 unused;
+	kt_comm comm;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct kt_process_key);
+	__type(value, kt_process_id);
+} kt_processes SEC(".maps");
+
+/* The targets of --pid. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, kt_pid);
+	__type(value, u8);
+} kt_pids SEC(".maps");
+
+#define kt_reserve(name) \
+	((struct name##_event *)kt_reserve_record(kt_kind_##name, sizeof(struct name##_event)))
+
+static __always_inline void *kt_reserve_record(u32 kind, const u64 size)
+{
+	struct kt_header *header = bpf_ringbuf_reserve(&kt_ring, size, 0);
+	u64 *lost;
+
+	if (header) {
+		header->kind = kind;
+		header->cpu = bpf_get_smp_processor_id();
+		header->time = bpf_ktime_get_boot_ns();
+		return header;
+	}
+	lost = bpf_map_lookup_elem(&kt_lost, &kind);
+	if (lost)
+		__sync_fetch_and_add(lost, 1);
+	return NULL;
+}
+
+/* Wakes the reader when the ring was empty, so that a lone event is seen at once, and again at every
+ * quarter of a MiB, so that a storm is drained in time; in between the reader comes by itself. */
+#define kt_submit(record) kt_submit_record(record, sizeof(*(record)))
+
+static __always_inline void kt_submit_record(void *record, const u64 size)
+{
+	const u64 step = 256 << 10, room = (size + 15) & ~7ULL;
+	u64 waiting = bpf_ringbuf_query(&kt_ring, BPF_RB_AVAIL_DATA);
+
+	bpf_ringbuf_submit(record, (waiting & (step - 1)) <= room ? BPF_RB_FORCE_WAKEUP
+								  : BPF_RB_NO_WAKEUP);
+}
+
+static __always_inline kt_cgroup_id kt_id_of_cgroup(struct cgroup *cgroup)
+{
+	return BPF_CORE_READ(cgroup, kn, id) | (u64)BPF_CORE_READ(cgroup, root, hierarchy_id) << 48;
+}
+
+/* The cgroup of `task` in version 1's memory hierarchy, or NULL where version 2 has the controller. */
+static __always_inline struct cgroup *kt_memory_v1(struct css_set *set)
+{
+	struct cgroup_subsys_state *css = NULL, **slot;
+	struct cgroup *cgroup;
+
+	if (!bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id))
+		return NULL;
+	slot = (void *)set + bpf_core_field_offset(struct css_set, subsys) +
+	       bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id) * sizeof(*slot);
+	bpf_core_read(&css, sizeof(css), slot);
+	cgroup = BPF_CORE_READ(css, cgroup);
+	return BPF_CORE_READ(cgroup, root, hierarchy_id) ? cgroup : NULL;
+}
+
+/* The cgroup that says which container a task is in: on a node whose memory controller is of version 1
+ * the one there, unless that is the root; else the one of version 2. */
+static __always_inline struct cgroup *kt_cgroup_of(struct task_struct *task)
+{
+	struct css_set *set = BPF_CORE_READ(task, cgroups);
+	struct cgroup *v1 = kt_memory_v1(set);
+
+	if (v1 && BPF_CORE_READ(v1, level))
+		return v1;
+	return BPF_CORE_READ(set, dfl_cgrp);
+}
+
+/* Appends one name to a path of `room` bytes, a power of two followed by KT_NAME bytes of slack, and
+ * returns the new length, or `used` itself if the name does not fit. The mask keeps the verifier's idea
+ * of `used` the same in every round of the caller's loop. */
+static __always_inline u32 kt_append_name(char *path, u32 used, const u32 room, const void *name)
+{
+	long bytes = bpf_probe_read_kernel_str(path + used, KT_NAME, name);
+
+	if (bytes > 0 && used + bytes < room)
+		used += bytes;
+	asm volatile("" : "+r"(used));
+	return used & (room - 1);
+}
+
+/* A path that is too deep loses its leaf end, never its root end: the outermost pod decides whose an
+ * event is, and nobody may hide it by making cgroups below. */
+static __noinline int kt_describe_cgroup(struct cgroup *cgroup, kt_cgroup_id id)
+{
+	struct kernfs_node *node = BPF_CORE_READ(cgroup, kn), *parent;
+	int level = BPF_CORE_READ(cgroup, level);
+	u32 undecided = KT_UNDECIDED, used = 0;
+	struct cgroup_event *event = kt_reserve(cgroup);
+
+	if (!event)
+		return 0;
+	event->cgroup = id;
+	for (int skip = 0; skip < 512 && level - skip > KT_CGROUP_DEPTH; skip++)
+		node = kt_kernfs_parent(node);
+	for (int depth = 0; depth < KT_CGROUP_DEPTH; depth++) {
+		parent = kt_kernfs_parent(node);
+		if (!parent)
+			break;
+		used = kt_append_name(event->path, used, 4096, BPF_CORE_READ(node, name));
+		node = parent;
+	}
+	event->path_bytes = used;
+	event->path_whole = !kt_kernfs_parent(node);
+	kt_submit(event);
+	bpf_map_update_elem(&kt_cgroups, &id, &undecided, BPF_NOEXIST);
+	return 0;
+}
+
+static __always_inline u32 kt_selected(struct cgroup *cgroup, kt_cgroup_id id)
+{
+	u32 *decided = bpf_map_lookup_elem(&kt_cgroups, &id);
+
+	if (decided)
+		return *decided;
+	kt_describe_cgroup(cgroup, id);
+	return KT_UNDECIDED;
+}
+
+/* Whether an event that happened to `target` is wanted. `sender` is NULL where there is none. */
+static __always_inline bool kt_wanted(struct task_struct *target, struct task_struct *sender)
+{
+	struct cgroup *cgroup;
+	bool as_target;
+
+	if (kt_by_pid) {
+		kt_pid pid = BPF_CORE_READ(target, tgid);
+
+		if (!bpf_map_lookup_elem(&kt_pids, &pid))
+			return false;
+	}
+	if (kt_mode == KT_ALL)
+		return true;
+	cgroup = kt_cgroup_of(target);
+	as_target = kt_selected(cgroup, kt_id_of_cgroup(cgroup)) & KT_AS_TARGET;
+	if (kt_mode == KT_TARGET || as_target != (kt_mode == KT_BOTH))
+		return as_target;
+	if (!sender)
+		return false;
+	cgroup = kt_cgroup_of(sender);
+	return kt_selected(cgroup, kt_id_of_cgroup(cgroup)) & KT_AS_SENDER;
+}
+
+/* Names from the leaf to the root of its mount namespace. */
+static __always_inline void kt_read_path(struct process_event *event, struct path *from)
+{
+	struct dentry *dentry = BPF_CORE_READ(from, dentry);
+	struct vfsmount *vfsmount = BPF_CORE_READ(from, mnt);
+	struct mount *mount = (void *)vfsmount - bpf_core_field_offset(struct mount, mnt);
+	u32 used = 0;
+
+	if (dentry == BPF_CORE_READ(dentry, d_parent)) { /* a memfd lies in no directory */
+		event->exe_bytes = kt_append_name(event->exe, 0, 512, BPF_CORE_READ(dentry, d_name.name));
+		event->exe_whole = 1;
+		return;
+	}
+	event->exe_whole = 0;
+	for (int depth = 0; depth < KT_PATH_DEPTH; depth++) {
+		struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
+
+		if (dentry == parent || dentry == BPF_CORE_READ(mount, mnt.mnt_root)) {
+			struct mount *above = BPF_CORE_READ(mount, mnt_parent);
+
+			if (above == mount) {
+				event->exe_whole = 1;
+				break;
+			}
+			dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+			mount = above;
+		} else {
+			u32 before = used;
+
+			used = kt_append_name(event->exe, used, 512, BPF_CORE_READ(dentry, d_name.name));
+			if (used == before)
+				break;
+			dentry = parent;
+		}
+	}
+	event->exe_bytes = used;
+}
+
+static __always_inline void kt_read_exe(struct process_event *event, struct mm_struct *mm)
+{
+	struct file *exe = mm ? BPF_CORE_READ(mm, exe_file) : NULL;
+	struct path *path;
+
+	event->exe_bytes = 0;
+	event->exe_deleted = 0;
+	event->exe_whole = 0;
+	event->unused = 0;
+	if (!exe)
+		return;
+	path = (void *)exe + bpf_core_field_offset(struct file, f_path);
+	kt_read_path(event, path);
+	event->exe_deleted = !BPF_CORE_READ(path, dentry, d_hash.pprev);
+}
+
+/* Only the memory of `current` can be read from here. */
+static __always_inline void kt_read_argv(struct process_event *event, struct mm_struct *mm)
+{
+	u64 start, bytes;
+	u32 take;
+
+	event->argv_bytes = 0;
+	if (!mm || event->pid != bpf_get_current_pid_tgid() >> 32)
+		return;
+	start = BPF_CORE_READ(mm, arg_start);
+	bytes = BPF_CORE_READ(mm, arg_end) - start;
+	take = bytes < sizeof(event->argv) ? bytes : sizeof(event->argv);
+	if (take && !bpf_probe_read_user(event->argv, take, (void *)start))
+		event->argv_bytes = bytes;
+}
+
+static __always_inline void kt_read_pid_namespace(struct process_event *event,
+						  struct task_struct *leader)
+{
+	struct pid *pid = BPF_CORE_READ(leader, thread_pid);
+	struct upid *innermost;
+	struct task_struct *reaper;
+	u32 level;
+
+	event->pid_in_pod = 0;
+	event->init_cgroup = 0;
+	event->pid_level = 0;
+	if (!pid)
+		return;
+	event->pid_level = level = BPF_CORE_READ(pid, level);
+	innermost = (void *)pid + bpf_core_field_offset(struct pid, numbers) +
+		    level * bpf_core_type_size(struct upid);
+	event->pid_in_pod = BPF_CORE_READ(innermost, nr);
+	reaper = BPF_CORE_READ(innermost, ns, child_reaper);
+	if (reaper)
+		event->init_cgroup = kt_id_of_cgroup(kt_cgroup_of(reaper));
+}
+
+static __always_inline void kt_read_ancestry(struct process_event *event, struct task_struct *leader)
+{
+	struct task_struct *task = leader;
+	u32 count = 0;
+
+	for (int level = 0; level < KT_ANCESTORS; level++) {
+		struct task_struct *parent = BPF_CORE_READ(task, real_parent, group_leader);
+
+		/* pid 0 is the idle task, nobody's ancestor in any tool */
+		if (!parent || parent == task || !BPF_CORE_READ(parent, tgid))
+			break;
+		event->ancestry[level].pid = BPF_CORE_READ(parent, tgid);
+		BPF_CORE_READ_STR_INTO(&event->ancestry[level].comm, parent, comm);
+		task = parent;
+		count++;
+	}
+	event->ancestors = count;
+}
+
+static __noinline kt_process_id kt_describe_process(struct task_struct *task,
+						    struct kt_process_key *key)
+{
+	const u32 PF_KTHREAD = 0x00200000;
+	struct task_struct *leader;
+	struct mm_struct *mm;
+	struct process_event *event;
+	kt_process_id process;
+
+	if (!key)
+		return 0;
+	event = kt_reserve(process);
+	if (!event)
+		return 0;
+	leader = BPF_CORE_READ(task, group_leader);
+	mm = BPF_CORE_READ(task, mm);
+	/* unique for a session: a CPU makes at most one a nanosecond */
+	process = event->header.time << 10 | (event->header.cpu & 1023);
+	event->process = process;
+	event->start = BPF_CORE_READ(leader, start_boottime);
+	event->thread_start = key->start;
+	event->cgroup = key->cgroup;
+	event->pid = BPF_CORE_READ(task, tgid);
+	event->tid = key->tid;
+	event->uid = key->uid;
+	event->exec_id = key->exec_id;
+	event->kernel_thread = !!(BPF_CORE_READ(task, flags) & PF_KTHREAD);
+	__builtin_memcpy(event->comm, key->comm, sizeof(event->comm));
+	kt_read_pid_namespace(event, leader);
+	kt_read_ancestry(event, leader);
+	kt_read_argv(event, mm);
+	kt_read_exe(event, event->kernel_thread ? NULL : mm);
+	kt_submit(event);
+	bpf_map_update_elem(&kt_processes, key, &process, BPF_ANY);
+	return process;
+}
+
+/* The id of the description of `task`, which is put into the ring first if this is its first event. */
+static __always_inline void kt_refer(struct kt_party *party, struct task_struct *task)
+{
+	struct cgroup *cgroup = kt_cgroup_of(task);
+	struct kt_process_key key = {};
+	kt_process_id *known;
+
+	key.start = BPF_CORE_READ(task, start_boottime);
+	key.cgroup = kt_id_of_cgroup(cgroup);
+	key.tid = BPF_CORE_READ(task, pid);
+	key.exec_id = BPF_CORE_READ(task, self_exec_id);
+	key.uid = BPF_CORE_READ(task, cred, uid.val);
+	BPF_CORE_READ_STR_INTO(&key.comm, task, comm);
+
+	party->pid = BPF_CORE_READ(task, tgid);
+	party->tid = key.tid;
+	known = bpf_map_lookup_elem(&kt_processes, &key);
+	if (known) {
+		party->process = *known;
+		return;
+	}
+	kt_selected(cgroup, key.cgroup); /* the cgroup is described before the process */
+	party->process = kt_describe_process(task, &key);
+}
+
+char LICENSE[] SEC("license") = "GPL";
+
+#endif

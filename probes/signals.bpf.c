@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Who signals whom: every signal at the moment it is generated, whichever way it was raised.
+ */
+#include "ktrace.h"
+
+struct signal_event {
+	struct kt_header header;
+	struct kt_party sender; /* all zero: the kernel */
+	struct kt_party target;
+	s32 code;               /* siginfo's si_code */
+	kt_signal signal;
+	u8 result;              /* TRACE_SIGNAL_*, include/trace/events/signal.h */
+	u8 group;               /* to the whole process, not to one thread */
+	u8 from_kernel;
+};
+
+KT_EVENT(signal);
+
+/* bit n-1: signal n is wanted */
+const volatile u64 kt_signal_mask = ~0ULL;
+
+enum {
+	SI_USER = 0,
+	SI_TIMER = -2,
+	SI_ASYNCIO = -4,
+	SI_SIGIO = -5,
+	SI_KERNEL = 0x80,
+};
+
+/* The kernel's two stand-ins for a siginfo pointer, include/linux/sched/signal.h. */
+#define SEND_SIG_NOINFO ((struct kernel_siginfo *)0)
+#define SEND_SIG_PRIV ((struct kernel_siginfo *)1)
+
+static __always_inline s32 code_of(struct kernel_siginfo *info)
+{
+	if (info == SEND_SIG_NOINFO)
+		return SI_USER;
+	if (info == SEND_SIG_PRIV)
+		return SI_KERNEL;
+	return BPF_CORE_READ(info, si_code);
+}
+
+/*
+ * `current` is the sender only if a system call of its own raised the signal. It is not when
+ *  - the code is above 0 or SEND_SIG_PRIV: only the kernel uses those (sigaction(2));
+ *  - a timer or an asynchronous read has ended, in whatever context that was;
+ *  - SEND_SIG_NOINFO goes to the very process that runs: the kernel answers a call of it, as SIGPIPE
+ *    answers write(2). kill(2) and its kin always pass a siginfo, and cgroup.kill and a parent's death
+ *    reach other processes;
+ *  - the CPU was idle or in a kernel thread.
+ * This covers interrupt context: whatever raises a signal there uses one of the first two.
+ */
+static __always_inline bool raised_by_kernel(struct kernel_siginfo *info, s32 code,
+					     struct task_struct *current, struct task_struct *target)
+{
+	const u32 PF_KTHREAD = 0x00200000;
+
+	if (code > 0 || code == SI_TIMER || code == SI_ASYNCIO || code == SI_SIGIO)
+		return true;
+	if (info == SEND_SIG_NOINFO && BPF_CORE_READ(current, tgid) == BPF_CORE_READ(target, tgid))
+		return true;
+	return BPF_CORE_READ(current, flags) & PF_KTHREAD;
+}
+
+SEC("tp_btf/signal_generate")
+int BPF_PROG(on_signal_generate, int signal, struct kernel_siginfo *info, struct task_struct *target,
+	     int group, int result)
+{
+	struct task_struct *sender = (void *)bpf_get_current_task();
+	struct kt_party from = {}, to = {};
+	struct signal_event *event;
+	bool from_kernel;
+	s32 code;
+
+	if (!(kt_signal_mask >> ((signal - 1) & 63) & 1))
+		return 0;
+	code = code_of(info);
+	from_kernel = raised_by_kernel(info, code, sender, target);
+	if (!kt_wanted(target, from_kernel ? NULL : sender))
+		return 0;
+
+	kt_refer(&to, target);
+	if (!from_kernel)
+		kt_refer(&from, sender);
+	event = kt_reserve(signal);
+	if (!event)
+		return 0;
+	event->sender = from;
+	event->target = to;
+	event->code = code;
+	event->signal = signal;
+	event->result = result;
+	event->group = group;
+	event->from_kernel = from_kernel;
+	kt_submit(event);
+	return 0;
+}

@@ -1,0 +1,585 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real pods for the tests and the demo, without Kubernetes.
+
+`Containerd` runs the distribution's containerd as an instance of its own and plays the kubelet's
+part: the same cgroups, log directories, labels and network namespaces as on a node.
+
+    with Containerd() as containerd:
+        pod = containerd.run_pod("web-0", labels={"app": "web"})
+        container = pod.run("nginx", ["sleep", "1000"], memory_limit=32 << 20)
+        os.kill(container.pid, signal.SIGKILL)
+        assert container.wait_exit() == 137
+
+Everything of the instance lies in one temporary directory; what has to lie elsewhere is written
+down in a journal (see `leftovers.py`) and removed at the end, or by the next instance if this one
+is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from tests.support import cri, image, leftovers
+from tests.support.wait import WaitTimeout, wait_for
+
+Qos = Literal["guaranteed", "burstable", "besteffort"]
+
+IMAGE = "ktrace.test/busybox:latest"
+PAUSE_IMAGE = "ktrace.test/pause:latest"
+CNI_PLUGINS = Path("/usr/lib/cni")
+POD_LOGS = Path("/var/log/pods")
+CONTAINER_LINKS = Path("/var/log/containers")
+
+_QOS_CGROUP = {
+    "guaranteed": "/kubepods",
+    "burstable": "/kubepods/burstable",
+    "besteffort": "/kubepods/besteffort",
+}
+# What the kubelet gives: the first to die is the one that reserved nothing.
+_QOS_OOM_SCORE_ADJ = {"guaranteed": -997, "burstable": 999, "besteffort": 1000}
+
+# Pods get addresses from the block that is set aside for tests of network devices (RFC 2544).
+_POD_ADDRESSES = ipaddress.IPv4Network("198.18.0.0/15")
+
+_PACKAGES = {
+    "containerd": "containerd",
+    "ctr": "containerd",
+    "containerd-shim-runc-v2": "containerd",
+    "runc": "runc",
+    "ip": "iproute2",
+    str(CNI_PLUGINS / "bridge"): "containernetworking-plugins",
+}
+# The usual places, also where the caller's PATH leaves out the superuser's programs.
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class ContainerdError(Exception):
+    """The test containerd cannot run here, or does not start."""
+
+
+class Containerd:
+    """One containerd with a CRI socket of its own.
+
+    log_root: where the pods' log directories go, as the kubelet's /var/log/pods.
+    links_root: where the links to the containers' logs go, or None for no links.
+    extra_files: executables to add to the image, by their path in the container.
+    progress: is told in a few words what is being done; nothing is printed.
+    """
+
+    def __init__(
+        self,
+        *,
+        log_root: Path = POD_LOGS,
+        links_root: Path | None = CONTAINER_LINKS,
+        extra_files: Mapping[str, bytes] | None = None,
+        progress: Callable[[str], None] | None = None,
+        timeout: float = 30.0,
+    ) -> None:
+        self.log_root = log_root
+        self.links_root = links_root
+        self._extra_files = extra_files
+        self._progress = progress or (lambda what: None)
+        self._timeout = timeout
+        self._journal: leftovers.Journal | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._client: cri.CriClient | None = None
+        self._root: Path | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start containerd, ready for `run_pod`. If that fails, nothing is left behind."""
+        if self._journal is not None:
+            raise ContainerdError("this containerd is already running")
+        _require_programs()
+        name = f"kt-{uuid.uuid4().hex[:8]}"  # also the bridge's name: at most 15 characters
+        self._journal = leftovers.Journal.open_new(name, self._shared_directories())
+        try:
+            self._start(name, self._journal)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Kill every pod and containerd, and remove all that was made. Harmless if stopped."""
+        if self._journal is None:
+            return
+        self._progress("removing the pods and containerd")
+        journal, self._journal = self._journal, None
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(timeout=self._timeout)
+            self._process = None
+        journal.clear()
+
+    @property
+    def root(self) -> Path:
+        """The instance's directory."""
+        if self._root is None:
+            raise ContainerdError("this containerd has not been started")
+        return self._root
+
+    @property
+    def socket(self) -> Path:
+        """The CRI socket (and containerd's own)."""
+        return self.root / "containerd.sock"
+
+    @property
+    def client(self) -> cri.CriClient:
+        if self._client is None:
+            raise ContainerdError("this containerd is not running")
+        return self._client
+
+    @property
+    def pid(self) -> int:
+        """The process id of containerd itself."""
+        if self._process is None:
+            raise ContainerdError("this containerd is not running")
+        return self._process.pid
+
+    def log_tail(self, lines: int = 20) -> str:
+        """The last lines of containerd's log."""
+        log = self.root / "containerd.log"
+        text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def run_pod(
+        self,
+        name: str,
+        namespace: str = "default",
+        uid: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        qos: Qos = "burstable",
+        host_network: bool = False,
+        host_pid: bool = False,
+        share_pid: bool = False,
+    ) -> PodHandle:
+        """Start a pod that has no containers yet."""
+        self._progress(f"starting pod {namespace}/{name}")
+        pod = PodHandle(self, name, namespace, uid or str(uuid.uuid4()), labels or {}, qos)
+        self._note("cgroup", pod.cgroup)
+        self._note("files", pod.log_directory)
+        pod._start(host_network, host_pid, share_pid)
+        return pod
+
+    def _start(self, name: str, journal: leftovers.Journal) -> None:
+        # Real paths, so that they are found again in /proc/mounts.
+        self._root = Path(tempfile.mkdtemp(prefix="ktrace-containerd-")).resolve()
+        journal.note("directory", self._root)
+        journal.note("bridge", name)
+        with leftovers.machine_lock():
+            subnet = _make_bridge(name)
+        self._write_network(name, subnet)
+        config = self._root / "config.toml"
+        snapshotter = "overlayfs" if _overlay_works(self._root) else "native"
+        config.write_text(self._config(snapshotter), encoding="utf-8")
+
+        self._progress("starting containerd")
+        with (self._root / "containerd.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                ["containerd", "--config", config],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={"PATH": _PATH},
+                start_new_session=True,  # Ctrl-C is for the tests, which then stop it in order
+            )
+        # Meanwhile, since containerd takes a moment:
+        archive = self._root / "image.tar"
+        image.write_archive(archive, [IMAGE, PAUSE_IMAGE], self._extra_files)
+        self._client = cri.CriClient(self.socket, timeout=self._timeout)
+        self._await("containerd to answer", self._answers)
+
+        self._progress("importing the test image")
+        loaded = subprocess.run(
+            ["ctr", "--address", self.socket, "--namespace", "k8s.io"]
+            + ["images", "import", "--snapshotter", snapshotter, archive],
+            check=False,
+            capture_output=True,
+            text=True,
+            env={"PATH": _PATH},
+            timeout=self._timeout,
+        )
+        if loaded.returncode != 0:
+            raise ContainerdError(f"ctr cannot import the test image: {loaded.stderr.strip()}")
+        # The CRI plugin hears of an import by an event, a little later.
+        self._await("the test image to be listed", self._has_images)
+
+    def _answers(self) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            raise ContainerdError(
+                f"containerd ended with {self._process.returncode}; its log:\n{self.log_tail()}"
+            )
+        if not self.socket.exists():
+            return False
+        try:
+            return bool(self.client.version())
+        except cri.CriError:
+            return False
+
+    def _has_images(self) -> bool:
+        return {IMAGE, PAUSE_IMAGE} <= self.client.image_names()
+
+    def _await(self, what: str, look: Callable[[], bool]) -> None:
+        try:
+            wait_for(what, look, self._timeout)
+        except WaitTimeout as error:
+            raise ContainerdError(f"{error}; its log:\n{self.log_tail()}") from None
+
+    def _note(self, kind: str, value: str | Path) -> None:
+        if self._journal is None:
+            raise ContainerdError("this containerd is not running")
+        self._journal.note(kind, value)
+
+    def _shared_directories(self) -> list[Path]:
+        """Where other programs have things too; made by us if missing."""
+        cgroups = [root / name for root in leftovers.cgroup_roots() for name in leftovers.KUBEPODS]
+        places = [self.log_root, leftovers.SHIM_SOCKETS, leftovers.CNI_RESULTS]
+        return cgroups + places + ([self.links_root] if self.links_root else [])
+
+    def _config(self, snapshotter: str) -> str:
+        values = {
+            name: json.dumps(str(self.root / name))
+            for name in ("root", "state", "tmp", "opt", "runc", "containerd.sock", "cni")
+        }
+        # restrict_oom_score_adj: without CAP_SYS_RESOURCE runc cannot lower the score.
+        # netns_mounts_under_state_dir: so that they are known as ours.
+        return f"""version = 2
+root = {values["root"]}
+state = {values["state"]}
+temp = {values["tmp"]}
+disabled_plugins = [
+  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
+  "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp",
+]
+
+[grpc]
+address = {values["containerd.sock"]}
+
+[plugins."io.containerd.internal.v1.opt"]
+path = {values["opt"]}
+
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{PAUSE_IMAGE}"
+restrict_oom_score_adj = true
+netns_mounts_under_state_dir = true
+stream_server_address = "127.0.0.1"
+stream_server_port = "0"
+
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "{CNI_PLUGINS}"
+conf_dir = {values["cni"]}
+
+[plugins."io.containerd.grpc.v1.cri".containerd]
+snapshotter = "{snapshotter}"
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+Root = {values["runc"]}
+SystemdCgroup = false
+"""
+
+    def _write_network(self, bridge: str, subnet: ipaddress.IPv4Network) -> None:
+        """A bridge to the host and to the other pods, and no way out.
+
+        The bridge is ours already: as its gateway the plugin would turn on IP forwarding.
+        """
+        network = {
+            "cniVersion": "0.4.0",
+            "name": bridge,
+            "plugins": [
+                {
+                    "type": "bridge",
+                    "bridge": bridge,
+                    "isGateway": False,
+                    "ipMasq": False,
+                    "ipam": {
+                        "type": "host-local",
+                        "ranges": [[{"subnet": str(subnet), "gateway": str(subnet[1])}]],
+                        "routes": [{"dst": "0.0.0.0/0"}],
+                        "dataDir": str(self.root / "addresses"),
+                    },
+                }
+            ],
+        }
+        folder = self.root / "cni"
+        folder.mkdir()
+        (folder / "10-ktrace.conflist").write_text(json.dumps(network), encoding="utf-8")
+
+
+class PodHandle:
+    """A pod that was started with `Containerd.run_pod`."""
+
+    def __init__(
+        self,
+        containerd: Containerd,
+        name: str,
+        namespace: str,
+        uid: str,
+        labels: Mapping[str, str],
+        qos: Qos,
+    ) -> None:
+        self.name = name
+        self.namespace = namespace
+        self.uid = uid
+        self.labels = dict(labels)
+        self.qos = qos
+        self.cgroup = f"{_QOS_CGROUP[qos]}/pod{uid}"
+        self.log_directory = containerd.log_root / f"{namespace}_{name}_{uid}"
+        self.sandbox_id = ""
+        self.ip = ""  # empty if the pod uses the host's network
+        self.pid = 0  # the sandbox's own process, as the host sees it
+        self._containerd = containerd
+        self._attempts: dict[str, int] = {}
+        self._links: list[Path] = []
+
+    def run(
+        self,
+        name: str,
+        argv: Sequence[str],
+        memory_limit: int | None = None,
+        env: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+        mounts: Mapping[str, str] | None = None,
+    ) -> ContainerHandle:
+        """Start a container. The same name again is a restart: the next attempt.
+
+        mounts: host paths, by the path in the container where they are mounted read-only.
+        """
+        attempt = self._attempts.get(name, -1) + 1
+        self._attempts[name] = attempt
+        log = self.log_directory / name / f"{attempt}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        resources = cri.message(
+            "LinuxContainerResources", oom_score_adj=_QOS_OOM_SCORE_ADJ[self.qos]
+        )
+        if memory_limit is not None:
+            resources.memory_limit_in_bytes = memory_limit
+            resources.memory_swap_limit_in_bytes = memory_limit  # memory and swap together
+        config = cri.message(
+            "ContainerConfig",
+            metadata=cri.message("ContainerMetadata", name=name, attempt=attempt),
+            image=cri.message("ImageSpec", image=IMAGE),
+            command=list(argv),
+            envs=[cri.message("KeyValue", key=k, value=v) for k, v in (env or {}).items()],
+            mounts=[
+                cri.message("Mount", container_path=inside, host_path=outside, readonly=True)
+                for inside, outside in (mounts or {}).items()
+            ],
+            labels={"io.kubernetes.container.name": name, **self._pod_labels()},
+            annotations={
+                "io.kubernetes.container.restartCount": str(attempt),
+                **(annotations or {}),
+            },
+            log_path=str(log.relative_to(self.log_directory)),
+            linux=cri.message(
+                "LinuxContainerConfig",
+                resources=resources,
+                security_context=cri.message(
+                    "LinuxContainerSecurityContext", namespace_options=self._namespaces
+                ),
+            ),
+        )
+        client = self._containerd.client
+        container_id = client.create_container(self.sandbox_id, config, self._config)
+        client.start_container(container_id)
+        self._link(name, container_id, log)
+        pid = client.container_status(container_id).pid
+        return ContainerHandle(self, client, container_id, name, pid)
+
+    def stop(self) -> None:
+        """Kill every container of the pod and take its network away; all stay listed."""
+        self._containerd.client.stop_pod_sandbox(self.sandbox_id)
+
+    def remove(self) -> None:
+        """Stop the pod and remove it, its cgroup and its logs."""
+        self.stop()
+        self._containerd.client.remove_pod_sandbox(self.sandbox_id)
+        leftovers.remove_cgroup(self.cgroup)
+        shutil.rmtree(self.log_directory, ignore_errors=True)
+        for link in self._links:
+            link.unlink(missing_ok=True)
+
+    def processes(self) -> list[int]:
+        """Every process of the pod, as the host numbers them, the sandbox's own among them."""
+        return leftovers.cgroup_processes(self.cgroup)
+
+    def _start(self, host_network: bool, host_pid: bool, share_pid: bool) -> None:
+        self.log_directory.mkdir(parents=True)
+        self._namespaces = cri.message(
+            "NamespaceOption",
+            network=cri.NODE if host_network else cri.POD,
+            pid=cri.NODE if host_pid else cri.POD if share_pid else cri.CONTAINER,
+            ipc=cri.POD,
+        )
+        self._config: Any = cri.message(
+            "PodSandboxConfig",
+            metadata=cri.message(
+                "PodSandboxMetadata", name=self.name, uid=self.uid, namespace=self.namespace
+            ),
+            hostname="" if host_network else self.name,  # the host's name is not ours to set
+            log_directory=str(self.log_directory),
+            labels={**self.labels, **self._pod_labels()},
+            linux=cri.message(
+                "LinuxPodSandboxConfig",
+                cgroup_parent=self.cgroup,
+                security_context=cri.message(
+                    "LinuxSandboxSecurityContext", namespace_options=self._namespaces
+                ),
+            ),
+        )
+        client = self._containerd.client
+        self.sandbox_id = client.run_pod_sandbox(self._config)
+        status = client.pod_sandbox_status(self.sandbox_id)
+        self.ip, self.pid = status.ip, status.pid or 0
+
+    def _pod_labels(self) -> dict[str, str]:
+        """The labels by which the kubelet knows its pods and containers again."""
+        return {
+            "io.kubernetes.pod.name": self.name,
+            "io.kubernetes.pod.namespace": self.namespace,
+            "io.kubernetes.pod.uid": self.uid,
+        }
+
+    def _link(self, name: str, container_id: str, log: Path) -> None:
+        root = self._containerd.links_root
+        if root is None:
+            return
+        root.mkdir(parents=True, exist_ok=True)
+        link = root / f"{self.name}_{self.namespace}_{name}-{container_id}.log"
+        self._containerd._note("link", link)
+        self._links.append(link)
+        link.symlink_to(log)
+
+
+class ContainerHandle:
+    """A container that was started with `PodHandle.run`."""
+
+    def __init__(
+        self,
+        pod: PodHandle,
+        client: cri.CriClient,
+        container_id: str,
+        name: str,
+        first_pid: int | None,
+    ) -> None:
+        self.pod = pod
+        self.id = container_id
+        self.name = name
+        self.cgroup = f"{pod.cgroup}/{container_id}"
+        self._client = client
+        self._pid = first_pid
+
+    @property
+    def pid(self) -> int:
+        """The container's first process, as the host numbers it. It may have exited since."""
+        if self._pid is None:
+            raise ContainerdError(f"container {self.name} exited before its pid was read")
+        return self._pid
+
+    def exec(self, argv: Sequence[str], timeout: int = 10) -> cri.ExecResult:
+        """Run a command in the container: its exit code, standard output and standard error."""
+        return self._client.exec_sync(self.id, argv, timeout)
+
+    def stop(self, grace_seconds: int = 30) -> None:
+        """SIGTERM, and SIGKILL if the container still runs after the grace period."""
+        self._client.stop_container(self.id, grace_seconds)
+
+    def wait_exit(self, timeout: float = 10.0) -> int:
+        """Wait until the container has exited, and return its exit code."""
+        wait_for(f"container {self.name} to exit", lambda: self.status().state == "exited", timeout)
+        return self.status().exit_code
+
+    def status(self) -> cri.ContainerStatus:
+        """What the runtime knows of the container now."""
+        return self._client.container_status(self.id)
+
+    def remove(self) -> None:
+        """Remove the container, killing it if it runs. Its logs stay, as under a kubelet."""
+        self._client.remove_container(self.id)
+
+    def processes(self) -> list[int]:
+        """Every process of the container, as the host numbers them."""
+        return leftovers.cgroup_processes(self.cgroup)
+
+
+def _require_programs() -> None:
+    if os.geteuid() != 0:
+        raise ContainerdError("real pods need root")
+    missing = {
+        package for program, package in _PACKAGES.items() if not shutil.which(program, path=_PATH)
+    }
+    if missing:
+        raise ContainerdError(f"real pods need: apt-get install {' '.join(sorted(missing))}")
+
+
+def _overlay_works(folder: Path) -> bool:
+    """Whether overlayfs can be mounted in this folder: not in most containers, for instance."""
+    trial = folder / "overlay-trial"
+    for name in ("lower", "upper", "work", "merged"):
+        (trial / name).mkdir(parents=True)
+    options = ",".join(f"{name}dir={trial / name}" for name in ("lower", "upper", "work"))
+    mounted = subprocess.run(
+        ["mount", "-t", "overlay", "-o", options, "overlay", trial / "merged"],
+        check=False,
+        capture_output=True,
+        timeout=10,
+    )
+    if mounted.returncode != 0:
+        return False
+    subprocess.run(["umount", trial / "merged"], check=True, timeout=10)
+    return True
+
+
+def _make_bridge(name: str) -> ipaddress.IPv4Network:
+    """Make a bridge with a subnet that this machine has no route into, and return the subnet."""
+    listing = _ip("-json", "route", "show", "table", "all")
+    taken = []
+    for route in json.loads(listing or "[]"):
+        with contextlib.suppress(ValueError):  # "default" leads anywhere and hides nothing
+            taken.append(ipaddress.IPv4Network(route["dst"]))
+    for subnet in _POD_ADDRESSES.subnets(new_prefix=24):
+        if not any(subnet.overlaps(other) for other in taken):
+            break
+    else:
+        raise ContainerdError(f"no free subnet in {_POD_ADDRESSES} for the pods")
+    _ip("link", "add", name, "type", "bridge")
+    _ip("address", "add", f"{subnet[1]}/{subnet.prefixlen}", "dev", name)
+    _ip("link", "set", name, "up")
+    return subnet
+
+
+def _ip(*arguments: str) -> str:
+    done = subprocess.run(
+        ["ip", "-4", *arguments], check=False, capture_output=True, text=True, timeout=10
+    )
+    if done.returncode != 0:
+        raise ContainerdError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout

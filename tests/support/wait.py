@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one way the tests wait: look, look again soon, and give up in words.
+
+A bare sleep is either too short on a slow machine or too long on a fast one. `wait_for` returns
+the moment the thing is there, and when it never comes the error says what was awaited.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class WaitTimeout(AssertionError):
+    """Something that was awaited did not come in time."""
+
+
+def wait_for(
+    what: str,
+    look: Callable[[], T | None],
+    timeout: float = 10.0,
+    interval: float = 0.01,
+) -> T:
+    """Call `look` until it returns something true, and return that.
+
+    An exception from `look` ends the wait at once: `look` itself decides which troubles pass.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        found = look()
+        if found:
+            return found
+        if time.monotonic() >= deadline:
+            raise WaitTimeout(f"waited {timeout:g} s for {what}")
+        time.sleep(interval)

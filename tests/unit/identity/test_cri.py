@@ -1,0 +1,432 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CRI client against a grpc server in this process."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracer.identity import cri
+from tracer.identity.cri import CriSource, build_messages, import_grpc
+from tracer.identity.model import Container, Names, NameSourceError, Pod
+
+grpc = import_grpc()
+
+# What a runtime sends, with more than the client was told about.
+SENT = build_messages(
+    {
+        **cri.MESSAGES,
+        "PodSandbox": {
+            **cri.MESSAGES["PodSandbox"],
+            "state": (3, "int32"),
+            "annotations": (6, "map string string"),
+        },
+    },
+    "runtime.sent",
+)
+UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
+SANDBOX, CID = "a" * 64, "b" * 64
+
+
+class Runtime:
+    """A container runtime as far as a client can see it."""
+
+    def __init__(self, socket_path: Path, version: str = "runtime.v1") -> None:
+        self.path = str(socket_path)
+        self.calls: list[str] = []
+        self.authorities: set[str] = set()
+        self.name = "containerd"
+        self.sandboxes: list[Any] = []
+        self.containers: list[Any] = []
+        self.info: dict[str, str] | None = None
+        self.before: Callable[[], object] = lambda: None
+        self._server = grpc.server(
+            ThreadPoolExecutor(2),
+            options=[("grpc.max_send_message_length", -1)],
+        )
+        for known in ("runtime.v1", "runtime.v1alpha2"):
+            self._server.add_generic_rpc_handlers((self._handler(known, known == version),))
+        self._server.add_insecure_port(f"unix:{self.path}")
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop(grace=0).wait(10)
+
+    def _handler(self, version: str, is_spoken: bool) -> Any:
+        def serve(method: str) -> Any:
+            def answer(request: Any, context: Any) -> Any:
+                self.calls.append(f"{version} {method}")
+                self.authorities |= {
+                    value for key, value in context.invocation_metadata() if key == ":authority"
+                }
+                if not is_spoken:
+                    context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown service")
+                self.before()
+                return getattr(self, f"_{method}")(request, context)
+
+            return grpc.unary_unary_rpc_method_handler(
+                answer,
+                request_deserializer=SENT[f"{method}Request"].FromString,
+                response_serializer=lambda message: message.SerializeToString(),
+            )
+
+        methods = ("Version", "ListPodSandbox", "ListContainers", "ContainerStatus")
+        return grpc.method_handlers_generic_handler(
+            f"{version}.RuntimeService", {method: serve(method) for method in methods}
+        )
+
+    def _Version(self, request: Any, context: Any) -> Any:
+        return SENT["VersionResponse"](runtime_name=self.name, runtime_version="1.6.20")
+
+    def _ListPodSandbox(self, request: Any, context: Any) -> Any:
+        return SENT["ListPodSandboxResponse"](items=self.sandboxes)
+
+    def _ListContainers(self, request: Any, context: Any) -> Any:
+        return SENT["ListContainersResponse"](containers=self.containers)
+
+    def _ContainerStatus(self, request: Any, context: Any) -> Any:
+        if self.info is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no container {request.container_id}")
+        assert request.container_id == CID
+        return SENT["ContainerStatusResponse"](info=self.info if request.verbose else {})
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Runtime]]:
+    running: list[Runtime] = []
+
+    def start(version: str = "runtime.v1", name: str = "cri.sock") -> Runtime:
+        running.append(Runtime(tmp_path / name, version))
+        return running[-1]
+
+    yield start
+    for runtime in running:
+        runtime.stop()
+
+
+@pytest.fixture
+def runtime(start: Callable[..., Runtime]) -> Runtime:
+    return start()
+
+
+@pytest.fixture
+def source(runtime: Runtime) -> Iterator[CriSource]:
+    source = CriSource(runtime.path, timeout=10)
+    yield source
+    source.close()
+
+
+def sandbox(
+    sandbox_id: str = SANDBOX,
+    uid: str = UID,
+    name: str = "web-0",
+    labels: dict[str, str] | None = None,
+    created_at: int = 1,
+) -> Any:
+    return SENT["PodSandbox"](
+        id=sandbox_id,
+        metadata={"name": name, "uid": uid, "namespace": "default"},
+        created_at=created_at,
+        state=1,
+        labels=labels or {},
+        annotations={"kubernetes.io/config.seen": "2024-01-01"},
+    )
+
+
+def container(container_id: str = CID, name: str = "nginx", sandbox_id: str = SANDBOX) -> Any:
+    return SENT["Container"](
+        id=container_id,
+        pod_sandbox_id=sandbox_id,
+        metadata={"name": name},
+        labels={"io.kubernetes.container.name": name},
+    )
+
+
+def test_names_and_labels(runtime: Runtime, source: CriSource) -> None:
+    labels = {"app": "web", "io.kubernetes.pod.name": "web-0", "empty": ""}
+    runtime.sandboxes = [sandbox(labels=labels)]
+    runtime.containers = [container()]
+    assert source.snapshot() == Names(
+        {UID: Pod(UID, "default", "web-0", {"app": "web", "empty": ""})},
+        {
+            SANDBOX: Container(SANDBOX, "containerd", None, UID),
+            CID: Container(CID, "containerd", "nginx", UID),
+        },
+    )
+    assert runtime.authorities <= {"localhost"}
+
+
+def test_idle_runtime_knows_nothing(source: CriSource) -> None:
+    assert source.snapshot() == Names()
+
+
+def test_runtime_is_asked_for_its_name_once(runtime: Runtime, source: CriSource) -> None:
+    runtime.name = "cri-o"
+    runtime.containers = [container()]
+    for _ in range(3):
+        assert source.snapshot().containers[CID].runtime == "cri-o"
+    assert runtime.calls.count("runtime.v1 Version") == 1
+    assert runtime.calls.count("runtime.v1 ListContainers") == 3
+
+
+def test_pod_without_labels_has_none_of_them(runtime: Runtime, source: CriSource) -> None:
+    runtime.sandboxes = [sandbox()]
+    # Not None, which would mean that the labels are unknown.
+    assert source.snapshot().pods[UID].labels == {}
+
+
+def test_last_of_several_sandboxes_counts(runtime: Runtime, source: CriSource) -> None:
+    new = sandbox("n" * 64, labels={"version": "new"}, created_at=2)
+    runtime.sandboxes = [new, sandbox(labels={"version": "old"})]
+    runtime.containers = [container(), container("c" * 64, sandbox_id="n" * 64)]
+    names = source.snapshot()
+    assert names.pods[UID].labels == {"version": "new"}
+    assert {one.pod_uid for one in names.containers.values()} == {UID}
+
+
+def test_container_without_its_sandbox(runtime: Runtime, source: CriSource) -> None:
+    runtime.containers = [container()]
+    assert source.snapshot().containers == {CID: Container(CID, "containerd", "nginx", None)}
+
+
+def test_names_that_kubernetes_would_refuse(runtime: Runtime, source: CriSource) -> None:
+    runtime.sandboxes = [
+        sandbox("1" * 64, "u1", name="x" * 254),
+        sandbox("2" * 64, "u2", name=""),
+        sandbox("3" * 64, "u" * 254),
+        sandbox("4" * 64, ""),
+        sandbox("5" * 64, "u5", labels={"k" * 400: "v", "key": "v" * 64, "app": "web"}),
+        sandbox("6" * 64, "u6", name="x" * 253),
+    ]
+    runtime.containers = [container("7" * 64, name="c" * 254), container("8" * 64, name="")]
+    names = source.snapshot()
+    assert names.pods.keys() == {"u5", "u6"}
+    assert names.pods["u5"].labels == {"app": "web"}
+    assert names.containers.keys() == {"5" * 64, "6" * 64}
+
+
+def test_older_api(start: Callable[..., Runtime]) -> None:
+    runtime = start("runtime.v1alpha2")
+    runtime.sandboxes = [sandbox()]
+    source = CriSource(runtime.path, timeout=10)
+    for _ in range(2):
+        assert source.snapshot().pods.keys() == {UID}
+    source.close()
+    # Remembered: the newer one is tried only once.
+    assert [call for call in runtime.calls if call.startswith("runtime.v1 ")] == [
+        "runtime.v1 Version"
+    ]
+
+
+def test_runtime_that_speaks_neither(start: Callable[..., Runtime]) -> None:
+    source = CriSource(start("runtime.v2").path, timeout=10)
+    with pytest.raises(NameSourceError, match="does not speak CRI"):
+        source.snapshot()
+    source.close()
+
+
+@pytest.mark.parametrize(
+    "info, pid",
+    [
+        ({"info": json.dumps({"sandboxID": SANDBOX, "pid": 4242, "config": {}})}, 4242),
+        ({"info": json.dumps({"pid": 0})}, None),
+        ({"info": json.dumps({"pid": -1})}, None),
+        ({"info": json.dumps({"pid": "42"})}, None),
+        ({"info": json.dumps({"pid": True})}, None),
+        ({"info": json.dumps([1])}, None),
+        ({"info": "{"}, None),
+        ({"info": "[" * 100_000}, None),
+        ({"other": "{}"}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_init_pid(
+    runtime: Runtime, source: CriSource, info: dict[str, str] | None, pid: int | None
+) -> None:
+    runtime.info = info
+    assert source.init_pid(CID) == pid
+
+
+@pytest.mark.parametrize("make", ["missing", "dead", "file", "too long"])
+def test_nobody_listens(tmp_path: Path, make: str) -> None:
+    path = tmp_path / ("x" * 200 if make == "too long" else "cri.sock")
+    if make == "dead":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+    elif make == "file":
+        path.touch()
+    with pytest.raises(NameSourceError, match=f"no container runtime at {tmp_path}") as caught:
+        CriSource(str(path)).snapshot()
+    assert "\n" not in str(caught.value)
+
+
+def test_slow_runtime(runtime: Runtime) -> None:
+    leave = threading.Event()
+    runtime.before = lambda: leave.wait(20)
+    source = CriSource(runtime.path, timeout=0.1)
+    with pytest.raises(NameSourceError, match="did not answer in time"):
+        source.snapshot()
+    leave.set()
+    source.close()
+
+
+def test_close_ends_what_is_under_way(runtime: Runtime) -> None:
+    asked, leave = threading.Event(), threading.Event()
+    runtime.before = lambda: (asked.set(), leave.wait(20))
+    source = CriSource(runtime.path, timeout=20)
+    caught: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            source.snapshot()
+        except NameSourceError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert asked.wait(10)
+    source.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert len(caught) == 1
+    leave.set()
+    with pytest.raises(NameSourceError):
+        source.snapshot()
+
+
+def test_huge_answer(runtime: Runtime, source: CriSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cri, "MAX_ANSWER", 1 << 20)
+    runtime.sandboxes = [sandbox(labels={"huge": "x" * (1 << 21)})]
+    with pytest.raises(NameSourceError, match="larger than 1 MiB"):
+        source.snapshot()
+
+
+def test_answer_larger_than_grpcs_own_limit(runtime: Runtime, source: CriSource) -> None:
+    runtime.sandboxes = [sandbox(labels={"big": "x" * (5 << 20)})]
+    assert source.snapshot().pods.keys() == {UID}
+
+
+def test_runtime_that_fails(runtime: Runtime, source: CriSource) -> None:
+    def fail() -> None:
+        raise RuntimeError("first line\nsecond line")
+
+    runtime.before = fail
+    with pytest.raises(NameSourceError, match="refused: unknown") as caught:
+        source.snapshot()
+    assert "\n" not in str(caught.value)
+
+
+def test_runtime_that_restarts(start: Callable[..., Runtime]) -> None:
+    first = start()
+    source = CriSource(first.path, timeout=10)
+    source.snapshot()
+    first.stop()
+    with pytest.raises(NameSourceError, match="is it running"):
+        source.snapshot()
+    second = start()
+    second.name = "cri-o"
+    second.sandboxes = [sandbox()]
+    assert source.snapshot().containers == {SANDBOX: Container(SANDBOX, "cri-o", None, UID)}
+    source.close()
+
+
+def test_path_with_odd_characters(start: Callable[..., Runtime], tmp_path: Path) -> None:
+    runtime = start(name="plain.sock")
+    runtime.sandboxes = [sandbox()]
+    odd = tmp_path / "a %41?#b.sock"
+    odd.symlink_to(runtime.path)
+    source = CriSource(str(odd), timeout=10)
+    assert source.snapshot().pods.keys() == {UID}
+    source.close()
+
+
+def test_messages_are_wire_compatible_whatever_the_package() -> None:
+    table: cri.MessageTable = {
+        "Outer": {
+            "inner": (1, "Inner"),
+            "many": (2, "repeated Inner"),
+            "words": (3, "repeated string"),
+            "by_name": (16, "map string Inner"),
+        },
+        "Inner": {"on": (1, "bool"), "size": (2, "int64"), "raw": (3, "bytes")},
+    }
+    one, other = build_messages(table, "one.v1"), build_messages(table, "one.v2")
+    message = one["Outer"](inner={"on": True, "size": -5}, many=[{"raw": b"x"}], words=["a", "b"])
+    message.by_name["k"].size = 7
+    assert other["Outer"].FromString(message.SerializeToString()).by_name["k"].size == 7
+    # By the encoding's rules: field 1, length-delimited, a message with field 1 = varint 1.
+    assert one["Outer"](inner={"on": True}).SerializeToString() == b"\x0a\x02\x08\x01"
+    assert one["Outer"](words=["a"]).SerializeToString() == b"\x1a\x01a"
+
+
+def run_python(program: str, *arguments: str, **environment: str) -> tuple[str, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"PYTHONPATH": ":".join(sys.path), **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def test_grpc_is_not_loaded_for_a_dead_socket(tmp_path: Path) -> None:
+    program = """
+import sys
+from tracer.identity.cri import CriSource, NameSourceError
+try:
+    CriSource(sys.argv[1]).snapshot()
+except NameSourceError:
+    print([name for name in sys.modules if name.split(".")[0] in ("grpc", "google")])
+"""
+    assert run_python(program, str(tmp_path / "none.sock")) == ("[]\n", "")
+
+
+def test_grpc_keeps_quiet(runtime: Runtime) -> None:
+    """Through forks, threads, a dying connection and an exit in the middle of a request."""
+    release = threading.Event()
+    runtime.before = lambda: release.wait(20)
+    program = """
+import os, subprocess, sys, threading
+from tracer.identity.cri import CriSource
+hanging = CriSource(sys.argv[1], timeout=30)
+asking = threading.Event()
+def ask():
+    asking.set()
+    hanging.snapshot()
+threading.Thread(target=ask, daemon=True).start()
+asking.wait()
+short = CriSource(sys.argv[1], timeout=0.3)
+try:
+    short.snapshot()
+except Exception as error:
+    print(error)
+subprocess.run(["true"], check=True)
+if os.fork() == 0:
+    os._exit(0)
+os.wait()
+try:
+    short.snapshot()
+except Exception as error:
+    print(error)
+"""
+    out, err = run_python(
+        program,
+        runtime.path,
+        GRPC_VERBOSITY="DEBUG",
+        GRPC_TRACE="all",
+        GRPC_ENABLE_FORK_SUPPORT="1",
+    )
+    release.set()
+    assert out.count("did not answer in time") == 2
+    assert err == ""

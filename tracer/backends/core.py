@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The core backend: precompiled CO-RE objects, loaded with libbpf, read through a mapped ring buffer."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+from importlib import resources
+
+from tracer.backends.batch import Batch
+from tracer.backends.libbpf import Libbpf, LibbpfError, LoadedObject, Map
+from tracer.backends.ring import CopyingRing, MappedRing, open_ring
+from tracer.errors import CannotOnThisKernel, KtraceError, MissingPrivilege
+from tracer.probes import AttachPoint, Probe
+from tracer.schema import BpfObject, Schema
+
+CONTEXT = "context"
+SHARED_MAPS = ("kt_ring", "kt_lost", "kt_cgroups", "kt_processes", "kt_pids")
+RING_BYTES = 8 << 20
+# Records come to rest this long before they are fetched, so that a steady stream costs at most a
+# hundred wake-ups a second.
+GATHER_SECONDS = 0.01
+
+
+class CoreBackend:
+    name = "core"
+
+    def __init__(self) -> None:
+        self.schemas: dict[int, Schema] = {}
+        self.attached: dict[str, AttachPoint] = {}
+        self._library = Libbpf()
+        self._kinds: dict[str, int] = {}
+        self._objects: dict[str, LoadedObject] = {}
+        self._maps: dict[str, Map] = {}
+        self._ring: MappedRing | CopyingRing | None = None
+        self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._missed: dict[str, int] = {}
+
+    def attach(self, probes: list[Probe], settings: dict[str, int]) -> None:
+        check_machine()
+        try:
+            self._load(CONTEXT, None, settings)
+            for probe in probes:
+                self._attach_probe(probe, settings)
+            self._objects[CONTEXT].attach()
+        except LibbpfError as error:
+            self.close()
+            raise _explain(error) from error
+        except BaseException:
+            self.close()
+            raise
+        ring = self._maps["kt_ring"]
+        self._ring = open_ring(self._library, ring, RING_BYTES)
+        self._epoll.register(ring.fd, select.EPOLLIN)
+
+    def select(self, cgroup: int, verdict: int) -> None:
+        self._maps["kt_cgroups"].update(cgroup.to_bytes(8, "little"), verdict.to_bytes(4, "little"))
+
+    def trace_pid(self, pid: int) -> None:
+        self._maps["kt_pids"].update(pid.to_bytes(4, "little"), b"\1")
+
+    def read(self, timeout: float) -> Batch | None:
+        assert self._ring is not None
+        batch = self._ring.read()
+        if batch is None:
+            for fd, _ in self._epoll.poll(timeout):
+                if fd == self._wake:
+                    with contextlib.suppress(BlockingIOError):
+                        os.eventfd_read(self._wake)
+                    break
+            else:
+                select.select([self._wake], [], [], min(timeout, GATHER_SECONDS))
+            batch = self._ring.read()
+        return batch
+
+    def wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_write(self._wake, 1)
+
+    def lost(self) -> dict[str, int]:
+        cpus = self._library.possible_cpus()
+        lost = dict(self._missed)
+        for name, kind in self._kinds.items():
+            raw = self._maps["kt_lost"].lookup(kind.to_bytes(4, "little"), 8 * cpus) or b""
+            count = sum(int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw), 8))
+            lost[name] = lost.get(name, 0) + count
+        return {name: count for name, count in lost.items() if count}
+
+    def detach(self) -> None:
+        """Closes the programs; the maps stay because the ring is still mapped."""
+        for name, loaded in self._objects.items():
+            if misses := loaded.recursion_misses():
+                self._missed[name] = misses
+        for loaded in self._objects.values():
+            loaded.detach()
+
+    def close(self) -> None:
+        if self._ring is not None:
+            self._ring.close()
+            self._ring = None
+        while self._objects:
+            self._objects.popitem()[1].close()
+        if not self._epoll.closed:
+            self._epoll.close()
+            os.close(self._wake)
+
+    def _attach_probe(self, probe: Probe, settings: dict[str, int]) -> None:
+        """Takes the first attach point that this kernel both loads and attaches."""
+        refused: list[tuple[AttachPoint, LibbpfError]] = []
+        for point in probe.attach_points:
+            try:
+                self._load(probe.object, point, settings)
+                self._objects[probe.object].attach()
+            except LibbpfError as error:
+                self._objects.pop(probe.object).close()
+                if error.errno == errno.EPERM and os.geteuid():
+                    raise
+                refused.append((point, error))
+            else:
+                self.attached[probe.name] = point
+                return
+        raise CannotOnThisKernel(
+            f"{probe.name}: this kernel accepts none of "
+            + ", ".join(f"{point.name} ({error})" for point, error in refused),
+            "ktrace doctor tells what each probe needs",
+        )
+
+    def _load(self, name: str, point: AttachPoint | None, settings: dict[str, int]) -> None:
+        data = object_file(name)
+        described = BpfObject(data)
+        loaded = self._objects[name] = self._library.open(data, name)
+        values = dict(settings)
+        for event, schema in described.schemas.items():
+            kind = self._kinds.setdefault(event, len(self._kinds) + 1)
+            self.schemas[kind] = schema
+            values[f"kt_kind_{event}"] = kind
+        loaded.set_rodata(
+            {
+                offset: values[key].to_bytes(size, "little")
+                for key, (offset, size) in described.settings.items()
+                if key in values
+            }
+        )
+        for shared in self._maps.values():
+            loaded.reuse_map(shared)
+        loaded.load(set(point.programs) if point else None)
+        if not self._maps:
+            self._maps = {shared: loaded.map(shared) for shared in SHARED_MAPS}
+
+
+def object_file(name: str) -> bytes:
+    try:
+        return resources.files("tracer").joinpath("objects", f"{name}.bpf.o").read_bytes()
+    except FileNotFoundError as error:
+        raise KtraceError(
+            f"the BPF object of {name} is not installed",
+            "build it: make install in a clone, or install the wheel",
+        ) from error
+
+
+def check_machine() -> None:
+    """Raises with a remedy where BPF cannot work at all."""
+    if missing := missing_capabilities():
+        raise MissingPrivilege(
+            f"tracing needs {' and '.join(missing)}, which this process does not have",
+            "run it as root: sudo ktrace …; in a pod: securityContext.privileged: true",
+        )
+    if not os.path.exists("/sys/kernel/btf/vmlinux"):
+        raise CannotOnThisKernel(
+            "this kernel carries no BTF (/sys/kernel/btf/vmlinux is missing)",
+            "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (every current distribution's is)",
+        )
+
+
+_CAPABILITIES = {"CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+
+
+def missing_capabilities() -> list[str]:
+    """capabilities(7): CAP_SYS_ADMIN includes what CAP_BPF and CAP_PERFMON allow since 5.8."""
+    with open("/proc/self/status") as status:
+        effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff"))
+    have = {name for name, bit in _CAPABILITIES.items() if effective >> bit & 1}
+    if "CAP_SYS_ADMIN" in have or have >= {"CAP_BPF", "CAP_PERFMON"}:
+        return []
+    return sorted({"CAP_BPF", "CAP_PERFMON"} - have)
+
+
+def _explain(error: LibbpfError) -> KtraceError:
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return MissingPrivilege(
+            f"the kernel refused the BPF program: {error}",
+            "run as root with CAP_BPF and CAP_PERFMON; kernel lockdown must not be confidentiality",
+        )
+    tail = " | ".join(error.log[-3:])
+    return CannotOnThisKernel(f"{error}" + (f" (libbpf: {tail})" if tail else ""))

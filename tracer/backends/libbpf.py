@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The few calls of `libbpf.so.1` that the core backend needs, through ctypes.
+
+Every call that can fail raises `LibbpfError` with the errno's words and what libbpf itself had to say:
+its log is kept in memory and never reaches the terminal on its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from typing import Any
+
+from tracer.errors import CannotOnThisKernel, KtraceError
+
+BPF_ANY = 0
+_KEPT_LINES = 60
+
+
+class LibbpfError(KtraceError):
+    """A libbpf call failed. `errno` is positive; `log` holds libbpf's own last lines."""
+
+    def __init__(self, what: str, number: int, log: list[str]) -> None:
+        super().__init__(f"{what}: {os.strerror(number)}")
+        self.errno = number
+        self.log = log
+
+
+class Libbpf:
+    """The library, loaded once a process. Raises `CannotOnThisKernel` where there is none."""
+
+    def __init__(self) -> None:
+        try:
+            self.lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
+        except OSError as error:
+            raise CannotOnThisKernel(
+                f"libbpf.so.1 cannot be loaded ({error})",
+                "install it: apt-get install libbpf1 (Debian, Ubuntu), dnf install libbpf (RHEL)",
+            ) from error
+        for name, (result, arguments) in _PROTOTYPES.items():
+            function = getattr(self.lib, name)
+            function.restype, function.argtypes = result, arguments
+        self._log: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._vsnprintf = ctypes.CDLL(None).vsnprintf
+        self._vsnprintf.argtypes = [c_void_p, c_size_t, c_char_p, c_void_p]
+        self._printer = _PRINT(self._keep)  # ctypes does not keep it alive, so we do
+        self.lib.libbpf_set_print(self._printer)
+
+    def error(self, what: str, number: int | None = None) -> LibbpfError:
+        number = ctypes.get_errno() if number is None else abs(number)
+        return LibbpfError(what, number, [line for text in self._log for line in text.splitlines()])
+
+    def check(self, result: int, what: str) -> int:
+        if result < 0:
+            raise self.error(what, result)
+        return result
+
+    def pointer(self, result: int | None, what: str) -> int:
+        if not result:
+            raise self.error(what)
+        return result
+
+    def possible_cpus(self) -> int:
+        return self.check(self.lib.libbpf_num_possible_cpus(), "counting CPUs")
+
+    def open(self, data: bytes, name: str) -> LoadedObject:
+        return LoadedObject(self, data, name)
+
+    def _keep(self, level: int, template: bytes, arguments: int) -> int:
+        text = ctypes.create_string_buffer(4096)
+        if level < 2:  # 2 is LIBBPF_DEBUG
+            self._vsnprintf(text, len(text), template, arguments)
+            self._log.append(text.value.decode(errors="backslashreplace"))
+        return 0
+
+
+class Map:
+    """One BPF map by its descriptor; keys and values are bytes."""
+
+    def __init__(self, library: Libbpf, fd: int, name: str) -> None:
+        self._library = library
+        self.fd = fd
+        self.name = name
+
+    def update(self, key: bytes, value: bytes) -> None:
+        result = self._library.lib.bpf_map_update_elem(self.fd, key, value, BPF_ANY)
+        self._library.check(result, f"writing to map {self.name}")
+
+    def lookup(self, key: bytes, size: int) -> bytes | None:
+        value = ctypes.create_string_buffer(size)
+        result = self._library.lib.bpf_map_lookup_elem(self.fd, key, value)
+        if result == -errno.ENOENT:
+            return None
+        self._library.check(result, f"reading map {self.name}")
+        return value.raw
+
+
+class LoadedObject:
+    """A BPF object from opening to closing. Closing detaches and unloads everything; so does the end
+    of the process, however it ends, because nothing is pinned."""
+
+    def __init__(self, library: Libbpf, data: bytes, name: str) -> None:
+        self._library = library
+        self._lib = library.lib
+        self._links: list[int] = []
+        self._object = library.pointer(
+            self._lib.bpf_object__open_mem(data, len(data), None), f"opening the {name} object"
+        )
+
+    def set_rodata(self, values: dict[int, bytes]) -> None:
+        """Writes settings at their offsets; only before `load`."""
+        found = self._lib.bpf_object__find_map_by_name(self._object, b".rodata")
+        size = c_size_t()
+        start = self._lib.bpf_map__initial_value(self._library.pointer(found, ".rodata"), size)
+        for offset, value in values.items():
+            if offset + len(value) > size.value:
+                raise KtraceError("a setting lies outside the object's .rodata")
+            ctypes.memmove(start + offset, value, len(value))
+
+    def reuse_map(self, shared: Map) -> None:
+        found = self._lib.bpf_object__find_map_by_name(self._object, shared.name.encode())
+        if found:
+            result = self._lib.bpf_map__reuse_fd(found, shared.fd)
+            self._library.check(result, f"sharing map {shared.name}")
+
+    def map(self, name: str) -> Map:
+        found = self._lib.bpf_object__find_map_by_name(self._object, name.encode())
+        found = self._library.pointer(found, f"map {name}")
+        return Map(self._library, self._lib.bpf_map__fd(found), name)
+
+    def load(self, programs: set[str] | None = None) -> None:
+        """Loads the named programs, or all."""
+        if programs is not None:
+            for name, program in self._programs():
+                self._lib.bpf_program__set_autoload(program, name in programs)
+        result = self._lib.bpf_object__load(self._object)
+        self._library.check(result, "loading")
+
+    def attach(self) -> None:
+        """Attaches every program that was loaded."""
+        for name, program in self._programs():
+            if self._lib.bpf_program__autoload(program):
+                link = self._lib.bpf_program__attach(program)
+                self._links.append(self._library.pointer(link, f"attaching {name}"))
+
+    def recursion_misses(self) -> int:
+        """Runs that the kernel refused because the same program was already running on that CPU."""
+        return sum(
+            _recursion_misses(self._library, self._lib.bpf_program__fd(program))
+            for _, program in self._programs()
+            if self._lib.bpf_program__autoload(program)
+        )
+
+    def detach(self) -> None:
+        while self._links:
+            self._lib.bpf_link__destroy(self._links.pop())
+
+    def close(self) -> None:
+        self.detach()
+        if self._object:
+            self._lib.bpf_object__close(self._object)
+            self._object = 0
+
+    def _programs(self) -> Iterator[tuple[str, int]]:
+        program = self._lib.bpf_object__next_program(self._object, None)
+        while program:
+            yield self._lib.bpf_program__name(program).decode(), program
+            program = self._lib.bpf_object__next_program(self._object, program)
+
+
+class CallbackRing:
+    """libbpf's own reader of a ring buffer, for machines on which mapped memory needs barriers that
+    Python does not have."""
+
+    def __init__(self, library: Libbpf, ring: Map, deliver: Callable[[bytes], None]) -> None:
+        def on_sample(_: int, data: int, size: int) -> int:
+            deliver(ctypes.string_at(data, size))
+            return 0
+
+        self._library = library
+        self._callback = _SAMPLE(on_sample)
+        self._ring = library.pointer(
+            library.lib.ring_buffer__new(ring.fd, self._callback, None, None), "opening the ring"
+        )
+
+    def consume(self) -> None:
+        self._library.check(self._library.lib.ring_buffer__consume(self._ring), "reading the ring")
+
+    def close(self) -> None:
+        self._library.lib.ring_buffer__free(self._ring)
+
+
+def _recursion_misses(library: Libbpf, fd: int) -> int:
+    """`bpf_prog_info.recursion_misses` (9ed9e9ba2337, 5.12); 0 where the kernel does not fill it."""
+    info = ctypes.create_string_buffer(256)
+    size = c_uint32(len(info))
+    library.check(library.lib.bpf_obj_get_info_by_fd(fd, info, size), "asking for program info")
+    at = 208  # offsetof(struct bpf_prog_info, recursion_misses), include/uapi/linux/bpf.h
+    return int.from_bytes(info.raw[at : at + 8], "little")
+
+
+_PRINT = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
+_SAMPLE = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
+_PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
+    "bpf_link__destroy": (c_int, [c_void_p]),
+    "bpf_map__fd": (c_int, [c_void_p]),
+    "bpf_map__initial_value": (c_void_p, [c_void_p, POINTER(c_size_t)]),
+    "bpf_map__reuse_fd": (c_int, [c_void_p, c_int]),
+    "bpf_map_lookup_elem": (c_int, [c_int, c_char_p, c_char_p]),
+    "bpf_map_update_elem": (c_int, [c_int, c_char_p, c_char_p, c_uint64]),
+    "bpf_obj_get_info_by_fd": (c_int, [c_int, c_char_p, POINTER(c_uint32)]),
+    "bpf_object__close": (None, [c_void_p]),
+    "bpf_object__find_map_by_name": (c_void_p, [c_void_p, c_char_p]),
+    "bpf_object__load": (c_int, [c_void_p]),
+    "bpf_object__next_program": (c_void_p, [c_void_p, c_void_p]),
+    "bpf_object__open_mem": (c_void_p, [c_char_p, c_size_t, c_void_p]),
+    "bpf_program__attach": (c_void_p, [c_void_p]),
+    "bpf_program__autoload": (ctypes.c_bool, [c_void_p]),
+    "bpf_program__fd": (c_int, [c_void_p]),
+    "bpf_program__name": (c_char_p, [c_void_p]),
+    "bpf_program__set_autoload": (c_int, [c_void_p, ctypes.c_bool]),
+    "libbpf_num_possible_cpus": (c_int, []),
+    "libbpf_set_print": (c_void_p, [_PRINT]),
+    "ring_buffer__consume": (c_int, [c_void_p]),
+    "ring_buffer__free": (None, [c_void_p]),
+    "ring_buffer__new": (c_void_p, [c_int, _SAMPLE, c_void_p, c_void_p]),
+}

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading a BPF ring buffer in batches, by mapping it.
+
+Page 0 of the mapping is the consumer's position (ours to write), page 1 the producer's, then the data,
+mapped twice in a row so that a span that wraps reads as one piece (kernel/bpf/ringbuf.c). The positions
+are read and written as whole 64-bit words; on x86, where loads are not reordered with loads nor stores
+with stores, that is all the ordering the protocol needs. Elsewhere libbpf's callback does it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import platform
+
+from tracer.backends.batch import Batch, cell, split
+from tracer.backends.libbpf import CallbackRing, Libbpf, Map
+
+BATCH_BYTES = 1 << 20
+
+
+def open_ring(library: Libbpf, ring: Map, size: int) -> MappedRing | CopyingRing:
+    if platform.machine() in ("x86_64", "AMD64"):
+        return MappedRing(ring.fd, size)
+    return CopyingRing(library, ring)
+
+
+class MappedRing:
+    """`size` is the data area's, a power of two."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        page = mmap.PAGESIZE
+        self._size = size
+        self._consumer_page = mmap.mmap(fd, page, offset=0)
+        self._producer_page = mmap.mmap(
+            fd, page + 2 * size, prot=mmap.PROT_READ, offset=page
+        )
+        self._consumer = memoryview(self._consumer_page).cast("Q")
+        self._producer = memoryview(self._producer_page)[:page].cast("Q")
+        self._data = memoryview(self._producer_page)[page:]
+
+    def read(self) -> Batch | None:
+        """What has been committed, up to a megabyte; None when there is nothing."""
+        consumed = self._consumer[0]
+        waiting = self._producer[0] - consumed
+        if not waiting:
+            return None
+        start = consumed & (self._size - 1)
+        batch, used = split(bytes(self._data[start : start + min(waiting, BATCH_BYTES)]))
+        self._consumer[0] = consumed + used
+        return batch if used else None
+
+    def close(self) -> None:
+        for view in (self._consumer, self._producer, self._data):
+            view.release()
+        self._consumer_page.close()
+        self._producer_page.close()
+
+
+class CopyingRing:
+    def __init__(self, library: Libbpf, ring: Map) -> None:
+        self._cells: list[bytes] = []
+        self._ring = CallbackRing(library, ring, lambda record: self._cells.append(cell(record)))
+
+    def read(self) -> Batch | None:
+        self._ring.consume()
+        if not self._cells:
+            return None
+        data = b"".join(self._cells)
+        self._cells.clear()
+        return split(data)[0]
+
+    def close(self) -> None:
+        self._ring.close()

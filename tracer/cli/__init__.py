@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line. Commands are found by listing this folder, and a command for every probe by listing
+`tracer.probes`; only the module of the command that runs is imported."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import sys
+
+import click
+
+from tracer import probes
+from tracer.errors import KtraceError
+
+
+class Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return probes.names() + _modules()
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _modules():
+            command = importlib.import_module(f"{__name__}.{cmd_name}").command
+            assert isinstance(command, click.Command)
+            return command
+        if cmd_name in probes.names():
+            from tracer.cli._tracing import probe_command
+
+            return probe_command(probes.get(cmd_name))
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            hint = f" Did you mean {near[0]!r}?" if near else " See 'ktrace --help'."
+            raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx) from None
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write(
+            "\nExamples:\n"
+            "  ktrace signals -p web        who signals pod web, and from where\n"
+            "  ktrace exits -n shop         how processes of namespace shop end\n"
+            "  ktrace trace signals,exits   several questions in one stream\n"
+            "  ktrace pods                  what runs on this node\n"
+            "  ktrace doctor                what this node can tell, and what it lacks\n"
+            '  eval "$(ktrace completion bash)"\n'
+        )
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ktrace", prog_name="ktrace")
+def root() -> None:
+    """Says what the kernel did to your pods: who killed, what was refused, and why."""
+
+
+def main() -> None:
+    """Runs a command and turns its errors into one place's messages and exit codes."""
+    try:
+        code = root.main(prog_name="ktrace", standalone_mode=False)
+        sys.stdout.flush()
+    except KtraceError as error:
+        click.echo(f"ktrace: {error.message}", err=True)
+        if error.remedy:
+            click.echo(f"  {error.remedy}", err=True)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except BrokenPipeError:
+        # The reader has seen enough. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _modules() -> list[str]:
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from tracer.errors import UsageError
+from tracer.selection import Selection, parse_labels
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Duration(click.ParamType):
+    """`30s`, `5m`, `1h30m` or plain seconds; a float of seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, (int, float)):
+            return float(value)
+        if re.fullmatch(r"\d+(\.\d+)?", value):
+            return float(value)
+        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value)
+        if not parts or "".join(n + u for n, u in parts) != value:
+            self.fail(f"{value!r} is not a duration: 30s, 5m or 1h30m", param, ctx)
+        return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def _complete(attribute: str) -> Callable[[Any, Any, str], list[CompletionItem]]:
+    def complete(_ctx: Any, _param: Any, begun: str) -> list[CompletionItem]:
+        from tracer.identity.inventory import current_names, inventory
+
+        words = {getattr(entry, attribute) for entry in inventory(current_names(None))}
+        return [CompletionItem(w) for w in sorted(filter(None, words)) if w.startswith(begun)]
+
+    return complete
+
+
+def cri_socket() -> click.Option:
+    return click.Option(
+        ["--cri-socket"],
+        metavar="PATH",
+        help="The container runtime's CRI socket; default: the known ones that exist.",
+    )
+
+
+def selectors() -> list[click.Option]:
+    return [
+        click.Option(
+            ["-p", "--pod", "pods"],
+            multiple=True,
+            metavar="NAME",
+            shell_complete=_complete("pod"),
+            help="The pod it happened to: name, namespace/name, uid, or a glob. Repeatable.",
+        ),
+        click.Option(
+            ["-n", "--namespace", "namespaces"],
+            multiple=True,
+            metavar="NAME",
+            shell_complete=_complete("namespace"),
+            help="Its namespace, or a glob. Repeatable.",
+        ),
+        click.Option(
+            ["-c", "--container", "containers"],
+            multiple=True,
+            metavar="NAME",
+            shell_complete=_complete("container"),
+            help="Its container: a name, a glob or the beginning of an id. Repeatable.",
+        ),
+        click.Option(
+            ["-l", "--selector", "labels"],
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Labels of the pod, as with kubectl: app=web,tier.",
+        ),
+        click.Option(
+            ["--sender-pod", "sender_pods"],
+            multiple=True,
+            metavar="NAME",
+            help="The pod on the other side, for events with two sides. Repeatable.",
+        ),
+        click.Option(
+            ["--pid", "pids"],
+            multiple=True,
+            type=click.IntRange(1),
+            metavar="PID",
+            help="The process it happened to. Repeatable.",
+        ),
+        click.Option(
+            ["--all", "everything"], is_flag=True, help="Also what concerns no pod: the whole node."
+        ),
+        click.Option(
+            ["--wait"], is_flag=True, help="Do not fail when no such pod is there yet: wait for it."
+        ),
+    ]
+
+
+def output() -> list[click.Option]:
+    return [
+        click.Option(
+            ["-o", "--output"],
+            type=click.Choice(["table", "wide", "json"]),
+            default="table",
+            show_default=True,
+            help="json is one object a line.",
+        ),
+        click.Option(["--no-headers"], is_flag=True, help="Leave out the column titles."),
+        click.Option(
+            ["--color"],
+            type=click.Choice(["auto", "always", "never"]),
+            default="auto",
+            help="Default: when writing to a terminal and NO_COLOR is not set.",
+        ),
+    ]
+
+
+def limits() -> list[click.Option]:
+    return [
+        click.Option(["--duration"], type=Duration(), metavar="TIME", help="Stop after 30s, 5m …"),
+        click.Option(
+            ["--count"], type=click.IntRange(1), metavar="N", help="Stop after N events."
+        ),
+        click.Option(
+            ["--backend"],
+            type=click.Choice(["auto", "core"]),
+            default="auto",
+            help="How to get at the kernel; see ktrace doctor.",
+        ),
+        click.Option(
+            ["--ready-file"],
+            metavar="PATH",
+            help="Create this file once every probe is attached.",
+        ),
+    ]
+
+
+def selection(values: Mapping[str, Any]) -> Selection:
+    if values["everything"] and any(
+        values[name] for name in ("pods", "namespaces", "containers", "labels", "sender_pods")
+    ):
+        raise UsageError(
+            "--all and a selector of pods exclude each other", "leave out --all, or the selector"
+        )
+    return Selection(
+        pods=values["pods"],
+        namespaces=values["namespaces"],
+        containers=values["containers"],
+        labels=parse_labels(values["labels"]),
+        sender_pods=values["sender_pods"],
+        pids=frozenset(values["pids"]),
+        everything=values["everything"],
+    )

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ktrace completion`: the script that completes commands, options and pod names in a shell."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+from tracer.errors import UsageError
+
+
+def run(shell: str) -> None:
+    from tracer.cli import root
+
+    completion = get_completion_class(shell)
+    if completion is None:
+        raise UsageError(f"no completion for {shell}")
+    click.echo(completion(root, {}, "ktrace", "_KTRACE_COMPLETE").source())
+
+
+command = click.Command(
+    "completion",
+    params=[click.Argument(["shell"], type=click.Choice(["bash", "zsh", "fish"]))],
+    callback=run,
+    help="Print a completion script for a shell.",
+    epilog='\b\nExamples:\n  eval "$(ktrace completion bash)"',
+)

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ktrace trace A,B,…`: several probes in one stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from tracer import probes
+from tracer.cli._tracing import command as tracing_command
+from tracer.cli._tracing import trace
+from tracer.errors import UsageError
+
+
+def run(names: str, **values: Any) -> None:
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    unknown = [name for name in wanted if name not in probes.names()]
+    if unknown or not wanted:
+        raise UsageError(
+            f"no probe is called {', '.join(map(repr, unknown)) or repr(names)}",
+            f"the probes are {', '.join(probes.names())}",
+        )
+    trace([probes.get(name) for name in dict.fromkeys(wanted)], values)
+
+
+command = tracing_command(
+    "trace",
+    "Run several probes in one stream.",
+    (
+        "ktrace trace signals,exits            both, ordered by time",
+        "ktrace trace signals,exits -p web -o json",
+    ),
+    [
+        click.Argument(["names"], metavar="PROBE[,PROBE…]"),
+        *(option for name in probes.names() for option in probes.get(name).options),
+    ],
+    run,
+)

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What sinks consume: events, and the processes and pods they are about.
+
+`docs/events.md` is the reference of the JSON that comes out of `Event.json`. Pods and names may become
+known after an event was made; whatever is asked of an event answers with what is known by then.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from tracer.identity.cgroup import CgroupIdentity
+from tracer.identity.model import Container, Pod
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a process lives: its cgroup, and the pod and container that this means."""
+
+    cgroup: int
+    path: str | None
+    identity: CgroupIdentity
+    pod: Pod | None = None
+    container: Container | None = None
+    version: int = 0
+    _json: tuple[int, Any, Any] | None = None
+
+    def rename(self, pod: Pod | None, container: Container | None) -> None:
+        if (pod, container) != (self.pod, self.container):
+            self.pod, self.container = pod, container
+            self.version += 1
+
+    def json(self) -> tuple[Any, Any]:
+        """The pod's and the container's JSON, each serialised once."""
+        if self._json is None or self._json[0] != self.version:
+            pod = self.pod and {
+                "namespace": self.pod.namespace,
+                "name": self.pod.name,
+                "uid": self.pod.uid,
+                "labels": None if self.pod.labels is None else dict(self.pod.labels),
+            }
+            container = self.container and {
+                "name": self.container.name,
+                "id": self.container.id,
+                "runtime": self.container.runtime,
+            }
+            self._json = self.version, _fragment(pod), _fragment(container)
+        return self._json[1:]
+
+
+@dataclass(slots=True)
+class Process:
+    """A task at the moment of an event. `tid` differs from `pid` when a thread took part. Where the
+    kernel's description was lost only the two numbers are known."""
+
+    pid: int
+    tid: int
+    comm: str | None = None
+    exe: str | None = None
+    argv: list[str] | None = None
+    uid: int | None = None
+    pid_in_pod: int | None = None
+    pid_level: int | None = None
+    start_boot_ns: int | None = None
+    place: Place | None = None
+    init_place: Place | None = None
+    ancestry: list[tuple[int, str]] = field(default_factory=list)
+    kernel_thread: bool = False
+    _json: tuple[int, Any] | None = None
+
+    @property
+    def pod(self) -> Pod | None:
+        return self.place and self.place.pod
+
+    @property
+    def container(self) -> Container | None:
+        return self.place and self.place.container
+
+    def json(self) -> Any:
+        version = self.place.version if self.place else 0
+        if self._json is None or self._json[0] != version:
+            pod, container = self.place.json() if self.place else (None, None)
+            value = {
+                "pid": self.pid,
+                "tid": self.tid,
+                "comm": self.comm,
+                "exe": self.exe,
+                "argv": self.argv,
+                "uid": self.uid,
+                "pid_in_pod": self.pid_in_pod,
+                "start_boot_ns": self.start_boot_ns,
+                "pod": pod,
+                "container": container,
+                "ancestry": None
+                if self.comm is None
+                else [{"pid": pid, "comm": comm} for pid, comm in self.ancestry],
+            }
+            self._json = version, _fragment(value)
+        return self._json[1]
+
+
+@dataclass(slots=True)
+class Event:
+    """`about` is the process it happened to, whose pod is the event's pod; `by` is the other side.
+    `body` holds what is particular to the kind, in the order of docs/events.md."""
+
+    kind: str
+    boot_ns: int
+    about: Process | None
+    by: Process | None
+    body: dict[str, Any]
+
+
+class Clock:
+    """Turns kernel time into UTC with the offset of one moment, so that order and distances stay those
+    of the kernel even when the wall clock is set."""
+
+    def __init__(self, offset_ns: int | None = None) -> None:
+        if offset_ns is None:
+            before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            now = time.time_ns()
+            offset_ns = now - (before + time.clock_gettime_ns(time.CLOCK_BOOTTIME)) // 2
+        self.offset_ns = offset_ns
+        self._second = -1
+        self._prefix = ""
+
+    def now(self) -> int:
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def iso(self, boot_ns: int) -> str:
+        """RFC 3339 in UTC with nanoseconds."""
+        second, nanoseconds = divmod(boot_ns + self.offset_ns, 1_000_000_000)
+        if second != self._second:
+            self._second = second
+            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._prefix}.{nanoseconds:09d}Z"
+
+
+def to_json(event: Event, clock: Clock, node: str) -> bytes:
+    """One line, with its newline."""
+    place = event.about.place if event.about else None
+    pod, container = place.json() if place else (None, None)
+    value = {
+        "kind": event.kind,
+        "time": clock.iso(event.boot_ns),
+        "boot_ns": event.boot_ns,
+        "node": node,
+        "pod": pod,
+        "container": container,
+        **event.body,
+    }
+    return orjson.dumps(value, _default, _OPTIONS)
+
+
+# Dataclasses go through `_default`, which embeds what was serialised before.
+_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATACLASS
+
+
+def text(raw: bytes) -> str:
+    """Bytes from the kernel as text. Invalid UTF-8 stays readable as `\\xNN`."""
+    return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+
+
+def _fragment(value: Any) -> Any:
+    return None if value is None else orjson.Fragment(orjson.dumps(value))
+
+
+def _default(value: Any) -> Any:
+    if isinstance(value, Process):
+        return value.json()
+    raise TypeError(type(value).__name__)

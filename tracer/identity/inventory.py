@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pods and containers on this node as they are now: `ktrace pods`, completion, and the check that a pod
+somebody asked for is there."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import queue
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracer.errors import NoSuchPod, UsageError
+from tracer.identity.model import Container, Names, NameSource, NameSourceError, Pod
+from tracer.identity.names import NameService, default_sources
+from tracer.identity.tree import Cgroup, container_cgroups
+from tracer.selection import pod_matches
+
+# As long as somebody at a prompt may have to wait for a runtime that does not answer.
+PATIENCE = 2.5
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One container. What nobody could tell is None; `netns` is the namespace's inode number."""
+
+    namespace: str | None
+    pod: str | None
+    pod_uid: str | None
+    container: str | None
+    container_id: str | None
+    runtime: str | None
+    init_pid: int | None
+    qos: str | None
+    cgroup: str
+    netns: int | None
+
+
+def name_sources(socket: str | None) -> list[NameSource]:
+    try:
+        return list(default_sources(socket))
+    except NameSourceError as error:
+        raise UsageError(str(error), "leave --cri-socket out to try the known places") from error
+
+
+def current_names(socket: str | None) -> Names:
+    """One round of all sources."""
+    arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
+    service = NameService(name_sources(socket), arrivals.put)
+    service.start()
+    names = first_names(service, arrivals)
+    service.stop()
+    return names
+
+
+def first_names(service: NameService, arrivals: queue.SimpleQueue[Names]) -> Names:
+    """What the sources say within `PATIENCE`; left in `arrivals` for whoever reads on."""
+    service.wait(service.refresh(), PATIENCE)
+    names = Names()
+    while not arrivals.empty():
+        names = arrivals.get()
+    arrivals.put(names)
+    return names
+
+
+def inventory(names: Names) -> list[Entry]:
+    """Every container that has a cgroup, sandboxes left out where they can be told."""
+    entries: dict[str, Entry] = {}
+    for cgroup in container_cgroups():
+        container_id = cgroup.identity.container_id
+        if container_id is None or container_id in entries:
+            continue  # the first hierarchy has it; nested cgroups follow their container
+        entry = _entry(cgroup, container_id, names)
+        if entry is not None:
+            entries[container_id] = entry
+    return sorted(
+        entries.values(),
+        key=lambda e: (e.namespace or "~", e.pod or e.pod_uid or "~", e.container or "~"),
+    )
+
+
+def check_globs(
+    globs: tuple[str, ...], service: NameService, arrivals: queue.SimpleQueue[Names]
+) -> None:
+    """Raises `NoSuchPod` with the nearest names if a glob matches no pod of this node."""
+    names = first_names(service, arrivals)
+    pods = dict(names.pods)
+    for cgroup in container_cgroups():
+        uid = cgroup.identity.pod_uid
+        if uid:
+            pods.setdefault(uid, Pod(uid))
+    for glob in globs:
+        if any(pod_matches(pod, glob) for pod in pods.values()):
+            continue
+        known = sorted(f"{p.namespace}/{p.name}" if p.name else p.uid for p in pods.values())
+        bare = {name.rpartition("/")[2]: name for name in known}
+        near = [bare[n] for n in difflib.get_close_matches(glob.rpartition("/")[2], bare, 3, 0.4)]
+        hint = f"the nearest: {', '.join(near)}" if near else f"{len(known)} pods are on this node"
+        raise NoSuchPod(
+            f"no pod {glob!r} on this node; {hint}",
+            "ktrace pods lists them; --wait traces a pod that is still to come",
+        )
+
+
+def _entry(cgroup: Cgroup, container_id: str, names: Names) -> Entry | None:
+    pids = cgroup.processes()
+    identity = cgroup.identity
+    container = names.containers.get(container_id) or Container(container_id)
+    pod = names.pods.get(identity.pod_uid or "")
+    init = container.init_pid or min(pids, key=_started, default=None)
+    if identity.pod_uid and container.name is None and container_id in names.containers:
+        return None  # the runtime knows it and gives it no name: the sandbox
+    return Entry(
+        namespace=pod and pod.namespace,
+        pod=pod and pod.name,
+        pod_uid=identity.pod_uid,
+        container=container.name,
+        container_id=container_id,
+        runtime=container.runtime or identity.runtime,
+        init_pid=init,
+        qos=identity.qos,
+        cgroup=cgroup.path,
+        netns=_netns(init),
+    )
+
+
+def _started(pid: int) -> tuple[int, int]:
+    """Field 22 of /proc/PID/stat, proc(5): the init of a container is its oldest process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        return int(stat.rpartition(b")")[2].split()[19]), pid
+    except (OSError, ValueError, IndexError):
+        return 1 << 62, pid
+
+
+def _netns(pid: int | None) -> int | None:
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino if pid else None
+    except OSError:
+        return None

@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asks the sources of names in the background and merges what they say.
+
+Tracing never waits for a name, and no source waits for another: each has a thread of its own, and
+whatever has arrived is merged field by field, where the first source in order of authority that
+knows a value wins.
+
+A source that fails is left alone for a while, longer each time, and its last good answer stays in
+use: a runtime that restarts does not make its pods nameless.
+"""
+
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tracer.identity import cri, docker
+from tracer.identity.cri import CriSource
+from tracer.identity.docker import DockerSource
+from tracer.identity.logs import LogDirectorySource
+from tracer.identity.model import Container, Names, NameSource, NameSourceError, Pod
+
+
+class NameService:
+    """Keeps `on_names` informed of what the sources, most authoritative first, know together.
+
+    `on_names` is called in the service's own thread, whenever a source has answered.
+
+    A request for fresh names is a ticket, counted from 1. A source serves all the tickets that
+    were given out before it is asked. `generation` is the last ticket that is settled: every
+    source served it and on_names has heard the answers, or the source cannot answer.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[NameSource],
+        on_names: Callable[[Names], None],
+        *,
+        spacing: float = 0.1,
+        patience: float = 5.0,
+        first_retry: float = 0.5,
+        last_retry: float = 60.0,
+    ) -> None:
+        """Times are in seconds.
+
+        A source is asked no sooner than `spacing` after it was asked before. One that is silent
+        for longer than `patience` counts as failed until it does answer. One that failed is asked
+        again after `first_retry`, then after twice as long each time, at most `last_retry`.
+        """
+        self.generation = 0
+        self._on_names = on_names
+        self._spacing = spacing
+        self._patience = patience
+        self._first_retry = first_retry
+        self._last_retry = last_retry
+        # Guards everything below. Nobody holds it while a source is asked or on_names is called.
+        self._changed = threading.Condition()
+        self._sources = [_State(source) for source in sources]
+        self._wanted = 0
+        self._stopping = False
+        self._callback_failure: str | None = None
+        self._threads = [
+            threading.Thread(target=self._publish, name="names", daemon=True),
+            *(
+                threading.Thread(
+                    target=self._ask, args=(state,), name=f"names {state.source.name}", daemon=True
+                )
+                for state in self._sources
+            ),
+        ]
+
+    def start(self) -> None:
+        """Starts the threads and asks every source once."""
+        self.refresh()
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Ends the threads and closes the sources. One that hangs is not waited for."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        for state in self._sources:
+            try:
+                state.source.close()
+            except Exception as error:  # noqa: BLE001 - the others are to be closed as well
+                state.failure = _described(error)
+        deadline = time.monotonic() + 1.0
+        for thread in self._threads:
+            if thread.is_alive() and thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+    def refresh(self) -> int:
+        """Requests names that are fresher than this call; returns the ticket. Never waits."""
+        with self._changed:
+            self._wanted += 1
+            self._changed.notify_all()
+            return self._wanted
+
+    def done(self, ticket: int) -> bool:
+        """Whether everybody who can answer was asked after refresh() gave out this ticket, and
+        on_names has heard the answers.
+
+        Always true after stop(): there is nothing left to wait for.
+        """
+        with self._changed:
+            return self._is_done(ticket)
+
+    def wait(self, ticket: int, timeout: float | None = None) -> bool:
+        """Waits until done(ticket), at most `timeout` seconds. Returns whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._is_done(ticket), timeout)
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why each source that cannot answer at the moment cannot, by the source's name."""
+        with self._changed:
+            failures = {
+                state.source.name: state.failure
+                for state in self._sources
+                if state.failure is not None
+            }
+            if self._callback_failure is not None:
+                failures["names"] = self._callback_failure
+            return failures
+
+    def _is_done(self, ticket: int) -> bool:
+        return self._stopping or self.generation >= ticket
+
+    # The thread of one source.
+
+    def _ask(self, state: "_State") -> None:
+        while self._wait_until_due(state):
+            answer: Names | None = None
+            failure: str | None = None
+            try:
+                answer = state.source.snapshot()
+            except Exception as error:  # noqa: BLE001 - whatever it is, ask again later
+                failure = _described(error)
+            with self._changed:
+                self._take(state, answer, failure)
+                self._changed.notify_all()
+
+    def _wait_until_due(self, state: "_State") -> bool:
+        """Sleeps until the source is to be asked. False: the service ends."""
+        with self._changed:
+            while not self._stopping:
+                now = time.monotonic()
+                due = self._due(state)
+                if due <= now:
+                    state.asked_at = now
+                    state.serving = self._wanted
+                    state.busy = True
+                    # The other thread watches for how long.
+                    self._changed.notify_all()
+                    return True
+                self._changed.wait(None if due == _NEVER else due - now)
+            return False
+
+    def _due(self, state: "_State") -> float:
+        if state.failure is not None:
+            return state.retry_at
+        if state.served < self._wanted:
+            return state.asked_at + self._spacing
+        return _NEVER
+
+    def _take(self, state: "_State", answer: Names | None, failure: str | None) -> None:
+        state.busy = False
+        state.served = state.serving
+        state.failure = failure
+        if answer is not None:
+            state.answer = answer
+            state.fresh = True
+            state.failed = 0
+            return
+        # Not 2**failed: it would grow without end on a node whose Docker stays dead for weeks.
+        rest = self._first_retry * 2 ** min(state.failed, 30)
+        state.retry_at = time.monotonic() + min(rest, self._last_retry)
+        state.failed += 1
+
+    # The thread that calls on_names.
+
+    def _publish(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._stopping or self._has_news() or self._give_up_overdue()):
+                    self._changed.wait(self._until_overdue())
+                if self._stopping:
+                    return
+                is_fresh = any(state.fresh for state in self._sources)
+                for state in self._sources:
+                    state.fresh = False
+                answers = [state.answer for state in self._sources]
+                settled = self._settled()
+            if is_fresh:
+                self._tell(merge(answers))
+            with self._changed:
+                # A source that recovers may have served less than the others; what was settled
+                # without it stays settled.
+                self.generation = max(self.generation, settled)
+                self._changed.notify_all()
+
+    def _has_news(self) -> bool:
+        return self._settled() > self.generation or any(state.fresh for state in self._sources)
+
+    def _settled(self) -> int:
+        able = [state.served for state in self._sources if state.failure is None]
+        return min(able, default=self._wanted)
+
+    def _give_up_overdue(self) -> bool:
+        """Counts those as failed that were asked too long ago. Whether there are any."""
+        oldest = time.monotonic() - self._patience
+        overdue = [state for state in self._awaited() if state.asked_at <= oldest]
+        for state in overdue:
+            state.failure = f"no answer for {self._patience:g} s, still waiting"
+        return bool(overdue)
+
+    def _until_overdue(self) -> float | None:
+        asked = [state.asked_at for state in self._awaited()]
+        return max(0.0, min(asked) + self._patience - time.monotonic()) if asked else None
+
+    def _awaited(self) -> list["_State"]:
+        return [state for state in self._sources if state.busy and state.failure is None]
+
+    def _tell(self, names: Names) -> None:
+        failure = None
+        try:
+            self._on_names(names)
+        except Exception as error:  # noqa: BLE001 - without this thread no name ever comes again
+            failure = _described(error)
+        with self._changed:
+            self._callback_failure = failure
+
+
+_NEVER = float("inf")
+
+
+@dataclass(slots=True)
+class _State:
+    """What the service knows about one source."""
+
+    source: NameSource
+    answer: Names = field(default_factory=Names)
+    fresh: bool = False  # on_names has not heard of the answer yet
+    busy: bool = False  # being asked
+    asked_at: float = -_NEVER
+    serving: int = 0  # the last ticket when it was asked,
+    served: int = 0  # and the same once it has answered or failed
+    failure: str | None = None
+    failed: int = 0  # times in a row
+    retry_at: float = 0.0
+
+
+def merge(answers: Iterable[Names]) -> Names:
+    """All that is known together; of several values for a field the first one counts."""
+    merged = Names()
+    for names in answers:
+        for uid, pod in names.pods.items():
+            known = merged.pods.get(uid)
+            merged.pods[uid] = pod if known is None else _merged_pod(known, pod)
+        for container_id, container in names.containers.items():
+            seen = merged.containers.get(container_id)
+            merged.containers[container_id] = (
+                container if seen is None else _merged_container(seen, container)
+            )
+    return merged
+
+
+def default_sources(cri_socket: str | None = None) -> list[NameSource]:
+    """The sources that this node has, most authoritative first.
+
+    A node may have several runtimes' sockets, one of which is Docker's own containerd without
+    CRI; so every socket that exists is asked, unless the user names one.
+    """
+    sources: list[NameSource] = []
+    if cri_socket is not None:
+        if not _is_socket(cri_socket):
+            raise NameSourceError(
+                f"--cri-socket {cri_socket}: there is no such socket; leave the flag out to have "
+                f"the usual places searched, such as {cri.DEFAULT_SOCKETS[0]}"
+            )
+        sources.append(CriSource(cri_socket))
+    else:
+        # Distributions link the usual paths to each other: each socket once.
+        present: dict[str, str] = {}
+        for path in filter(_is_socket, cri.DEFAULT_SOCKETS):
+            present.setdefault(os.path.realpath(path), path)
+        sources += map(CriSource, present.values())
+    sources.append(LogDirectorySource())
+    if _is_socket(docker.DEFAULT_SOCKET):
+        sources.append(DockerSource(docker.DEFAULT_SOCKET))
+    return sources
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _described(error: Exception) -> str:
+    """What `doctor` says about it. An error that no source foresaw also tells its kind."""
+    if isinstance(error, NameSourceError):
+        return str(error)
+    return str(NameSourceError(f"{type(error).__name__}: {error}"))
+
+
+def _merged_pod(first: Pod, second: Pod) -> Pod:
+    return Pod(
+        first.uid,
+        _first(first.namespace, second.namespace),
+        _first(first.name, second.name),
+        _first(first.labels, second.labels),
+    )
+
+
+def _merged_container(first: Container, second: Container) -> Container:
+    return Container(
+        first.id,
+        _first(first.runtime, second.runtime),
+        _first(first.name, second.name),
+        _first(first.pod_uid, second.pod_uid),
+        _first(first.init_pid, second.init_pid),
+    )
+
+
+_T = TypeVar("_T")
+
+
+def _first(one: _T | None, other: _T | None) -> _T | None:
+    return other if one is None else one

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the numbers in an event to processes, pods and containers.
+
+The kernel describes each cgroup and each process once, before the first event that refers to it; the
+resolver keeps those descriptions and completes them with names when a source tells them. Everything it
+keeps is bounded: the oldest goes first.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from tracer.event import Place, Process, text
+from tracer.identity.cgroup import CgroupIdentity, parse
+from tracer.identity.model import Container, Names, Pod
+
+MAX_PLACES = 65_536
+MAX_PROCESSES = 32_768
+# Arguments are read from /proc where the kernel side could not; so often a second at most, because a
+# fork bomb must not become ours.
+PROC_READS_A_SECOND = 200
+
+_NOWHERE = CgroupIdentity()
+_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+T = TypeVar("T")
+
+
+class Resolver:
+    """`on_place` is called for every cgroup that becomes known."""
+
+    def __init__(self, on_place: Callable[[Place], None]) -> None:
+        self._on_place = on_place
+        self._places: dict[int, Place] = {}
+        self._processes: dict[int, Process] = {}
+        # what exec told about a task, for when a later description cannot tell it any more
+        self._images: dict[tuple[int, int, int], tuple[str | None, list[str] | None]] = {}
+        self._names = Names()
+        self._proc_reads = _Allowance(PROC_READS_A_SECOND)
+
+    def process(self, reference: int, pid: int, tid: int) -> Process:
+        """The process an event refers to; with only its numbers if the description was lost."""
+        return self._processes.get(reference) or Process(pid, tid)
+
+    def place(self, cgroup: int) -> Place | None:
+        return self._places.get(cgroup)
+
+    def places(self) -> list[Place]:
+        return list(self._places.values())
+
+    def add_cgroup(self, record: Any) -> None:
+        """A `struct cgroup_event`."""
+        path = None
+        if record.path_whole:
+            path = _joined(record.path, record.path_bytes)
+        self.add_path(record.cgroup, path)
+
+    def add_path(self, cgroup: int, path: str | None) -> Place:
+        known = self._places.get(cgroup)
+        if known is not None:
+            return known
+        place = Place(cgroup, path, parse(path) if path else _NOWHERE)
+        self._name(place)
+        _keep(self._places, cgroup, place, MAX_PLACES)
+        self._on_place(place)
+        return place
+
+    def add_process(self, record: Any) -> None:
+        """A `struct process_event`."""
+        exe = _exe(record)
+        argv = _argv(record.argv, record.argv_bytes)
+        image = record.tid, record.thread_start, record.exec_id
+        told_exe, told_argv = self._images.get(image, (None, None))
+        if argv is None and told_argv is None and not record.kernel_thread:
+            argv = self._argv_from_proc(record, exe or told_exe)
+        exe, argv = exe or told_exe, argv or told_argv
+        _keep(self._images, image, (exe, argv), MAX_PROCESSES)
+        process = Process(
+            pid=record.pid,
+            tid=record.tid,
+            comm=text(record.comm),
+            exe=exe,
+            argv=argv,
+            uid=record.uid,
+            pid_in_pod=record.pid_in_pod or None,
+            pid_level=record.pid_level,
+            start_boot_ns=record.start,
+            place=self._places.get(record.cgroup),
+            init_place=self._places.get(record.init_cgroup),
+            ancestry=_ancestry(record.ancestry, record.ancestors),
+            kernel_thread=bool(record.kernel_thread),
+        )
+        _keep(self._processes, record.process, process, MAX_PROCESSES)
+
+    def learn(self, names: Names) -> list[Place]:
+        """Takes what the name sources know now. Returns the places whose names changed."""
+        self._names = names
+        changed = []
+        for place in self._places.values():
+            before = place.version
+            self._name(place)
+            if place.version != before:
+                changed.append(place)
+        return changed
+
+    def _name(self, place: Place) -> None:
+        """Names once known stay, also when the source has forgotten a pod that is gone."""
+        identity = place.identity
+        if identity.pod_uid:
+            known = self._names.pods.get(identity.pod_uid)
+            place.rename(known or place.pod or Pod(identity.pod_uid), place.container)
+        if identity.container_id:
+            told = self._names.containers.get(identity.container_id)
+            container = told or place.container or Container(identity.container_id)
+            if container.runtime is None and identity.runtime:
+                container = replace(container, runtime=identity.runtime)
+            place.rename(place.pod, container)
+
+    def _argv_from_proc(self, record: Any, exe: str | None) -> list[str] | None:
+        """Only if /proc still shows the same process, running the same program."""
+        if exe is None or not self._proc_reads.take():
+            return None
+        try:
+            with open(f"/proc/{record.pid}/cmdline", "rb") as file:
+                raw = file.read(1024)
+            with open(f"/proc/{record.pid}/stat", "rb") as file:
+                started = int(file.read().rpartition(b")")[2].split()[19])
+            shown = os.fsencode(os.readlink(f"/proc/{record.pid}/exe"))
+        except (OSError, ValueError, IndexError):
+            return None
+        if started != record.start // _TICK_NS or text(shown) != exe:
+            return None
+        return _argv(raw, len(raw))
+
+
+def _joined(raw: bytes, size: int) -> str:
+    """`a/b/c` from the names c, b, a."""
+    names = raw[:size].split(b"\0")[:-1]
+    return "/" + "/".join(text(name) for name in reversed(names))
+
+
+def _exe(record: Any) -> str | None:
+    """As /proc/PID/exe shows it; with `…` in front where the root end did not fit."""
+    if not record.exe_bytes:
+        return None
+    path = _joined(record.exe, record.exe_bytes)
+    return ("" if record.exe_whole else "…") + path + (" (deleted)" if record.exe_deleted else "")
+
+
+def _argv(raw: bytes, size: int) -> list[str] | None:
+    """None when unknown. Arguments that did not fit are missing; the last one may be cut."""
+    if not size:
+        return None
+    taken = raw[:size]
+    return [text(word) for word in taken.removesuffix(b"\0").split(b"\0")]
+
+
+def _ancestry(raw: bytes, count: int) -> list[tuple[int, str]]:
+    """`struct kt_ancestor`: u32 pid, char comm[16]."""
+    size = 20
+    return [
+        (int.from_bytes(raw[at : at + 4], "little"), text(raw[at + 4 : at + size]))
+        for at in range(0, count * size, size)
+    ]
+
+
+def _keep(table: dict[Any, T], key: Any, value: T, most: int) -> None:
+    table.pop(key, None)
+    table[key] = value
+    if len(table) > most:
+        del table[next(iter(table))]
+
+
+class _Allowance:
+    def __init__(self, a_second: int) -> None:
+        self._a_second = a_second
+        self._second = 0
+        self._taken = 0
+
+    def take(self) -> bool:
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._taken = second, 0
+        self._taken += 1
+        return self._taken <= self._a_second

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cgroups that exist now: what `ktrace pods` lists, and what a session knows before its first event.
+
+The kernel side numbers a cgroup by its kernfs id, which is its directory's inode, with the number of the
+hierarchy in the top 16 bits: 0 for version 2, the number in /proc/cgroups for version 1's memory
+controller. Where that controller is of version 1, containers are looked up there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracer.identity.cgroup import CgroupIdentity, parse
+
+MAX_CGROUPS = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """`number` as in /proc/PID/cgroup; `mount` is where it can be looked at."""
+
+    number: int
+    mount: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroup:
+    id: int
+    path: str
+    directory: str
+    identity: CgroupIdentity
+
+    def processes(self) -> list[int]:
+        """Pids in it and below it, in no order."""
+        pids: list[int] = []
+        for directory, _, _ in os.walk(self.directory):
+            try:
+                pids += map(int, Path(directory, "cgroup.procs").read_text().split())
+            except OSError:  # gone while being looked at
+                continue
+        return pids
+
+
+def container_cgroups() -> list[Cgroup]:
+    """Every cgroup that belongs to a pod or container, the pods' own and nested ones included."""
+    found: list[Cgroup] = []
+    for hierarchy in hierarchies():
+        for path in _walk(hierarchy.mount):
+            identity = parse(path)
+            if not (identity.pod_uid or identity.container_id):
+                continue
+            directory = hierarchy.mount + path
+            try:
+                inode = os.stat(directory).st_ino
+            except OSError:
+                continue
+            found.append(Cgroup(inode | hierarchy.number << 48, path, directory, identity))
+    return found
+
+
+def hierarchies() -> list[Hierarchy]:
+    """Version 1's memory hierarchy if it is in use, then version 2."""
+    memory = _memory_hierarchy()
+    found: list[Hierarchy] = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        mount = left.split()[4].encode().decode("unicode_escape")
+        kind, _, options = right.split()[:3]
+        if kind == "cgroup2" and not any(h.version == 2 for h in found):
+            found.append(Hierarchy(0, mount, 2))
+        elif kind == "cgroup" and memory and "memory" in options.split(","):
+            found.append(Hierarchy(memory, mount, 1))
+    return sorted(found, key=lambda h: h.version)
+
+
+def _memory_hierarchy() -> int:
+    try:
+        lines = Path("/proc/cgroups").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(f[1]) for f in map(str.split, lines) if f[0] == "memory"), 0)
+
+
+def _walk(mount: str) -> Iterator[str]:
+    pending, seen = [""], 0
+    while pending and seen < MAX_CGROUPS:
+        path = pending.pop()
+        seen += 1
+        if path:
+            yield path
+        try:
+            with os.scandir(mount + path) as entries:
+                pending += [f"{path}/{e.name}" for e in entries if e.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue

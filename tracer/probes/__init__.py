@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Probes: each module here is one question to the kernel, and describes itself with `PROBE`.
+
+A module's name is the command's name. Nothing else lists the probes: a new one is found because its
+file is here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import click
+
+    from tracer.event import Event
+    from tracer.identity.resolver import Resolver
+    from tracer.views.columns import Column
+
+
+@dataclass(frozen=True)
+class AttachPoint:
+    """One way to hook: the programs of the object that belong together, and what cannot be told
+    this way."""
+
+    name: str
+    programs: tuple[str, ...]
+    cannot_tell: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Probe:
+    """`object` is the BPF object in `probes/` (without `.bpf.c`); `attach_points` are in order of
+    preference; `decode` turns a raw record of each event name into an event; `summary` says an event in
+    one sentence for streams of several probes; `alarm` tells whether it must stand out; `settings` turns
+    the values of `options` into the object's `const volatile` variables."""
+
+    name: str
+    object: str
+    help: str
+    examples: tuple[str, ...]
+    attach_points: tuple[AttachPoint, ...]
+    decode: Mapping[str, Callable[[Any, Resolver], Event]]
+    columns: tuple[Column, ...]
+    summary: Callable[[Event], str]
+    alarm: Callable[[Event], bool]
+    options: tuple[click.Option, ...] = ()
+    settings: Callable[[Mapping[str, Any]], dict[str, int]] = field(default=lambda values: {})
+
+
+def names() -> list[str]:
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def get(name: str) -> Probe:
+    probe = importlib.import_module(f"{__name__}.{name}").PROBE
+    assert isinstance(probe, Probe)
+    return probe

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who signals whom: every signal at the moment the kernel generates it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import click
+
+from tracer.event import Event, Process
+from tracer.identity.resolver import Resolver
+from tracer.origin import origin_of, suspicious_exe
+from tracer.probes import AttachPoint, Probe
+from tracer.signals import RESULTS, SIGRTMAX, code_name, parse_signals, signal_name
+from tracer.views.columns import CONTAINER, POD, Column, ancestry_chain, pod_name, process_name
+
+# What language runtimes and terminals use as plumbing, many times a second.
+PLUMBING = ("CHLD", "URG", "WINCH", "PROF")
+
+
+def _decode(record: Any, resolver: Resolver) -> Event:
+    target = resolver.process(record.target_process, record.target_pid, record.target_tid)
+    sender = None
+    if not record.from_kernel:
+        sender = resolver.process(record.sender_process, record.sender_pid, record.sender_tid)
+    body = {
+        "signal": _signal(record.signal, record.code, record.result),
+        "origin": origin_of(sender, target) if sender else "kernel",
+        "sender": sender,
+        "target": target,
+    }
+    return Event("signal", record.time, target, sender, body)
+
+
+@lru_cache(maxsize=1024)
+def _signal(number: int, code: int, result: int) -> dict[str, Any]:
+    return {
+        "number": number,
+        "name": signal_name(number),
+        "code": code_name(number, code),
+        "result": RESULTS[result] if result < len(RESULTS) else None,
+    }
+
+
+def _settings(values: Mapping[str, Any]) -> dict[str, int]:
+    if values.get("signal"):
+        wanted = parse_signals(values["signal"])
+    else:
+        wanted = set(range(1, SIGRTMAX + 1)) - parse_signals(",".join(PLUMBING))
+    return {"kt_signal_mask": sum(1 << number - 1 for number in wanted)}
+
+
+def _sender(event: Event) -> str:
+    if event.body["origin"] == "kernel":
+        return "kernel"
+    return process_name(event.by) or "?"
+
+
+def _summary(event: Event) -> str:
+    signal = event.body["signal"]
+    result = "" if signal["result"] == "delivered" else f" ({signal['result']})"
+    return f"{signal['name']} from {_sender(event)} to {process_name(event.about)}{result}"
+
+
+def _alarm(event: Event) -> bool:
+    """A kill of something in a container, a sender nobody knows, a program that hides its file."""
+    sender = event.by
+    target_is_contained = bool(event.about and event.about.container)
+    return (
+        (event.body["signal"]["name"] == "SIGKILL" and target_is_contained)
+        or (sender is not None and sender.comm is None)
+        or (sender is not None and suspicious_exe(sender.exe))
+    )
+
+
+def _sender_pod(event: Event) -> str | None:
+    return pod_name(event.by) or event.body["origin"]
+
+
+def _argv(process: Process | None) -> str | None:
+    return " ".join(process.argv) if process and process.argv else None
+
+
+PROBE = Probe(
+    name="signals",
+    object="signals",
+    help="Show who sends which signal to whom.",
+    examples=(
+        "ktrace signals                         everything that pods send or receive",
+        "ktrace signals -p web -o wide          signals to pod web, with the sender's ancestry",
+        "ktrace signals -n shop --signal KILL,TERM",
+        "ktrace signals --all --signal all      the whole node, also what runtimes use as plumbing",
+        "ktrace signals -o json | jq .sender.exe",
+    ),
+    attach_points=(AttachPoint("tp_btf/signal_generate", ("on_signal_generate",)),),
+    decode={"signal": _decode},
+    columns=(
+        Column("SIGNAL", lambda e: e.body["signal"]["name"], 9, 12),
+        Column("SENDER", _sender, 14, 23),
+        Column("FROM", _sender_pod, 6, 30, 4),
+        Column("TARGET", lambda e: process_name(e.about), 14, 23, 2),
+        POD,
+        CONTAINER,
+        Column("RESULT", lambda e: e.body["signal"]["result"], 9, 15, 3),
+        Column("CODE", lambda e: e.body["signal"]["code"], 8, 12, 6, wide=True),
+        Column("UID", lambda e: None if not e.by else str(e.by.uid), 5, 10, 6, wide=True),
+        Column("EXE", lambda e: e.by and e.by.exe, 10, 40, 6, wide=True),
+        Column("ARGV", lambda e: _argv(e.by), 10, 40, 6, wide=True),
+        Column("ANCESTRY", lambda e: ancestry_chain(e.by), 10, 120, 6, wide=True),
+    ),
+    summary=_summary,
+    alarm=_alarm,
+    options=(
+        click.Option(
+            ["--signal"],
+            metavar="NAME[,NAME…]",
+            help=f"Only these signals; default: all but {', '.join(PLUMBING)}; 'all' for every one.",
+        ),
+    ),
+    settings=_settings,
+)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signals by name: numbers, `si_code`s and the kernel's delivery results."""
+
+from __future__ import annotations
+
+import signal
+
+from tracer.errors import UsageError
+
+SIGRTMIN, SIGRTMAX = 32, 64  # the kernel's; the C library keeps the first few for itself
+
+NUMBERS = {
+    member.name.removeprefix("SIG"): member.value
+    for member in signal.Signals
+    if member.value < SIGRTMIN
+}
+_NAMES = {number: f"SIG{name}" for name, number in NUMBERS.items()} | {
+    signal.SIGABRT.value: "SIGABRT",
+    signal.SIGCHLD.value: "SIGCHLD",
+    signal.SIGIO.value: "SIGIO",
+}
+
+# TRACE_SIGNAL_*, include/trace/events/signal.h
+RESULTS = ("delivered", "ignored", "already_pending", "overflow", "lost_info")
+
+# include/uapi/asm-generic/siginfo.h; the positive ones mean something else for each signal
+_CODES = {
+    0: "SI_USER",
+    0x80: "SI_KERNEL",
+    -1: "SI_QUEUE",
+    -2: "SI_TIMER",
+    -3: "SI_MESGQ",
+    -4: "SI_ASYNCIO",
+    -5: "SI_SIGIO",
+    -6: "SI_TKILL",
+    -7: "SI_DETHREAD",
+    -60: "SI_ASYNCNL",
+}
+_CODES_OF = {
+    "ILL": "ILLOPC ILLOPN ILLADR ILLTRP PRVOPC PRVREG COPROC BADSTK BADIADDR",
+    "FPE": "INTDIV INTOVF FLTDIV FLTOVF FLTUND FLTRES FLTINV FLTSUB",
+    "SEGV": "MAPERR ACCERR BNDERR PKUERR ACCADI ADIDERR ADIPERR MTEAERR MTESERR CPERR",
+    "BUS": "ADRALN ADRERR OBJERR MCEERR_AR MCEERR_AO",
+    "TRAP": "BRKPT TRACE BRANCH HWBKPT UNK PERF",
+    "CHLD": "EXITED KILLED DUMPED TRAPPED STOPPED CONTINUED",
+    "IO": "IN OUT MSG ERR PRI HUP",
+    "SYS": "SECCOMP USER_DISPATCH",
+}
+_PREFIXES = {"CHLD": "CLD", "IO": "POLL", "SYS": "SYS"}
+_CODES_BY_SIGNAL = {
+    (NUMBERS[name], number): f"{_PREFIXES.get(name, name)}_{code}"
+    for name, codes in _CODES_OF.items()
+    for number, code in enumerate(codes.split(), 1)
+}
+
+
+def signal_name(number: int) -> str:
+    """`SIGKILL`; real-time signals as `SIGRTMIN+n` counted from the kernel's 32."""
+    if SIGRTMIN <= number <= SIGRTMAX:
+        return "SIGRTMIN" if number == SIGRTMIN else f"SIGRTMIN+{number - SIGRTMIN}"
+    return _NAMES.get(number, f"SIG{number}")
+
+
+def code_name(number: int, code: int) -> str:
+    return _CODES_BY_SIGNAL.get((number, code)) or _CODES.get(code) or str(code)
+
+
+def parse_signals(text: str) -> set[int]:
+    """`KILL,term,SIGUSR1,9,RTMIN+3` or `all`. Raises `UsageError` naming the valid ones."""
+    if text.strip().lower() == "all":
+        return set(range(1, SIGRTMAX + 1))
+    return {_number(word.strip()) for word in text.split(",") if word.strip()}
+
+
+def _number(word: str) -> int:
+    name = word.upper().removeprefix("SIG")
+    if name in NUMBERS:
+        return NUMBERS[name]
+    base, _, offset = name.partition("+")
+    if base == "RTMIN" and (not offset or offset.isdecimal()):
+        number = SIGRTMIN + int(offset or 0)
+    elif name.isdecimal():
+        number = int(name)
+    else:
+        number = 0
+    if not 1 <= number <= SIGRTMAX:
+        raise UsageError(
+            f"no signal is called {word!r}",
+            f"valid: all, 1-{SIGRTMAX}, {', '.join(NUMBERS)}, RTMIN, RTMIN+1 … RTMIN+32",
+        )
+    return number

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Columns as data: what a probe declares, and what several of them have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tracer.event import Event, Process
+
+if TYPE_CHECKING:
+    from tracer.probes import Probe
+
+UNKNOWN = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """`narrow` to `width` cells; a `rank` of 0 is never dropped, higher ranks go first when the
+    terminal is too narrow; `wide` columns only show with `-o wide`."""
+
+    title: str
+    value: Callable[[Event], str | None]
+    narrow: int
+    width: int
+    rank: int = 0
+    wide: bool = False
+
+
+def process_name(process: Process | None) -> str | None:
+    """`nginx[1234]`, or only `[1234]` where the name was lost."""
+    return process and f"{process.comm or ''}[{process.pid}]"
+
+
+def pod_name(process: Process | None) -> str | None:
+    """`namespace/name`, else the uid."""
+    pod = process and process.pod
+    if not pod:
+        return None
+    return f"{pod.namespace}/{pod.name}" if pod.name else pod.uid
+
+
+def container_name(process: Process | None) -> str | None:
+    container = process and process.container
+    if not container:
+        return None
+    return container.name or container.id[:12]
+
+
+def ancestry_chain(process: Process | None) -> str | None:
+    """From the oldest ancestor to the process itself."""
+    if process is None or process.comm is None:
+        return None
+    return " → ".join([comm for _, comm in reversed(process.ancestry)] + [process.comm])
+
+
+POD = Column("POD", lambda e: pod_name(e.about), 14, 40, 1)
+CONTAINER = Column("CONTAINER", lambda e: container_name(e.about), 8, 20, 5)
+
+
+def stream_columns(probes: Mapping[str, Probe]) -> tuple[Column, ...]:
+    """For several probes in one stream: each event says itself in a sentence."""
+    return (
+        Column("KIND", lambda e: e.kind, 6, 12, 2),
+        POD,
+        CONTAINER,
+        Column("WHAT", lambda e: probes[e.kind].summary(e), 30, 120),
+    )
