@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}
 
 
-class BuildObjects(build_py):
+class BuildObjects(build_py):  # type: ignore[misc]
     """Compiles `probes/*.bpf.c` into `tracer/objects/`."""
 
     def run(self) -> None:
@@ -29,7 +29,7 @@ class BuildObjects(build_py):
             compile_object(source, target / source.with_suffix(".o").name)
 
 
-class PlatformWheel(bdist_wheel):
+class PlatformWheel(bdist_wheel):  # type: ignore[misc]
     """The objects are for one machine architecture; the Python is for any version."""
 
     def finalize_options(self) -> None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What sinks consume: events, and the processes and pods they are about.
 
-`docs/events.md` is the reference of the JSON that comes out of `Event.json`. Pods and names may become
-known after an event was made; whatever is asked of an event answers with what is known by then.
+`docs/events.md` is the reference of the JSON that comes out of `Event.json`. Pods and names may
+become known after an event was made; whatever is asked of an event answers with what is known by
+then.
 """
 
 from __future__ import annotations
@@ -74,11 +75,11 @@ class Process:
 
     @property
     def pod(self) -> Pod | None:
-        return self.place and self.place.pod
+        return self.place.pod if self.place else None
 
     @property
     def container(self) -> Container | None:
-        return self.place and self.place.container
+        return self.place.container if self.place else None
 
     def json(self) -> Any:
         version = self.place.version if self.place else 0
@@ -116,8 +117,8 @@ class Event:
 
 
 class Clock:
-    """Turns kernel time into UTC with the offset of one moment, so that order and distances stay those
-    of the kernel even when the wall clock is set."""
+    """Turns kernel time into UTC with the offset of one moment, so that order and distances stay
+    those of the kernel even when the wall clock is set."""
 
     def __init__(self, offset_ns: int | None = None) -> None:
         if offset_ns is None:

@@ -54,7 +54,7 @@ def describe_exit_code(code: int) -> str:
     if 128 < code <= 128 + SIGRTMAX:
         number = code - 128
         return (
-            f"{code} = 128 + {number}: exited by itself with the code that a shell gives for a child"
-            f" killed by {signal_name(number)}"
+            f"{code} = 128 + {number}: exited by itself with the code that a shell gives"
+            f" for a child killed by {signal_name(number)}"
         )
     return f"{code}: the program's own code"

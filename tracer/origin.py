@@ -49,8 +49,8 @@ def is_runtime(exe: str | None) -> bool:
 
 
 def suspicious_exe(exe: str | None) -> bool:
-    """Deleted, in memory only, or where everybody may write. runc copies itself into memory to protect
-    itself from the container (CVE-2019-5736), under this name."""
+    """Deleted, in memory only, or where everybody may write. runc copies itself into memory to
+    protect itself from the container (CVE-2019-5736), under this name."""
     if exe is None or exe.startswith("/memfd:runc_cloned:"):
         return False
     return exe.endswith(" (deleted)") or exe.startswith(_WRITABLE_BY_ALL)

@@ -2,9 +2,9 @@
 """The layout of every record, read from the BPF object that makes it.
 
 The C struct is the only definition. Clang writes it into the object's `.BTF` section
-(Documentation/bpf/btf.rst in the kernel's tree); here it becomes a `struct.Struct` and a named tuple.
-Nested structs are flattened (`sender.pid` becomes `sender_pid`; the common header keeps its members'
-plain names), arrays of bytes and of structs stay `bytes`.
+(Documentation/bpf/btf.rst in the kernel's tree); here it becomes a `struct.Struct` and a named
+tuple. Nested structs are flattened (`sender.pid` becomes `sender_pid`; the common header keeps its
+members' plain names), arrays of bytes and of structs stay `bytes`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 
 from tracer.errors import KtraceError
 
@@ -65,11 +66,15 @@ class Schema:
         self.struct = struct.Struct(layout)
         # A record in the ring follows an 8-byte header and is padded to 8 (kernel/bpf/ringbuf.c).
         self.cell = struct.Struct(f"=8x{layout[1:]}{-size % 8}x")
-        self.record: Any = namedtuple(f"{name}_record", [field.name for field in fields])
+        self.make = _record_type(name, fields)._make
 
     def cells(self, data: memoryview) -> Iterator[Any]:
         """Named tuples from `data`, whole ring cells of this kind one after the other."""
-        return map(self.record._make, self.cell.iter_unpack(data))
+        return map(self.make, self.cell.iter_unpack(data))
+
+
+def _record_type(name: str, fields: list[Field]) -> Any:
+    return namedtuple(f"{name}_record", [field.name for field in fields])
 
 
 class BpfObject:
@@ -82,7 +87,7 @@ class BpfObject:
             section = elf.get_section_by_name(".BTF")
             symbols = elf.get_section_by_name(".symtab")
             rodata = elf.get_section_index(".rodata")
-            if section is None or symbols is None or rodata is None:
+            if section is None or not isinstance(symbols, SymbolTableSection) or not rodata:
                 raise BadObject("the BPF object lacks .BTF, .symtab or .rodata")
             self.settings = {
                 symbol.name: (symbol["st_value"], symbol["st_size"])

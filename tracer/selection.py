@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which events a user wants: selectors, and what they mean for one cgroup.
 
-The kernel side only knows a verdict for each cgroup; it is made here, from names. A verdict may have to
-wait for names: until then the kernel lets the cgroup's events pass and they are sorted out here.
+The kernel side only knows a verdict for each cgroup; it is made here, from names. A verdict may
+have to wait for names: until then the kernel lets the cgroup's events pass and they are sorted out
+here.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class Mode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """`pods` and `sender_pods` are globs of `name`, `namespace/name` or a uid; `labels` are pairs that
-    must all be there. An empty field selects everything."""
+    """`pods` and `sender_pods` are globs of `name`, `namespace/name` or a uid; `labels` are pairs
+    that must all be there. An empty field selects everything."""
 
     pods: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
@@ -65,7 +66,7 @@ class Selection:
         if self.mode is Mode.EITHER:
             return BOTH_SIDES if place.identity.pod_uid else 0
         target = self._as_target(place)
-        sender = True
+        sender: bool | None = True
         if self.sender_pods:
             sender = _any(_pod_matches(place.pod, glob) for glob in self.sender_pods)
         if target is None or sender is None:
@@ -102,7 +103,9 @@ class Selection:
         if self.pods:
             parts.append(_any(_pod_matches(pod, glob) for glob in self.pods))
         if self.namespaces:
-            parts.append(_any(_matches(pod and pod.namespace, glob) for glob in self.namespaces))
+            parts.append(
+                _any(_matches(pod.namespace if pod else None, glob) for glob in self.namespaces)
+            )
         if self.containers:
             parts.append(_container_matches(place, container, self.containers))
         for key, value in self.labels:

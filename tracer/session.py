@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tracing session: backend → decode → identity → selection → sink.
 
-One thread does it all, in turns short enough that the ring is emptied often; only names come from other
-threads. Records that were read wait in a bounded queue, so a storm is taken out of the kernel's ring at
-the speed of memory and worked off afterwards.
+One thread does it all, in turns short enough that the ring is emptied often; only names come from
+other threads. Records that were read wait in a bounded queue, so a storm is taken out of the
+kernel's ring at the speed of memory and worked off afterwards.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from tracer.identity.tree import container_cgroups
 from tracer.probes import Probe
 from tracer.selection import Selection
 
-# Raw records read ahead; beyond that they stay in the ring, and beyond that they are counted as lost.
+# Raw records read ahead; more stay in the ring, and what finds no room there is counted as lost.
 MAX_BACKLOG_BYTES = 16 << 20
-# Events of a pod whose name is just being asked for wait this long for it, and so does what follows.
+# Events of a pod whose name is just being asked for wait this long, and so does what follows.
 NAME_SECONDS = 1.0
 MAX_HELD = 20_000
 # So many records are worked off before the ring is looked at again.
@@ -88,20 +88,20 @@ class Session:
 
     def start(self, settings: Mapping[str, int]) -> None:
         """Attaches everything; from its return on nothing is missed."""
-        values = {"kt_mode": int(self._selection.mode), "kt_by_pid": int(bool(self._selection.pids))}
+        mode, by_pid = self._selection.mode, bool(self._selection.pids)
+        values = {"kt_mode": int(mode), "kt_by_pid": int(by_pid)}
         self._backend.attach(self._probes, values | dict(settings))
+        self._lost_checked = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         for pid in self._selection.pids:
             self._backend.trace_pid(pid)
-        self._lost_checked = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        by_name = {name: probe for probe in self._probes for name in probe.decode}
-        for kind, schema in self._backend.schemas.items():
-            if schema.name in by_name:
-                self._decoders[kind] = by_name[schema.name].decode[schema.name]
-                self._probe_of[schema.name] = by_name[schema.name].name
         context = {"process": self.resolver.add_process, "cgroup": self.resolver.add_cgroup}
+        by_event = {event: probe for probe in self._probes for event in probe.decode}
         for kind, schema in self._backend.schemas.items():
             if schema.name in context:
                 self._context[kind] = context[schema.name]
+            else:
+                self._decoders[kind] = by_event[schema.name].decode[schema.name]
+                self._probe_of[schema.name] = by_event[schema.name].name
         for cgroup in container_cgroups():
             self.resolver.add_path(cgroup.id, cgroup.path)
 
@@ -283,4 +283,3 @@ def _cut(run: Run, most: int) -> tuple[Run, Run | None]:
         Run(run.kind, most, run.start, middle),
         Run(run.kind, run.count - most, middle, run.end),
     )
-

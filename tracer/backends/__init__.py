@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """`schemas` are by the kind numbers that stand in the records; `attached` tells the attach point
-    taken for each probe's name."""
+    """`schemas` are by the kind numbers that stand in the records; `attached` tells the attach
+    point taken for each probe's name."""
 
     name: str
     schemas: dict[int, Schema]

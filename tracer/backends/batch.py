@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Raw records as every backend yields them: the kernel ring buffer's own cells, untouched.
 
-A cell is an 8-byte header (u32 length, whose top bits are flags; u32 for the kernel), the record, and
-padding to 8 bytes (kernel/bpf/ringbuf.c). A record's first word is its kind. Backends without a kernel
-ring write the same cells. Cells of one kind stand mostly in long runs, which are found by slicing, not
-by looking at each.
+A cell is an 8-byte header (u32 length, whose top bits are flags; u32 for the kernel), the record,
+and padding to 8 bytes (kernel/bpf/ringbuf.c). A record's first word is its kind. Backends without a
+kernel ring write the same cells. Cells of one kind stand mostly in long runs, which are found by
+slicing, not by looking at each.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Batch:
 
 
 def split(data: bytes) -> tuple[Batch, int]:
-    """Cells up to the first that is still being written, and how many bytes they take. `data` begins at
-    a cell and its size is a multiple of 8."""
+    """Cells up to the first that is still being written, and how many bytes they take. `data`
+    begins at a cell and its size is a multiple of 8."""
     words = memoryview(data).cast("I")
     runs: list[Run] = []
     at, end = 0, len(words)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The core backend: precompiled CO-RE objects, loaded with libbpf, read through a mapped ring buffer."""
+"""The core backend: precompiled CO-RE objects, loaded with libbpf, read through a mapped ring
+buffer."""
 
 from __future__ import annotations
 

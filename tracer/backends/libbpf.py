@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The few calls of `libbpf.so.1` that the core backend needs, through ctypes.
 
-Every call that can fail raises `LibbpfError` with the errno's words and what libbpf itself had to say:
-its log is kept in memory and never reaches the terminal on its own.
+Every call that can fail raises `LibbpfError` with the errno's words and what libbpf itself had to
+say: its log is kept in memory and never reaches the terminal on its own.
 """
 
 from __future__ import annotations
@@ -64,6 +64,10 @@ class Libbpf:
             raise self.error(what)
         return result
 
+    def version(self) -> str:
+        words: bytes = self.lib.libbpf_version_string()
+        return words.decode()
+
     def possible_cpus(self) -> int:
         return self.check(self.lib.libbpf_num_possible_cpus(), "counting CPUs")
 
@@ -100,8 +104,8 @@ class Map:
 
 
 class LoadedObject:
-    """A BPF object from opening to closing. Closing detaches and unloads everything; so does the end
-    of the process, however it ends, because nothing is pinned."""
+    """A BPF object from opening to closing. Closing detaches and unloads everything; so does the
+    end of the process, however it ends, because nothing is pinned."""
 
     def __init__(self, library: Libbpf, data: bytes, name: str) -> None:
         self._library = library
@@ -195,7 +199,8 @@ class CallbackRing:
 
 
 def _recursion_misses(library: Libbpf, fd: int) -> int:
-    """`bpf_prog_info.recursion_misses` (9ed9e9ba2337, 5.12); 0 where the kernel does not fill it."""
+    """`bpf_prog_info.recursion_misses` (9ed9e9ba2337, 5.12); 0 where the kernel does not fill
+    it."""
     info = ctypes.create_string_buffer(256)
     size = c_uint32(len(info))
     library.check(library.lib.bpf_obj_get_info_by_fd(fd, info, size), "asking for program info")
@@ -225,6 +230,7 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_program__set_autoload": (c_int, [c_void_p, ctypes.c_bool]),
     "libbpf_num_possible_cpus": (c_int, []),
     "libbpf_set_print": (c_void_p, [_PRINT]),
+    "libbpf_version_string": (c_char_p, []),
     "ring_buffer__consume": (c_int, [c_void_p]),
     "ring_buffer__free": (None, [c_void_p]),
     "ring_buffer__new": (c_void_p, [c_int, _SAMPLE, c_void_p, c_void_p]),

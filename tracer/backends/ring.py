@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading a BPF ring buffer in batches, by mapping it.
 
-Page 0 of the mapping is the consumer's position (ours to write), page 1 the producer's, then the data,
-mapped twice in a row so that a span that wraps reads as one piece (kernel/bpf/ringbuf.c). The positions
-are read and written as whole 64-bit words; on x86, where loads are not reordered with loads nor stores
-with stores, that is all the ordering the protocol needs. Elsewhere libbpf's callback does it.
+Page 0 of the mapping is the consumer's position (ours to write), page 1 the producer's, then the
+data, mapped twice in a row so that a span that wraps reads as one piece (kernel/bpf/ringbuf.c). The
+positions are read and written as whole 64-bit words; on x86, where loads are not reordered with
+loads nor stores with stores, that is all the ordering the protocol needs. Elsewhere libbpf's
+callback does it.
 """
 
 from __future__ import annotations
@@ -31,9 +32,7 @@ class MappedRing:
         page = mmap.PAGESIZE
         self._size = size
         self._consumer_page = mmap.mmap(fd, page, offset=0)
-        self._producer_page = mmap.mmap(
-            fd, page + 2 * size, prot=mmap.PROT_READ, offset=page
-        )
+        self._producer_page = mmap.mmap(fd, page + 2 * size, prot=mmap.PROT_READ, offset=page)
         self._consumer = memoryview(self._consumer_page).cast("Q")
         self._producer = memoryview(self._producer_page)[:page].cast("Q")
         self._data = memoryview(self._producer_page)[page:]

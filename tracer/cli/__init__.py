@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line. Commands are found by listing this folder, and a command for every probe by listing
-`tracer.probes`; only the module of the command that runs is imported."""
+"""The command line. Commands are found by listing this folder, and a command for every probe by
+listing `tracer.probes`; only the module of the command that runs is imported."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tracer.selection import Selection, parse_labels
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[float]):
     """`30s`, `5m`, `1h30m` or plain seconds; a float of seconds."""
 
     name = "duration"
@@ -125,9 +125,7 @@ def output() -> list[click.Option]:
 def limits() -> list[click.Option]:
     return [
         click.Option(["--duration"], type=Duration(), metavar="TIME", help="Stop after 30s, 5m …"),
-        click.Option(
-            ["--count"], type=click.IntRange(1), metavar="N", help="Stop after N events."
-        ),
+        click.Option(["--count"], type=click.IntRange(1), metavar="N", help="Stop after N events."),
         click.Option(
             ["--backend"],
             type=click.Choice(["auto", "core"]),

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `ktrace <probe>` and `ktrace trace` have in common: from parsed options to a running session."""
+"""What `ktrace <probe>` and `ktrace trace` have in common: from parsed options to a running
+session."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ import click
 from tracer.cli._options import cri_socket, limits, output, selection, selectors
 from tracer.errors import UsageError
 from tracer.event import Clock
-from tracer.probes import Probe
 from tracer.identity.model import Names
+from tracer.probes import Probe
 from tracer.session import Session, Sink, Summary
 
 
@@ -132,5 +133,3 @@ def _closing_line(summary: Summary) -> str:
             " asks for, never became known"
         )
     return line
-
-

@@ -38,21 +38,30 @@ def run(namespaces: tuple[str, ...], output: str, no_headers: bool, cri_socket: 
 
 def _print(entries: list[Entry], wide: bool, headers: bool) -> None:
     titles = ["NAMESPACE", "POD", "CONTAINER", "ID", "PID", "QOS", "NETNS"]
-    rows = [
-        [e.namespace, e.pod or e.pod_uid, e.container, (e.container_id or "")[:12]]
-        + [str(e.init_pid) if e.init_pid else None, e.qos, str(e.netns) if e.netns else None]
-        for e in entries
-    ]
     if wide:
         titles += ["RUNTIME", "UID", "CGROUP"]
-        for row, e in zip(rows, entries, strict=True):
-            row += [e.runtime, e.pod_uid, e.cgroup]
     shown = [titles] if headers else []
-    shown += [[UNKNOWN if cell is None else escape(cell) for cell in row] for row in rows]
+    shown += [[_shown(value) for value in _row(entry, wide)] for entry in entries]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     for row in shown:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         click.echo(line.rstrip())
+
+
+def _row(entry: Entry, wide: bool) -> list[str | int | None]:
+    short_id = entry.container_id[:12] if entry.container_id else None
+    row: list[str | int | None] = [
+        entry.namespace,
+        entry.pod or entry.pod_uid,
+        entry.container,
+        short_id,
+    ]
+    row += [entry.init_pid, entry.qos, entry.netns]
+    return [*row, entry.runtime, entry.pod_uid, entry.cgroup] if wide else row
+
+
+def _shown(value: str | int | None) -> str:
+    return UNKNOWN if value is None else escape(str(value))
 
 
 command = click.Command(

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pods and containers on this node as they are now: `ktrace pods`, completion, and the check that a pod
-somebody asked for is there."""
+"""Pods and containers on this node as they are now: `ktrace pods`, completion, and the check that a
+pod somebody asked for is there."""
 
 from __future__ import annotations
 
@@ -111,8 +111,8 @@ def _entry(cgroup: Cgroup, container_id: str, names: Names) -> Entry | None:
     if identity.pod_uid and container.name is None and container_id in names.containers:
         return None  # the runtime knows it and gives it no name: the sandbox
     return Entry(
-        namespace=pod and pod.namespace,
-        pod=pod and pod.name,
+        namespace=pod.namespace if pod else None,
+        pod=pod.name if pod else None,
         pod_uid=identity.pod_uid,
         container=container.name,
         container_id=container_id,

@@ -86,7 +86,7 @@ class NameService:
         for state in self._sources:
             try:
                 state.source.close()
-            except Exception as error:  # noqa: BLE001 - the others are to be closed as well
+            except Exception as error:
                 state.failure = _described(error)
         deadline = time.monotonic() + 1.0
         for thread in self._threads:
@@ -138,7 +138,7 @@ class NameService:
             failure: str | None = None
             try:
                 answer = state.source.snapshot()
-            except Exception as error:  # noqa: BLE001 - whatever it is, ask again later
+            except Exception as error:
                 failure = _described(error)
             with self._changed:
                 self._take(state, answer, failure)
@@ -229,7 +229,7 @@ class NameService:
         failure = None
         try:
             self._on_names(names)
-        except Exception as error:  # noqa: BLE001 - without this thread no name ever comes again
+        except Exception as error:
             failure = _described(error)
         with self._changed:
             self._callback_failure = failure

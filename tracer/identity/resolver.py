@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the numbers in an event to processes, pods and containers.
 
-The kernel describes each cgroup and each process once, before the first event that refers to it; the
-resolver keeps those descriptions and completes them with names when a source tells them. Everything it
-keeps is bounded: the oldest goes first.
+The kernel describes each cgroup and each process once, before the first event that refers to it;
+the resolver keeps those descriptions and completes them with names when a source tells them.
+Everything it keeps is bounded: the oldest goes first.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tracer.identity.model import Container, Names, Pod
 
 MAX_PLACES = 65_536
 MAX_PROCESSES = 32_768
-# Arguments are read from /proc where the kernel side could not; so often a second at most, because a
-# fork bomb must not become ours.
+# Arguments are read from /proc where the kernel side could not; so often a second at most, because
+# a fork bomb must not become ours.
 PROC_READS_A_SECOND = 200
 
 _NOWHERE = CgroupIdentity()

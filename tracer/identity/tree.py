@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cgroups that exist now: what `ktrace pods` lists, and what a session knows before its first event.
+"""The cgroups that exist now: what `ktrace pods` lists, and what a session knows before its first
+event.
 
-The kernel side numbers a cgroup by its kernfs id, which is its directory's inode, with the number of the
-hierarchy in the top 16 bits: 0 for version 2, the number in /proc/cgroups for version 1's memory
-controller. Where that controller is of version 1, containers are looked up there.
+The kernel side numbers a cgroup by its kernfs id, which is its directory's inode, with the number
+of the hierarchy in the top 16 bits: 0 for version 2, the number in /proc/cgroups for version 1's
+memory controller. Where that controller is of version 1, containers are looked up there.
 """
 
 from __future__ import annotations

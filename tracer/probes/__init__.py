@@ -34,9 +34,9 @@ class AttachPoint:
 @dataclass(frozen=True)
 class Probe:
     """`object` is the BPF object in `probes/` (without `.bpf.c`); `attach_points` are in order of
-    preference; `decode` turns a raw record of each event name into an event; `summary` says an event in
-    one sentence for streams of several probes; `alarm` tells whether it must stand out; `settings` turns
-    the values of `options` into the object's `const volatile` variables."""
+    preference; `decode` turns a raw record of each event name into an event; `summary` says an
+    event in one sentence for streams of several probes; `alarm` tells whether it must stand out;
+    `settings` turns the values of `options` into the object's `const volatile` variables."""
 
     name: str
     object: str

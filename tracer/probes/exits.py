@@ -10,7 +10,7 @@ from tracer.exitcodes import describe_exit_code, describe_signal_death, split_st
 from tracer.identity.resolver import Resolver
 from tracer.probes import AttachPoint, Probe
 from tracer.signals import signal_name
-from tracer.views.columns import CONTAINER, POD, Column, ancestry_chain, process_name
+from tracer.views.columns import CONTAINER, POD, Column, ancestry_chain, exe, process_name
 
 
 def _decode(record: Any, resolver: Resolver) -> Event:
@@ -81,7 +81,7 @@ PROBE = Probe(
         Column("WAS", _init, 5, 5, 3),
         POD,
         CONTAINER,
-        Column("EXE", lambda e: e.about and e.about.exe, 10, 40, 6, wide=True),
+        Column("EXE", lambda e: exe(e.about), 10, 40, 6, wide=True),
         Column("ANCESTRY", lambda e: ancestry_chain(e.about), 10, 120, 6, wide=True),
     ),
     summary=_summary,

@@ -14,7 +14,7 @@ from tracer.identity.resolver import Resolver
 from tracer.origin import origin_of, suspicious_exe
 from tracer.probes import AttachPoint, Probe
 from tracer.signals import RESULTS, SIGRTMAX, code_name, parse_signals, signal_name
-from tracer.views.columns import CONTAINER, POD, Column, ancestry_chain, pod_name, process_name
+from tracer.views.columns import CONTAINER, POD, Column, ancestry_chain, exe, pod_name, process_name
 
 # What language runtimes and terminals use as plumbing, many times a second.
 PLUMBING = ("CHLD", "URG", "WINCH", "PROF")
@@ -106,7 +106,7 @@ PROBE = Probe(
         Column("RESULT", lambda e: e.body["signal"]["result"], 9, 15, 3),
         Column("CODE", lambda e: e.body["signal"]["code"], 8, 12, 6, wide=True),
         Column("UID", lambda e: None if not e.by else str(e.by.uid), 5, 10, 6, wide=True),
-        Column("EXE", lambda e: e.by and e.by.exe, 10, 40, 6, wide=True),
+        Column("EXE", lambda e: exe(e.by), 10, 40, 6, wide=True),
         Column("ARGV", lambda e: _argv(e.by), 10, 40, 6, wide=True),
         Column("ANCESTRY", lambda e: ancestry_chain(e.by), 10, 120, 6, wide=True),
     ),
@@ -116,7 +116,7 @@ PROBE = Probe(
         click.Option(
             ["--signal"],
             metavar="NAME[,NAME…]",
-            help=f"Only these signals; default: all but {', '.join(PLUMBING)}; 'all' for every one.",
+            help=f"Only these; default: all but {', '.join(PLUMBING)}; 'all' for every one.",
         ),
     ),
     settings=_settings,

@@ -30,7 +30,11 @@ class Column:
 
 def process_name(process: Process | None) -> str | None:
     """`nginx[1234]`, or only `[1234]` where the name was lost."""
-    return process and f"{process.comm or ''}[{process.pid}]"
+    return f"{process.comm or ''}[{process.pid}]" if process else None
+
+
+def exe(process: Process | None) -> str | None:
+    return process.exe if process else None
 
 
 def pod_name(process: Process | None) -> str | None:

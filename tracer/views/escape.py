@@ -2,8 +2,8 @@
 """Text from containers, made safe for a terminal.
 
 comm, arguments, paths and names are chosen by whoever runs the container. What is not printable
-(control bytes, escape sequences, line ends, direction overrides, invalid UTF-8) is shown as an escape;
-lone spaces stay.
+(control bytes, escape sequences, line ends, direction overrides, invalid UTF-8) is shown as an
+escape; lone spaces stay.
 """
 
 from __future__ import annotations

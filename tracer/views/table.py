@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table: one line an event, fitted to the terminal, what matters in colour and with a sign.
 
-Columns share the width by what the probe declared. When the terminal is too narrow for all of them the
-least important ones go; into a pipe nothing is cut. A line that must stand out begins with `!`, with or
-without colour.
+Columns share the width by what the probe declared. When the terminal is too narrow for all of them
+the least important ones go; into a pipe nothing is cut. A line that must stand out begins with `!`,
+with or without colour.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Table:
                 value = "!" if alarm else ""
             else:
                 value = column.value(event)
-            cells.append(self._cell(column, UNKNOWN if value is None else escape(value), width))
+            cells.append(self._cell(UNKNOWN if value is None else escape(value), width))
         line = GAP.join(cells).rstrip()
         self._lines.append(self._style(line, fg="red", bold=True) if alarm else line)
 
@@ -77,24 +77,26 @@ class Table:
 
     def _note(self, event: Event) -> None:
         body = event.body
-        words = f"{body['count']} events of {body['probe']} were lost here: the node made them faster"
-        self._lines.append(self._style(f"!! {words} than they could be read", fg="yellow", bold=True))
+        line = f"!! {body['count']} events of {body['probe']} were lost here: "
+        line += "they came faster than they could be read"
+        self._lines.append(self._style(line, fg="yellow", bold=True))
 
     def _style(self, text: str, fg: str | None = None, bold: bool = False) -> str:
         return click.style(text, fg=fg, bold=bold) if self._colour else text
 
     def _columns(self) -> list[tuple[Column, int]]:
-        """Looks at the terminal again whenever lines are due, so that a resized window is filled."""
+        """Looks at the terminal again whenever lines are due, so that a resized window is
+        filled."""
         width = shutil.get_terminal_size().columns if self._fit else None
         if width != self._width:
             self._width = width
             self._layout = lay_out(self._all, width)
             if self._headers:
-                titles = [self._cell(c, c.title, w) for c, w in self._layout]
+                titles = [self._cell(c.title, w) for c, w in self._layout]
                 self._lines.append(self._style(GAP.join(titles).rstrip(), bold=True))
         return self._layout
 
-    def _cell(self, column: Column, text: str, width: int) -> str:
+    def _cell(self, text: str, width: int) -> str:
         used = cells(text)
         if used > width and self._width is not None:
             text, used = shorten(text, width), width
