@@ -216,8 +216,10 @@ class Containerd:
 
         self._progress("importing the test image")
         loaded = subprocess.run(
-            ["ctr", "--address", self.socket, "--namespace", "k8s.io"]
-            + ["images", "import", "--snapshotter", snapshotter, archive],
+            [
+                *("ctr", "--address", str(self.socket), "--namespace", "k8s.io"),
+                *("images", "import", "--snapshotter", snapshotter, str(archive)),
+            ],
             check=False,
             capture_output=True,
             text=True,

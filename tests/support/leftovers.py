@@ -20,6 +20,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -109,7 +110,7 @@ class Journal:
             remove_cgroup(cgroup)
         for link in self.noted("link"):
             Path(link).unlink(missing_ok=True)
-        for directory in [*self.noted("files"), *directories]:
+        for directory in [*map(Path, self.noted("files")), *directories]:
             shutil.rmtree(directory, ignore_errors=True)
             if os.path.lexists(directory):
                 raise LeftoverError(f"cannot remove {directory}")
@@ -187,7 +188,7 @@ def runtime_processes(directory: Path) -> dict[int, str]:
             argv = (entry / "cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
         except OSError:
             continue
-        program = os.path.basename(argv[0])
+        program = Path(argv[0]).name
         named = any(f"{directory}/" in argument for argument in argv[1:])
         if named and program.startswith(_RUNTIME_PROGRAMS):
             found[int(entry.name)] = program
@@ -232,7 +233,7 @@ def cgroup_roots() -> list[Path]:
 
 def cgroup_processes(cgroup: str) -> list[int]:
     """The host's ids of the processes in a cgroup and below it, in any hierarchy."""
-    found = set()
+    found: set[int] = set()
     for root in cgroup_roots():
         for procs in (root / cgroup.lstrip("/")).rglob("cgroup.procs"):
             with contextlib.suppress(OSError):  # removed while we look
@@ -245,7 +246,7 @@ def remove_cgroup(cgroup: str) -> None:
     for root in cgroup_roots():
         top = root / cgroup.lstrip("/")
         try:
-            wait_for(f"{top} to become removable", lambda top=top: _remove_tree(top), timeout=5)
+            wait_for(f"{top} to become removable", partial(_remove_tree, top), timeout=5)
         except WaitTimeout as error:
             raise LeftoverError(str(error)) from None
 
@@ -254,7 +255,7 @@ def _remove_tree(top: Path) -> bool:
     """Remove a tree of cgroups, the leaves first. False while the kernel is still busy in it."""
     for folder, _, _ in os.walk(top, topdown=False):
         with contextlib.suppress(OSError):
-            os.rmdir(folder)
+            Path(folder).rmdir()
     return not top.exists()
 
 

@@ -184,7 +184,7 @@ def import_grpc() -> Any:
         import grpc
     except ImportError as error:
         raise NameSourceError(
-            f"the container runtime cannot be asked: {error}; `pip install grpcio protobuf` mends it"
+            f"container runtimes cannot be asked: {error}; `pip install grpcio protobuf` mends it"
         ) from error
     return grpc
 

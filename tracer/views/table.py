@@ -20,6 +20,7 @@ from tracer.views.columns import UNKNOWN, Column
 from tracer.views.escape import escape
 
 GAP = "  "
+USUAL_WIDTH = 140
 TIME = Column("TIME", lambda e: None, 12, 12)
 SIGN = Column("", lambda e: None, 1, 1)
 
@@ -104,11 +105,11 @@ class Table:
 
 
 def lay_out(columns: Sequence[Column], width: int | None) -> list[tuple[Column, int]]:
-    """Which columns fit and how wide each is. Two cells between them; None is without limit."""
-    if width is None:
-        return [(column, column.width) for column in columns]
+    """Which columns fit and how wide each is. With None all stay, aligned as well as a usual width
+    allows."""
     kept = list(columns)
-    while sum(c.narrow for c in kept) + len(GAP) * (len(kept) - 1) > width:
+    unlimited, width = width is None, width or USUAL_WIDTH
+    while not unlimited and sum(c.narrow for c in kept) + len(GAP) * (len(kept) - 1) > width:
         droppable = [c for c in kept if c.rank]
         if not droppable:
             break

@@ -234,6 +234,7 @@ LAYOUTS = {
     "a pod not directly below kubepods": (f"/kubepods/x/pod{UID}/{CID}", NOBODY),
     "a slice that does not say kubepods": (f"/user-pod{UNDERSCORED}.slice/{CID}", NOBODY),
     "a slice that only ends like kubepods": (f"/mykubepods-pod{UNDERSCORED}.slice", NOBODY),
+    "a directory that only ends like kubepods": (f"/my_kubepods/pod{UID}/{CID}", NOBODY),
     "no slice": (f"/kubepods-pod{UNDERSCORED}", NOBODY),
     "an id that nobody claims": (f"/somewhere/{CID}", NOBODY),
 }

@@ -130,5 +130,5 @@ def test_node_without_a_kubelet_has_no_names(tmp_path: Path) -> None:
 def test_unreadable_directory_is_said(tmp_path: Path) -> None:
     (tmp_path / "var/log").mkdir(parents=True)
     (tmp_path / "var/log/pods").touch()
-    with pytest.raises(NameSourceError, match="cannot list .*/var/log/pods: Not a directory"):
+    with pytest.raises(NameSourceError, match=r"cannot list .*/var/log/pods: Not a directory"):
         LogDirectorySource(str(tmp_path)).snapshot()

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -155,7 +156,7 @@ def test_questions_keep_their_distance() -> None:
     with running(source, spacing=0.02) as service:
         for _ in range(5):
             settle(service)
-        gaps = [later - earlier for earlier, later in zip(source.times, source.times[1:])]
+        gaps = [later - earlier for earlier, later in pairwise(source.times)]
         assert len(gaps) >= 4
         assert min(gaps) >= 0.019
 
@@ -177,7 +178,7 @@ def test_failed_source_is_asked_again_without_a_request() -> None:
     with running(source, listener=listener, first_retry=0.01, last_retry=0.02) as service:
         listener.wait_for(lambda known: "a" in known.pods)
         assert service.failures == {}
-    gaps = [later - earlier for earlier, later in zip(source.times, source.times[1:])]
+    gaps = [later - earlier for earlier, later in pairwise(source.times)]
     assert gaps[0] >= 0.009
     assert gaps[1] >= 0.019
 
@@ -351,5 +352,5 @@ def test_socket_that_the_user_names_is_the_only_runtime_asked(node: Path) -> Non
 @pytest.mark.parametrize("name", ["missing.sock", "plain-file", "nul\0"])
 def test_socket_that_the_user_names_must_exist(node: Path, name: str) -> None:
     (node / "plain-file").touch()
-    with pytest.raises(NameSourceError, match="--cri-socket .*leave the flag out"):
+    with pytest.raises(NameSourceError, match=r"--cri-socket .*leave the flag out"):
         default_sources(f"{node}/{name}")
