@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real command line as a subprocess: start it, wait until it traces, stop it, read its events.
+
+Standard output and standard error go to files, so that nothing ever waits for a reader. A ktrace
+that a test leaves running is killed when its `with` block ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.support.wait import wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+# A guest that emulates every instruction needs a minute where a machine needs a second.
+START_SECONDS = 120.0
+END_SECONDS = 120.0
+
+_CLOSING_LINE = re.compile(r"^ktrace: (\d+) events, (\d+) lost, (\d+\.\d) s", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The closing line."""
+
+    events: int
+    lost: int
+    seconds: float
+
+
+class Ktrace:
+    """`Ktrace("signals", "--all")` traces from the beginning of its `with` block.
+
+    `stdout` is a descriptor for its output, instead of a file that `output` and `events` read.
+    """
+
+    def __init__(
+        self,
+        *arguments: str,
+        output: str = "json",
+        environment: Mapping[str, str] | None = None,
+        stdout: int | None = None,
+    ) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="ktrace-test-"))
+        self._ready = self._directory / "ready"
+        self._out = self._directory / "stdout"
+        self._err = self._directory / "stderr"
+        self._stdout = stdout
+        self._environment = {**os.environ, **(environment or {})}
+        self.command = [sys.executable, "-m", "tracer", *arguments]
+        self.command += ["-o", output, "--ready-file", str(self._ready)]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._clear()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._clear()
+
+    @property
+    def pid(self) -> int:
+        return self._running.pid
+
+    @property
+    def ended(self) -> bool:
+        return self._running.poll() is not None
+
+    @property
+    def stderr(self) -> str:
+        return self._err.read_text(errors="backslashreplace")
+
+    @property
+    def output(self) -> bytes:
+        """Standard output so far."""
+        return self._out.read_bytes()
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The whole lines of JSON so far. A line that is no JSON object is the test's failure."""
+        lines = self.output.split(b"\n")[:-1]
+        events = [json.loads(line) for line in lines]
+        assert all(isinstance(event, dict) for event in events), lines
+        return events
+
+    @property
+    def summary(self) -> Summary:
+        found = _CLOSING_LINE.search(self.stderr)
+        assert found, f"no closing line in {self.stderr!r}"
+        return Summary(int(found[1]), int(found[2]), float(found[3]))
+
+    def stop(self, number: int = signal.SIGINT) -> list[dict[str, Any]]:
+        """Ends it as Ctrl-C does, expects exit code 0 and returns the events."""
+        self._running.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> list[dict[str, Any]]:
+        """Waits until it ends by itself with exit code 0, and returns the events."""
+        code = self.exit_code()
+        assert code == 0, f"ktrace ended with {code}: {self.stderr}"
+        return self.events
+
+    def exit_code(self) -> int:
+        wait_for("ktrace's end", lambda: self.ended, END_SECONDS)
+        assert self._running.returncode is not None
+        return self._running.returncode
+
+    def signal(self, number: int) -> None:
+        self._running.send_signal(number)
+
+    @property
+    def _running(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "ktrace was not started"
+        return self._process
+
+    def _start(self) -> None:
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self._process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=out if self._stdout is None else self._stdout,
+                stderr=err,
+                cwd=ROOT,
+                env=self._environment,
+            )
+        wait_for("ktrace's ready file", lambda: self._ready.exists() or self.ended, START_SECONDS)
+        assert self._ready.exists(), f"ktrace did not start: {self.stderr}"
+
+    def _clear(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.kill()
+            self._process.wait()
+        for file in (self._ready, self._out, self._err):
+            file.unlink(missing_ok=True)
+        self._directory.rmdir()
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command that is expected to end at once."""
+    command = [sys.executable, "-m", "tracer", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=END_SECONDS, check=False
+    )

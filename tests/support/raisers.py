@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes that raise signals and that signals are raised for, and what /proc says about them.
+
+An `Actor` is a Python process that does as it is told, one order at a time (tests.support.actor has
+the orders); a `Shell` is the same with a shell, which can be any copy of one. `facts` is what an
+event must say about a process: the tests compare it with what ktrace says, field by field.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.support.wait import wait_for
+
+ACTOR = Path(__file__).with_name("actor.py")
+ANSWER_SECONDS = 60.0
+ANCESTORS = 16
+ARGV_BYTES = 1024
+
+_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+class _Child:
+    """A process of ours that answers on standard output; killed at the end of its `with` block."""
+
+    def __init__(self, argv: Sequence[str | bytes], program: str | None = None) -> None:
+        self._process = subprocess.Popen(
+            argv, executable=program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        )
+        self.pid = self._process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait(ANSWER_SECONDS)
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+    def wait(self) -> int:
+        """Its exit code, when it ends by itself; negative for a signal."""
+        return self._process.wait(ANSWER_SECONDS)
+
+    def _write(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line.encode() + b"\n")
+
+    def _read(self, what: str) -> str:
+        assert self._process.stdout is not None
+        readable, _, _ = select.select([self._process.stdout], [], [], ANSWER_SECONDS)
+        assert readable, f"waited {ANSWER_SECONDS:g} s for {what}"
+        line = self._process.stdout.readline()
+        assert line, f"the process ended instead of {what}"
+        return line.decode()
+
+
+class Actor(_Child):
+    """`argv0` and `words` only stand in the process's arguments."""
+
+    def __init__(
+        self, *words: str | bytes, argv0: str | bytes = "actor", pid_namespace: bool = False
+    ) -> None:
+        program = os.path.realpath(sys.executable)
+        flags = ["--pid-namespace"] if pid_namespace else []
+        super().__init__([argv0, "-I", "-S", str(ACTOR), *flags, *words], program)
+        if pid_namespace:
+            self.pid = self._answer("the pid of PID 1")
+        self._answer("the actor's start")
+
+    def do(self, *order: Any) -> Any:
+        self.start(*order)
+        return self._answer(f"an answer to {order}")
+
+    def start(self, *order: Any) -> None:
+        """Without waiting for an answer: for orders that end the actor."""
+        self._write(json.dumps(order))
+
+    def _answer(self, what: str) -> Any:
+        outcome, value = json.loads(self._read(what))
+        assert outcome == "done", value
+        return value
+
+
+class Shell(_Child):
+    """`program` is /bin/sh or a copy of it."""
+
+    def __init__(self, program: str = "/bin/sh", argv0: str = "sh") -> None:
+        super().__init__([argv0], program)
+
+    def do(self, line: str) -> None:
+        """Runs a line, and the shell itself must be there afterwards."""
+        self._write(f"{line}\necho done")
+        assert self._read(f"the end of {line!r}") == "done\n"
+
+
+class Idle(_Child):
+    """A process that does nothing and dies of every signal."""
+
+    def __init__(self) -> None:
+        super().__init__(["sleep", "600"])
+        wait_for("sleep to run", lambda: (facts(self.pid)["comm"] == "sleep") or None)
+
+
+def copy_of_shell(target: Path) -> str:
+    """A program of our own, which is a shell."""
+    shutil.copy(os.path.realpath("/bin/sh"), target)
+    target.chmod(0o755)
+    return str(target)
+
+
+def facts(pid: int, tid: int | None = None) -> dict[str, Any]:
+    """A process as an event must describe it, except for the exact nanosecond of its start."""
+    tid = tid or pid
+    status = _status(pid)
+    argv = Path(f"/proc/{pid}/cmdline").read_bytes()
+    words = argv[:ARGV_BYTES].removesuffix(b"\0").split(b"\0")
+    return {
+        "pid": pid,
+        "tid": tid,
+        "comm": _comm(f"/proc/{pid}/task/{tid}"),
+        "exe": text(os.readlink(os.fsencode(f"/proc/{pid}/exe"))),
+        "argv": [text(word) for word in words] if argv else None,
+        "uid": int(status["Uid"].split()[0]),
+        "pid_in_pod": int(status["NSpid"].split()[-1]),
+        "start_boot_ns": _start_ticks(pid) * _TICK_NS,
+        "pod": None,
+        "container": None,
+        "ancestry": ancestry(pid),
+    }
+
+
+def ancestry(pid: int) -> list[dict[str, Any]]:
+    chain: list[dict[str, Any]] = []
+    while (pid := int(_status(pid)["PPid"])) and len(chain) < ANCESTORS:
+        chain.append({"pid": pid, "comm": _comm(f"/proc/{pid}")})
+    return chain
+
+
+def own_child(pid: int, program: str, argv: list[str], started: int) -> dict[str, Any]:
+    """The facts of a child of ours that may be gone already, known without looking at it. It was
+    started not before `started`, by CLOCK_BOOTTIME."""
+    me = os.getpid()
+    return {
+        "pid": pid,
+        "tid": pid,
+        "comm": Path(program).name[:15],
+        "exe": os.path.realpath(program),
+        "argv": argv,
+        "uid": os.getuid(),
+        "pid_in_pod": pid,
+        "start_boot_ns": (started, time.clock_gettime_ns(time.CLOCK_BOOTTIME)),
+        "pod": None,
+        "container": None,
+        "ancestry": [{"pid": me, "comm": _comm(f"/proc/{me}")}, *ancestry(me)][:ANCESTORS],
+    }
+
+
+def check_process(seen: dict[str, Any] | None, expected: dict[str, Any]) -> None:
+    """Every field. /proc counts the start in ticks, and a child that is gone is known to have
+    started between two moments."""
+    assert seen is not None, f"no process instead of {expected['comm']}"
+    start, about = seen["start_boot_ns"], expected["start_boot_ns"]
+    earliest, latest = about if isinstance(about, tuple) else (about, about + _TICK_NS - 1)
+    assert earliest <= start <= latest
+    assert seen == {**expected, "start_boot_ns": start}
+
+
+def text(raw: bytes) -> str:
+    """Bytes that a process chose, as docs/events.md says that they are shown."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def boot_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def _comm(directory: str) -> str:
+    return text(Path(directory, "comm").read_bytes().removesuffix(b"\n"))
+
+
+def _status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_bytes().decode("utf-8", "backslashreplace")
+    return {key: value.strip() for key, _, value in (l.partition(":") for l in lines.split("\n"))}
+
+
+def _start_ticks(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
