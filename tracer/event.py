@@ -8,14 +8,17 @@ then.
 
 from __future__ import annotations
 
+import struct
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from tracer.identity.cgroup import CgroupIdentity
 from tracer.identity.model import Container, Pod
+
+ANCESTOR = struct.Struct("=I16s")  # struct kt_ancestor
 
 
 @dataclass(slots=True)
@@ -69,9 +72,14 @@ class Process:
     start_boot_ns: int | None = None
     place: Place | None = None
     init_place: Place | None = None
-    ancestry: list[tuple[int, str]] = field(default_factory=list)
+    ancestors: bytes = b""
     kernel_thread: bool = False
     _json: tuple[int, Any] | None = None
+
+    @property
+    def ancestry(self) -> list[tuple[int, str]]:
+        """Pid and comm, the parent first. Decoded when asked for: most are never looked at."""
+        return [(pid, text(comm)) for pid, comm in ANCESTOR.iter_unpack(self.ancestors)]
 
     @property
     def pod(self) -> Pod | None:

@@ -17,10 +17,11 @@ from typing import Any, Protocol
 
 from tracer.backends import Backend
 from tracer.backends.batch import Batch, Run
-from tracer.event import Event, Place
+from tracer.bounded import keep
+from tracer.event import Clock, Event, Place
 from tracer.identity.model import Names
 from tracer.identity.names import NameService
-from tracer.identity.resolver import Resolver
+from tracer.identity.resolver import MAX_PLACES, Resolver
 from tracer.identity.tree import container_cgroups
 from tracer.probes import Probe
 from tracer.selection import Selection
@@ -64,6 +65,7 @@ class Session:
         names: NameService,
         arrivals: queue.SimpleQueue[Names],
         sink: Sink,
+        clock: Clock,
     ) -> None:
         self.resolver = Resolver(self._on_place)
         self.summary = Summary()
@@ -71,6 +73,7 @@ class Session:
         self._probes = list(probes)
         self._selection = selection
         self._sink = sink
+        self._clock = clock
         self._decoders: dict[int, Callable[[Any, Resolver], Event]] = {}
         self._context: dict[int, Callable[[Any], None]] = {}
         self._probe_of: dict[str, str] = {}
@@ -91,7 +94,7 @@ class Session:
         mode, by_pid = self._selection.mode, bool(self._selection.pids)
         values = {"kt_mode": int(mode), "kt_by_pid": int(by_pid)}
         self._backend.attach(self._probes, values | dict(settings))
-        self._lost_checked = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self._lost_checked = self._clock.now()
         for pid in self._selection.pids:
             self._backend.trace_pid(pid)
         context = {"process": self.resolver.add_process, "cgroup": self.resolver.add_cgroup}
@@ -245,7 +248,7 @@ class Session:
     def _decide(self, place: Place) -> None:
         verdict = self._selection.verdict(place)
         if verdict is None:
-            self._undecided[place.cgroup] = place
+            keep(self._undecided, place.cgroup, place, MAX_PLACES)
         else:
             self._undecided.pop(place.cgroup, None)
             self._backend.select(place.cgroup, verdict)
@@ -264,13 +267,17 @@ class Session:
             self._decide(place)
 
     def _report_lost(self) -> None:
-        since, self._lost_checked = self._lost_checked, time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        since, self._lost_checked = self._lost_checked, self._clock.now()
         lost = self._backend.lost()
         for name, count in lost.items():
             new = count - self._lost_before.get(name, 0)
             if new and name in self._probe_of:
                 self.summary.lost += new
-                body = {"probe": self._probe_of[name], "count": new, "since_boot_ns": since}
+                body = {
+                    "probe": self._probe_of[name],
+                    "count": new,
+                    "since": self._clock.iso(since),
+                }
                 self._sink.event(Event("lost", self._lost_checked, None, None, body))
         self._lost_before = lost
 

@@ -151,7 +151,7 @@ struct kt_process_key {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 4096);
 	__type(key, struct kt_process_key);
 	__type(value, kt_process_id);
 } kt_processes SEC(".maps");

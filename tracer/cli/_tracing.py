@@ -58,7 +58,7 @@ def trace(probes: Sequence[Probe], values: Mapping[str, Any]) -> None:
         check_globs(chosen.globs, names, arrivals)
     clock = Clock()
     sink = _sink(probes, values, clock)
-    session = Session(CoreBackend(), probes, chosen, names, arrivals, sink)
+    session = Session(CoreBackend(), probes, chosen, names, arrivals, sink, clock)
     _stop_on_signals(session)
     session.start(settings)
     sink.flush()

@@ -12,22 +12,23 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
-from tracer.event import Place, Process, text
+from tracer.bounded import keep
+from tracer.event import ANCESTOR, Place, Process, text
 from tracer.identity.cgroup import CgroupIdentity, parse
 from tracer.identity.model import Container, Names, Pod
 
 MAX_PLACES = 65_536
-MAX_PROCESSES = 32_768
+# Three times what the kernel side remembers (kt_processes), so that it never refers to what is
+# forgotten here.
+MAX_PROCESSES = 12_288
 # Arguments are read from /proc where the kernel side could not; so often a second at most, because
 # a fork bomb must not become ours.
 PROC_READS_A_SECOND = 200
 
 _NOWHERE = CgroupIdentity()
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-
-T = TypeVar("T")
 
 
 class Resolver:
@@ -44,7 +45,11 @@ class Resolver:
 
     def process(self, reference: int, pid: int, tid: int) -> Process:
         """The process an event refers to; with only its numbers if the description was lost."""
-        return self._processes.get(reference) or Process(pid, tid)
+        process = self._processes.pop(reference, None)
+        if process is None:
+            return Process(pid, tid)
+        self._processes[reference] = process  # now the youngest
+        return process
 
     def place(self, cgroup: int) -> Place | None:
         return self._places.get(cgroup)
@@ -65,7 +70,7 @@ class Resolver:
             return known
         place = Place(cgroup, path, parse(path) if path else _NOWHERE)
         self._name(place)
-        _keep(self._places, cgroup, place, MAX_PLACES)
+        keep(self._places, cgroup, place, MAX_PLACES)
         self._on_place(place)
         return place
 
@@ -78,7 +83,7 @@ class Resolver:
         if argv is None and told_argv is None and not record.kernel_thread:
             argv = self._argv_from_proc(record, exe or told_exe)
         exe, argv = exe or told_exe, argv or told_argv
-        _keep(self._images, image, (exe, argv), MAX_PROCESSES)
+        keep(self._images, image, (exe, argv), MAX_PROCESSES)
         process = Process(
             pid=record.pid,
             tid=record.tid,
@@ -91,10 +96,10 @@ class Resolver:
             start_boot_ns=record.start,
             place=self._places.get(record.cgroup),
             init_place=self._places.get(record.init_cgroup),
-            ancestry=_ancestry(record.ancestry, record.ancestors),
+            ancestors=record.ancestry[: record.ancestors * ANCESTOR.size],
             kernel_thread=bool(record.kernel_thread),
         )
-        _keep(self._processes, record.process, process, MAX_PROCESSES)
+        keep(self._processes, record.process, process, MAX_PROCESSES)
 
     def learn(self, names: Names) -> list[Place]:
         """Takes what the name sources know now. Returns the places whose names changed."""
@@ -157,22 +162,6 @@ def _argv(raw: bytes, size: int) -> list[str] | None:
         return None
     taken = raw[:size]
     return [text(word) for word in taken.removesuffix(b"\0").split(b"\0")]
-
-
-def _ancestry(raw: bytes, count: int) -> list[tuple[int, str]]:
-    """`struct kt_ancestor`: u32 pid, char comm[16]."""
-    size = 20
-    return [
-        (int.from_bytes(raw[at : at + 4], "little"), text(raw[at + 4 : at + size]))
-        for at in range(0, count * size, size)
-    ]
-
-
-def _keep(table: dict[Any, T], key: Any, value: T, most: int) -> None:
-    table.pop(key, None)
-    table[key] = value
-    if len(table) > most:
-        del table[next(iter(table))]
 
 
 class _Allowance:
