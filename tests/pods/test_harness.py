@@ -67,6 +67,10 @@ class TestPod:
         assert link.resolve() == pod.log_directory / "postgres/0.log"
         pod.remove()
 
+    def test_never_takes_over_another_pod(self, containerd: Containerd, pod: PodHandle) -> None:
+        with pytest.raises(ContainerdError, match="is on this machine already"):
+            containerd.run_pod("impostor", uid=pod.uid)
+
     def test_is_listed_with_its_labels(self, containerd: Containerd, pod: PodHandle) -> None:
         (listed,) = [s for s in containerd.client.list_pod_sandboxes() if s.uid == pod.uid]
         assert (listed.namespace, listed.name, listed.state) == ("default", "web-0", "ready")

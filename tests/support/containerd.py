@@ -181,16 +181,21 @@ class Containerd:
         """Start a pod that has no containers yet."""
         self._progress(f"starting pod {namespace}/{name}")
         pod = PodHandle(self, name, namespace, uid or str(uuid.uuid4()), labels or {}, qos)
+        # What is noted will be killed and removed, so it must not be there already.
+        places = [root / pod.cgroup.lstrip("/") for root in leftovers.cgroup_roots()]
+        if any(place.exists() for place in [*places, pod.log_directory]):
+            raise ContainerdError(f"a pod with the uid {pod.uid} is on this machine already")
         self._note("cgroup", pod.cgroup)
         self._note("files", pod.log_directory)
         pod._start(host_network, host_pid, share_pid)
         return pod
 
     def _start(self, name: str, journal: leftovers.Journal) -> None:
-        # Real paths, so that they are found again in /proc/mounts.
-        self._root = Path(tempfile.mkdtemp(prefix="ktrace-containerd-")).resolve()
+        # A real path, so that it is found again in /proc/mounts.
+        self._root = Path(tempfile.gettempdir()).resolve() / f"ktrace-containerd-{name}"
         journal.note("directory", self._root)
         journal.note("bridge", name)
+        self._root.mkdir(mode=0o700)
         with leftovers.machine_lock():
             subnet = _make_bridge(name)
         self._write_network(name, subnet)

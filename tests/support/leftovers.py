@@ -172,7 +172,8 @@ def _leave_shared_directories(stay: bool = False) -> None:
         _SHARED.unlink()
     if not stay:
         _LOCK.unlink()
-        STATE.rmdir()
+        with contextlib.suppress(OSError):  # the next one is already at the door
+            STATE.rmdir()
 
 
 # --- processes -----------------------------------------------------------------------------------
@@ -235,9 +236,9 @@ def cgroup_processes(cgroup: str) -> list[int]:
     """The host's ids of the processes in a cgroup and below it, in any hierarchy."""
     found: set[int] = set()
     for root in cgroup_roots():
-        for procs in (root / cgroup.lstrip("/")).rglob("cgroup.procs"):
+        for folder, _, _ in os.walk(root / cgroup.lstrip("/")):
             with contextlib.suppress(OSError):  # removed while we look
-                found.update(int(pid) for pid in procs.read_text().split())
+                found.update(map(int, Path(folder, "cgroup.procs").read_text().split()))
     return sorted(found)
 
 
