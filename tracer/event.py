@@ -114,14 +114,24 @@ class Process:
 
 @dataclass(slots=True)
 class Event:
-    """`about` is the process it happened to, whose pod is the event's pod; `by` is the other side.
-    `body` holds what is particular to the kind, in the order of docs/events.md."""
+    """`about` is the process it happened to and `by` the one on the other side. `place` and `by_place`
+    say where they are, and stand alone when no process is known, as when a packet meets a socket;
+    `place` decides whose event it is. `body` holds what is particular to the kind, in the order of
+    docs/events.md."""
 
     kind: str
     boot_ns: int
     about: Process | None
     by: Process | None
     body: dict[str, Any]
+    place: Place | None = None
+    by_place: Place | None = None
+
+    def __post_init__(self) -> None:
+        if self.place is None and self.about is not None:
+            self.place = self.about.place
+        if self.by_place is None and self.by is not None:
+            self.by_place = self.by.place
 
 
 class Clock:
@@ -151,8 +161,7 @@ class Clock:
 
 def to_json(event: Event, clock: Clock, node: str) -> bytes:
     """One line, with its newline."""
-    place = event.about.place if event.about else None
-    pod, container = place.json() if place else (None, None)
+    pod, container = event.place.json() if event.place else (None, None)
     value = {
         "kind": event.kind,
         "time": clock.iso(event.boot_ns),

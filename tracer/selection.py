@@ -14,7 +14,7 @@ from enum import IntEnum
 from fnmatch import fnmatchcase
 
 from tracer.errors import UsageError
-from tracer.event import Event, Place, Process
+from tracer.event import Event, Place
 from tracer.identity.model import Container, Pod
 
 # enum kt_selected
@@ -77,20 +77,19 @@ class Selection:
         """The same decision as `kt_wanted` in the kernel; None while it has to wait for names."""
         if self.mode is Mode.ALL:
             return True
-        target = self._side(event.about, AS_TARGET)
+        target = self._side(event.place, AS_TARGET, event.about is not None)
         if self.mode is Mode.TARGET:
             return target
-        sender = self._side(event.by, AS_SENDER)
+        sender = self._side(event.by_place, AS_SENDER, event.by is not None)
         if self.mode is Mode.EITHER:
             return _any((target, sender))
         return _all((target, sender))
 
-    def _side(self, process: Process | None, side: int) -> bool | None:
-        if process is None:
-            return False
-        if process.place is None:  # its description was lost: better shown than hidden
-            return True
-        verdict = self.verdict(process.place)
+    def _side(self, place: Place | None, side: int, process: bool) -> bool | None:
+        """A process without a place has lost its description: better shown than hidden."""
+        if place is None:
+            return process
+        verdict = self.verdict(place)
         return None if verdict is None else bool(verdict & side)
 
     def _as_target(self, place: Place) -> bool | None:

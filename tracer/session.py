@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import queue
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Protocol
 
 from tracer.backends import Backend
@@ -34,6 +36,11 @@ MAX_HELD = 20_000
 # So many records are worked off before the ring is looked at again.
 SLICE = 4096
 IDLE_SECONDS = 1.0
+# How far two neighbours in the ring can be out of order.
+REORDER_NS = 1_000_000
+
+
+_BOOT_NS = attrgetter("boot_ns")
 
 
 class Sink(Protocol):
@@ -74,13 +81,14 @@ class Session:
         self._selection = selection
         self._sink = sink
         self._clock = clock
-        self._decoders: dict[int, Callable[[Any, Resolver], Event]] = {}
+        self._decoders: dict[int, Callable[[Any, Resolver], Event | None]] = {}
         self._context: dict[int, Callable[[Any], None]] = {}
         self._probe_of: dict[str, str] = {}
         self._names = names
         self._arrivals = arrivals
         self._undecided: dict[int, Place] = {}
         self._asked: dict[int, tuple[int, float]] = {}  # cgroup: (ticket, deadline)
+        self._recent: list[Event] = []
         self._held: deque[Event] = deque()
         self._backlog: deque[tuple[Batch, Run]] = deque()
         self._backlog_bytes = 0
@@ -147,12 +155,13 @@ class Session:
         while not self._arrivals.empty():
             self._learn(self._arrivals.get())
         self._work()
+        self._put_in_order()
         self._release()
         self._sink.flush()
 
     def _patience(self, timeout: float) -> float:
         """Held events are looked at often: their deadlines are near."""
-        return min(timeout, 0.02) if self._held else timeout
+        return min(timeout, 0.02) if self._held or self._recent else timeout
 
     def _drain(self) -> None:
         """What was traced until now is still shown, then the books are closed."""
@@ -165,6 +174,8 @@ class Session:
             elif not self._backlog:
                 break
             self._work()
+            self._put_in_order()
+        self._put_in_order(everything=True)
         deadline = time.monotonic() + NAME_SECONDS
         while self._held and time.monotonic() < deadline and not self._finished():
             try:
@@ -200,8 +211,23 @@ class Session:
             else:
                 decode = self._decoders[part.kind]
                 resolver = self.resolver
-                for record in records:
-                    self._take(decode(record, resolver))
+                events = (decode(record, resolver) for record in records)
+                self._recent += [event for event in events if event is not None]
+
+    def _put_in_order(self, everything: bool = False) -> None:
+        """CPUs write into the ring side by side, so neighbours can be swapped: the last millisecond
+        waits for what may still come before it."""
+        recent = self._recent
+        if not recent:
+            return
+        recent.sort(key=_BOOT_NS)
+        newest = recent[-1].boot_ns if self._backlog else self._clock.now()
+        settled = len(recent)
+        if not everything:
+            settled = bisect_right(recent, newest - REORDER_NS, key=_BOOT_NS)
+        for event in recent[:settled]:
+            self._take(event)
+        del recent[:settled]
 
     def _take(self, event: Event) -> None:
         if self._held or (self._asked and self._awaits_name(event)):
@@ -225,8 +251,8 @@ class Session:
 
     def _awaits_name(self, event: Event) -> bool:
         return any(
-            side is not None and side.place is not None and side.place.cgroup in self._asked
-            for side in (event.about, event.by)
+            place is not None and place.cgroup in self._asked
+            for place in (event.place, event.by_place)
         )
 
     def _release(self, everything: bool = False) -> None:

@@ -304,6 +304,17 @@ static __always_inline bool kt_wanted(struct task_struct *target, struct task_st
 	return kt_selected(cgroup, kt_id_of_cgroup(cgroup)) & KT_AS_SENDER;
 }
 
+/* The same for an event without a task, that happened in `cgroup`; NULL where that is not known either.
+ * What cannot be decided here passes. */
+static __always_inline bool kt_wanted_in(struct cgroup *cgroup)
+{
+	if (kt_by_pid)
+		return false;
+	if (kt_mode == KT_ALL || kt_mode == KT_EITHER || !cgroup)
+		return true;
+	return kt_selected(cgroup, kt_id_of_cgroup(cgroup)) & KT_AS_TARGET;
+}
+
 /* Names from the leaf to the root of its mount namespace. */
 static __always_inline void kt_read_path(struct process_event *event, struct path *from)
 {

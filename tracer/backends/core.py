@@ -8,13 +8,15 @@ import contextlib
 import errno
 import os
 import select
+import time
+from collections import deque
 from importlib import resources
 
-from tracer.backends.batch import Batch
+from tracer.backends.batch import Batch, cell, split
 from tracer.backends.libbpf import Libbpf, LibbpfError, LoadedObject, Map
 from tracer.backends.ring import CopyingRing, MappedRing, open_ring
 from tracer.errors import CannotOnThisKernel, KtraceError, MissingPrivilege
-from tracer.probes import AttachPoint, Probe
+from tracer.probes import AttachPoint, Companion, Probe
 from tracer.schema import BpfObject, Schema
 
 CONTEXT = "context"
@@ -40,6 +42,9 @@ class CoreBackend:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, select.EPOLLIN)
         self._missed: dict[str, int] = {}
+        self._companions: list[Companion] = []
+        self._next_call = 0.0
+        self._waiting: deque[Batch] = deque()
 
     def attach(self, probes: list[Probe], settings: dict[str, int]) -> None:
         check_machine()
@@ -65,6 +70,16 @@ class CoreBackend:
         self._maps["kt_pids"].update(pid.to_bytes(4, "little"), b"\1")
 
     def read(self, timeout: float) -> Batch | None:
+        if self._waiting:
+            return self._waiting.popleft()
+        if self._companions:
+            timeout = min(timeout, max(0.0, self._next_call - time.monotonic()))
+        batch = self._read_ring(timeout)
+        if self._companions:
+            batch = self._accompany(batch)
+        return batch
+
+    def _read_ring(self, timeout: float) -> Batch | None:
         assert self._ring is not None
         batch = self._ring.read()
         if batch is None:
@@ -100,6 +115,8 @@ class CoreBackend:
             loaded.detach()
 
     def close(self) -> None:
+        while self._companions:
+            self._companions.pop().close()
         if self._ring is not None:
             self._ring.close()
             self._ring = None
@@ -116,6 +133,7 @@ class CoreBackend:
             try:
                 self._load(probe.object, point, settings)
                 self._objects[probe.object].attach()
+                self._start_companion(point)
             except LibbpfError as error:
                 self._objects.pop(probe.object).close()
                 if error.errno == errno.EPERM and os.geteuid():
@@ -129,6 +147,28 @@ class CoreBackend:
             + ", ".join(f"{point.name} ({error})" for point, error in refused),
             "ktrace doctor tells what each probe needs",
         )
+
+    def _start_companion(self, point: AttachPoint) -> None:
+        if point.companion:
+            by_name = {schema.name: schema for schema in self.schemas.values()}
+            self._companions.append(point.companion(by_name))
+
+    def _accompany(self, batch: Batch | None) -> Batch | None:
+        """Puts what the companions have to say in front of what came out of the ring."""
+        now = time.monotonic()
+        fresh = frozenset(self.schemas[run.kind].name for run in (batch.runs if batch else ()))
+        due = now >= self._next_call
+        if not fresh and not due:
+            return batch
+        cells = [cell(r) for companion in self._companions for r in companion.records(fresh)]
+        if due:
+            intervals = [c.interval for c in self._companions if c.interval is not None]
+            self._next_call = now + min(intervals, default=3600.0)
+        if not cells:
+            return batch
+        if batch:
+            self._waiting.append(batch)
+        return split(b"".join(cells))[0]
 
     def _load(self, name: str, point: AttachPoint | None, settings: dict[str, int]) -> None:
         data = object_file(name)

@@ -11,39 +11,56 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import click
 
     from tracer.event import Event
     from tracer.identity.resolver import Resolver
+    from tracer.schema import Schema
     from tracer.views.columns import Column
+
+
+class Companion(Protocol):
+    """What has to be fetched in user space to complete a probe: a log, a counter, a file in /proc.
+    It speaks in raw records of the probe's own structs, so that they are recorded and replayed like
+    any other. `interval` is how often it wants to be asked, in seconds; None: only with events."""
+
+    interval: float | None
+
+    def records(self, fresh: frozenset[str]) -> list[bytes]:
+        """Called after the ring was read, with the names of the events found in it; the records are
+        delivered before those. Also called every `interval`. Must not block nor raise."""
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class AttachPoint:
     """One way to hook: the programs of the object that belong together, and what cannot be told
-    this way."""
+    this way. With no programs at all the companion is the only source."""
 
     name: str
     programs: tuple[str, ...]
     cannot_tell: tuple[str, ...] = ()
+    companion: Callable[[Mapping[str, Schema]], Companion] | None = None
 
 
 @dataclass(frozen=True)
 class Probe:
     """`object` is the BPF object in `probes/` (without `.bpf.c`); `attach_points` are in order of
-    preference; `decode` turns a raw record of each event name into an event; `summary` says an
-    event in one sentence for streams of several probes; `alarm` tells whether it must stand out;
-    `settings` turns the values of `options` into the object's `const volatile` variables."""
+    preference; `decode` turns a raw record of each event name into an event, or keeps it for a later
+    one; `summary` says an event in one sentence for streams of several probes; `alarm` tells whether
+    it must stand out; `settings` turns the values of `options` into the object's `const volatile`
+    variables."""
 
     name: str
     object: str
     help: str
     examples: tuple[str, ...]
     attach_points: tuple[AttachPoint, ...]
-    decode: Mapping[str, Callable[[Any, Resolver], Event]]
+    decode: Mapping[str, Callable[[Any, Resolver], Event | None]]
     columns: tuple[Column, ...]
     summary: Callable[[Event], str]
     alarm: Callable[[Event], bool]

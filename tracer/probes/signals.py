@@ -76,7 +76,7 @@ def _alarm(event: Event) -> bool:
 
 
 def _sender_pod(event: Event) -> str | None:
-    return pod_name(event.by) or event.body["origin"]
+    return pod_name(event.by_place) or event.body["origin"]
 
 
 def _argv(process: Process | None) -> str | None:

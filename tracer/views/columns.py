@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tracer.event import Event, Process
+from tracer.event import Event, Place, Process
 
 if TYPE_CHECKING:
     from tracer.probes import Probe
@@ -37,16 +37,16 @@ def exe(process: Process | None) -> str | None:
     return process.exe if process else None
 
 
-def pod_name(process: Process | None) -> str | None:
+def pod_name(place: Place | None) -> str | None:
     """`namespace/name`, else the uid."""
-    pod = process and process.pod
+    pod = place and place.pod
     if not pod:
         return None
     return f"{pod.namespace}/{pod.name}" if pod.name else pod.uid
 
 
-def container_name(process: Process | None) -> str | None:
-    container = process and process.container
+def container_name(place: Place | None) -> str | None:
+    container = place and place.container
     if not container:
         return None
     return container.name or container.id[:12]
@@ -59,8 +59,8 @@ def ancestry_chain(process: Process | None) -> str | None:
     return " → ".join([comm for _, comm in reversed(process.ancestry)] + [process.comm])
 
 
-POD = Column("POD", lambda e: pod_name(e.about), 14, 40, 1)
-CONTAINER = Column("CONTAINER", lambda e: container_name(e.about), 8, 20, 5)
+POD = Column("POD", lambda e: pod_name(e.place), 14, 40, 1)
+CONTAINER = Column("CONTAINER", lambda e: container_name(e.place), 8, 20, 5)
 
 
 def stream_columns(probes: Mapping[str, Probe]) -> tuple[Column, ...]:
