@@ -217,15 +217,36 @@ def test_hanging_source_is_given_up_and_taken_back() -> None:
 
 
 def test_what_was_done_stays_done_when_a_source_recovers() -> None:
-    late, fine = FakeSource("late", only_pod("a")), FakeSource("fine", only_pod("b"))
+    class AnswersOnce(FakeSource):
+        def snapshot(self) -> Names:
+            try:
+                return super().snapshot()
+            finally:
+                # Whoever recovers is asked again at once: there it hangs, behind the others.
+                if not self.closed.is_set():
+                    self.open.clear()
+
+    late, fine = AnswersOnce("late", only_pod("a")), FakeSource("fine", only_pod("b"))
     late.open.clear()
     listener = Listener()
-    with running(late, fine, listener=listener, patience=0.01) as service:
+    generations: list[int] = []
+
+    def on_names(known: Names) -> None:
+        generations.append(service.generation)
+        listener(known)
+
+    with running(late, fine, listener=on_names, patience=0.3) as service:
+        # It is being asked for the first ticket, and will have served no other.
+        assert late.asked.acquire(timeout=LONG)
         tickets = [service.refresh() for _ in range(3)]
         assert service.wait(tickets[-1], LONG)
         late.open.set()
         listener.wait_for(lambda known: "a" in known.pods)
+        fine.answers.append(only_pod("c"))
+        service.refresh()
+        listener.wait_for(lambda known: "c" in known.pods)
         assert all(map(service.done, tickets))
+    assert generations == sorted(generations)
 
 
 def test_unforeseen_errors_end_nothing() -> None:
