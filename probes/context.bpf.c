@@ -15,7 +15,7 @@ int BPF_PROG(on_cgroup_mkdir, struct cgroup *cgroup)
 
 	/* a container's cgroup is made in every hierarchy of version 1; one of them is enough */
 	if (!hierarchy || (memory && hierarchy == BPF_CORE_READ(memory, root, hierarchy_id)))
-		kt_describe_cgroup(cgroup, kt_id_of_cgroup(cgroup));
+		kt_describe_cgroup(kt_number(cgroup));
 	return 0;
 }
 

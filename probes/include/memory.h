@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The kernel's types about memory, as far as ktrace reads them, and what the memory probes share. As in
+ * kernel.h nothing but the names counts; a suffix `___…` is a flavour of a type that kernel.h has.
+ */
+#ifndef KT_MEMORY_H
+#define KT_MEMORY_H
+
+#include "ktrace.h"
+
+typedef u32 kt_gfp; /* GFP flags by the numbers of the kernel that made the record */
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+typedef struct {
+	long counter;
+} atomic_long_t;
+
+struct page_counter {
+	atomic_long_t usage; /* in pages */
+	unsigned long max;
+};
+
+struct cgroup_subsys_state___tree {
+	struct cgroup_subsys_state___tree *parent;
+};
+
+struct mem_cgroup {
+	struct cgroup_subsys_state css;
+	struct page_counter memory;
+	bool oom_group;
+};
+
+struct oom_control {
+	struct mem_cgroup *memcg;
+	unsigned int gfp_mask;
+	int order;
+};
+
+struct percpu_counter {
+	long long count;
+};
+
+struct mm_struct___percpu {
+	struct percpu_counter rss_stat[4];
+};
+
+struct mm_rss_stat {
+	atomic_long_t count[4];
+};
+
+struct mm_struct___counts {
+	struct mm_rss_stat rss_stat;
+};
+
+struct signal_struct___oom {
+	short oom_score_adj;
+};
+
+#pragma clang attribute pop
+
+/* The names of GFP flags on this kernel, for records that outlive it: "mask name" (mask in hexadecimal),
+ * NUL after each, in the order in which the kernel itself looks them up. Made in user space. */
+struct gfp_names_event {
+	struct kt_header header;
+	u32 names_bytes;
+	u32 unused;
+	char names[4096];
+};
+
+KT_EVENT(gfp_names);
+
+/* Indices of rss_stat; an enum without a name, so nothing can be relocated, but never renumbered. */
+enum {
+	KT_FILE_PAGES = 0,
+	KT_ANON_PAGES = 1,
+	KT_SHMEM_PAGES = 3,
+};
+
+/* The loader knows the size of a page; the programs have no way to ask. */
+const volatile u32 kt_page_size = 4096;
+
+#define KT_UNKNOWN_BYTES (-1LL)
+
+/* An array of percpu_counter since f1a7941243c1 ("mm: convert mm's rss stats into percpu_counter"); before
+ * that plain counters. What CPUs have not added up yet is left out, as the kernel does in its own log. */
+#define KT_RSS(mm, index)                                                                                \
+	({                                                                                               \
+		s64 pages_ = KT_UNKNOWN_BYTES;                                                           \
+		struct mm_struct___percpu *percpu_ = (void *)(mm);                                       \
+		struct mm_struct___counts *counts_ = (void *)(mm);                                       \
+		if (bpf_core_field_exists(percpu_->rss_stat))                                            \
+			pages_ = BPF_CORE_READ(percpu_, rss_stat[index].count);                          \
+		else if (bpf_core_field_exists(counts_->rss_stat))                                       \
+			pages_ = BPF_CORE_READ(counts_, rss_stat.count[index].counter);                  \
+		pages_ == KT_UNKNOWN_BYTES ? KT_UNKNOWN_BYTES : pages_ > 0 ? pages_ * kt_page_size : 0;  \
+	})
+
+/* The memory controller's state of `task`, of whichever cgroup version, or NULL. */
+static __always_inline struct mem_cgroup *kt_memcg_of(struct task_struct *task)
+{
+	struct css_set *set = BPF_CORE_READ(task, cgroups);
+	struct cgroup_subsys_state *css = NULL, **slot;
+
+	if (!bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id) ||
+	    !bpf_core_type_exists(struct mem_cgroup))
+		return NULL;
+	slot = (void *)set + bpf_core_field_offset(struct css_set, subsys) +
+	       bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id) * sizeof(*slot);
+	bpf_core_read(&css, sizeof(css), slot);
+	return css ? (void *)css - bpf_core_field_offset(struct mem_cgroup, css) : NULL;
+}
+
+static __always_inline struct mem_cgroup *kt_memcg_parent(struct mem_cgroup *memcg)
+{
+	struct cgroup_subsys_state___tree *css =
+		(void *)memcg + bpf_core_field_offset(struct mem_cgroup, css);
+
+	css = BPF_CORE_READ(css, parent);
+	return css ? (void *)css - bpf_core_field_offset(struct mem_cgroup, css) : NULL;
+}
+
+#endif

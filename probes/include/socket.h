@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Sockets and packets: who talks to whom, in which network namespace, in which cgroup.
+ *
+ * Pointers come in as plain numbers (see kt_argument): a tracepoint may pass NULL where the verifier of
+ * some kernels believes it never does, and drops the test for it.
+ */
+#ifndef KT_SOCKET_H
+#define KT_SOCKET_H
+
+#include "ktrace.h"
+#include <bpf/bpf_endian.h>
+
+typedef u8 kt_address[16];  /* an IPv6 address; IPv4 as ::ffff:a.b.c.d */
+typedef u16 kt_port;        /* in the host's byte order */
+typedef u32 kt_netns;       /* inode of the network namespace; 0 = unknown */
+typedef u8 kt_tcp_state;    /* enum below; 0 = no socket */
+
+struct kt_endpoint {
+	kt_address address;
+	kt_port port;
+};
+
+/* Both ends of a connection, as seen from this node. `family` 0: neither is known. */
+struct kt_flow {
+	struct kt_endpoint local;
+	struct kt_endpoint remote;
+	u16 family;
+	u16 unused;
+};
+
+enum {
+	KT_AF_INET = 2,
+	KT_AF_INET6 = 10,
+};
+
+/* include/net/tcp_states.h */
+enum {
+	KT_TCP_ESTABLISHED = 1,
+	KT_TCP_SYN_SENT = 2,
+	KT_TCP_SYN_RECV = 3,
+	KT_TCP_TIME_WAIT = 6,
+	KT_TCP_CLOSE = 7,
+	KT_TCP_CLOSE_WAIT = 8,
+	KT_TCP_LISTEN = 10,
+	KT_TCP_NEW_SYN_RECV = 12,
+};
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct ns_common {
+	unsigned int inum;
+};
+
+struct net {
+	struct ns_common ns;
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct net_device {
+	possible_net_t nd_net;
+};
+
+
+struct sock_common {
+	u32 skc_daddr;
+	u32 skc_rcv_saddr;
+	u16 skc_dport; /* in the network's order */
+	u16 skc_num;   /* in the host's */
+	unsigned short skc_family;
+	volatile unsigned char skc_state;
+	possible_net_t skc_net;
+	struct in6_addr {
+		union {
+			u8 u6_addr8[16];
+		} in6_u;
+	} skc_v6_daddr, skc_v6_rcv_saddr;
+	unsigned long skc_flags;
+};
+
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
+};
+
+struct sk_buff_head {
+	u32 qlen;
+};
+
+struct socket;
+
+struct sock {
+	struct sock_common __sk_common;
+	struct {
+		int len;
+	} sk_backlog;
+	struct sk_buff_head sk_receive_queue;
+	int sk_rcvbuf;
+	int sk_sndbuf;
+	struct socket *sk_socket;
+	u32 sk_ack_backlog;
+	u32 sk_max_ack_backlog;
+	unsigned long sk_lingertime;
+	struct sock_cgroup_data sk_cgrp_data;
+};
+
+struct request_sock {
+	struct sock *rsk_listener;
+};
+
+struct tcp_sock {
+	u32 copied_seq;
+	u32 rcv_nxt;
+};
+
+struct dst_entry {
+	struct net_device *dev;
+};
+
+struct rtable {
+	u8 rt_type;
+};
+
+struct rt6_info {
+	u32 rt6i_flags;
+};
+
+struct sk_buff {
+	struct net_device *dev;
+	unsigned long _skb_refdst;
+	u16 protocol;
+	u16 transport_header;
+	u16 network_header;
+	unsigned char *head;
+};
+
+/* sock_cgroup_data.cgroup; before 8520e224f547 ("bpf, cgroups: Fix cgroup v2 fallback on v1/v2 mixed
+ * mode") a pointer and version 1's net_cls and net_prio shared one number, told apart by bit 0. */
+struct sock_cgroup_data___val {
+	u64 val;
+};
+
+struct sock___cgroup_val {
+	struct sock_cgroup_data___val sk_cgrp_data;
+};
+
+#pragma clang attribute pop
+
+/* Headers as they are in every packet. */
+struct kt_ipv4_header {
+	u8 version_and_length;
+	u8 between[11];
+	u32 source;
+	u32 destination;
+};
+
+struct kt_ipv6_header {
+	u8 version;
+	u8 between[7];
+	kt_address source;
+	kt_address destination;
+};
+
+struct kt_tcp_header {
+	u16 source;
+	u16 destination;
+	u32 sequence;
+	u32 acknowledged;
+	u8 offset;
+	u8 flags;
+};
+
+enum {
+	KT_TH_SYN = 0x02,
+	KT_TH_RST = 0x04,
+};
+
+/* Argument `index` of a BTF tracepoint or an fentry program. Read from memory and not from the register,
+ * so that the verifier knows nothing of it and a test for NULL stays a test. */
+static __always_inline void *kt_argument(const void *ctx, int index)
+{
+	u64 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), ctx + 8 * index);
+	return (void *)value;
+}
+
+/* A request or a timewait socket has little more than its `sock_common`. */
+static __always_inline u8 kt_state_of(struct sock *sk)
+{
+	return sk ? BPF_CORE_READ(sk, __sk_common.skc_state) : 0;
+}
+
+static __always_inline bool kt_is_full(struct sock *sk)
+{
+	u8 state = kt_state_of(sk);
+
+	return state && state != KT_TCP_TIME_WAIT && state != KT_TCP_NEW_SYN_RECV;
+}
+
+static __always_inline void kt_put_ipv4(struct kt_endpoint *end, u32 address)
+{
+	__builtin_memset(end->address, 0, 10);
+	end->address[10] = end->address[11] = 0xff;
+	__builtin_memcpy(end->address + 12, &address, 4);
+}
+
+static __always_inline void kt_clear_flow(struct kt_flow *flow)
+{
+	__builtin_memset(flow, 0, sizeof(*flow));
+}
+
+/* The two ends of any socket, mini sockets too. A listening one has no remote end: port 0. */
+static __always_inline void kt_flow_of_socket(struct kt_flow *flow, struct sock *sk)
+{
+	struct sock_common *common = (void *)sk;
+
+	kt_clear_flow(flow);
+	if (!sk)
+		return;
+	flow->family = BPF_CORE_READ(common, skc_family);
+	flow->local.port = BPF_CORE_READ(common, skc_num);
+	flow->remote.port = bpf_ntohs(BPF_CORE_READ(common, skc_dport));
+	if (flow->family == KT_AF_INET) {
+		kt_put_ipv4(&flow->local, BPF_CORE_READ(common, skc_rcv_saddr));
+		kt_put_ipv4(&flow->remote, BPF_CORE_READ(common, skc_daddr));
+	} else if (flow->family == KT_AF_INET6) {
+		BPF_CORE_READ_INTO(&flow->local.address, common, skc_v6_rcv_saddr.in6_u.u6_addr8);
+		BPF_CORE_READ_INTO(&flow->remote.address, common, skc_v6_daddr.in6_u.u6_addr8);
+	} else {
+		flow->family = 0;
+	}
+}
+
+/* The TCP header of a packet that was received; false if there is none to be found. */
+static __always_inline bool kt_tcp_header_of(struct kt_tcp_header *tcp, struct sk_buff *skb)
+{
+	u16 at = BPF_CORE_READ(skb, transport_header);
+
+	if (at == (u16)~0 || !at)
+		return false;
+	return !bpf_probe_read_kernel(tcp, sizeof(*tcp), BPF_CORE_READ(skb, head) + at);
+}
+
+/* The two ends of a TCP packet that was received: its destination is local. False, and nothing known, if
+ * it is no such packet. */
+static __always_inline bool kt_flow_of_packet(struct kt_flow *flow, struct sk_buff *skb)
+{
+	struct kt_ipv6_header ipv6 = {};
+	struct kt_ipv4_header ipv4;
+	struct kt_tcp_header tcp;
+	unsigned char *network;
+	u8 version;
+
+	kt_clear_flow(flow);
+	if (!skb || !kt_tcp_header_of(&tcp, skb))
+		return false;
+	network = BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, network_header);
+	if (bpf_probe_read_kernel(&ipv6, sizeof(ipv6), network))
+		return false;
+	version = ipv6.version >> 4;
+	if (version == 4) {
+		__builtin_memcpy(&ipv4, &ipv6, sizeof(ipv4));
+		kt_put_ipv4(&flow->local, ipv4.destination);
+		kt_put_ipv4(&flow->remote, ipv4.source);
+		flow->family = KT_AF_INET;
+	} else if (version == 6) {
+		__builtin_memcpy(flow->local.address, ipv6.destination, sizeof(kt_address));
+		__builtin_memcpy(flow->remote.address, ipv6.source, sizeof(kt_address));
+		flow->family = KT_AF_INET6;
+	} else {
+		return false;
+	}
+	flow->local.port = bpf_ntohs(tcp.destination);
+	flow->remote.port = bpf_ntohs(tcp.source);
+	return true;
+}
+
+static __always_inline struct dst_entry *kt_route_of_packet(struct sk_buff *skb)
+{
+	return (void *)(BPF_CORE_READ(skb, _skb_refdst) & ~3UL); /* include/linux/skbuff.h: two flags */
+}
+
+static __always_inline kt_netns kt_netns_of_socket(struct sock *sk)
+{
+	return sk ? BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum) : 0;
+}
+
+/* Where a received packet is delivered: by its route, as the kernel itself looks for the namespace. */
+static __always_inline kt_netns kt_netns_of_packet(struct sk_buff *skb)
+{
+	struct dst_entry *route = skb ? kt_route_of_packet(skb) : NULL;
+	struct net_device *dev = route ? BPF_CORE_READ(route, dev) : NULL;
+
+	if (!dev && skb)
+		dev = BPF_CORE_READ(skb, dev);
+	return dev ? BPF_CORE_READ(dev, nd_net.net, ns.inum) : 0;
+}
+
+/* The version-2 cgroup in which a socket was made, or NULL: for a mini socket, and where version 1's
+ * net_cls or net_prio have taken the pointer's place. Where containers are told apart by version 1's
+ * memory controller this cgroup may be the root: kt_tells_container. */
+static __always_inline struct cgroup *kt_cgroup_of_socket(struct sock *sk)
+{
+	u64 value;
+
+	if (!kt_is_full(sk))
+		return NULL;
+	if (bpf_core_field_exists(sk->sk_cgrp_data.cgroup) &&
+	    !bpf_core_field_exists(((struct sock___cgroup_val *)sk)->sk_cgrp_data.val))
+		return BPF_CORE_READ(sk, sk_cgrp_data.cgroup);
+	value = BPF_CORE_READ((struct sock___cgroup_val *)sk, sk_cgrp_data.val);
+	return value & 1 ? NULL : (struct cgroup *)value;
+}
+
+/* Whether a socket's cgroup can say whose it is: the root's sockets may be anybody's on a node where
+ * containers have no cgroup of version 2. */
+static __always_inline bool kt_tells_container(struct cgroup *cgroup)
+{
+	return cgroup && BPF_CORE_READ(cgroup, level);
+}
+
+/* Whether an event at a socket or in a network namespace is wanted. Without a cgroup that tells whose it
+ * is, the namespace decides, and that is looked up in user space. */
+static __always_inline bool kt_wanted_at(struct cgroup *cgroup)
+{
+	return kt_wanted_in(kt_tells_container(cgroup) ? cgroup : NULL);
+}
+
+/* What goes into a record: the id of a cgroup that tells whose a socket is, described first; else 0. */
+static __always_inline kt_cgroup_id kt_refer_cgroup(struct cgroup *cgroup)
+{
+	kt_cgroup_id id;
+
+	if (!kt_tells_container(cgroup))
+		return 0;
+	id = kt_id_of_cgroup(cgroup);
+	kt_selected(cgroup, id);
+	return id;
+}
+
+#endif
