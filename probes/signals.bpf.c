@@ -28,17 +28,18 @@ enum {
 	SI_KERNEL = 0x80,
 };
 
-/* The kernel's two stand-ins for a siginfo pointer, include/linux/sched/signal.h. */
-#define SEND_SIG_NOINFO ((struct kernel_siginfo *)0)
-#define SEND_SIG_PRIV ((struct kernel_siginfo *)1)
+/* The kernel's two stand-ins for a siginfo pointer, include/linux/sched/signal.h. The pointer is looked at
+ * as a number: newer verifiers take the tracepoint's word that it is never NULL, and drop the branch. */
+#define SEND_SIG_NOINFO 0
+#define SEND_SIG_PRIV 1
 
-static __always_inline s32 code_of(struct kernel_siginfo *info)
+static __always_inline s32 code_of(u64 info)
 {
 	if (info == SEND_SIG_NOINFO)
 		return SI_USER;
 	if (info == SEND_SIG_PRIV)
 		return SI_KERNEL;
-	return BPF_CORE_READ(info, si_code);
+	return BPF_CORE_READ((struct kernel_siginfo *)info, si_code);
 }
 
 /*
@@ -51,38 +52,43 @@ static __always_inline s32 code_of(struct kernel_siginfo *info)
  *  - the CPU was idle or in a kernel thread.
  * This covers interrupt context: whatever raises a signal there uses one of the first two.
  */
-static __always_inline bool raised_by_kernel(struct kernel_siginfo *info, s32 code,
-					     struct task_struct *current, struct task_struct *target)
+static __always_inline bool raised_by_kernel(u64 info, s32 code, struct task_struct *current,
+					     struct task_struct *target)
 {
 	const u32 PF_KTHREAD = 0x00200000;
 
 	if (code > 0 || code == SI_TIMER || code == SI_ASYNCIO || code == SI_SIGIO)
 		return true;
-	if (info == SEND_SIG_NOINFO && BPF_CORE_READ(current, tgid) == BPF_CORE_READ(target, tgid))
+	if (info == SEND_SIG_NOINFO && KT_READ(true, current, tgid) == KT_READ(true, target, tgid))
 		return true;
-	return BPF_CORE_READ(current, flags) & PF_KTHREAD;
+	return KT_READ(true, current, flags) & PF_KTHREAD;
 }
 
 SEC("tp_btf/signal_generate")
-int BPF_PROG(on_signal_generate, int signal, struct kernel_siginfo *info, struct task_struct *target,
-	     int group, int result)
+int BPF_PROG(on_signal_generate, int signal, struct kernel_siginfo *siginfo,
+	     struct task_struct *target, int group, int result)
 {
-	struct task_struct *sender = (void *)bpf_get_current_task();
+	struct task_struct *sender = kt_current();
 	struct kt_party from = {}, to = {};
 	struct signal_event *event;
 	bool from_kernel;
+	u64 info;
 	s32 code;
 
 	if (!(kt_signal_mask >> ((signal - 1) & 63) & 1))
 		return 0;
+	/* most signals on a node concern no pod: they must be the cheapest */
+	if (!kt_wanted_as(target, sender, true))
+		return 0;
+	info = kt_number(siginfo);
 	code = code_of(info);
 	from_kernel = raised_by_kernel(info, code, sender, target);
-	if (!kt_wanted(target, from_kernel ? NULL : sender))
+	if (from_kernel && !kt_wanted_as(target, NULL, true))
 		return 0;
 
-	kt_refer(&to, target);
+	kt_refer_as(&to, target, true);
 	if (!from_kernel)
-		kt_refer(&from, sender);
+		kt_refer_as(&from, sender, true);
 	event = kt_reserve(signal);
 	if (!event)
 		return 0;

@@ -15,3 +15,11 @@ def keep(table: dict[K, V], key: K, value: V, most: int) -> None:
     table[key] = value
     if len(table) > most:
         del table[next(iter(table))]
+
+
+def touch(table: dict[K, V], key: K) -> V | None:
+    """The entry, which becomes the youngest; None if there is none."""
+    value = table.pop(key, None)
+    if value is not None:
+        table[key] = value
+    return value

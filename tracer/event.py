@@ -114,10 +114,10 @@ class Process:
 
 @dataclass(slots=True)
 class Event:
-    """`about` is the process it happened to and `by` the one on the other side. `place` and `by_place`
-    say where they are, and stand alone when no process is known, as when a packet meets a socket;
-    `place` decides whose event it is. `body` holds what is particular to the kind, in the order of
-    docs/events.md."""
+    """`about` is the process it happened to and `by` the one on the other side. `place` and
+    `by_place` say where they are, and stand alone when no process is known, as when a packet meets
+    a socket; `place` decides whose event it is. `body` holds what is particular to the kind, in the
+    order of docs/events.md."""
 
     kind: str
     boot_ns: int

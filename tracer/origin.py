@@ -48,6 +48,12 @@ def is_runtime(exe: str | None) -> bool:
     return name in _RUNTIMES or name.startswith("containerd-shim")
 
 
+def suspicious(process: Process) -> bool:
+    """Runs a program that hides: see `suspicious_exe`; and in a container nothing is excused."""
+    exe = process.exe
+    return suspicious_exe(exe) or bool(process.container and exe and exe.startswith("/memfd:"))
+
+
 def suspicious_exe(exe: str | None) -> bool:
     """Deleted, in memory only, or where everybody may write. runc copies itself into memory to
     protect itself from the container (CVE-2019-5736), under this name."""

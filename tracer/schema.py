@@ -52,7 +52,9 @@ class Field:
 
 
 class Schema:
-    """The layout of one kind of record."""
+    """The layout of one kind of record. `kind` is the number that the loader gave it."""
+
+    kind = 0
 
     def __init__(self, name: str, size: int, fields: list[Field]) -> None:
         self.name = name
@@ -67,6 +69,14 @@ class Schema:
         # A record in the ring follows an 8-byte header and is padded to 8 (kernel/bpf/ringbuf.c).
         self.cell = struct.Struct(f"=8x{layout[1:]}{-size % 8}x")
         self.make = _record_type(name, fields)._make
+
+    def pack(self, **values: int | bytes) -> bytes:
+        """A record made in user space. Members that are not named are zero, and `kind` is set."""
+        values["kind"] = self.kind
+        empty = {field.name: b"" if field.code.endswith("s") else 0 for field in self.fields}
+        if unknown := values.keys() - empty.keys():
+            raise KeyError(f"{self.name} records have no {', '.join(sorted(unknown))}")
+        return self.struct.pack(*(empty | values).values())
 
     def cells(self, data: memoryview) -> Iterator[Any]:
         """Named tuples from `data`, whole ring cells of this kind one after the other."""

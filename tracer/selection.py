@@ -63,6 +63,8 @@ class Selection:
 
     def verdict(self, place: Place) -> int | None:
         """`enum kt_selected` for a cgroup; None while names that it depends on are not known."""
+        if place.path is None:  # hidden in cgroups nested too deep: better shown than hidden
+            return BOTH_SIDES if self.mode is Mode.EITHER else None
         if self.mode is Mode.EITHER:
             return BOTH_SIDES if place.identity.pod_uid else 0
         target = self._as_target(place)

@@ -113,7 +113,8 @@ class Session:
             else:
                 self._decoders[kind] = by_event[schema.name].decode[schema.name]
                 self._probe_of[schema.name] = by_event[schema.name].name
-        for cgroup in container_cgroups():
+        self._running = container_cgroups()
+        for cgroup in self._running:
             self.resolver.add_path(cgroup.id, cgroup.path)
 
     def run(self, duration: float | None = None, count: int | None = None) -> Summary:
@@ -123,6 +124,7 @@ class Session:
         self._limit = count
         next_check = started + IDLE_SECONDS
         try:
+            self._remember_running()
             while not self.stopping:
                 now = time.monotonic()
                 if end is not None and now >= end:
@@ -137,6 +139,12 @@ class Session:
             self._names.stop()
             self._backend.close()
         return self.summary
+
+    def _remember_running(self) -> None:
+        for cgroup in self._running:
+            place = self.resolver.place(cgroup.id)
+            if place and self._selection.verdict(place) != 0:
+                self.resolver.add_running(cgroup.own_processes())
 
     def stop(self) -> None:
         """Ends `run` soon. May be called from a signal handler."""

@@ -69,7 +69,7 @@ def parse_signals(text: str) -> set[int]:
     """`KILL,term,SIGUSR1,9,RTMIN+3` or `all`. Raises `UsageError` naming the valid ones."""
     if text.strip().lower() == "all":
         return set(range(1, SIGRTMAX + 1))
-    return {_number(word.strip()) for word in text.split(",") if word.strip()}
+    return {_number(word.strip()) for word in text.split(",")}
 
 
 def _number(word: str) -> int:

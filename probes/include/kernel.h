@@ -83,6 +83,7 @@ struct cgroup {
 	int level;
 	struct kernfs_node *kn;
 	struct cgroup_root *root;
+	struct cgroup *ancestors[];
 };
 
 struct cgroup_subsys_state {

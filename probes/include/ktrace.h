@@ -146,7 +146,7 @@ struct kt_process_key {
 	u32 exec_id;
 	kt_uid uid;
 	u32 unused;
-	kt_comm comm;
+	u64 comm[2];
 };
 
 struct {
@@ -197,13 +197,22 @@ static __always_inline void kt_submit_record(void *record, const u64 size)
 								  : BPF_RB_NO_WAKEUP);
 }
 
-static __always_inline kt_cgroup_id kt_id_of_cgroup(struct cgroup *cgroup)
+/* What is on the way of every event exists twice: for pointers of which the verifier knows the type (see
+ * KT_READ), and, under the plain name, for all. */
+#define kt_id_of_cgroup(cgroup) kt_id_of_cgroup_as(cgroup, false)
+#define kt_memory_v1(set) kt_memory_v1_as(set, false)
+#define kt_cgroup_of(task) kt_cgroup_of_as(task, false)
+#define kt_wanted(target, sender) kt_wanted_as(target, sender, false)
+#define kt_refer(party, task) kt_refer_as(party, task, false)
+
+static __always_inline kt_cgroup_id kt_id_of_cgroup_as(struct cgroup *cgroup, const bool typed)
 {
-	return BPF_CORE_READ(cgroup, kn, id) | (u64)BPF_CORE_READ(cgroup, root, hierarchy_id) << 48;
+	return KT_READ(typed, cgroup, kn, id) |
+	       (u64)KT_READ(typed, cgroup, root, hierarchy_id) << 48;
 }
 
 /* The cgroup of `task` in version 1's memory hierarchy, or NULL where version 2 has the controller. */
-static __always_inline struct cgroup *kt_memory_v1(struct css_set *set)
+static __always_inline struct cgroup *kt_memory_v1_as(struct css_set *set, const bool typed)
 {
 	struct cgroup_subsys_state *css = NULL, **slot;
 	struct cgroup *cgroup;
@@ -212,34 +221,39 @@ static __always_inline struct cgroup *kt_memory_v1(struct css_set *set)
 		return NULL;
 	slot = (void *)set + bpf_core_field_offset(struct css_set, subsys) +
 	       bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id) * sizeof(*slot);
-	bpf_core_read(&css, sizeof(css), slot);
-	cgroup = BPF_CORE_READ(css, cgroup);
-	return BPF_CORE_READ(cgroup, root, hierarchy_id) ? cgroup : NULL;
+	if (typed && KT_TYPED)
+		css = *slot;
+	else
+		bpf_core_read(&css, sizeof(css), slot);
+	cgroup = KT_READ(typed, css, cgroup);
+	return KT_READ(typed, cgroup, root, hierarchy_id) ? cgroup : NULL;
 }
 
 /* The cgroup that says which container a task is in: on a node whose memory controller is of version 1
  * the one there, unless that is the root; else the one of version 2. */
-static __always_inline struct cgroup *kt_cgroup_of(struct task_struct *task)
+static __always_inline struct cgroup *kt_cgroup_of_as(struct task_struct *task, const bool typed)
 {
-	struct css_set *set = BPF_CORE_READ(task, cgroups);
-	struct cgroup *v1 = kt_memory_v1(set);
+	struct css_set *set = KT_READ(typed, task, cgroups);
+	struct cgroup *v1 = kt_memory_v1_as(set, typed);
 
-	if (v1 && BPF_CORE_READ(v1, level))
+	if (v1 && KT_READ(typed, v1, level))
 		return v1;
-	return BPF_CORE_READ(set, dfl_cgrp);
+	return KT_READ(typed, set, dfl_cgrp);
 }
 
-/* Appends one name to a path of `room` bytes, a power of two followed by KT_NAME bytes of slack, and
- * returns the new length, or `used` itself if the name does not fit. The mask keeps the verifier's idea
- * of `used` the same in every round of the caller's loop. */
-static __always_inline u32 kt_append_name(char *path, u32 used, const u32 room, const void *name)
+/* Appends one name to a path of `room` bytes, a power of two followed by KT_NAME bytes of slack; false if
+ * it does not fit. The mask keeps the verifier's idea of `used` the same in every round of the caller's
+ * loop. */
+static __always_inline bool kt_append_name(char *path, u32 *used, const u32 room, const void *name)
 {
-	long bytes = bpf_probe_read_kernel_str(path + used, KT_NAME, name);
+	long bytes = bpf_probe_read_kernel_str(path + *used, KT_NAME, name);
+	u32 after = *used + bytes;
 
-	if (bytes > 0 && used + bytes < room)
-		used += bytes;
-	asm volatile("" : "+r"(used));
-	return used & (room - 1);
+	if (bytes <= 0 || after >= room)
+		return false;
+	asm volatile("" : "+r"(after));
+	*used = after & (room - 1);
+	return true;
 }
 
 /* A pointer as a plain number. The verifier tracks what it knows of a typed pointer and lets none into a
@@ -264,21 +278,19 @@ __noinline int kt_describe_cgroup(u64 address)
 {
 	struct cgroup *cgroup = (void *)address;
 	kt_cgroup_id id = kt_id_of_cgroup(cgroup);
-	struct kernfs_node *node = BPF_CORE_READ(cgroup, kn), *parent;
-	int level = BPF_CORE_READ(cgroup, level);
+	struct kernfs_node *node = kt_ancestor_node(cgroup, KT_CGROUP_DEPTH), *parent;
 	u32 undecided = KT_UNDECIDED, used = 0;
 	struct cgroup_event *event = kt_reserve(cgroup);
 
 	if (!event)
 		return 0;
 	event->cgroup = id;
-	for (int skip = 0; skip < 256 && level - skip > KT_CGROUP_DEPTH; skip++)
-		node = kt_kernfs_parent(node);
 	for (int depth = 0; depth < KT_CGROUP_DEPTH; depth++) {
 		parent = kt_kernfs_parent(node);
 		if (!parent)
 			break;
-		used = kt_append_name(event->path, used, 4096, BPF_CORE_READ(node, name));
+		if (!kt_append_name(event->path, &used, 4096, BPF_CORE_READ(node, name)))
+			break;
 		node = parent;
 	}
 	event->path_bytes = used;
@@ -299,27 +311,31 @@ static __always_inline u32 kt_selected(struct cgroup *cgroup, kt_cgroup_id id)
 }
 
 /* Whether an event that happened to `target` is wanted. `sender` is NULL where there is none. */
-static __always_inline bool kt_wanted(struct task_struct *target, struct task_struct *sender)
+static __always_inline bool kt_wanted_as(struct task_struct *target, struct task_struct *sender,
+					 const bool typed)
 {
 	struct cgroup *cgroup;
 	bool as_target;
 
 	if (kt_by_pid) {
-		kt_pid pid = BPF_CORE_READ(target, tgid);
+		kt_pid pid = KT_READ(typed, target, tgid);
 
 		if (!bpf_map_lookup_elem(&kt_pids, &pid))
 			return false;
 	}
 	if (kt_mode == KT_ALL)
 		return true;
-	cgroup = kt_cgroup_of(target);
-	as_target = kt_selected(cgroup, kt_id_of_cgroup(cgroup)) & KT_AS_TARGET;
+	cgroup = kt_cgroup_of_as(target, typed);
+	as_target = kt_selected(cgroup, kt_id_of_cgroup_as(cgroup, typed)) & KT_AS_TARGET;
 	if (kt_mode == KT_TARGET || as_target != (kt_mode == KT_BOTH))
 		return as_target;
 	if (!sender)
 		return false;
-	cgroup = kt_cgroup_of(sender);
-	return kt_selected(cgroup, kt_id_of_cgroup(cgroup)) & KT_AS_SENDER;
+	/* most signals stay within a cgroup, and where either side would do the answer is the same */
+	if (kt_mode == KT_EITHER && KT_READ(typed, sender, cgroups) == KT_READ(typed, target, cgroups))
+		return false;
+	cgroup = kt_cgroup_of_as(sender, typed);
+	return kt_selected(cgroup, kt_id_of_cgroup_as(cgroup, typed)) & KT_AS_SENDER;
 }
 
 /* The same for an event without a task, that happened in `cgroup`; NULL where that is not known either.
@@ -341,11 +357,6 @@ static __always_inline void kt_read_path(struct process_event *event, struct pat
 	struct mount *mount = (void *)vfsmount - bpf_core_field_offset(struct mount, mnt);
 	u32 used = 0;
 
-	if (dentry == BPF_CORE_READ(dentry, d_parent)) { /* a memfd lies in no directory */
-		event->exe_bytes = kt_append_name(event->exe, 0, 512, BPF_CORE_READ(dentry, d_name.name));
-		event->exe_whole = 1;
-		return;
-	}
 	event->exe_whole = 0;
 	for (int depth = 0; depth < KT_PATH_DEPTH; depth++) {
 		struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
@@ -360,14 +371,13 @@ static __always_inline void kt_read_path(struct process_event *event, struct pat
 			dentry = BPF_CORE_READ(mount, mnt_mountpoint);
 			mount = above;
 		} else {
-			u32 before = used;
-
-			used = kt_append_name(event->exe, used, 512, BPF_CORE_READ(dentry, d_name.name));
-			if (used == before)
+			if (!kt_append_name(event->exe, &used, 512, BPF_CORE_READ(dentry, d_name.name)))
 				break;
 			dentry = parent;
 		}
 	}
+	if (!used) /* a memfd lies in no directory, nor does a file that is a mount of its own */
+		kt_append_name(event->exe, &used, 512, BPF_CORE_READ(from, dentry, d_name.name));
 	event->exe_bytes = used;
 }
 
@@ -444,15 +454,23 @@ static __always_inline void kt_read_ancestry(struct process_event *event, struct
 	event->ancestors = count;
 }
 
-static __always_inline void kt_read_key(struct kt_process_key *key, struct task_struct *task)
+static __always_inline void kt_read_key(struct kt_process_key *key, struct task_struct *task,
+					const bool typed)
 {
-	key->start = BPF_CORE_READ(task, start_boottime);
-	key->cgroup = kt_id_of_cgroup(kt_cgroup_of(task));
-	key->tid = BPF_CORE_READ(task, pid);
-	key->exec_id = BPF_CORE_READ(task, self_exec_id);
-	key->uid = BPF_CORE_READ(task, cred, uid.val);
+	const struct cred *cred = KT_READ(typed, task, cred); /* RCU's: NULL to some verifiers */
+
+	key->start = KT_READ(typed, task, start_boottime);
+	key->cgroup = kt_id_of_cgroup_as(kt_cgroup_of_as(task, typed), typed);
+	key->tid = KT_READ(typed, task, pid);
+	key->exec_id = KT_READ(typed, task, self_exec_id);
+	key->uid = cred ? KT_READ(typed, cred, uid.val) : 0;
 	key->unused = 0;
-	BPF_CORE_READ_STR_INTO(&key->comm, task, comm);
+	if (typed && KT_TYPED) {
+		key->comm[0] = *(u64 *)&task->comm[0];
+		key->comm[1] = *(u64 *)&task->comm[8];
+	} else {
+		bpf_core_read(key->comm, sizeof(key->comm), &task->comm);
+	}
 }
 
 __noinline u64 kt_describe_process(u64 address)
@@ -462,11 +480,11 @@ __noinline u64 kt_describe_process(u64 address)
 	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
 	struct mm_struct *mm = BPF_CORE_READ(task, mm);
 	struct cgroup *cgroup = kt_cgroup_of(task);
-	struct kt_process_key key = {};
+	struct kt_process_key key;
 	struct process_event *event;
 	kt_process_id process;
 
-	kt_read_key(&key, task);
+	kt_read_key(&key, task, false);
 	kt_selected(cgroup, key.cgroup); /* the cgroup is described before the process */
 	event = kt_reserve(process);
 	if (!event)
@@ -493,13 +511,14 @@ __noinline u64 kt_describe_process(u64 address)
 }
 
 /* The id of the description of `task`, which is put into the ring first if this is its first event. */
-static __always_inline void kt_refer(struct kt_party *party, struct task_struct *task)
+static __always_inline void kt_refer_as(struct kt_party *party, struct task_struct *task,
+					const bool typed)
 {
-	struct kt_process_key key = {};
+	struct kt_process_key key;
 	kt_process_id *known;
 
-	kt_read_key(&key, task);
-	party->pid = BPF_CORE_READ(task, tgid);
+	kt_read_key(&key, task, typed);
+	party->pid = KT_READ(typed, task, tgid);
 	party->tid = key.tid;
 	known = bpf_map_lookup_elem(&kt_processes, &key);
 	party->process = known ? *known : kt_describe_process(kt_number(task));

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 CALLS = {
@@ -30,6 +30,7 @@ CALLS = {
 }[platform.machine()]
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 CLONE_NEWPID = 0x20000000
+PROT_NONE = 0
 EVERY_SIGNAL = signal.valid_signals()
 
 # Machine code that the processor refuses. Only x86 refuses to divide by zero.
@@ -72,7 +73,9 @@ def become_init() -> None:
     check(LIBC.unshare(CLONE_NEWPID))
     child = os.fork()
     if not child:
-        return
+        check(LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
+        argv = [word for word in sys.orig_argv if word != "--pid-namespace"]
+        os.execv(os.readlink("/proc/self/exe"), argv)
     print(json.dumps(["done", child]), flush=True)
     sys.stdin.close()
     os.waitpid(child, 0)
@@ -166,25 +169,27 @@ def alarm_in(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def count_alarms_while_sending(alarms: int, number: int) -> list[int]:
+def burn_in(timer: str, seconds: float) -> None:
+    """Uses the CPU until a timer that counts its time has rung."""
+    signal.setitimer(getattr(signal, timer), seconds)
+    while not signal.sigpending():
+        pass
+
+
+def send_among_alarms(alarms: int, number: int) -> list[int]:
     """Sends itself `number`, which it ignores, at full speed until a fast timer has rung `alarms`
-    times. Returns how often it has sent and how often the timer has rung."""
-    rung = 0
-
-    def ring(_number: int, _frame: Any) -> None:
-        nonlocal rung
-        rung += 1
-
-    signal.signal(signal.SIGALRM, ring)
-    signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, EVERY_SIGNAL)
-    own, sent = os.getpid(), 0
-    signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+    times. Returns how often it has sent and how often the timer has rung: it is blocked, and the
+    kernel lets it ring again only when the last time has been taken."""
+    ignore(number)
+    own, sent, rung = os.getpid(), 0, 0
+    signal.setitimer(signal.ITIMER_REAL, 0.00002, 0.00002)
     while rung < alarms:
-        os.kill(own, number)
-        sent += 1
+        for _ in range(16):
+            os.kill(own, number)
+        sent += 16
+        rung += signal.sigtimedwait([signal.SIGALRM], 0) is not None
     signal.setitimer(signal.ITIMER_REAL, 0)
-    os.sched_yield()
+    rung += signal.sigtimedwait([signal.SIGALRM], 0) is not None
     return [sent, rung]
 
 
@@ -229,8 +234,7 @@ def limit_pending_signals(most: int) -> None:
 
 
 def control_terminal(path: str) -> None:
-    """The leader of a new session whose terminal is `path`."""
-    os.setsid()
+    """Takes `path` as its terminal: an actor leads a session of its own."""
     os.open(path, os.O_RDWR)
 
 
@@ -278,34 +282,58 @@ def in_thread(tid: int, name: str, *arguments: Any) -> Any:
 
 
 def fork(times: int, name: str, *arguments: Any) -> list[int]:
-    """Children that wait for `go`, then call a function and exit with 0. With `death_signal` that
-    signal comes to them when their parent dies."""
+    """Children that wait for `go`, then call a function and exit with 0."""
     for _ in range(times):
         child = os.fork()
         if not child:
+            check(LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
             os.read(gate[0], 1)
-            try:
-                globals()[name](*arguments)
-            finally:
-                os._exit(0)
+            _last_act(name, *arguments)
         children.append(child)
     return children[-times:]
 
 
+def fork_deep(levels: int, name: str, *arguments: Any) -> int:
+    """A child of a child of a child …, and the last one is as those of `fork`. Returns its pid."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child:
+        children.append(child)
+        return int.from_bytes(os.read(reader, 4), "little")
+    for _ in range(levels - 1):
+        check(LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+            os._exit(0)
+    os.write(writer, os.getpid().to_bytes(4, "little"))
+    os.read(gate[0], 1)
+    _last_act(name, *arguments)
+
+
 def fork_bound(times: int, number: int) -> list[int]:
-    """Children to which `number` comes when this process dies; they end on SIGTERM."""
+    """Children to which `number` comes when this process dies. They stay until nobody can give
+    orders any more."""
     reader, writer = os.pipe()
     for _ in range(times):
         child = os.fork()
         if not child:
             check(LIBC.prctl(PR_SET_PDEATHSIG, number))
-            default(signal.SIGTERM)
             os.write(writer, b"x")
-            while True:
-                signal.pause()
+            signal.sigwait([number])
+            while os.read(0, 1):
+                pass
+            os._exit(0)
         os.read(reader, 1)
         children.append(child)
     return children[-times:]
+
+
+def _last_act(name: str, *arguments: Any) -> NoReturn:
+    try:
+        globals()[name](*arguments)
+    finally:
+        os._exit(0)
 
 
 def go(times: int = 1) -> None:
@@ -317,9 +345,24 @@ def reap(times: int) -> list[list[int]]:
     return [list(os.waitpid(children.pop(0), 0)) for _ in range(times)]
 
 
+def spin() -> None:
+    while True:
+        pass
+
+
+def reap_any() -> list[int]:
+    pid, status = os.wait()
+    children.remove(pid)
+    return [pid, status]
+
+
 def idle() -> None:
     while True:
         signal.pause()
+
+
+def change_directory(path: str) -> None:
+    os.chdir(path)
 
 
 # Ends
@@ -353,18 +396,33 @@ def leader_leaves_first(leader: int, last: int, whole: bool) -> None:
     LIBC.syscall(CALLS["exit"], leader)
 
 
-def threads_leave_together(times: int, code: int) -> None:
-    """Every thread, the leader too, exits on its own, all at the same moment."""
-    barrier = threading.Barrier(times + 1)
+def leader_leaves_and_a_thread_stays(code: int) -> None:
+    threading.Thread(target=idle).start()
+    LIBC.syscall(CALLS["exit"], code)
+
+
+def start_and_end_threads(times: int) -> None:
+    for _ in range(times):
+        thread = threading.Thread(target=os.getpid)
+        thread.start()
+        thread.join()
+
+
+def threads_leave_together(times: int, leader: int, others: int) -> None:
+    """Every thread exits on its own, with these codes, all at the same moment."""
+    started = threading.Barrier(times + 1)
+    gate_reader, gate_writer = os.pipe()
 
     def follow() -> None:
-        barrier.wait()
-        LIBC.syscall(CALLS["exit"], 1)
+        started.wait()
+        os.read(gate_reader, 1)
+        LIBC.syscall(CALLS["exit"], others)
 
     for _ in range(times):
         threading.Thread(target=follow).start()
-    barrier.wait()
-    LIBC.syscall(CALLS["exit"], code)
+    started.wait()
+    os.write(gate_writer, b"x" * times)
+    LIBC.syscall(CALLS["exit"], leader)
 
 
 def _state_of_leader() -> str:
@@ -377,13 +435,9 @@ def fault(kind: str) -> None:
     if kind == "unmapped":
         ctypes.string_at(8)
     elif kind == "forbidden":
-        page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ)
-        address = LIBC.mmap
-        address.restype = ctypes.c_void_p
-        size = ctypes.c_size_t(mmap.PAGESIZE)
-        place = address(None, size, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, ctypes.c_long(0))
-        page.close()
-        ctypes.string_at(place, 1)
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        LIBC.mmap.restype = ctypes.c_void_p
+        ctypes.string_at(LIBC.mmap(None, ctypes.c_size_t(1), PROT_NONE, private, -1, None), 1)
     elif kind == "beyond the file":
         with tempfile.TemporaryFile() as file:
             file.truncate(mmap.PAGESIZE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that raise signals and that signals are raised for, and what /proc says about them.
+"""Processes that send signals or get them, and what /proc says about them.
 
 An `Actor` is a Python process that does as it is told, one order at a time (tests.support.actor has
 the orders); a `Shell` is the same with a shell, which can be any copy of one. `facts` is what an
@@ -25,7 +25,6 @@ from tests.support.wait import wait_for
 ACTOR = Path(__file__).with_name("actor.py")
 ANSWER_SECONDS = 60.0
 ANCESTORS = 16
-ARGV_BYTES = 1024
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
@@ -33,9 +32,20 @@ _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 class _Child:
     """A process of ours that answers on standard output; killed at the end of its `with` block."""
 
-    def __init__(self, argv: Sequence[str | bytes], program: str | None = None) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str | bytes],
+        program: str | None = None,
+        descriptors: Sequence[int] = (),
+    ) -> None:
         self._process = subprocess.Popen(
-            argv, executable=program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+            argv,
+            executable=program,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            pass_fds=descriptors,
+            start_new_session=True,
         )
         self.pid = self._process.pid
 
@@ -85,18 +95,18 @@ class Actor(_Child):
         flags = ["--pid-namespace"] if pid_namespace else []
         super().__init__([argv0, "-I", "-S", str(ACTOR), *flags, *words], program)
         if pid_namespace:
-            self.pid = self._answer("the pid of PID 1")
-        self._answer("the actor's start")
+            self.pid = self.answer("the pid of PID 1")
+        self.answer("the actor's start")
 
     def do(self, *order: Any) -> Any:
         self.start(*order)
-        return self._answer(f"an answer to {order}")
+        return self.answer(f"an answer to {order}")
 
     def start(self, *order: Any) -> None:
         """Without waiting for an answer: for orders that end the actor."""
         self._write(json.dumps(order))
 
-    def _answer(self, what: str) -> Any:
+    def answer(self, what: str) -> Any:
         outcome, value = json.loads(self._read(what))
         assert outcome == "done", value
         return value
@@ -105,21 +115,31 @@ class Actor(_Child):
 class Shell(_Child):
     """`program` is /bin/sh or a copy of it."""
 
-    def __init__(self, program: str = "/bin/sh", argv0: str = "sh") -> None:
-        super().__init__([argv0], program)
+    def __init__(self, program: str = "/bin/sh", descriptors: Sequence[int] = ()) -> None:
+        super().__init__(["sh"], program, descriptors)
 
     def do(self, line: str) -> None:
         """Runs a line, and the shell itself must be there afterwards."""
         self._write(f"{line}\necho done")
         assert self._read(f"the end of {line!r}") == "done\n"
 
+    def execute(self, program: str, *words: str) -> None:
+        """Becomes another copy of a shell, with these arguments."""
+        argv = [program, "-s", *words]
+        # alone in its line and its write(2): what a shell has read too much goes with it
+        self._write(f"exec {' '.join(argv)}")
+        wait_for(f"{self.pid} to run {argv}", lambda: facts(self.pid)["argv"] == argv)
+        self.do(":")
+
 
 class Idle(_Child):
     """A process that does nothing and dies of every signal."""
 
     def __init__(self) -> None:
-        super().__init__(["sleep", "600"])
-        wait_for("sleep to run", lambda: (facts(self.pid)["comm"] == "sleep") or None)
+        argv = ["sleep", "600"]
+        super().__init__(argv)
+        # the last thing that execve(2) sets
+        wait_for("sleep to run", lambda: facts(self.pid)["argv"] == argv)
 
 
 def copy_of_shell(target: Path) -> str:
@@ -133,14 +153,13 @@ def facts(pid: int, tid: int | None = None) -> dict[str, Any]:
     """A process as an event must describe it, except for the exact nanosecond of its start."""
     tid = tid or pid
     status = _status(pid)
-    argv = Path(f"/proc/{pid}/cmdline").read_bytes()
-    words = argv[:ARGV_BYTES].removesuffix(b"\0").split(b"\0")
+    argv = Path(f"/proc/{pid}/cmdline").read_bytes().removesuffix(b"\0")
     return {
         "pid": pid,
         "tid": tid,
         "comm": _comm(f"/proc/{pid}/task/{tid}"),
         "exe": text(os.readlink(os.fsencode(f"/proc/{pid}/exe"))),
-        "argv": [text(word) for word in words] if argv else None,
+        "argv": [text(word) for word in argv.split(b"\0")] if argv else None,
         "uid": int(status["Uid"].split()[0]),
         "pid_in_pod": int(status["NSpid"].split()[-1]),
         "start_boot_ns": _start_ticks(pid) * _TICK_NS,
@@ -148,6 +167,19 @@ def facts(pid: int, tid: int | None = None) -> dict[str, Any]:
         "container": None,
         "ancestry": ancestry(pid),
     }
+
+
+def children_of(parent: int) -> list[int]:
+    """Zombies too."""
+    found = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (directory / "stat").read_bytes().rpartition(b")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[1]) == parent:
+            found.append(int(directory.name))
+    return sorted(found)
 
 
 def ancestry(pid: int) -> list[dict[str, Any]]:
@@ -200,8 +232,9 @@ def _comm(directory: str) -> str:
 
 
 def _status(pid: int) -> dict[str, str]:
-    lines = Path(f"/proc/{pid}/status").read_bytes().decode("utf-8", "backslashreplace")
-    return {key: value.strip() for key, _, value in (l.partition(":") for l in lines.split("\n"))}
+    lines = text(Path(f"/proc/{pid}/status").read_bytes()).split("\n")
+    pairs = (line.partition(":") for line in lines)
+    return {key: value.strip() for key, _, value in pairs}
 
 
 def _start_ticks(pid: int) -> int:

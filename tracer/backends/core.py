@@ -42,6 +42,7 @@ class CoreBackend:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, select.EPOLLIN)
         self._missed: dict[str, int] = {}
+        self._events_of: dict[str, str] = {}
         self._companions: list[Companion] = []
         self._next_call = 0.0
         self._waiting: deque[Batch] = deque()
@@ -109,8 +110,9 @@ class CoreBackend:
     def detach(self) -> None:
         """Closes the programs; the maps stay because the ring is still mapped."""
         for name, loaded in self._objects.items():
-            if misses := loaded.recursion_misses():
-                self._missed[name] = misses
+            misses = loaded.recursion_misses()
+            if misses and name in self._events_of:
+                self._missed[self._events_of[name]] = misses
         for loaded in self._objects.values():
             loaded.detach()
 
@@ -176,7 +178,12 @@ class CoreBackend:
         loaded = self._objects[name] = self._library.open(data, name)
         values = dict(settings)
         for event, schema in described.schemas.items():
-            kind = self._kinds.setdefault(event, len(self._kinds) + 1)
+            if event not in self._kinds:
+                self._kinds[event] = len(self._kinds) + 1
+                if name != CONTEXT:
+                    self._events_of.setdefault(name, event)
+            kind = self._kinds[event]
+            schema.kind = kind
             self.schemas[kind] = schema
             values[f"kt_kind_{event}"] = kind
         loaded.set_rodata(

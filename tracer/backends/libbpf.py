@@ -19,6 +19,8 @@ from tracer.errors import CannotOnThisKernel, KtraceError
 
 BPF_ANY = 0
 _KEPT_LINES = 60
+# The verifier's log comes in one piece, and its reason stands at the end.
+_LOG_BYTES = 1 << 20
 
 
 class LibbpfError(KtraceError):
@@ -52,7 +54,7 @@ class Libbpf:
 
     def error(self, what: str, number: int | None = None) -> LibbpfError:
         number = ctypes.get_errno() if number is None else abs(number)
-        return LibbpfError(what, number, [line for text in self._log for line in text.splitlines()])
+        return LibbpfError(what, number, [*self._log])
 
     def check(self, result: int, what: str) -> int:
         if result < 0:
@@ -75,10 +77,10 @@ class Libbpf:
         return LoadedObject(self, data, name)
 
     def _keep(self, level: int, template: bytes, arguments: int) -> int:
-        text = ctypes.create_string_buffer(4096)
-        if level < 2:  # 2 is LIBBPF_DEBUG
+        if level < 2:  # 2 is LIBBPF_DEBUG: hundreds of lines for each object
+            text = ctypes.create_string_buffer(_LOG_BYTES)
             self._vsnprintf(text, len(text), template, arguments)
-            self._log.append(text.value.decode(errors="backslashreplace"))
+            self._log += text.value.decode(errors="backslashreplace").splitlines()
         return 0
 
 

@@ -15,6 +15,10 @@ from tracer import probes
 from tracer.errors import KtraceError
 
 
+class ReaderGone(Exception):
+    """Whoever read our output has seen enough."""
+
+
 class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return probes.names() + _modules()
@@ -29,6 +33,12 @@ class Commands(click.Group):
 
             return probe_command(probes.get(cmd_name))
         return None
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # which click would turn into exit code 1
+            raise ReaderGone from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -75,8 +85,8 @@ def main() -> None:
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = 130
-    except BrokenPipeError:
-        # The reader has seen enough. Python would complain once more when it flushes at exit.
+    except (ReaderGone, BrokenPipeError):
+        # Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:

@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 from tracer.errors import UsageError
 from tracer.selection import Selection, parse_labels
 
+MAX_PIDS = 1024  # kt_pids
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -146,6 +147,10 @@ def selection(values: Mapping[str, Any]) -> Selection:
     ):
         raise UsageError(
             "--all and a selector of pods exclude each other", "leave out --all, or the selector"
+        )
+    if len(set(values["pids"])) > MAX_PIDS:
+        raise UsageError(
+            f"--pid takes at most {MAX_PIDS} processes", "select a pod instead: -p NAME"
         )
     return Selection(
         pods=values["pods"],

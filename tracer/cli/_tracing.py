@@ -129,7 +129,7 @@ def _closing_line(summary: Summary) -> str:
     line = f"ktrace: {summary.events} events, {summary.lost} lost, {summary.seconds:.1f} s"
     if summary.nameless:
         line += (
-            f"; {summary.nameless} more were left out because their pod's name, which the selector"
-            " asks for, never became known"
+            f"; {summary.nameless} more were left out because the names or labels that the selector"
+            " asks for never became known"
         )
     return line

@@ -21,8 +21,6 @@ from tracer.identity.model import (
     normalise_uid,
 )
 
-DEFAULT_SOCKET = "/var/run/docker.sock"
-
 MAX_ANSWER = 16 * 1024 * 1024
 _CHUNK = 64 * 1024
 
@@ -37,7 +35,7 @@ _SANDBOX = "POD"
 class DockerSource:
     """The containers of one Docker daemon."""
 
-    def __init__(self, socket_path: str = DEFAULT_SOCKET, timeout: float = 2.0) -> None:
+    def __init__(self, socket_path: str, timeout: float = 2.0) -> None:
         self.name = f"docker {socket_path}"
         self._socket_path = socket_path
         self._timeout = timeout

@@ -40,7 +40,7 @@ def name_sources(socket: str | None) -> list[NameSource]:
     try:
         return list(default_sources(socket))
     except NameSourceError as error:
-        raise UsageError(str(error), "leave --cri-socket out to try the known places") from error
+        raise UsageError(str(error)) from error
 
 
 def current_names(socket: str | None) -> Names:

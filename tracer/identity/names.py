@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from tracer.identity import cri, docker
+from tracer.identity import cri
 from tracer.identity.cri import CriSource
-from tracer.identity.docker import DockerSource
 from tracer.identity.logs import LogDirectorySource
 from tracer.identity.model import Container, Names, NameSource, NameSourceError, Pod
+
+DOCKER_SOCKET = "/var/run/docker.sock"
 
 
 class NameService:
@@ -290,8 +291,10 @@ def default_sources(cri_socket: str | None = None) -> list[NameSource]:
             present.setdefault(os.path.realpath(path), path)
         sources += map(CriSource, present.values())
     sources.append(LogDirectorySource())
-    if _is_socket(docker.DEFAULT_SOCKET):
-        sources.append(DockerSource(docker.DEFAULT_SOCKET))
+    if _is_socket(DOCKER_SOCKET):
+        from tracer.identity.docker import DockerSource  # takes long: http.client, email, ssl
+
+        sources.append(DockerSource(DOCKER_SOCKET))
     return sources
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from tracer.bounded import keep
+from tracer.bounded import keep, touch
 from tracer.event import ANCESTOR, Place, Process, text
 from tracer.identity.cgroup import CgroupIdentity, parse
 from tracer.identity.model import Container, Names, Pod
@@ -23,6 +23,7 @@ MAX_PLACES = 65_536
 # Three times what the kernel side remembers (kt_processes), so that it never refers to what is
 # forgotten here.
 MAX_PROCESSES = 12_288
+MAX_RUNNING = 4096
 # Arguments are read from /proc where the kernel side could not; so often a second at most, because
 # a fork bomb must not become ours.
 PROC_READS_A_SECOND = 200
@@ -40,16 +41,13 @@ class Resolver:
         self._processes: dict[int, Process] = {}
         # what exec told about a task, for when a later description cannot tell it any more
         self._images: dict[tuple[int, int, int], tuple[str | None, list[str] | None]] = {}
+        self._running: dict[int, tuple[int, str, bytes]] = {}
         self._names = Names()
         self._proc_reads = _Allowance(PROC_READS_A_SECOND)
 
     def process(self, reference: int, pid: int, tid: int) -> Process:
         """The process an event refers to; with only its numbers if the description was lost."""
-        process = self._processes.pop(reference, None)
-        if process is None:
-            return Process(pid, tid)
-        self._processes[reference] = process  # now the youngest
-        return process
+        return touch(self._processes, reference) or Process(pid, tid)
 
     def place(self, cgroup: int) -> Place | None:
         return self._places.get(cgroup)
@@ -58,21 +56,28 @@ class Resolver:
         return list(self._places.values())
 
     def add_cgroup(self, record: Any) -> None:
-        """A `struct cgroup_event`."""
+        """A `struct cgroup_event`. One that is known is described again when the kernel side has
+        forgotten it, and with it what was decided."""
         path = None
         if record.path_whole:
             path = _joined(record.path, record.path_bytes)
         self.add_path(record.cgroup, path)
 
-    def add_path(self, cgroup: int, path: str | None) -> Place:
-        known = self._places.get(cgroup)
-        if known is not None:
-            return known
-        place = Place(cgroup, path, parse(path) if path else _NOWHERE)
-        self._name(place)
-        keep(self._places, cgroup, place, MAX_PLACES)
+    def add_path(self, cgroup: int, path: str | None) -> None:
+        place = touch(self._places, cgroup)
+        if place is None:
+            place = Place(cgroup, path, parse(path) if path else _NOWHERE)
+            self._name(place)
+            keep(self._places, cgroup, place, MAX_PLACES)
         self._on_place(place)
-        return place
+
+    def add_running(self, pids: Iterable[int]) -> None:
+        """Remembers the arguments of processes that run already: of one that is killed, nobody can
+        read them any more."""
+        for pid in pids:
+            image = _image_from_proc(pid)
+            if image is not None:
+                keep(self._running, pid, image, MAX_RUNNING)
 
     def add_process(self, record: Any) -> None:
         """A `struct process_event`."""
@@ -81,7 +86,7 @@ class Resolver:
         image = record.tid, record.thread_start, record.exec_id
         told_exe, told_argv = self._images.get(image, (None, None))
         if argv is None and told_argv is None and not record.kernel_thread:
-            argv = self._argv_from_proc(record, exe or told_exe)
+            argv = self._argv_of_running(record, exe or told_exe)
         exe, argv = exe or told_exe, argv or told_argv
         keep(self._images, image, (exe, argv), MAX_PROCESSES)
         process = Process(
@@ -94,8 +99,8 @@ class Resolver:
             pid_in_pod=record.pid_in_pod or None,
             pid_level=record.pid_level,
             start_boot_ns=record.start,
-            place=self._places.get(record.cgroup),
-            init_place=self._places.get(record.init_cgroup),
+            place=touch(self._places, record.cgroup),
+            init_place=touch(self._places, record.init_cgroup),
             ancestors=record.ancestry[: record.ancestors * ANCESTOR.size],
             kernel_thread=bool(record.kernel_thread),
         )
@@ -125,21 +130,28 @@ class Resolver:
                 container = replace(container, runtime=identity.runtime)
             place.rename(place.pod, container)
 
-    def _argv_from_proc(self, record: Any, exe: str | None) -> list[str] | None:
-        """Only if /proc still shows the same process, running the same program."""
-        if exe is None or not self._proc_reads.take():
+    def _argv_of_running(self, record: Any, exe: str | None) -> list[str] | None:
+        """From /proc, now or at the start, and only if that was the same process running the same
+        program."""
+        image = _image_from_proc(record.pid) if self._proc_reads.take() else None
+        started, shown, argv = image or self._running.get(record.pid, (-1, "", b""))
+        if started != record.start // _TICK_NS or shown != exe:
             return None
-        try:
-            with open(f"/proc/{record.pid}/cmdline", "rb") as file:
-                raw = file.read(1024)
-            with open(f"/proc/{record.pid}/stat", "rb") as file:
-                started = int(file.read().rpartition(b")")[2].split()[19])
-            shown = os.fsencode(os.readlink(f"/proc/{record.pid}/exe"))
-        except (OSError, ValueError, IndexError):
-            return None
-        if started != record.start // _TICK_NS or text(shown) != exe:
-            return None
-        return _argv(raw, len(raw))
+        return _argv(argv, len(argv))
+
+
+def _image_from_proc(pid: int) -> tuple[int, str, bytes] | None:
+    """Start time in clock ticks (field 22 of stat, proc(5)), executable and arguments; None for a
+    process that is gone or has none."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            argv = file.read(1024)
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            started = int(file.read().rpartition(b")")[2].split()[19])
+        exe = os.fsencode(os.readlink(f"/proc/{pid}/exe"))
+    except (OSError, ValueError, IndexError):
+        return None
+    return (started, text(exe), argv) if argv else None
 
 
 def _joined(raw: bytes, size: int) -> str:

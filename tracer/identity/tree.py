@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tracer.identity.cgroup import CgroupIdentity, parse
@@ -35,15 +35,20 @@ class Cgroup:
     directory: str
     identity: CgroupIdentity
 
+    def own_processes(self) -> list[int]:
+        """Pids in it, in no order."""
+        try:
+            return [int(pid) for pid in Path(self.directory, "cgroup.procs").read_text().split()]
+        except (OSError, ValueError):  # gone, or a threaded cgroup, which has only threads
+            return []
+
     def processes(self) -> list[int]:
         """Pids in it and below it, in no order."""
-        pids: list[int] = []
-        for directory, _, _ in os.walk(self.directory):
-            try:
-                pids += map(int, Path(directory, "cgroup.procs").read_text().split())
-            except OSError:  # gone while being looked at
-                continue
-        return pids
+        return [
+            pid
+            for directory, _, _ in os.walk(self.directory)
+            for pid in replace(self, directory=directory).own_processes()
+        ]
 
 
 def container_cgroups() -> list[Cgroup]:

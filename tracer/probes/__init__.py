@@ -50,10 +50,10 @@ class AttachPoint:
 @dataclass(frozen=True)
 class Probe:
     """`object` is the BPF object in `probes/` (without `.bpf.c`); `attach_points` are in order of
-    preference; `decode` turns a raw record of each event name into an event, or keeps it for a later
-    one; `summary` says an event in one sentence for streams of several probes; `alarm` tells whether
-    it must stand out; `settings` turns the values of `options` into the object's `const volatile`
-    variables."""
+    preference; `decode` turns a raw record of each event name into an event, or keeps it for a
+    later one; `summary` says an event in one sentence for streams of several probes; `alarm` tells
+    whether it must stand out; `settings` turns the values of `options` into the object's `const
+    volatile` variables."""
 
     name: str
     object: str

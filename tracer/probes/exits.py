@@ -77,7 +77,7 @@ PROBE = Probe(
     columns=(
         Column("PROCESS", lambda e: process_name(e.about), 14, 23),
         Column("CODE", _code, 4, 4),
-        Column("MEANING", lambda e: e.body["meaning"], 16, 60, 2),
+        Column("MEANING", lambda e: e.body["meaning"], 12, 60, 1),
         Column("WAS", _init, 5, 5, 3),
         POD,
         CONTAINER,

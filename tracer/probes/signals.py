@@ -11,7 +11,7 @@ import click
 
 from tracer.event import Event, Process
 from tracer.identity.resolver import Resolver
-from tracer.origin import origin_of, suspicious_exe
+from tracer.origin import origin_of, suspicious
 from tracer.probes import AttachPoint, Probe
 from tracer.signals import RESULTS, SIGRTMAX, code_name, parse_signals, signal_name
 from tracer.views.columns import CONTAINER, POD, Column, ancestry_chain, exe, pod_name, process_name
@@ -45,7 +45,7 @@ def _signal(number: int, code: int, result: int) -> dict[str, Any]:
 
 
 def _settings(values: Mapping[str, Any]) -> dict[str, int]:
-    if values.get("signal"):
+    if values["signal"] is not None:
         wanted = parse_signals(values["signal"])
     else:
         wanted = set(range(1, SIGRTMAX + 1)) - parse_signals(",".join(PLUMBING))
@@ -71,7 +71,7 @@ def _alarm(event: Event) -> bool:
     return (
         (event.body["signal"]["name"] == "SIGKILL" and target_is_contained)
         or (sender is not None and sender.comm is None)
-        or (sender is not None and suspicious_exe(sender.exe))
+        or (sender is not None and suspicious(sender))
     )
 
 
@@ -97,10 +97,10 @@ PROBE = Probe(
     attach_points=(AttachPoint("tp_btf/signal_generate", ("on_signal_generate",)),),
     decode={"signal": _decode},
     columns=(
-        Column("SIGNAL", lambda e: e.body["signal"]["name"], 9, 12),
-        Column("SENDER", _sender, 14, 23),
-        Column("FROM", _sender_pod, 6, 30, 4),
-        Column("TARGET", lambda e: process_name(e.about), 14, 23, 2),
+        Column("SIGNAL", lambda e: e.body["signal"]["name"], 7, 11),
+        Column("SENDER", _sender, 13, 23),
+        Column("FROM", _sender_pod, 7, 36, 4),
+        Column("TARGET", lambda e: process_name(e.about), 13, 23, 2),
         POD,
         CONTAINER,
         Column("RESULT", lambda e: e.body["signal"]["result"], 9, 15, 3),

@@ -60,7 +60,7 @@ def ancestry_chain(process: Process | None) -> str | None:
 
 
 POD = Column("POD", lambda e: pod_name(e.place), 14, 40, 1)
-CONTAINER = Column("CONTAINER", lambda e: container_name(e.place), 8, 20, 5)
+CONTAINER = Column("CONTAINER", lambda e: container_name(e.place), 9, 20, 5)
 
 
 def stream_columns(probes: Mapping[str, Probe]) -> tuple[Column, ...]:

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table: one line an event, fitted to the terminal, what matters in colour and with a sign.
 
-Columns share the width by what the probe declared. When the terminal is too narrow for all of them
-the least important ones go; into a pipe nothing is cut. A line that must stand out begins with `!`,
-with or without colour.
+Columns are as wide as what is in them. When the terminal is too narrow for all the least important
+ones go; into a pipe nothing is cut. A line that must stand out begins with `!`, with or without
+colour.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TextIO
 
 import click
@@ -20,13 +20,13 @@ from tracer.views.columns import UNKNOWN, Column
 from tracer.views.escape import escape
 
 GAP = "  "
-USUAL_WIDTH = 140
 TIME = Column("TIME", lambda e: None, 12, 12)
 SIGN = Column("", lambda e: None, 1, 1)
 
 
 class Table:
-    """`width` is the terminal's, or None to cut nothing. `alarm` picks the lines that stand out."""
+    """`fit` cuts lines to the terminal; otherwise nothing is cut. `alarm` picks the lines that
+    stand out. Columns begin narrow and grow with what is in them, the important ones first."""
 
     def __init__(
         self,
@@ -44,86 +44,95 @@ class Table:
         self._clock = clock
         self._alarm = alarm
         self._colour = colour
+        self._titles_due = headers
         self._headers = headers
         self._fit = fit and not wide
-        self._all = [TIME, SIGN] + [c for c in columns if wide or not c.wide]
-        self._width: int | None = -1
-        self._layout: list[tuple[Column, int]] = []
-        self._lines: list[str] = []
+        self._columns = [TIME, SIGN] + [c for c in columns if wide or not c.wide]
+        self._terminal: int | None = None
+        self._needs = [cells(c.title) for c in self._columns]
+        self._rows: list[tuple[bool, list[str]]] = []
 
     def event(self, event: Event) -> None:
         if event.kind == "lost":
-            self._note(event)
+            self._rows.append((True, [_lost_note(event)]))
             return
         alarm = self._alarm(event)
-        cells = []
-        for column, width in self._columns():
-            if column is TIME:
-                value: str | None = _clock_time(self._clock, event.boot_ns)
-            elif column is SIGN:
-                value = "!" if alarm else ""
-            else:
-                value = column.value(event)
-            cells.append(self._cell(UNKNOWN if value is None else escape(value), width))
-        line = GAP.join(cells).rstrip()
-        self._lines.append(self._style(line, fg="red", bold=True) if alarm else line)
+        row = [_clock_time(self._clock, event.boot_ns), "!" if alarm else ""]
+        for column in self._columns[2:]:
+            value = column.value(event)
+            row.append(UNKNOWN if value is None else escape(value))
+        self._needs = [max(n, cells(c)) for n, c in zip(self._needs, row, strict=True)]
+        self._rows.append((alarm, row))
 
     def flush(self) -> None:
-        if self._headers:
-            self._columns()
-        if self._lines:
-            self._out.write("\n".join(self._lines) + "\n")
-            self._out.flush()
-            self._lines.clear()
-
-    def _note(self, event: Event) -> None:
-        body = event.body
-        line = f"!! {body['count']} events of {body['probe']} were lost here: "
-        line += "they came faster than they could be read"
-        self._lines.append(self._style(line, fg="yellow", bold=True))
+        """Looks at the terminal again each time, so that a resized window is filled."""
+        if not self._rows:
+            return
+        terminal = shutil.get_terminal_size().columns if self._fit else None
+        widths = lay_out(self._columns, self._needs, terminal)
+        if terminal != self._terminal:
+            self._terminal, self._titles_due = terminal, self._headers
+        lines = []
+        if self._titles_due:
+            self._titles_due = False
+            titles = _line([c.title for c in self._columns], widths, terminal is not None)
+            lines.append(self._style(titles, bold=True))
+        for alarm, row in self._rows:
+            if len(row) == 1:
+                lines.append(self._style(row[0], fg="yellow", bold=True))
+                continue
+            line = _line(row, widths, terminal is not None)
+            lines.append(self._style(line, fg="red", bold=True) if alarm else line)
+        self._rows.clear()
+        self._out.write("\n".join(lines) + "\n")
+        self._out.flush()
 
     def _style(self, text: str, fg: str | None = None, bold: bool = False) -> str:
         return click.style(text, fg=fg, bold=bold) if self._colour else text
 
-    def _columns(self) -> list[tuple[Column, int]]:
-        """Looks at the terminal again whenever lines are due, so that a resized window is
-        filled."""
-        width = shutil.get_terminal_size().columns if self._fit else None
-        if width != self._width:
-            self._width = width
-            self._layout = lay_out(self._all, width)
-            if self._headers:
-                titles = [self._cell(c.title, w) for c, w in self._layout]
-                self._lines.append(self._style(GAP.join(titles).rstrip(), bold=True))
-        return self._layout
 
-    def _cell(self, text: str, width: int) -> str:
-        used = cells(text)
-        if used > width and self._width is not None:
-            text, used = shorten(text, width), width
-        return text + " " * (width - used)
-
-
-def lay_out(columns: Sequence[Column], width: int | None) -> list[tuple[Column, int]]:
-    """Which columns fit and how wide each is. With None all stay, aligned as well as a usual width
-    allows."""
-    kept = list(columns)
-    unlimited, width = width is None, width or USUAL_WIDTH
-    while not unlimited and sum(c.narrow for c in kept) + len(GAP) * (len(kept) - 1) > width:
-        droppable = [c for c in kept if c.rank]
+def lay_out(columns: Sequence[Column], needs: Sequence[int], width: int | None) -> list[int | None]:
+    """How wide each column is, None if it is left out. `needs` are the widest texts so far; without
+    a width every column gets what it needs, up to what it asked for."""
+    wanted = [max(c.narrow, min(n, c.width)) for c, n in zip(columns, needs, strict=True)]
+    if width is None:
+        return list(wanted)
+    kept = [i for i, _ in enumerate(columns)]
+    while _total(columns[i].narrow for i in kept) > width:
+        droppable = [i for i in kept if columns[i].rank]
         if not droppable:
             break
-        kept.remove(max(droppable, key=lambda c: c.rank))
-    widths = [c.narrow for c in kept]
-    spare = width - sum(widths) - len(GAP) * (len(kept) - 1)
-    while spare > 0:
-        growing = [i for i, c in enumerate(kept) if widths[i] < c.width]
-        if not growing:
-            break
-        for i in growing[:spare]:
-            widths[i] += 1
-        spare -= len(growing[:spare])
-    return list(zip(kept, widths, strict=True))
+        kept.remove(max(droppable, key=lambda i: columns[i].rank))
+    widths: list[int | None] = [c.narrow if i in kept else None for i, c in enumerate(columns)]
+    spare = width - _total(columns[i].narrow for i in kept)
+    for i in sorted(kept, key=lambda i: columns[i].rank):
+        more = max(0, min(spare, wanted[i] - columns[i].narrow))
+        widths[i] = columns[i].narrow + more
+        spare -= more
+    return widths
+
+
+def _total(widths: Iterable[int]) -> int:
+    every = list(widths)
+    return sum(every) + len(GAP) * (len(every) - 1)
+
+
+def _line(texts: Sequence[str], widths: Sequence[int | None], cut: bool) -> str:
+    parts = []
+    for text, width in zip(texts, widths, strict=True):
+        if width is None:
+            continue
+        used = cells(text)
+        if used > width and cut:
+            text, used = shorten(text, width), width
+        parts.append(text + " " * (width - used))
+    return GAP.join(parts).rstrip()
+
+
+def _lost_note(event: Event) -> str:
+    body = event.body
+    line = f"!! {body['count']} events of {body['probe']} were lost here: "
+    return line + "they came faster than they could be read"
 
 
 def cells(text: str) -> int:

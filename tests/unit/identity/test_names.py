@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tracer.identity import cri, docker
+from tracer.identity import cri, names
 from tracer.identity.cri import CriSource
 from tracer.identity.docker import DockerSource
 from tracer.identity.logs import LogDirectorySource
@@ -324,7 +324,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A node without any socket, at the places where they are searched."""
     paths = tuple(str(tmp_path / name) for name in ("containerd.sock", "crio.sock", "link.sock"))
     monkeypatch.setattr(cri, "DEFAULT_SOCKETS", paths)
-    monkeypatch.setattr(docker, "DEFAULT_SOCKET", str(tmp_path / "docker.sock"))
+    monkeypatch.setattr(names, "DOCKER_SOCKET", str(tmp_path / "docker.sock"))
     return tmp_path
 
 

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From ring to JSON: how many events a second a session works off on one core.
+
+The records are real ones, taken from the kernel's ring once; then they are given to a session
+again and again, as a recording would be.
+"""
+
+from __future__ import annotations
+
+import queue
+import subprocess
+import time
+from pathlib import Path
+
+from tracer import probes
+from tracer.backends.batch import Batch
+from tracer.backends.core import CoreBackend
+from tracer.event import Clock
+from tracer.identity.model import Names
+from tracer.identity.names import NameService
+from tracer.probes import AttachPoint, Probe
+from tracer.schema import Schema
+from tracer.selection import Selection
+from tracer.session import Session
+from tracer.views.jsonl import JsonLines
+
+# Fits into the ring.
+EVENTS = 100_000
+
+
+class Recorded:
+    """A backend whose kernel has already said everything."""
+
+    name = "recorded"
+
+    def __init__(self, storm: Path) -> None:
+        live = CoreBackend()
+        try:
+            live.attach([probes.get("signals")], {"kt_signal_mask": 1 << 10 - 1})
+            subprocess.run([storm, str(EVENTS)], stdout=subprocess.DEVNULL, check=True)
+            live.detach()
+            self.batches: list[Batch] = []
+            while batch := live.read(0):
+                self.batches.append(batch)
+        finally:
+            live.close()
+        self.schemas: dict[int, Schema] = live.schemas
+        self.attached: dict[str, AttachPoint] = live.attached
+        self._waiting = list(self.batches)
+
+    def attach(self, probes: list[Probe], settings: dict[str, int]) -> None:
+        self._waiting = list(self.batches)
+
+    def select(self, cgroup: int, verdict: int) -> None: ...
+
+    def trace_pid(self, pid: int) -> None: ...
+
+    def read(self, timeout: float) -> Batch | None:
+        return self._waiting.pop(0) if self._waiting else None
+
+    def wake(self) -> None: ...
+
+    def lost(self) -> dict[str, int]:
+        return {}
+
+    def detach(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def events_a_second(recorded: Recorded) -> float:
+    """On one core: the time that others took it away is not counted."""
+    arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
+    names = NameService([], arrivals.put)
+    clock = Clock()
+    chosen = Selection(everything=True)
+    signals = [probes.get("signals")]
+    with Path("/dev/null").open("wb") as null:
+        sink = JsonLines(null, clock, "bench")
+        session = Session(recorded, signals, chosen, names, arrivals, sink, clock)
+        session.start({})
+        begin = time.process_time()
+        summary = session.run(count=EVENTS)
+        return summary.events / (time.process_time() - begin)

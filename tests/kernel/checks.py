@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests of this folder compare events with: every field, and nothing more than that."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.support.ktrace import Ktrace
+from tests.support.raisers import check_process
+
+# A prime, so that nothing that works in pairs or in tens passes by chance.
+TIMES = 23
+
+Event = dict[str, Any]
+Facts = dict[str, Any]
+
+SIGNAL_KEYS = ["kind", "time", "boot_ns", "node", "pod", "container"]
+SIGNAL_KEYS += ["signal", "origin", "sender", "target"]
+EXIT_KEYS = [*SIGNAL_KEYS[:6], "process", "exit_code", "signal", "core_dumped", "container_exit"]
+EXIT_KEYS += ["meaning"]
+
+
+def check_signal(
+    event: Event,
+    number: int,
+    code: str,
+    sender: Facts | None,
+    target: Facts,
+    *,
+    name: str | None = None,
+    result: str = "delivered",
+) -> None:
+    """A signal between processes that are in no pod; without a sender it came from the kernel."""
+    assert list(event) == SIGNAL_KEYS
+    assert event["kind"] == "signal"
+    check_circumstances(event)
+    assert event["signal"] == {
+        "number": number,
+        "name": name or signal.Signals(number).name,
+        "code": code,
+        "result": result,
+    }
+    check_process(event["target"], target)
+    if sender is None:
+        assert event["origin"] == "kernel"
+        assert event["sender"] is None
+    else:
+        check_process(event["sender"], sender)
+        assert event["origin"] == "host"
+
+
+def check_circumstances(event: Event) -> None:
+    """When and where: now, on this node, in no pod."""
+    assert event["node"] == os.uname().nodename
+    assert event["pod"] is None
+    assert event["container"] is None
+    clock_offset = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    seconds, nanoseconds = divmod(event["boot_ns"] + clock_offset, 1_000_000_000)
+    written, dot, fraction = event["time"].partition(".")
+    assert dot and len(fraction) == len("123456789Z") and fraction.endswith("Z")
+    told = datetime.fromisoformat(written).replace(tzinfo=UTC).timestamp()
+    told += int(fraction.removesuffix("Z")) / 1e9
+    assert abs(told - seconds - nanoseconds / 1e9) < 0.1
+    assert time.time() - 600 < told <= time.time()
+
+
+def check_complete(
+    ktrace: Ktrace, events: Sequence[Event], times: int = TIMES, in_order: bool = True
+) -> None:
+    """So many events, each later than the one before, none lost."""
+    assert len(events) == times
+    assert ktrace.summary.lost == 0, ktrace.stderr
+    assert not [event for event in ktrace.events if event["kind"] == "lost"]
+    times_seen = [event["boot_ns"] for event in events]
+    if in_order:
+        assert times_seen == sorted(set(times_seen))
+
+
+def signals_to(events: Iterable[Event], pids: int | Iterable[int]) -> list[Event]:
+    wanted = {pids} if isinstance(pids, int) else set(pids)
+    return [e for e in events if e["kind"] == "signal" and e["target"]["pid"] in wanted]
+
+
+def exits_of(events: Iterable[Event], pids: int | Iterable[int]) -> list[Event]:
+    wanted = {pids} if isinstance(pids, int) else set(pids)
+    return [e for e in events if e["kind"] == "exit" and e["process"]["pid"] in wanted]
+
+
+def pid_options(pids: Iterable[int]) -> list[str]:
+    return [word for pid in pids for word in ("--pid", str(pid))]

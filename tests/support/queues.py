@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server whose queues can be filled, with its clients, in a network namespace of its own.
+
+`Queues()` starts this file as a program that runs alone, on Python's standard library. Each line on
+its standard input is a JSON list, a function's name and its arguments; each answer is a line,
+`["done", value]` or `["failed", words]`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import mmap
+import os
+import platform
+import select
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from types import TracebackType
+from typing import Any, Self
+
+ANSWER_SECONDS = 60.0
+CLONE_NEWNET = 0x40000000
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
+USERFAULTFD = {"x86_64": 323, "aarch64": 282}[platform.machine()]
+UFFDIO_API, UFFDIO_REGISTER = 0xC018AA3F, 0xC020AA00
+LOOPBACK = {"ipv4": "127.0.0.1", "ipv6": "::1"}
+FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+listening: dict[int, socket.socket] = {}
+clients: list[socket.socket] = []
+kept: list[Any] = []
+
+
+def main() -> None:
+    if LIBC.unshare(CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "unshare")
+    _loopback_up()
+    print(json.dumps(["done", os.getpid()]), flush=True)
+    for line in sys.stdin:
+        name, *arguments = json.loads(line)
+        try:
+            answer = ["done", globals()[name](*arguments)]
+        except Exception as error:
+            answer = ["failed", f"{name}{tuple(arguments)}: {error!r}"]
+        print(json.dumps(answer), flush=True)
+
+
+def _loopback_up() -> None:
+    with socket.socket() as any_socket:
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
+
+
+def sysctl(name: str, value: int) -> None:
+    with open(f"/proc/sys/net/{name}", "w") as file:
+        file.write(str(value))
+
+
+def counters() -> dict[str, int]:
+    """TcpExt of this namespace."""
+    with open("/proc/self/net/netstat") as file:
+        titles, values = [line.split()[1:] for line in file if line.startswith("TcpExt:")]
+    return dict(zip(titles, map(int, values), strict=True))
+
+
+def listen(port: int, backlog: int, address: str) -> None:
+    """Again on the same port: only changes the queue's length. Nobody accepts."""
+    if port not in listening:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        listening[port] = socket.socket(family)
+        listening[port].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening[port].bind((address, port))
+    listening[port].listen(backlog)
+
+
+def close(port: int) -> None:
+    listening.pop(port).close()
+
+
+def inode(port: int) -> int:
+    return os.fstat(listening[port].fileno()).st_ino
+
+
+def connect(port: int, times: int, address: str) -> int:
+    """Connections that get through at once. Returns how many did."""
+    for _ in range(times):
+        client = _client(address)
+        client.connect_ex((address, port))
+        clients.append(client)
+    return len(select.select([], clients[-times:], [], 0)[1])
+
+
+def knock(port: int, times: int, address: str) -> list[int]:
+    """One SYN for each, and no second one: the client is closed at once. The clients' ports."""
+    ports = []
+    for _ in range(times):
+        with _client(address) as client:
+            client.connect_ex((address, port))
+            ports.append(client.getsockname()[1])
+    return ports
+
+
+def connect_halfway(port: int, times: int, address: str) -> list[int]:
+    """Clients that are deaf: the answer to their SYN never reaches them."""
+    for _ in range(times):
+        client = _client(address)
+        nothing = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF_RET 0
+        program = struct.pack("HxxxxxxP", 1, ctypes.addressof(nothing))
+        client.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+        client.connect_ex((address, port))
+        clients.append(client)
+    return [client.getsockname()[1] for client in clients[-times:]]
+
+
+def hear(times: int) -> None:
+    """The oldest of them are deaf no more. They take part when the server sends again."""
+    for client in clients[:times]:
+        client.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+
+
+def hang_up() -> None:
+    while clients:
+        clients.pop().close()
+
+
+def _client(address: str) -> socket.socket:
+    client = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    client.setblocking(False)
+    return client
+
+
+def flood_busy_sockets(port: int, connections: int, address: str) -> None:
+    """The receiver of each connection is stopped in the middle of recv(2), by a page that nobody
+    brings: its socket is locked, and what comes is put on its backlog. Urgent bytes are never
+    joined to one packet."""
+    server = listening[port]
+    for _ in range(connections):
+        client = socket.socket(server.family)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.connect((address, port))
+        receiver, _ = server.accept()
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        kept.append((client, receiver))
+        started = threading.Event()
+        thread = threading.Thread(target=_receive_into_nothing, args=(receiver, started))
+        thread.start()
+        kept.append(thread)
+        client.send(b"x")
+        started.wait(ANSWER_SECONDS)
+        _wait_for_fault()
+        for _ in range(100):
+            client.send(b"!", socket.MSG_OOB)
+
+
+_faults = select.epoll()
+_uffds: list[int] = []
+
+
+def _receive_into_nothing(receiver: socket.socket, started: threading.Event) -> None:
+    memory = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    uffd = LIBC.syscall(USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK)
+    if uffd < 0:
+        raise OSError(ctypes.get_errno(), "userfaultfd")
+    fcntl.ioctl(uffd, UFFDIO_API, struct.pack("QQQ", 0xAA, 0, 0))
+    register = struct.pack("QQQQ", address, mmap.PAGESIZE, 1, 0)  # UFFDIO_REGISTER_MODE_MISSING
+    fcntl.ioctl(uffd, UFFDIO_REGISTER, register)
+    _uffds.append(uffd)
+    _faults.register(uffd, select.EPOLLIN)
+    started.set()
+    LIBC.recv(receiver.fileno(), ctypes.c_void_p(address), ctypes.c_size_t(1), 0)
+
+
+def _wait_for_fault() -> None:
+    for uffd, _ in _faults.poll(ANSWER_SECONDS):
+        os.read(uffd, 32)
+
+
+def stop_flood() -> None:
+    """The senders go first, so that nothing is sent any more; then the receivers get their page."""
+    while _uffds:
+        os.close(_uffds.pop())
+    while kept:
+        item = kept.pop()
+        if isinstance(item, threading.Thread):
+            item.join(ANSWER_SECONDS)
+        else:
+            for end in item:
+                end.close()
+
+
+class Queues:
+    """The program, as a test sees it: `do` gives an order and returns the answer."""
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.pid = int(self._answer("its start"))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    @property
+    def netns(self) -> int:
+        return os.stat(f"/proc/{self.pid}/ns/net").st_ino
+
+    def do(self, name: str, *arguments: Any) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([name, *arguments]) + "\n")
+        self._process.stdin.flush()
+        return self._answer(name)
+
+    def _answer(self, what: str) -> Any:
+        assert self._process.stdout is not None
+        readable, _, _ = select.select([self._process.stdout], [], [], ANSWER_SECONDS)
+        assert readable, f"waited {ANSWER_SECONDS:g} s for {what}"
+        line = self._process.stdout.readline()
+        assert line, f"the program ended instead of {what}"
+        outcome, value = json.loads(line)
+        assert outcome == "done", value
+        return value
+
+
+if __name__ == "__main__":
+    main()
