@@ -21,14 +21,17 @@ _RUNTIMES = {
     "runsc",
     "youki",
 }
+# They copy themselves into memory to be safe from the container (CVE-2019-5736), under these names.
+_RUNTIMES_IN_MEMORY = ("/memfd:runc_cloned:", "/memfd:crun_cloned:")
 _WRITABLE_BY_ALL = ("/tmp/", "/var/tmp/", "/dev/shm/", "/memfd:")
 
 
 def origin_of(sender: Process, target: Process) -> str | None:
     """`same-container`, `same-pod`, `other-pod`, `runtime` or `host`; None where a side is unknown.
     A container that is in no pod counts as a pod of its own."""
-    if sender.place is None or sender.place.path is None or target.place is None:
+    if any(side.place is None or side.place.path is None for side in (sender, target)):
         return None
+    assert sender.place and target.place
     own, other = sender.place.identity, target.place.identity
     if own.container_id is None and is_runtime(sender.exe):
         return "runtime"
@@ -42,10 +45,14 @@ def origin_of(sender: Process, target: Process) -> str | None:
 
 
 def is_runtime(exe: str | None) -> bool:
-    if exe is None or suspicious_exe(exe):
+    """Whether a process outside of every container runs a container runtime."""
+    if exe is None or exe.startswith("…"):
         return False
+    if exe.startswith(_RUNTIMES_IN_MEMORY):
+        return True
     name = exe.rpartition("/")[2]
-    return name in _RUNTIMES or name.startswith("containerd-shim")
+    known = name in _RUNTIMES or name.startswith("containerd-shim")
+    return known and not suspicious_exe(exe)
 
 
 def suspicious(process: Process) -> bool:
@@ -55,8 +62,7 @@ def suspicious(process: Process) -> bool:
 
 
 def suspicious_exe(exe: str | None) -> bool:
-    """Deleted, in memory only, or where everybody may write. runc copies itself into memory to
-    protect itself from the container (CVE-2019-5736), under this name."""
-    if exe is None or exe.startswith("/memfd:runc_cloned:"):
+    """Deleted, in memory only, or where everybody may write."""
+    if exe is None or exe.startswith(_RUNTIMES_IN_MEMORY):
         return False
     return exe.endswith(" (deleted)") or exe.startswith(_WRITABLE_BY_ALL)

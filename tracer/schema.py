@@ -14,6 +14,7 @@ import struct
 from collections import namedtuple
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from elftools.common.exceptions import ELFError
@@ -26,6 +27,11 @@ _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM = 1, 2, 3, 4, 5, 6
 _TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _FUNC_PROTO, _VAR, _DATASEC = 8, 9, 10, 11, 13, 14, 15
 _DECL_TAG, _TYPE_TAG, _ENUM64 = 17, 18, 19
 
+_TRANSPARENT = (_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG)
+
+MAX_FIELDS = 1000
+MAX_DEPTH = 16
+
 _SIGNED = 1
 _CODES = {(1, False): "B", (2, False): "H", (4, False): "I", (8, False): "Q"} | {
     (1, True): "b",
@@ -33,6 +39,21 @@ _CODES = {(1, False): "B", (2, False): "H", (4, False): "I", (8, False): "Q"} | 
     (4, True): "i",
     (8, True): "q",
 }
+
+
+# What damage looks like from inside: the one list of what may go wrong while reading.
+_DAMAGE = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 
 class BadObject(KtraceError):
@@ -93,20 +114,23 @@ class BpfObject:
 
     def __init__(self, data: bytes) -> None:
         try:
-            elf = ELFFile(io.BytesIO(data))
-            section = elf.get_section_by_name(".BTF")
-            symbols = elf.get_section_by_name(".symtab")
-            rodata = elf.get_section_index(".rodata")
-            if section is None or not isinstance(symbols, SymbolTableSection) or not rodata:
-                raise BadObject("the BPF object lacks .BTF, .symtab or .rodata")
-            self.settings = {
-                symbol.name: (symbol["st_value"], symbol["st_size"])
-                for symbol in symbols.iter_symbols()
-                if symbol["st_shndx"] == rodata and symbol.name
-            }
-            btf = _Btf(section.data())
-        except (ELFError, struct.error, UnicodeDecodeError, IndexError) as error:
-            raise BadObject(f"the BPF object cannot be read: {error}") from error
+            self._read(data)
+        except (ELFError, *_DAMAGE) as error:
+            raise BadObject(f"the BPF object cannot be read: {error or type(error)}") from error
+
+    def _read(self, data: bytes) -> None:
+        elf = ELFFile(io.BytesIO(data))
+        section = elf.get_section_by_name(".BTF")
+        symbols = elf.get_section_by_name(".symtab")
+        rodata = elf.get_section_index(".rodata")
+        if section is None or not isinstance(symbols, SymbolTableSection) or not rodata:
+            raise BadObject("the BPF object lacks .BTF, .symtab or .rodata")
+        self.settings = {
+            symbol.name: (symbol["st_value"], symbol["st_size"])
+            for symbol in symbols.iter_symbols()
+            if symbol["st_shndx"] == rodata and symbol.name
+        }
+        btf = _Btf(section.data())
         names = [n.removeprefix("kt_kind_") for n in self.settings if n.startswith("kt_kind_")]
         self.schemas = {name: btf.schema(name) for name in names}
 
@@ -150,19 +174,26 @@ class _Btf:
         wanted = f"{name}_event"
         for number, (found, kind, size, _) in enumerate(self._types):
             if found == wanted and kind == _STRUCT:
-                return Schema(name, size, list(self._fields(number, "", 0)))
+                found_fields = list(islice(self._fields(number, "", 0, 0), MAX_FIELDS + 1))
+                if len(found_fields) > MAX_FIELDS:
+                    raise BadObject(f"struct {wanted} has more than {MAX_FIELDS} members")
+                return Schema(name, size, found_fields)
         raise BadObject(f"the BPF object declares {name} but has no struct {wanted}")
 
     def _string(self, at: int) -> str:
         return self._text[at : self._text.index(b"\0", at)].decode()
 
-    def _fields(self, number: int, prefix: str, base: int) -> Iterator[Field]:
+    def _fields(self, number: int, prefix: str, base: int, depth: int) -> Iterator[Field]:
+        if depth > MAX_DEPTH:
+            raise BadObject(f"structs are nested deeper than {MAX_DEPTH}")
         for name_at, member, bits in self._types[number][3]:
+            if bits % 8 or bits >> 24:  # the top byte is a bit field's size
+                raise BadObject("a record may not have bit fields")
             name, offset = self._string(name_at), base + bits // 8
             meaning, kind, size, details = self._strip(member)
             if kind == _STRUCT:
                 inner = "" if name == "header" else f"{prefix}{name}_"
-                yield from self._fields(self._resolve(member), inner, offset)
+                yield from self._fields(self._resolve(member), inner, offset, depth + 1)
             elif kind == _ARRAY:
                 element, _, count = details[0]
                 size = self._size(element) * count
@@ -175,16 +206,21 @@ class _Btf:
                 raise BadObject(f"member {prefix}{name} is of a kind that no record may have")
 
     def _resolve(self, number: int) -> int:
-        while self._types[number][1] in (_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG):
+        for _ in range(MAX_DEPTH):
+            if self._types[number][1] not in _TRANSPARENT:
+                return number
             number = self._types[number][2]
-        return number
+        raise BadObject(f"a type has more than {MAX_DEPTH} names")
 
     def _strip(self, number: int) -> tuple[str, int, int, list[tuple[int, ...]]]:
         """The type behind typedefs, under the name of the outermost typedef."""
         _, kind, size, details = self._types[self._resolve(number)]
         return self._types[number][0], kind, size, details
 
-    def _size(self, number: int) -> int:
-        number = self._resolve(number)
-        _, kind, size, details = self._types[number]
-        return self._size(details[0][0]) * details[0][2] if kind == _ARRAY else size
+    def _size(self, number: int, depth: int = 0) -> int:
+        _, kind, size, details = self._types[self._resolve(number)]
+        if kind != _ARRAY:
+            return size
+        if depth > MAX_DEPTH:
+            raise BadObject(f"arrays are nested deeper than {MAX_DEPTH}")
+        return self._size(details[0][0], depth + 1) * details[0][2]

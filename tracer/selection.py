@@ -8,6 +8,7 @@ here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -20,6 +21,9 @@ from tracer.identity.model import Container, Pod
 # enum kt_selected
 AS_TARGET, AS_SENDER = 1, 2
 BOTH_SIDES = AS_TARGET | AS_SENDER
+
+
+_LABEL = re.compile(r"\s*(?P<key>[\w./-]+)\s*(?:==?\s*(?P<value>[^\s,()!]*)\s*)?")
 
 
 class Mode(IntEnum):
@@ -118,12 +122,12 @@ def parse_labels(text: Sequence[str]) -> tuple[tuple[str, str | None], ...]:
     """`app=web,tier` as kubectl takes it: equality and presence."""
     pairs: list[tuple[str, str | None]] = []
     for word in ",".join(text).split(","):
-        key, equals, value = word.strip().partition("=")
         if not word.strip():
             continue
-        if not key or "!" in key:
+        match = _LABEL.fullmatch(word)
+        if match is None:
             raise UsageError(f"the label selector {word!r} is not of the form key=value or key")
-        pairs.append((key, value.removeprefix("=") if equals else None))
+        pairs.append((match["key"], match["value"]))
     return tuple(pairs)
 
 

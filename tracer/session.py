@@ -158,14 +158,17 @@ class Session:
             if batch is None:
                 break
             busy = True
-            self._backlog.extend((batch, run) for run in batch.runs)
-            self._backlog_bytes += len(batch.data)
-        while not self._arrivals.empty():
-            self._learn(self._arrivals.get())
+            self._keep(batch)
+        self._learn_arrivals()
         self._work()
         self._put_in_order()
         self._release()
         self._sink.flush()
+
+    def _keep(self, batch: Batch) -> None:
+        if batch.runs:
+            self._backlog.extend((batch, run) for run in batch.runs)
+            self._backlog_bytes += len(batch.data)
 
     def _patience(self, timeout: float) -> float:
         """Held events are looked at often: their deadlines are near."""
@@ -177,8 +180,7 @@ class Session:
         while not self._finished():
             batch = self._backend.read(0)
             if batch is not None:
-                self._backlog.extend((batch, run) for run in batch.runs)
-                self._backlog_bytes += len(batch.data)
+                self._keep(batch)
             elif not self._backlog:
                 break
             self._work()
@@ -266,9 +268,14 @@ class Session:
     def _release(self, everything: bool = False) -> None:
         """Lets held events go, in order, as their names have come or their time is up."""
         now = time.monotonic()
-        for cgroup, (ticket, deadline) in list(self._asked.items()):
-            if deadline <= now or self._names.done(ticket):
-                del self._asked[cgroup]
+        over = [
+            cgroup
+            for cgroup, (ticket, deadline) in self._asked.items()
+            if deadline <= now or self._names.done(ticket)
+        ]
+        self._learn_arrivals()  # what made a ticket done has arrived before
+        for cgroup in over:
+            self._asked.pop(cgroup, None)
         while self._held and (everything or not self._awaits_name(self._held[0])):
             self._pass(self._held.popleft())
 
@@ -292,6 +299,10 @@ class Session:
         if place.pod and place.pod.name is None:
             return True
         return bool(place.pod and place.container and place.container.name is None)
+
+    def _learn_arrivals(self) -> None:
+        while not self._arrivals.empty():
+            self._learn(self._arrivals.get())
 
     def _learn(self, names: Names) -> None:
         for place in self.resolver.learn(names):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 from tracer.errors import UsageError
@@ -14,11 +15,8 @@ NUMBERS = {
     for member in signal.Signals
     if member.value < SIGRTMIN
 }
-_NAMES = {number: f"SIG{name}" for name, number in NUMBERS.items()} | {
-    signal.SIGABRT.value: "SIGABRT",
-    signal.SIGCHLD.value: "SIGCHLD",
-    signal.SIGIO.value: "SIGIO",
-}
+_OLD_NAMES = {"IOT": "ABRT", "CLD": "CHLD", "POLL": "IO"}
+_NAMES = {number: f"SIG{name}" for name, number in NUMBERS.items()}
 
 # TRACE_SIGNAL_*, include/trace/events/signal.h
 RESULTS = ("delivered", "ignored", "already_pending", "overflow", "lost_info")
@@ -74,12 +72,13 @@ def parse_signals(text: str) -> set[int]:
 
 def _number(word: str) -> int:
     name = word.upper().removeprefix("SIG")
+    name = _OLD_NAMES.get(name, name)
     if name in NUMBERS:
         return NUMBERS[name]
     base, _, offset = name.partition("+")
-    if base == "RTMIN" and (not offset or offset.isdecimal()):
+    if base == "RTMIN" and re.fullmatch(r"[0-9]{0,2}", offset):
         number = SIGRTMIN + int(offset or 0)
-    elif name.isdecimal():
+    elif re.fullmatch(r"[0-9]{1,2}", name):
         number = int(name)
     else:
         number = 0

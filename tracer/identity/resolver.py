@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 from tracer.bounded import keep, touch
 from tracer.event import ANCESTOR, Place, Process, text
@@ -27,6 +27,8 @@ MAX_RUNNING = 4096
 # Arguments are read from /proc where the kernel side could not; so often a second at most, because
 # a fork bomb must not become ours.
 PROC_READS_A_SECOND = 200
+
+T = TypeVar("T", Pod, Container)
 
 _NOWHERE = CgroupIdentity()
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -121,14 +123,13 @@ class Resolver:
         """Names once known stay, also when the source has forgotten a pod that is gone."""
         identity = place.identity
         if identity.pod_uid:
-            known = self._names.pods.get(identity.pod_uid)
-            place.rename(known or place.pod or Pod(identity.pod_uid), place.container)
+            told_pod = self._names.pods.get(identity.pod_uid)
+            known_pod = place.pod or Pod(identity.pod_uid)
+            place.rename(_completed(told_pod, known_pod), place.container)
         if identity.container_id:
             told = self._names.containers.get(identity.container_id)
-            container = told or place.container or Container(identity.container_id)
-            if container.runtime is None and identity.runtime:
-                container = replace(container, runtime=identity.runtime)
-            place.rename(place.pod, container)
+            known = place.container or Container(identity.container_id, identity.runtime)
+            place.rename(place.pod, _completed(told, known))
 
     def _argv_of_running(self, record: Any, exe: str | None) -> list[str] | None:
         """From /proc, now or at the start, and only if that was the same process running the same
@@ -152,6 +153,18 @@ def _image_from_proc(pid: int) -> tuple[int, str, bytes] | None:
     except (OSError, ValueError, IndexError):
         return None
     return (started, text(exe), argv) if argv else None
+
+
+def _completed(told: T | None, known: T) -> T:
+    """What is told now; where that is None, what was known before."""
+    if told is None:
+        return known
+    missing = {
+        field.name: getattr(known, field.name)
+        for field in fields(told)
+        if getattr(told, field.name) is None
+    }
+    return replace(told, **missing)
 
 
 def _joined(raw: bytes, size: int) -> str:

@@ -10,6 +10,7 @@ memory controller. Where that controller is of version 1, containers are looked 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 from tracer.identity.cgroup import CgroupIdentity, parse
 
 MAX_CGROUPS = 50_000
+_ESCAPED = re.compile(rb"\\([0-3][0-7]{2})")  # blanks in mount points, proc(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +73,18 @@ def container_cgroups() -> list[Cgroup]:
 def hierarchies() -> list[Hierarchy]:
     """Version 1's memory hierarchy if it is in use, then version 2."""
     memory = _memory_hierarchy()
-    found: list[Hierarchy] = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        left, _, right = line.partition(" - ")
-        mount = left.split()[4].encode().decode("unicode_escape")
-        kind, _, options = right.split()[:3]
-        if kind == "cgroup2" and not any(h.version == 2 for h in found):
-            found.append(Hierarchy(0, mount, 2))
-        elif kind == "cgroup" and memory and "memory" in options.split(","):
-            found.append(Hierarchy(memory, mount, 1))
-    return sorted(found, key=lambda h: h.version)
+    found: dict[int, Hierarchy] = {}
+    for line in Path("/proc/self/mountinfo").read_bytes().split(b"\n"):
+        left, _, right = line.partition(b" - ")
+        fields, types = left.split(b" "), right.split(b" ")
+        if len(fields) < 5 or len(types) < 3:
+            continue
+        mount = os.fsdecode(_ESCAPED.sub(lambda m: bytes([int(m[1], 8)]), fields[4]))
+        if types[0] == b"cgroup2":
+            found.setdefault(2, Hierarchy(0, mount, 2))
+        elif types[0] == b"cgroup" and memory and b"memory" in types[-1].split(b","):
+            found.setdefault(1, Hierarchy(memory, mount, 1))
+    return [found[version] for version in sorted(found)]
 
 
 def _memory_hierarchy() -> int:

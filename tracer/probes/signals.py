@@ -75,6 +75,10 @@ def _alarm(event: Event) -> bool:
     )
 
 
+def _uid(event: Event) -> str | None:
+    return None if event.by is None or event.by.uid is None else str(event.by.uid)
+
+
 def _sender_pod(event: Event) -> str | None:
     return pod_name(event.by_place) or event.body["origin"]
 
@@ -105,7 +109,7 @@ PROBE = Probe(
         CONTAINER,
         Column("RESULT", lambda e: e.body["signal"]["result"], 9, 15, 3),
         Column("CODE", lambda e: e.body["signal"]["code"], 8, 12, 6, wide=True),
-        Column("UID", lambda e: None if not e.by else str(e.by.uid), 5, 10, 6, wide=True),
+        Column("UID", _uid, 5, 10, 6, wide=True),
         Column("EXE", lambda e: exe(e.by), 10, 40, 6, wide=True),
         Column("ARGV", lambda e: _argv(e.by), 10, 40, 6, wide=True),
         Column("ANCESTRY", lambda e: ancestry_chain(e.by), 10, 120, 6, wide=True),

@@ -79,7 +79,8 @@ class Table:
             lines.append(self._style(titles, bold=True))
         for alarm, row in self._rows:
             if len(row) == 1:
-                lines.append(self._style(row[0], fg="yellow", bold=True))
+                note = row[0] if terminal is None else row[0][:terminal]
+                lines.append(self._style(note, fg="yellow", bold=True))
                 continue
             line = _line(row, widths, terminal is not None)
             lines.append(self._style(line, fg="red", bold=True) if alarm else line)
@@ -131,8 +132,7 @@ def _line(texts: Sequence[str], widths: Sequence[int | None], cut: bool) -> str:
 
 def _lost_note(event: Event) -> str:
     body = event.body
-    line = f"!! {body['count']} events of {body['probe']} were lost here: "
-    return line + "they came faster than they could be read"
+    return f"!! {body['count']} {body['probe']} events lost here: too fast to be read"
 
 
 def cells(text: str) -> int:
@@ -152,10 +152,9 @@ def shorten(text: str, width: int) -> str:
     head = width - 1 - tail
     if text.isascii():
         return f"{text[:head]}…{text[-tail:] if tail else ''}"
-    while cells(text[:head] + "…" + text[-tail:]) > width and head > 1:
+    while cells(cut := f"{text[:head]}…{text[-tail:] if tail else ''}") > width and head:
         head -= 1
-        tail -= tail > 1
-    cut = f"{text[:head]}…{text[-tail:]}"
+        tail = max(0, tail - 1)
     return cut + " " * (width - cells(cut))
 
 
