@@ -190,4 +190,6 @@ def _fragment(value: Any) -> Any:
 def _default(value: Any) -> Any:
     if isinstance(value, Process):
         return value.json()
+    if isinstance(value, Place):  # as a value in a body: the pod that it is in
+        return value.json()[0]
     raise TypeError(type(value).__name__)

@@ -100,10 +100,15 @@ struct sock {
 	int sk_rcvbuf;
 	int sk_sndbuf;
 	struct socket *sk_socket;
+	u8 sk_shutdown;
 	u32 sk_ack_backlog;
 	u32 sk_max_ack_backlog;
 	unsigned long sk_lingertime;
 	struct sock_cgroup_data sk_cgrp_data;
+};
+
+struct inet_sock {
+	u16 inet_sport; /* in the network's order */
 };
 
 struct request_sock {
@@ -146,7 +151,24 @@ struct sock___cgroup_val {
 	struct sock_cgroup_data___val sk_cgrp_data;
 };
 
+enum sock_flags {
+	SOCK_DEAD = 0x7f, /* the real numbers come from the running kernel */
+	SOCK_DONE = 0x7e,
+	SOCK_LINGER = 0x7d,
+};
+
 #pragma clang attribute pop
+
+/* Which pod a network namespace and an address belong to, told from user space before the first event
+ * that needs it (tracer/identity/netns.py). A probe that shows addresses has KT_EVENT(pod_network). */
+struct pod_network_event {
+	struct kt_header header;
+	kt_cgroup_id cgroup; /* the pod's own */
+	kt_netns netns;
+	u16 has_address;     /* else only the namespace is told */
+	u16 unused;
+	kt_address address;
+};
 
 /* Headers as they are in every packet. */
 struct kt_ipv4_header {
@@ -212,7 +234,8 @@ static __always_inline void kt_clear_flow(struct kt_flow *flow)
 	__builtin_memset(flow, 0, sizeof(*flow));
 }
 
-/* The two ends of any socket, mini sockets too. A listening one has no remote end: port 0. */
+/* The two ends of any socket, mini sockets too. A listening one has no remote end: port 0. A socket that
+ * is being closed has given back its port already, but still knows what stands in its packets. */
 static __always_inline void kt_flow_of_socket(struct kt_flow *flow, struct sock *sk)
 {
 	struct sock_common *common = (void *)sk;
@@ -222,6 +245,8 @@ static __always_inline void kt_flow_of_socket(struct kt_flow *flow, struct sock 
 		return;
 	flow->family = BPF_CORE_READ(common, skc_family);
 	flow->local.port = BPF_CORE_READ(common, skc_num);
+	if (!flow->local.port && kt_is_full(sk))
+		flow->local.port = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
 	flow->remote.port = bpf_ntohs(BPF_CORE_READ(common, skc_dport));
 	if (flow->family == KT_AF_INET) {
 		kt_put_ipv4(&flow->local, BPF_CORE_READ(common, skc_rcv_saddr));
@@ -308,11 +333,10 @@ static __always_inline struct cgroup *kt_cgroup_of_socket(struct sock *sk)
 
 	if (!kt_is_full(sk))
 		return NULL;
-	if (bpf_core_field_exists(sk->sk_cgrp_data.cgroup) &&
-	    !bpf_core_field_exists(((struct sock___cgroup_val *)sk)->sk_cgrp_data.val))
+	if (bpf_core_field_exists(sk->sk_cgrp_data.cgroup))
 		return BPF_CORE_READ(sk, sk_cgrp_data.cgroup);
 	value = BPF_CORE_READ((struct sock___cgroup_val *)sk, sk_cgrp_data.val);
-	return value & 1 ? NULL : (struct cgroup *)value;
+	return value & 1 ? NULL : (struct cgroup *)(value & ~2UL); /* bit 1 is a flag too */
 }
 
 /* Whether a socket's cgroup can say whose it is: the root's sockets may be anybody's on a node where

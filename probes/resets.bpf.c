@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * TCP resets, sent and received. The process that closed a connection is known only where the reset is
+ * raised by its own system call; everything else happens in softirq and is the socket's, not a process's.
+ */
+#include <linux/ptrace.h>
+#include "socket.h"
+
+typedef char kt_reset_reason[32];
+
+/* What can be told where the kernel gives no reason, or one that says too little. */
+enum cause {
+	UNKNOWN,
+	NO_SOCKET,    /* nothing listens there */
+	UNREAD_DATA,  /* closed while received data had not been read */
+	LINGER_ZERO,  /* closed with SO_LINGER and a time of 0 */
+	TIME_WAIT,    /* a segment for a connection that has ended */
+	REFUSED,      /* the answer to our SYN */
+	LISTENER_CLOSED, /* before the connection was accepted */
+};
+
+struct tcp_reset_event {
+	struct kt_header header;
+	struct kt_party process; /* all zero: not known */
+	kt_cgroup_id cgroup;     /* the socket's; 0: none that tells whose it is */
+	kt_netns netns;
+	kt_tcp_state state;
+	u8 sent;
+	u8 cause;                /* enum cause */
+	u8 syn;                  /* the packet that caused it wanted to open a connection */
+	struct kt_flow flow;
+	kt_reset_reason reason;  /* the running kernel's name; empty: none given */
+};
+
+KT_EVENT(tcp_reset);
+KT_EVENT(pod_network);
+
+/* The names of `enum sk_rst_reason` without their prefix, by number; written by the loader, because the
+ * numbers move between releases. */
+#define REASONS 64
+const volatile kt_reset_reason kt_reset_reasons[REASONS] = {};
+
+#define NO_REASON REASONS
+
+/* The flags' numbers are those of the running kernel. */
+#define has_flag(sk, flag) \
+	(BPF_CORE_READ(sk, __sk_common.skc_flags) >> bpf_core_enum_value(enum sock_flags, flag) & 1)
+
+/* Bytes that were received and never read. A FIN takes a number too, and is the last to be read. */
+static __always_inline u32 unread_bytes(struct sock *sk)
+{
+	struct tcp_sock *tcp = (void *)sk;
+	u32 bytes = BPF_CORE_READ(tcp, rcv_nxt) - BPF_CORE_READ(tcp, copied_seq);
+
+	return bytes && has_flag(sk, SOCK_DONE) ? bytes - 1 : bytes;
+}
+
+/*
+ * Whether a system call of `current` raised it. Only close(2) and disconnecting set a socket that still
+ * has its file to CLOSE before they reset the connection; timers, packets and `ss -K` reset it first. The
+ * last reference to a file may be dropped by a kernel thread, which is nobody's system call.
+ */
+static __always_inline bool in_system_call(struct sock *sk, struct sk_buff *skb)
+{
+	const u32 PF_KTHREAD = 0x00200000;
+	struct task_struct *current = (void *)bpf_get_current_task();
+
+	return sk && !skb && kt_state_of(sk) == KT_TCP_CLOSE && BPF_CORE_READ(sk, sk_socket) &&
+	       !(BPF_CORE_READ(current, flags) & PF_KTHREAD);
+}
+
+/* See __tcp_close() in net/ipv4/tcp.c: unread data is looked at before SO_LINGER. close() shuts both
+ * directions, disconnecting does not. */
+static __always_inline u8 cause_of_close(struct sock *sk)
+{
+	if (BPF_CORE_READ_BITFIELD_PROBED(sk, sk_shutdown) != 3)
+		return UNKNOWN;
+	if (unread_bytes(sk))
+		return UNREAD_DATA;
+	if (has_flag(sk, SOCK_LINGER) && !BPF_CORE_READ(sk, sk_lingertime))
+		return LINGER_ZERO;
+	return UNKNOWN;
+}
+
+/* A connection that never had a file and is in CLOSE when it is reset: only those that a listener leaves
+ * behind are disconnected that way, inet_child_forget() in net/ipv4/inet_connection_sock.c. */
+static __always_inline u8 cause_without_file(struct sock *sk)
+{
+	if (kt_state_of(sk) == KT_TCP_CLOSE && !BPF_CORE_READ(sk, sk_socket) && !has_flag(sk, SOCK_DEAD))
+		return LISTENER_CLOSED;
+	return UNKNOWN;
+}
+
+static __always_inline u8 cause_of(struct sock *sk, struct sk_buff *skb, bool sent, bool own)
+{
+	u8 state = kt_state_of(sk);
+
+	if (own)
+		return cause_of_close(sk);
+	if (!sent)
+		return state == KT_TCP_SYN_SENT ? REFUSED : UNKNOWN;
+	if (!skb)
+		return cause_without_file(sk);
+	if (!sk)
+		return NO_SOCKET;
+	return state == KT_TCP_TIME_WAIT ? TIME_WAIT : UNKNOWN;
+}
+
+static __always_inline bool wanted(struct cgroup *cgroup, bool own)
+{
+	if (own)
+		return kt_wanted((void *)bpf_get_current_task(), NULL);
+	return kt_wanted_at(cgroup);
+}
+
+/* `skb` is the packet that is answered, or NULL; its addresses are truer than those of a listening
+ * socket. */
+static __always_inline int report(struct sock *sk, struct sk_buff *skb, bool sent, u32 reason)
+{
+	struct cgroup *cgroup = kt_cgroup_of_socket(sk);
+	bool own = sent && in_system_call(sk, skb);
+	struct kt_tcp_header answered = {};
+	struct tcp_reset_event *event;
+	struct kt_party process = {};
+	kt_cgroup_id id;
+
+	if (!wanted(cgroup, own))
+		return 0;
+	id = kt_refer_cgroup(cgroup);
+	if (own)
+		kt_refer(&process, (void *)bpf_get_current_task());
+	if (skb)
+		kt_tcp_header_of(&answered, skb);
+	event = kt_reserve(tcp_reset);
+	if (!event)
+		return 0;
+	event->process = process;
+	event->cgroup = id;
+	event->netns = sk ? kt_netns_of_socket(sk) : kt_netns_of_packet(skb);
+	event->state = kt_state_of(sk);
+	event->sent = sent;
+	event->cause = cause_of(sk, skb, sent, own);
+	event->syn = !!(answered.flags & KT_TH_SYN);
+	if (!kt_flow_of_packet(&event->flow, skb))
+		kt_flow_of_socket(&event->flow, sk);
+	__builtin_memset(event->reason, 0, sizeof(event->reason));
+	if (reason < REASONS)
+		bpf_probe_read_kernel(event->reason, sizeof(event->reason),
+				      (void *)&kt_reset_reasons[reason]);
+	kt_submit(event);
+	return 0;
+}
+
+SEC("tp_btf/tcp_receive_reset")
+int on_receive_reset(void *ctx)
+{
+	return report(kt_argument(ctx, 0), NULL, false, NO_REASON);
+}
+
+/* The reason, and resets without a socket, came together: 19822a980e19 ("trace: tcp: fully support
+ * trace_tcp_send_reset") and b533fb9cf4f7 ("rstreason: make it work in trace world"). The verifier refuses
+ * ctx[2] where the tracepoint has no such argument. */
+SEC("tp_btf/tcp_send_reset")
+int on_send_reset_with_reason(u64 *ctx)
+{
+	return report(kt_argument(ctx, 0), kt_argument(ctx, 1), true, ctx[2]);
+}
+
+/* Without a reason, and only where a full socket exists. */
+SEC("tp_btf/tcp_send_reset")
+int on_send_reset(void *ctx)
+{
+	return report(kt_argument(ctx, 0), kt_argument(ctx, 1), true, NO_REASON);
+}
+
+/* Resets that answer no packet; those that do are seen in the functions that send them. */
+SEC("tp_btf/tcp_send_reset")
+int on_send_reset_by_itself(void *ctx)
+{
+	if (kt_argument(ctx, 1))
+		return 0;
+	return report(kt_argument(ctx, 0), NULL, true, NO_REASON);
+}
+
+/* tcp_v4_send_reset() and tcp_v6_send_reset() end without a reset for a reset, and for a packet without
+ * a socket that was not for this node. */
+static __always_inline bool is_answered(struct sock *sk, struct sk_buff *skb, bool local)
+{
+	struct kt_tcp_header tcp = {};
+
+	return kt_tcp_header_of(&tcp, skb) && !(tcp.flags & KT_TH_RST) && (sk || local);
+}
+
+static __always_inline int answer_v4(struct sock *sk, struct sk_buff *skb)
+{
+	const u8 RTN_LOCAL = 2;
+	struct rtable *route = (void *)kt_route_of_packet(skb);
+
+	if (!is_answered(sk, skb, BPF_CORE_READ(route, rt_type) == RTN_LOCAL))
+		return 0;
+	return report(sk, skb, true, NO_REASON);
+}
+
+static __always_inline int answer_v6(struct sock *sk, struct sk_buff *skb)
+{
+	const u32 RTF_LOCAL = 0x80000000;
+	struct rt6_info *route = (void *)kt_route_of_packet(skb);
+
+	if (!is_answered(sk, skb, BPF_CORE_READ(route, rt6i_flags) & RTF_LOCAL))
+		return 0;
+	return report(sk, skb, true, NO_REASON);
+}
+
+SEC("fentry/tcp_v4_send_reset")
+int on_v4_send_reset(void *ctx)
+{
+	return answer_v4(kt_argument(ctx, 0), kt_argument(ctx, 1));
+}
+
+SEC("fentry/tcp_v6_send_reset")
+int on_v6_send_reset(void *ctx)
+{
+	return answer_v6(kt_argument(ctx, 0), kt_argument(ctx, 1));
+}
+
+SEC("kprobe/tcp_v4_send_reset")
+int BPF_KPROBE(at_v4_send_reset, struct sock *sk, struct sk_buff *skb)
+{
+	return answer_v4(sk, skb);
+}
+
+SEC("kprobe/tcp_v6_send_reset")
+int BPF_KPROBE(at_v6_send_reset, struct sock *sk, struct sk_buff *skb)
+{
+	return answer_v6(sk, skb);
+}

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a record of a reset to an event, and how it is shown."""
+
+from __future__ import annotations
+
+import io
+import json
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from tests.support.ktrace import run
+from tracer.backends.batch import cell
+from tracer.backends.core import object_file
+from tracer.event import Clock, Event, to_json
+from tracer.identity.model import Container, Names, Pod
+from tracer.identity.netns import MAPPED, decode_pod_network
+from tracer.identity.resolver import Resolver
+from tracer.probes.resets import PROBE, reason_table
+from tracer.schema import BpfObject
+from tracer.views.columns import UNKNOWN
+from tracer.views.table import SIGN, TIME, Table, lay_out
+
+SCHEMAS = BpfObject(object_file("resets")).schemas
+UID, PEER_UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", "11111111-4e5f-6071-8293-a4b5c6d7e8f9"
+CID = "7" * 64
+POD_CGROUP, CONTAINER_CGROUP, PEER_CGROUP = 100, 101, 200
+NETNS = 4026532000
+(_, NO_SOCKET, UNREAD, LINGER, TIME_WAIT, REFUSED, LISTENER) = range(7)
+
+
+def record(name: str, **values: Any) -> Any:
+    packed = SCHEMAS[name].pack(**values)
+    (only,) = SCHEMAS[name].cells(memoryview(cell(packed)))
+    return only
+
+
+def packed(address: str) -> bytes:
+    parsed = ip_address(address)
+    return MAPPED + parsed.packed if parsed.version == 4 else parsed.packed
+
+
+@pytest.fixture
+def resolver() -> Resolver:
+    made = Resolver(lambda place: None)
+    made.add_path(POD_CGROUP, f"/kubepods/pod{UID}")
+    made.add_path(CONTAINER_CGROUP, f"/kubepods/pod{UID}/{CID}")
+    made.add_path(PEER_CGROUP, f"/kubepods/pod{PEER_UID}")
+    told: list[dict[str, Any]] = [
+        {"cgroup": POD_CGROUP, "netns": NETNS},
+        {"cgroup": POD_CGROUP, "has_address": 1, "address": packed("10.1.0.5")},
+        {"cgroup": PEER_CGROUP, "has_address": 1, "address": packed("10.1.0.6")},
+    ]
+    for values in told:
+        decode_pod_network(record("pod_network", **values), made)
+    return made
+
+
+def reset(resolver: Resolver, **values: Any) -> Event:
+    given = {
+        "time": 5,
+        "sent": 1,
+        "flow_family": 2,
+        "flow_local_address": packed("10.1.0.5"),
+        "flow_local_port": 80,
+        "flow_remote_address": packed("10.1.0.6"),
+        "flow_remote_port": 40000,
+    }
+    event = PROBE.decode["tcp_reset"](record("tcp_reset", **(given | values)), resolver)
+    assert event is not None
+    return event
+
+
+def as_json(event: Event) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(to_json(event, Clock(0), "node"))
+    return found
+
+
+def test_a_closed_port_of_a_pod(resolver: Resolver) -> None:
+    event = reset(resolver, netns=NETNS, cause=NO_SOCKET, syn=1, reason=b"NO_SOCKET")
+    pod = {"namespace": "shop", "name": "web-0", "uid": UID, "labels": None}
+    peer = {"namespace": None, "name": None, "uid": PEER_UID, "labels": None}
+    resolver.learn(Names({UID: Pod(UID, "shop", "web-0")}, {}))  # names may come later
+    shown = as_json(event)
+    assert shown == {
+        "kind": "tcp_reset",
+        "time": shown["time"],
+        "boot_ns": 5,
+        "node": "node",
+        "pod": pod,
+        "container": None,
+        "direction": "sent",
+        "reason": "no_socket",
+        "reason_inferred": False,
+        "meaning": "closed port",
+        "state": None,
+        "local": {"address": "10.1.0.5", "port": 80, "pod": pod},
+        "remote": {"address": "10.1.0.6", "port": 40000, "pod": peer},
+        "process": None,
+    }
+    assert PROBE.alarm(event)
+    assert PROBE.summary(event) == "reset sent by 10.1.0.5:80 to 10.1.0.6:40000, closed port"
+
+
+def test_the_sockets_cgroup_before_the_namespace(resolver: Resolver) -> None:
+    event = reset(resolver, cgroup=CONTAINER_CGROUP, netns=NETNS, state=1, sent=0)
+    resolver.learn(Names({}, {CID: Container(CID, "containerd", "app")}))
+    shown = as_json(event)
+    assert shown["container"]["name"] == "app"
+    assert shown["state"] == "ESTABLISHED"
+    assert shown["direction"] == "received"
+    assert not PROBE.alarm(event)
+
+
+@pytest.mark.parametrize("values", [{}, {"cgroup": 4711}, {"netns": 4711}])
+def test_nobody_knows_whose_it_is(resolver: Resolver, values: dict[str, int]) -> None:
+    event = reset(resolver, **values, cause=NO_SOCKET, syn=1)
+    assert event.place is None
+    assert as_json(event)["pod"] is None
+    assert not PROBE.alarm(event)
+
+
+@pytest.mark.parametrize(
+    ("told", "cause", "syn", "reason", "inferred", "meaning"),
+    [
+        (b"", 0, 0, None, False, None),
+        (b"NOT_SPECIFIED", 0, 0, None, False, None),
+        (b"NOT_SPECIFIED", UNREAD, 0, "tcp_abort_on_close", True, "closed with unread data"),
+        (b"", NO_SOCKET, 1, "no_socket", True, "closed port"),
+        (b"", NO_SOCKET, 0, "no_socket", True, "no such connection"),
+        (b"NO_SOCKET", NO_SOCKET, 1, "no_socket", False, "closed port"),
+        (b"TCP_STATE", 0, 0, "tcp_state", False, "aborted or disconnected"),
+        (b"TCP_STATE", LINGER, 0, "so_linger_zero", True, "closed with SO_LINGER 0"),
+        (b"TCP_STATE", LISTENER, 0, "listener_closed", True, "listener closed before accept"),
+        (b"TCP_ABORT_ON_CLOSE", LINGER, 0, "tcp_abort_on_close", False, "closed with unread data"),
+        (b"", TIME_WAIT, 0, "tcp_timewait_socket", True, "connection had ended"),
+        (b"", REFUSED, 0, "connection_refused", True, "connection refused"),
+        (b"MPTCP_RST_EMPTCP", 0, 0, "mptcp_rst_emptcp", False, "mptcp rst emptcp"),
+        (b"TCP_RFC7323_PAWS", 0, 0, "tcp_rfc7323_paws", False, "rfc7323 paws"),
+        (b"\xff\xfe", 0, 0, "\ufffd\ufffd", False, "\ufffd\ufffd"),
+        (b"", 99, 0, None, False, None),
+    ],
+)
+def test_reasons(
+    resolver: Resolver,
+    told: bytes,
+    cause: int,
+    syn: int,
+    reason: str | None,
+    inferred: bool,
+    meaning: str | None,
+) -> None:
+    body = reset(resolver, reason=told, cause=cause, syn=syn).body
+    assert body["reason"] == reason
+    assert body["reason_inferred"] is inferred
+    assert body["meaning"] == meaning
+
+
+def test_every_state_has_its_name(resolver: Resolver) -> None:
+    states = [reset(resolver, state=number).body["state"] for number in range(14)]
+    assert states[0] is None
+    assert states[1] == "ESTABLISHED"
+    assert states[10] == "LISTEN"
+    assert states[12] == "NEW_SYN_RECV"
+    assert states[13] is None
+    assert len(set(states)) == 13
+
+
+def test_addresses(resolver: Resolver) -> None:
+    event = reset(resolver, flow_family=10, flow_local_address=packed("2001:db8::1"))
+    assert event.body["local"]["address"] == "2001:db8::1"
+    assert "[2001:db8::1]:80" in PROBE.summary(event)
+    unknown = reset(resolver, flow_family=0)
+    assert as_json(unknown)["local"] == {"address": None, "port": None, "pod": None}
+
+
+def test_a_process_whose_description_was_lost(resolver: Resolver) -> None:
+    event = reset(resolver, process_process=7, process_pid=42, process_tid=43)
+    shown = as_json(event)["process"]
+    assert (shown["pid"], shown["tid"], shown["comm"]) == (42, 43, None)
+
+
+def test_the_table_of_reasons() -> None:
+    table = reason_table(
+        {0: "SK_RST_REASON_NOT_SPECIFIED", 63: "SK_RST_REASON_B", 64: "X", -1: "Y"}
+    )
+    assert len(table) == 64 * 32
+    assert table[:32].rstrip(b"\0") == b"NOT_SPECIFIED"
+    assert table[63 * 32 :].rstrip(b"\0") == b"B"
+    assert table.count(b"X") == table.count(b"Y") == 0
+    assert reason_table({1: "SK_RST_REASON_" + "L" * 32}) == bytes(64 * 32)
+
+
+def test_the_table_has_room_in_the_object() -> None:
+    _, size = BpfObject(object_file("resets")).settings["kt_reset_reasons"]
+    assert size == len(reason_table({}))
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140, 200])
+def test_it_fits_the_terminal(resolver: Resolver, width: int) -> None:
+    columns = [TIME, SIGN, *(c for c in PROBE.columns if not c.wide)]
+    widths = lay_out(columns, [100] * len(columns), width)
+    kept = [w for w in widths if w is not None]
+    assert sum(kept) + 2 * (len(kept) - 1) <= width
+    titles = [c.title for c, w in zip(columns, widths, strict=True) if w is not None]
+    assert {"TIME", "RESET", "LOCAL", "REASON"} <= set(titles)
+    assert ("POD" in titles) == (width >= 80)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_line_about_which_nothing_is_known(resolver: Resolver, wide: bool) -> None:
+    out = io.StringIO()
+    table = Table(
+        out, Clock(0), PROBE.columns, PROBE.alarm, wide=wide, colour=False, headers=False, fit=False
+    )
+    table.event(reset(Resolver(lambda place: None), flow_family=0, sent=0))
+    table.flush()
+    words = out.getvalue().split()
+    assert words[1] == "received"
+    assert set(words[2:]) == {UNKNOWN}
+
+
+def test_what_was_inferred_is_marked(resolver: Resolver) -> None:
+    (reason,) = (column for column in PROBE.columns if column.title == "REASON")
+    assert reason.value(reset(resolver, cause=LINGER)) == "closed with SO_LINGER 0?"
+    assert reason.value(reset(resolver, reason=b"NO_SOCKET", cause=NO_SOCKET)) == (
+        "no such connection"
+    )
+
+
+def test_help() -> None:
+    ended = run("resets", "--help")
+    assert ended.returncode == 0
+    assert "ktrace resets -p shop/web-0" in ended.stdout

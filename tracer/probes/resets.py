@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TCP resets, sent and received, with the reason as far as anybody knows it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from tracer.event import Event, Place
+from tracer.identity.netns import MAPPED, PodNetworkCompanion, decode_pod_network, networks
+from tracer.identity.resolver import Resolver
+from tracer.kernel_names import enum_names
+from tracer.probes import AttachPoint, Probe
+from tracer.schema import Schema
+from tracer.views.columns import CONTAINER, POD, Column, pod_name, process_name
+
+# include/net/tcp_states.h
+STATES = (
+    None,
+    *("ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE"),
+    *("CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV"),
+)
+# `enum cause` in probes/resets.bpf.c. Where the kernel has a name for the same, it is that one.
+CAUSES = (
+    None,
+    *("no_socket", "tcp_abort_on_close", "so_linger_zero", "tcp_timewait_socket"),
+    *("connection_refused", "listener_closed"),
+)
+# What the kernel says when it says nothing, or of several different causes.
+VAGUE = ("", "not_specified", "tcp_state")
+
+# Where the kernel's own name does not speak for itself.
+MEANINGS = {
+    "no_socket": "no such connection",
+    "tcp_abort_on_close": "closed with unread data",
+    "so_linger_zero": "closed with SO_LINGER 0",
+    "tcp_timewait_socket": "connection had ended",
+    "connection_refused": "connection refused",
+    "listener_closed": "listener closed before accept",
+    "tcp_abort_on_data": "data came after close",
+    "tcp_abort_on_linger": "peer did not close in time",
+    "tcp_abort_on_memory": "out of TCP memory",
+    "tcp_keepalive_timeout": "keepalives unanswered",
+    "tcp_disconnect_with_data": "disconnected with unsent data",
+    "tcp_state": "aborted or disconnected",
+    "tcp_old_ack": "old acknowledgement",
+    "tcp_too_old_ack": "acknowledgement too old",
+    "tcp_ack_unsent_data": "acknowledged what was never sent",
+    "tcp_flags": "unexpected TCP flags",
+    "tcp_invalid_ack_sequence": "wrong acknowledgement",
+    "invalid_syn": "unexpected SYN",
+}
+CLOSED_PORT = "closed port"
+
+_PREFIX = "SK_RST_REASON_"
+# kt_reset_reasons in probes/resets.bpf.c
+_REASONS, _REASON_BYTES = 64, 32
+
+
+def _decode(record: Any, resolver: Resolver) -> Event:
+    process = None
+    if record.process_pid:
+        process = resolver.process(record.process_process, record.process_pid, record.process_tid)
+    known = networks(resolver)
+    place = resolver.place(record.cgroup) if record.cgroup else None
+    if place is None and process is not None:
+        place = process.place
+    if place is None:
+        place = known.of_netns(record.netns)
+    local, remote = record.flow_local_address, record.flow_remote_address
+    peer = known.of_peer(remote, record.netns)
+    reason, inferred = _reason(record.reason, record.cause)
+    body = {
+        "direction": "sent" if record.sent else "received",
+        "reason": reason,
+        "reason_inferred": inferred,
+        "meaning": _meaning(reason, bool(record.syn)),
+        "state": STATES[record.state] if record.state < len(STATES) else None,
+        "local": _end(local, record.flow_local_port, record.flow_family, place),
+        "remote": _end(remote, record.flow_remote_port, record.flow_family, peer),
+        "process": process,
+    }
+    return Event("tcp_reset", record.time, process, None, body, place, peer)
+
+
+def _end(address: bytes, port: int, family: int, place: Place | None) -> dict[str, Any]:
+    if not family:
+        return {"address": None, "port": None, "pod": place}
+    return {"address": address_text(address), "port": port, "pod": place}
+
+
+@lru_cache(maxsize=4096)
+def address_text(address: bytes) -> str:
+    """A `kt_address` as people write it."""
+    if address[:12] == MAPPED:
+        return socket.inet_ntop(socket.AF_INET, address[12:])
+    return socket.inet_ntop(socket.AF_INET6, address)
+
+
+@lru_cache(maxsize=256)
+def _reason(told: bytes, cause: int) -> tuple[str | None, bool]:
+    """The kernel's word, unless it is vague and the evidence is not."""
+    name = told.split(b"\0", 1)[0].decode("ascii", "replace").lower()
+    inferred = CAUSES[cause] if cause < len(CAUSES) else None
+    if name in VAGUE and inferred:
+        return inferred, True
+    return (None if name in VAGUE[:2] else name), False
+
+
+def _meaning(reason: str | None, syn: bool) -> str | None:
+    if reason is None:
+        return None
+    if reason == "no_socket" and syn:
+        return CLOSED_PORT
+    return MEANINGS.get(reason) or reason.removeprefix("tcp_").replace("_", " ")
+
+
+def reason_table(names: Mapping[int, str]) -> bytes:
+    """What `kt_reset_reasons` holds: the kernel's names by number, without what all begin with."""
+    table = bytearray(_REASONS * _REASON_BYTES)
+    for number, name in names.items():
+        word = name.removeprefix(_PREFIX).encode()
+        if 0 <= number < _REASONS and len(word) < _REASON_BYTES:
+            at = number * _REASON_BYTES
+            table[at : at + len(word)] = word
+    return bytes(table)
+
+
+def _settings(values: Mapping[str, Any]) -> dict[str, int]:
+    return {"kt_reset_reasons": int.from_bytes(reason_table(enum_names("sk_rst_reason")), "little")}
+
+
+def _companion(schemas: Mapping[str, Schema]) -> PodNetworkCompanion:
+    return PodNetworkCompanion(schemas, ("tcp_reset",))
+
+
+def _point(name: str, *programs: str, cannot_tell: tuple[str, ...] = ()) -> AttachPoint:
+    return AttachPoint(name, (*programs, "on_receive_reset"), cannot_tell, _companion)
+
+
+def _text(end: dict[str, Any]) -> str | None:
+    address = end["address"]
+    if address is None:
+        return None
+    return f"[{address}]:{end['port']}" if ":" in address else f"{address}:{end['port']}"
+
+
+def _word(event: Event) -> str | None:
+    meaning = event.body["meaning"]
+    return f"{meaning}?" if meaning and event.body["reason_inferred"] else meaning
+
+
+def _summary(event: Event) -> str:
+    body = event.body
+    local, remote = _text(body["local"]), _text(body["remote"])
+    way = f"sent by {local} to" if body["direction"] == "sent" else f"received by {local} from"
+    return f"reset {way} {remote}, {body['meaning'] or 'reason unknown'}"
+
+
+def _alarm(event: Event) -> bool:
+    """A pod whose port is closed, a pod that is refused, a kernel that has no memory for TCP."""
+    if event.body["reason"] == "tcp_abort_on_memory":
+        return True
+    in_pod = event.place is not None and event.place.pod is not None
+    return in_pod and (
+        event.body["meaning"] == CLOSED_PORT or event.body["reason"] == "connection_refused"
+    )
+
+
+_NO_REASONS = ("the kernel's own reasons",)
+
+PROBE = Probe(
+    name="resets",
+    object="resets",
+    help="Show TCP connections that are reset: by whom, and why.",
+    examples=(
+        "ktrace resets                    resets that pods send or receive",
+        "ktrace resets -p shop/web-0      one pod, and who is on the other side",
+        "ktrace resets -o json | jq 'select(.meaning == \"closed port\") | .local'",
+    ),
+    attach_points=(
+        _point("tp_btf/tcp_send_reset with reason", "on_send_reset_with_reason"),
+        _point(
+            "fentry/tcp_v4_send_reset, fentry/tcp_v6_send_reset",
+            *("on_v4_send_reset", "on_v6_send_reset", "on_send_reset_by_itself"),
+            cannot_tell=_NO_REASONS,
+        ),
+        _point(
+            "kprobe/tcp_v4_send_reset, kprobe/tcp_v6_send_reset",
+            *("at_v4_send_reset", "at_v6_send_reset", "on_send_reset_by_itself"),
+            cannot_tell=_NO_REASONS,
+        ),
+        _point(
+            "tp_btf/tcp_send_reset",
+            "on_send_reset",
+            cannot_tell=(*_NO_REASONS, "resets without a socket: those for a closed port"),
+        ),
+    ),
+    decode={"tcp_reset": _decode, "pod_network": decode_pod_network},
+    columns=(
+        Column("RESET", lambda e: e.body["direction"], 4, 8),
+        Column("LOCAL", lambda e: _text(e.body["local"]), 13, 47),
+        Column("REMOTE", lambda e: _text(e.body["remote"]), 13, 47, 3),
+        Column("REASON", _word, 12, 32),
+        POD,
+        Column("PEER", lambda e: pod_name(e.by_place), 10, 40, 4),
+        CONTAINER,
+        Column("PROCESS", lambda e: process_name(e.about), 10, 23, 5),
+        Column("STATE", lambda e: e.body["state"], 6, 12, 6, wide=True),
+    ),
+    summary=_summary,
+    alarm=_alarm,
+    settings=_settings,
+)
