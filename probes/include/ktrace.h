@@ -249,7 +249,7 @@ static __always_inline bool kt_append_name(char *path, u32 *used, const u32 room
 	long bytes = bpf_probe_read_kernel_str(path + *used, KT_NAME, name);
 	u32 after = *used + bytes;
 
-	if (bytes <= 0 || after >= room)
+	if ((u32)bytes - 1 >= room - 1 - *used) /* an error, too, is a very large number */
 		return false;
 	asm volatile("" : "+r"(after));
 	*used = after & (room - 1);

@@ -16,7 +16,7 @@ from tracer.backends.batch import Batch, cell, split
 from tracer.backends.libbpf import Libbpf, LibbpfError, LoadedObject, Map
 from tracer.backends.ring import CopyingRing, MappedRing, open_ring
 from tracer.errors import CannotOnThisKernel, KtraceError, MissingPrivilege
-from tracer.probes import AttachPoint, Companion, Probe
+from tracer.probes import LAST_CALL, AttachPoint, Companion, Probe
 from tracer.schema import BpfObject, Schema
 
 CONTEXT = "context"
@@ -115,6 +115,9 @@ class CoreBackend:
                 self._missed[self._events_of[name]] = misses
         for loaded in self._objects.values():
             loaded.detach()
+        last = [cell(r) for companion in self._companions for r in companion.records(LAST_CALL)]
+        if last:
+            self._waiting.append(split(b"".join(last))[0])
 
     def close(self) -> None:
         while self._companions:

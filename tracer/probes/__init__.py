@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from tracer.views.columns import Column
 
 
+# What a companion is called with after tracing has ended: the name of no event.
+LAST_CALL = frozenset(("",))
+
+
 class Companion(Protocol):
     """What has to be fetched in user space to complete a probe: a log, a counter, a file in /proc.
     It speaks in raw records of the probe's own structs, so that they are recorded and replayed like
@@ -31,7 +35,8 @@ class Companion(Protocol):
 
     def records(self, fresh: frozenset[str]) -> list[bytes]:
         """Called after the ring was read, with the names of the events found in it; the records are
-        delivered before those. Also called every `interval`. Must not block nor raise."""
+        delivered before those. Also called every `interval`, and with `LAST_CALL` when tracing has
+        ended: what is still untold is told then. Must not block nor raise."""
 
     def close(self) -> None: ...
 

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The counters of a network namespace, read through a process that lives in it.
+
+`/proc/PID/net/netstat` shows the namespace of that process, so nothing has to be entered. The
+kernel counts there what it turns away and tells nobody about (net/ipv4/proc.c). No descriptor of a
+namespace is kept: that would keep a pod's network alive after the pod.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+# In the first pass over /proc each namespace keeps so many of its processes, so that one is left
+# when some have ended.
+KEPT_PIDS = 8
+MAX_PROCESSES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What was turned away since the namespace was made; a counter that this kernel does not have
+    is 0.
+
+    `listen_drops` counts connections that a listening socket dropped for whatever reason: it
+    includes `listen_overflows` (the accept queue was full, at the SYN or at the final ACK) and
+    `syn_drops` (the SYN queue was full and no cookie was sent). `syn_cookies` were answered, so
+    nothing was turned away. `backlog_drops` are packets for a connection whose socket was busy."""
+
+    listen_overflows: int = 0
+    listen_drops: int = 0
+    syn_drops: int = 0
+    syn_cookies: int = 0
+    backlog_drops: int = 0
+
+    def __sub__(self, earlier: Counters) -> Counters:
+        """What was added. The kernel's counters only grow."""
+        return Counters(
+            *(
+                max(0, getattr(self, field.name) - getattr(earlier, field.name))
+                for field in fields(self)
+            )
+        )
+
+
+_NAMES = {
+    "ListenOverflows": "listen_overflows",
+    "ListenDrops": "listen_drops",
+    "TCPReqQFullDrop": "syn_drops",
+    "TCPReqQFullDoCookies": "syn_cookies",
+    "TCPBacklogDrop": "backlog_drops",
+}
+
+
+def read_counters(pid: int, netns: int) -> Counters | None:
+    """None if the process is gone or lives in another namespace: its number may be another's."""
+    try:
+        with open(f"/proc/{pid}/net/netstat", encoding="ascii", errors="replace") as file:
+            if netns_of(pid) != netns:
+                return None
+            return parse(file.read())
+    except OSError:
+        return None
+
+
+def parse(text: str) -> Counters:
+    """Pairs of lines: a prefix with names, the same prefix with values."""
+    lines = text.splitlines()
+    for titles, values in zip(lines[::2], lines[1::2], strict=False):
+        if titles.startswith("TcpExt:") and values.startswith("TcpExt:"):
+            told = dict(zip(titles.split()[1:], values.split()[1:], strict=False))
+            return Counters(
+                **{ours: int(told[theirs]) for theirs, ours in _NAMES.items() if theirs in told}
+            )
+    return Counters()
+
+
+def netns_of(pid: int | str) -> int | None:
+    """The inode number of a process's network namespace, which is how the kernel numbers it."""
+    try:
+        return int(os.readlink(f"/proc/{pid}/ns/net").removeprefix("net:[").removesuffix("]"))
+    except (OSError, ValueError):
+        return None
+
+
+def namespaces() -> dict[int, list[int]]:
+    """Every network namespace in which a process lives, with some of its processes, the oldest
+    first as far as numbers tell."""
+    found: dict[int, list[int]] = {}
+    for pid in processes():
+        netns = netns_of(pid)
+        if netns is not None:
+            pids = found.setdefault(netns, [])
+            if len(pids) < KEPT_PIDS:
+                pids.append(pid)
+    return found
+
+
+def processes() -> Iterator[int]:
+    for count, name in enumerate(sorted(filter(str.isdigit, os.listdir("/proc")), key=int)):
+        if count >= MAX_PROCESSES:
+            return
+        yield int(name)
+
+
+def mounted_namespaces() -> set[int]:
+    """Namespaces that a mount keeps, as `ip netns` makes them: nobody need live there yet."""
+    found = set()
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                root = line.split()[3]
+                if root.startswith("net:[") and root[5:-1].isdigit():
+                    found.add(int(root[5:-1]))
+    except (OSError, IndexError):
+        pass
+    return found

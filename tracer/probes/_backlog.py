@@ -1,0 +1,530 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What user space adds to the `backlog` probe, as raw records of its own structs: the drops that
+the kernel side only counted, the drops that only a network namespace's counters show, and the
+process that holds a listening socket.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tracer.bounded import keep
+from tracer.identity.netns import PodNetworkCompanion
+from tracer.identity.tree import hierarchies
+from tracer.netstat import (
+    Counters,
+    mounted_namespaces,
+    namespaces,
+    netns_of,
+    processes,
+    read_counters,
+)
+from tracer.probes import Companion
+from tracer.schema import Schema
+from tracer.sockdiag import Listener, Listeners, listeners
+
+INTERVAL = 1.0
+# A call that comes a little early, because somebody else wanted it then, is as good.
+NEARLY = 0.9
+# The name of no event: tracing has ended, what is still untold is told now.
+LAST_CALL = ""
+# Namespaces are looked for when a cgroup was made, for some seconds after it, and now and then.
+SETTLING_SECONDS = 3.0
+SEARCH_SECONDS = 10.0
+# How long what was found about a socket's holder is believed, and how many descriptors may be
+# looked at for one socket: each costs a microsecond or two of the thread that reads the ring.
+HOLDER_SECONDS = 10.0
+MAX_DESCRIPTORS = 20_000
+MAX_HOLDERS = 4096
+MAX_QUEUES = 1024
+
+UNKNOWN = -1
+# the enums of probes/backlog.bpf.c
+SYN, ACCEPT, SOCKET = 0, 1, 2
+COUNTER = 1
+AF_INET, AF_INET6 = 2, 10
+
+Answer = Callable[[int, int, bool], Listeners | None]
+
+
+class Several:
+    """Companions as one. The pods' networks come first: what follows refers to them."""
+
+    def __init__(self, schemas: Mapping[str, Schema], own: Companion) -> None:
+        self._parts: list[Companion] = [PodNetworkCompanion(schemas, ("backlog_drop",)), own]
+        self.interval: float | None = min(p.interval for p in self._parts if p.interval is not None)
+
+    def records(self, fresh: frozenset[str]) -> list[bytes]:
+        return [record for part in self._parts for record in part.records(fresh)]
+
+    def close(self) -> None:
+        for part in self._parts:
+            part.close()
+
+
+class Held:
+    """Tells what the kernel side has counted and not told: reads `kt_backlog_held`, whose counts
+    only grow."""
+
+    interval: float | None = INTERVAL
+
+    def __init__(self, schemas: Mapping[str, Schema]) -> None:
+        self._drop = schemas["backlog_drop"]
+        self._map = _OwnMap(b"kt_backlog_held")
+        self._holders = Holders(schemas)
+        self._told: dict[bytes, int] = {}
+        self._last_told = 0.0
+
+    def records(self, fresh: frozenset[str]) -> list[bytes]:
+        now = time.monotonic()
+        due = LAST_CALL in fresh or now - self._last_told >= NEARLY * INTERVAL
+        if not due and "backlog_drop" not in fresh:
+            return []
+        out: list[bytes] = []
+        for key, value in self._map.items():
+            drop = self._drop.make(self._drop.struct.unpack(value))
+            out += self._holders.describe(drop.socket, drop.netns)
+            new = drop.count - self._told.get(key, 0)
+            if due and new:
+                self._told[key] = drop.count
+                held = drop._replace(kind=self._drop.kind, time=boot_ns(), count=new)
+                out.append(self._drop.struct.pack(*held))
+        if due:
+            self._last_told = now
+            self._forget_idle()
+        return out
+
+    def close(self) -> None:
+        self._map.close()
+
+    def _forget_idle(self) -> None:
+        """Only when room is short: a drop at the very moment of deletion would go uncounted."""
+        if len(self._told) < MAX_QUEUES * 3 // 4:
+            return
+        before = boot_ns() - 60_000_000_000
+        for key, value in list(self._map.items()):
+            if self._drop.make(self._drop.struct.unpack(value)).time < before:
+                self._map.delete(key)
+                self._told.pop(key, None)
+
+
+@dataclass(slots=True)
+class Namespace:
+    """What was read last. `balance` is how many more drops its sockets have told than its counters:
+    those are read first, and a storm goes on meanwhile."""
+
+    pids: list[int]
+    counters: Counters
+    drops: dict[int, int] = field(default_factory=dict)  # by socket cookie
+    balance: int = 0
+
+
+class Polled:
+    """Where no function can be probed: every second the counters of each namespace, and where one
+    has moved, its listening sockets."""
+
+    interval: float | None = INTERVAL
+
+    def __init__(self, schemas: Mapping[str, Schema], ask: Answer = listeners) -> None:
+        self._drop = schemas["backlog_drop"]
+        self._holders = Holders(schemas)
+        self._ask = ask
+        self._namespaces: dict[int, Namespace] = {}
+        self._search_until = self._searched = 0.0
+        # nobody may live in these yet, and still they may have counted something
+        self._older = mounted_namespaces()
+        self._last = time.monotonic()
+        self._search(first=True)
+
+    def records(self, fresh: frozenset[str]) -> list[bytes]:
+        now = time.monotonic()
+        if "cgroup" in fresh:
+            self._search_until = now + SETTLING_SECONDS
+        if LAST_CALL not in fresh and now - self._last < NEARLY * INTERVAL:
+            return []
+        self._last = now
+        if now < self._search_until or now - self._searched >= SEARCH_SECONDS:
+            self._search()
+        out: list[bytes] = []
+        for netns, known in list(self._namespaces.items()):
+            counters = _counters(known.pids, netns)
+            if counters is None:
+                self._search_until = max(self._search_until, now + NEARLY * INTERVAL)
+                continue
+            if counters != known.counters:
+                added, known.counters = counters - known.counters, counters
+                out += self._tell(netns, known, added)
+        return out
+
+    def close(self) -> None: ...
+
+    def _search(self, first: bool = False) -> None:
+        """A namespace that was not there at the first time has counted from nothing since."""
+        self._searched = time.monotonic()
+        found = namespaces()
+        for netns, pids in found.items():
+            known = self._namespaces.get(netns)
+            if known is not None:
+                known.pids = pids
+            else:
+                self._namespaces[netns] = Namespace(pids, Counters())
+                if first or netns in self._older:
+                    self._begin(netns)
+        for netns in self._namespaces.keys() - found.keys():
+            del self._namespaces[netns]
+
+    def _begin(self, netns: int) -> None:
+        known = self._namespaces[netns]
+        known.counters = _counters(known.pids, netns) or Counters()
+        self._older.discard(netns)
+        if known.counters.listen_drops:
+            answer = self._ask(known.pids[0], netns, False)
+            known.drops = {s.cookie: s.drops or 0 for s in answer.sockets} if answer else {}
+
+    def _tell(self, netns: int, known: Namespace, added: Counters) -> list[bytes]:
+        out: list[bytes] = []
+        if added.backlog_drops:
+            out.append(self._record(netns, SOCKET, added.backlog_drops, None))
+        if added.listen_drops:
+            other = added.listen_drops - added.listen_overflows - added.syn_drops
+            answer = next(
+                filter(
+                    None,
+                    (self._ask(pid, netns, added.syn_drops + other > 0) for pid in known.pids),
+                ),
+                None,
+            )
+            for told in attribute(known, added, answer):
+                if told.listener:
+                    out += self._holders.describe(told.listener.inode, netns)
+                out.append(
+                    self._record(
+                        netns, told.queue, told.count, told.listener, told.depth, told.limit
+                    )
+                )
+        return out
+
+    def _record(
+        self,
+        netns: int,
+        queue: int,
+        count: int,
+        listener: Listener | None,
+        depth: int | None = None,
+        limit: int | None = None,
+    ) -> bytes:
+        values: dict[str, Any] = {}
+        if listener:
+            values["cgroup"] = listener.cgroup or 0
+            values["socket"] = listener.inode
+            values["flow_local_port"] = listener.port
+            if listener.address.version == 4:
+                values["flow_local_address"] = bytes(10) + b"\xff\xff" + listener.address.packed
+                values["flow_family"] = AF_INET
+            else:
+                values["flow_local_address"] = listener.address.packed
+                values["flow_family"] = AF_INET6
+        return pack(
+            self._drop,
+            time=boot_ns(),
+            count=count,
+            netns=netns,
+            queue=queue,
+            source=COUNTER,
+            depth=UNKNOWN if depth is None else depth,
+            limit=UNKNOWN if limit is None else limit,
+            **values,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    queue: int
+    count: int
+    listener: Listener | None = None
+    depth: int | None = None
+    limit: int | None = None
+
+
+def attribute(known: Namespace, added: Counters, answer: Listeners | None) -> list[Told]:
+    """Divides what a namespace has counted among its listening sockets.
+
+    Each socket counts its own drops, so the port is known for certain. The reasons are counted for
+    the namespace alone: with one socket or one reason they are certain too; else the sockets whose
+    accept queue is full must account for exactly the overflows, or no port is named. What the
+    sockets do not account for was dropped by one that is gone: told without a port.
+
+    `known` is brought up to date."""
+    sockets = answer.sockets if answer else []
+    before, known.drops = known.drops, {s.cookie: s.drops or 0 for s in sockets}
+    moved = {s: new for s in sockets if (new := (s.drops or 0) - before.get(s.cookie, 0)) > 0}
+    known.balance += sum(moved.values()) - added.listen_drops
+    gone, known.balance = max(0, -known.balance), max(0, known.balance)
+    other = max(0, added.listen_drops - added.listen_overflows - added.syn_drops)
+    syn = added.syn_drops + (other if _quarter_kept(answer, moved) else 0)
+    overflows = added.listen_overflows
+
+    if not syn:
+        queues = dict.fromkeys(moved, ACCEPT)
+    elif not overflows:
+        queues = dict.fromkeys(moved, SYN)
+    else:
+        queues = {s: ACCEPT if s.full else SYN for s in moved}
+        if sum(moved[s] for s, queue in queues.items() if queue == ACCEPT) != overflows:
+            return _nameless(overflows, syn)
+    if not syn and not overflows:
+        return []  # dropped for want of memory or of a route: no queue was full
+    told = [_at(s, queue, moved[s], answer) for s, queue in queues.items()]
+    if gone:
+        told.append(Told(SYN if syn and not overflows else ACCEPT, gone))
+    return told
+
+
+def _nameless(overflows: int, syn: int) -> list[Told]:
+    return [Told(queue, count) for queue, count in ((ACCEPT, overflows), (SYN, syn)) if count]
+
+
+def _quarter_kept(answer: Listeners | None, moved: Mapping[Listener, int]) -> bool:
+    """Whether a drop that has no counter of its own was one of a SYN queue: without SYN cookies the
+    last quarter of tcp_max_syn_backlog is kept for peers that are known (tcp_conn_request(),
+    net/ipv4/tcp_input.c). By now some may have left the queue."""
+    if answer is None or answer.syncookies != 0 or answer.max_syn_backlog is None:
+        return False
+    usable = answer.max_syn_backlog - (answer.max_syn_backlog >> 2)
+    return any(answer.half_open[s.port] * 10 >= usable * 9 for s in moved)
+
+
+def _at(listener: Listener, queue: int, count: int, answer: Listeners | None) -> Told:
+    if queue == ACCEPT:
+        return Told(queue, count, listener, listener.queued, listener.limit)
+    depth, limit = answer.half_open[listener.port] if answer else None, listener.limit
+    if answer and answer.max_syn_backlog and answer.syncookies == 0:
+        limit = min(limit, answer.max_syn_backlog - (answer.max_syn_backlog >> 2))
+    return Told(queue, count, listener, depth, limit)
+
+
+def _counters(pids: list[int], netns: int) -> Counters | None:
+    return next(filter(None, (read_counters(pid, netns) for pid in pids)), None)
+
+
+class Holders:
+    """Finds who holds a socket, and describes that process as the kernel side would."""
+
+    def __init__(self, schemas: Mapping[str, Schema]) -> None:
+        self._listener = schemas["backlog_listener"]
+        self._process = schemas["process"]
+        self._cgroup = schemas["cgroup"]
+        self._known: dict[int, float] = {}
+        self._serial = 0
+
+    def describe(self, socket: int, netns: int) -> list[bytes]:
+        """Nothing if it was described just before, or if nobody can be found."""
+        now = time.monotonic()
+        if not socket or self._known.get(socket, 0.0) > now:
+            return []
+        keep(self._known, socket, now + HOLDER_SECONDS, MAX_HOLDERS)
+        pid = holder(socket, netns)
+        return self._records(pid, socket) if pid else []
+
+    def _records(self, pid: int, socket: int) -> list[bytes]:
+        now = boot_ns()
+        self._serial += 1
+        # the kernel side's ids end in the number of a CPU
+        process = (now + self._serial) << 10 | 1023
+        try:
+            id_, path = cgroup_of(pid)
+            described = process_values(pid)
+        except (OSError, ValueError, IndexError, KeyError):
+            return []
+        raw = reversed_path(path)
+        return [
+            pack(
+                self._cgroup,
+                time=now,
+                cgroup=id_,
+                path=raw,
+                path_bytes=len(raw),
+                path_whole=len(raw) < 4096,
+            ),
+            pack(self._process, time=now, process=process, cgroup=id_, **described),
+            pack(
+                self._listener,
+                time=now,
+                socket=socket,
+                process_process=process,
+                process_pid=pid,
+                process_tid=pid,
+            ),
+        ]
+
+
+def holder(socket: int, netns: int) -> int | None:
+    """The oldest process of a network namespace that has the socket open."""
+    wanted, looked = f"socket:[{socket}]", 0
+    for pid in processes():
+        if netns_of(pid) != netns:
+            continue
+        try:
+            names = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            continue
+        for name in names:
+            looked += 1
+            try:
+                if os.readlink(f"/proc/{pid}/fd/{name}") == wanted:
+                    return pid
+            except OSError:
+                continue
+        if looked > MAX_DESCRIPTORS:
+            return None
+    return None
+
+
+def process_values(pid: int) -> dict[str, Any]:
+    """The members of a `struct process_event`, as far as /proc tells them."""
+    stat = _stat(pid)
+    status = dict(
+        line.split(":\t", 1) for line in _read(pid, "status").decode(errors="replace").splitlines()
+    )
+    argv = _read(pid, "cmdline")
+    numbers = status.get("NSpid", str(pid)).split()
+    exe = os.fsencode(os.readlink(f"/proc/{pid}/exe"))
+    deleted = exe.endswith(b" (deleted)")
+    raw = reversed_path(exe.removesuffix(b" (deleted)"))
+    whole = len(raw) <= 512
+    if not whole:
+        raw = raw[: raw.rindex(b"\0", 0, 512) + 1]
+    start = int(stat[1][19]) * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
+    return {
+        "start": start,
+        "thread_start": start,
+        "pid": pid,
+        "tid": pid,
+        "pid_in_pod": int(numbers[-1]),
+        "pid_level": len(numbers) - 1,
+        "uid": int(status["Uid"].split()[1]),
+        "comm": stat[0],
+        "argv": argv[:1024],
+        "argv_bytes": len(argv),
+        "exe": raw,
+        "exe_bytes": len(raw),
+        "exe_whole": whole,
+        "exe_deleted": deleted,
+        **_ancestry(int(stat[1][1])),
+    }
+
+
+def _ancestry(parent: int) -> dict[str, Any]:
+    """Nearest first: `struct kt_ancestor`, a pid and a comm."""
+    from tracer.event import ANCESTOR
+
+    raw, count = b"", 0
+    while parent and count < 16:
+        try:
+            comm, fields = _stat(parent)
+        except (OSError, ValueError, IndexError):
+            break
+        raw += ANCESTOR.pack(parent, comm)
+        count += 1
+        parent = int(fields[1])
+    return {"ancestry": raw, "ancestors": count}
+
+
+def _stat(pid: int) -> tuple[bytes, list[bytes]]:
+    """A process's comm, and the fields behind it from the third on, proc(5)."""
+    before, _, after = _read(pid, "stat").rpartition(b")")
+    return before.partition(b"(")[2], after.split()
+
+
+def _read(pid: int, name: str) -> bytes:
+    with open(f"/proc/{pid}/{name}", "rb") as file:
+        return file.read(1 << 16)
+
+
+def cgroup_of(pid: int) -> tuple[int, str]:
+    """A process's cgroup as the kernel side numbers it: version 1's memory hierarchy unless that is
+    the root, else version 2 (kt_cgroup_of() in probes/include/ktrace.h)."""
+    paths: dict[int, str] = {}
+    for line in _read(pid, "cgroup").decode(errors="surrogateescape").splitlines():
+        number, _, path = line.split(":", 2)
+        paths[int(number)] = path.removesuffix(" (deleted)")
+    for hierarchy in hierarchies():
+        path = paths.get(hierarchy.number, "/")
+        if path != "/" or hierarchy.version == 2:
+            inode = os.stat(hierarchy.mount + path).st_ino
+            return inode | hierarchy.number << 48, path
+    raise KeyError(pid)
+
+
+def reversed_path(path: str | bytes) -> bytes:
+    """`kt_path`: names from the leaf to the root, NUL after each."""
+    raw = os.fsencode(path) if isinstance(path, str) else path
+    return b"".join(name + b"\0" for name in reversed(raw.strip(b"/").split(b"/")) if name)
+
+
+def pack(schema: Schema, **values: Any) -> bytes:
+    """A record; what is not given is zero."""
+    values["kind"] = schema.kind
+    return schema.struct.pack(
+        *(values.get(f.name, b"" if f.code.endswith("s") else 0) for f in schema.fields)
+    )
+
+
+def boot_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+class _OwnMap:
+    """A BPF map that an object of this process has open, found by its name."""
+
+    def __init__(self, name: bytes) -> None:
+        self._lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
+        info = ctypes.create_string_buffer(128)
+        newest = 0
+        self._fd = -1
+        for fd in map(int, os.listdir("/proc/self/fd")):
+            try:
+                if "bpf-map" not in os.readlink(f"/proc/self/fd/{fd}"):
+                    continue
+            except OSError:
+                continue
+            size = ctypes.c_uint32(len(info))
+            if self._lib.bpf_obj_get_info_by_fd(fd, info, ctypes.byref(size)):
+                continue
+            # struct bpf_map_info: type, id, key_size, value_size, max_entries, map_flags, name[16]
+            id_, key, value = (int.from_bytes(info.raw[at : at + 4], "little") for at in (4, 8, 12))
+            if info.raw[24:40].rstrip(b"\0") == name and id_ > newest:
+                newest, self._key_size, self._value_size = id_, key, value
+                self._close()
+                self._fd = os.dup(fd)
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Entries that are added or deleted meanwhile may be missing; none is seen twice."""
+        keys: list[bytes] = []
+        key: bytes | None = None
+        found = ctypes.create_string_buffer(self._key_size if self._fd >= 0 else 1)
+        while self._fd >= 0 and len(keys) < 4 * MAX_QUEUES:
+            if self._lib.bpf_map_get_next_key(self._fd, key, found):
+                break
+            key = found.raw
+            keys.append(key)
+        for key in dict.fromkeys(keys):
+            value = ctypes.create_string_buffer(self._value_size)
+            if not self._lib.bpf_map_lookup_elem(self._fd, key, value):
+                yield key, value.raw
+
+    def delete(self, key: bytes) -> None:
+        self._lib.bpf_map_delete_elem(self._fd, key)
+
+    def close(self) -> None:
+        self._close()
+        self._fd = -1
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
