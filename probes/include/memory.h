@@ -8,6 +8,7 @@
 
 #include "ktrace.h"
 
+typedef __s64 s64;
 typedef u32 kt_gfp; /* GFP flags by the numbers of the kernel that made the record */
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)

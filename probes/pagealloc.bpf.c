@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Page allocations that fail.
+ *
+ * warn_alloc() is only reached when an allocation has failed, also when the caller asked for silence, so
+ * a machine that is well pays nothing. Where functions cannot be probed the tracepoint that ends every
+ * allocation has to do, and the two instructions at its beginning are what each allocation pays.
+ */
+#include <linux/ptrace.h>
+#include "memory.h"
+
+struct page_alloc_failure_event {
+	struct kt_header header;
+	struct kt_party process;
+	kt_gfp gfp;
+	u32 order;
+};
+
+#define BUDDY_ORDERS 16
+
+/* A line of /proc/buddyinfo. */
+struct buddy_row {
+	u32 node;
+	u32 orders; /* how many of `free` there are */
+	char zone[16];
+	u64 free[BUDDY_ORDERS]; /* blocks, by order */
+};
+
+#define BUDDY_ROWS 32
+
+/* The free lists soon after a failure; made in user space. */
+struct buddyinfo_event {
+	struct kt_header header;
+	u32 rows;
+	u32 page_size;
+	u32 nowarn; /* the flag by which a caller asks for silence; 0: unknown */
+	u32 can_wait; /* and the one by which it says that it can wait */
+	struct buddy_row row[BUDDY_ROWS];
+};
+
+KT_EVENT(page_alloc_failure);
+KT_EVENT(buddyinfo);
+
+/* Failures with one of these flags are left out. */
+const volatile u32 kt_gfp_left_out = 0;
+
+static __noinline int on_failure(u32 gfp, u32 order)
+{
+	struct task_struct *current = (void *)bpf_get_current_task();
+	struct page_alloc_failure_event *event;
+	struct kt_party process = {};
+
+	if ((gfp & kt_gfp_left_out) || !kt_wanted(current, NULL))
+		return 0;
+	kt_refer(&process, current);
+	event = kt_reserve(page_alloc_failure);
+	if (!event)
+		return 0;
+	event->process = process;
+	event->gfp = gfp;
+	event->order = order;
+	kt_submit(event);
+	return 0;
+}
+
+/* void warn_alloc(gfp_t gfp_mask, nodemask_t *nodemask, const char *fmt, ...) is also called by vmalloc;
+ * only the page allocator's words are followed by the order. */
+SEC("kprobe/warn_alloc")
+int BPF_KPROBE(on_warn_alloc, u64 gfp, void *nodemask, const char *format, u64 order)
+{
+	static const char wanted[] = "page allocation failure: order:";
+	char found[sizeof(wanted)] = {};
+
+	bpf_probe_read_kernel_str(found, sizeof(found), format);
+	for (u32 at = 0; at < sizeof(wanted) - 1; at++)
+		if (found[at] != wanted[at])
+			return 0;
+	return on_failure(gfp, order);
+}
+
+SEC("tp_btf/mm_page_alloc")
+int on_mm_page_alloc(u64 *context)
+{
+	if (context[0]) /* the page */
+		return 0;
+	return on_failure(context[2], context[1]);
+}

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Page allocations that really fail: what a cgroup's limit refuses, and in a guest what the whole
+machine does not have in one piece."""
+
+from __future__ import annotations
+
+import functools
+import mmap
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.checks import TIMES, Event, check_circumstances, check_complete
+from tests.support.cgroups import memory_cgroup
+from tests.support.ktrace import Ktrace
+from tests.support.raisers import check_process, facts
+from tracer import probes
+from tracer.backends.core import CoreBackend
+
+MIB = 1 << 20
+KEYS = ["kind", "time", "boot_ns", "node", "pod", "container", "process", "order", "bytes"]
+KEYS += ["gfp_flags", "gfp_mask", "quiet", "can_wait", "buddyinfo", "reading"]
+HUGE = Path("/proc/sys/vm/nr_hugepages")
+PIPE_SIZE = Path("/proc/sys/fs/pipe-max-size")
+OPTMEM = Path("/proc/sys/net/core/optmem_max")
+
+# A pipe with so many slots that their table takes 4 MiB in one piece, charged to the cgroup, and
+# without a warning (pipe_resize_ring() in fs/pipe.c). There is no other way: the call fails.
+GREEDY = """
+import fcntl, os, sys
+reader, writer = os.pipe()
+# what it has already is charged elsewhere, so that it can live with very little
+open(sys.argv[2], "w").write(str(os.getpid()))
+for _ in range(int(sys.argv[1])):
+    try:
+        fcntl.fcntl(writer, 1031, 256 << 20)
+    except MemoryError:
+        continue
+    except OSError as error:
+        if error.errno == 12:
+            continue
+        raise
+    sys.exit("the pipe was made larger")
+"""
+
+
+@functools.cache
+def sees_refused_charges() -> bool:
+    """At the end of each allocation it shows that a cgroup's limit refused it; warn_alloc() is not
+    called then."""
+    backend = CoreBackend()
+    backend.attach([probes.get("pagealloc")], {})
+    backend.close()
+    return backend.attached["pagealloc"].name == "tp_btf/mm_page_alloc"
+
+
+def failures_of(events: Iterable[Event], pid: int, order: int) -> list[Event]:
+    return [
+        e
+        for e in events
+        if e["kind"] == "page_alloc_failure" and e["process"]["pid"] == pid and e["order"] == order
+    ]
+
+
+def check_failure(event: Event, order: int, quiet: bool) -> None:
+    assert list(event) == KEYS
+    check_circumstances(event)
+    assert event["bytes"] == mmap.PAGESIZE << order
+    assert event["quiet"] is quiet
+    assert event["can_wait"] is True
+    assert ("__GFP_NOWARN" in event["gfp_flags"]) is quiet
+    assert event["gfp_flags"][0].startswith("GFP_")
+    assert not [flag for flag in event["gfp_flags"] if flag.startswith("0x")]
+    zones = [(zone["node"], zone["zone"]) for zone in event["buddyinfo"]]
+    assert zones == [(node, zone) for node, zone, _ in buddyinfo()]
+    orders = len(buddyinfo()[0][2])
+    assert all(len(zone["free"]) == orders for zone in event["buddyinfo"])
+    assert event["reading"].startswith(f"order {order}: ")
+
+
+def buddyinfo() -> list[tuple[int, str, list[int]]]:
+    rows = []
+    for line in Path("/proc/buddyinfo").read_text().splitlines():
+        words = line.replace(",", "").split()
+        rows.append((int(words[1]), words[3], [int(word) for word in words[4:]]))
+    return rows
+
+
+def greedy(cgroup: Path) -> int:
+    """A process in `cgroup` of which TIMES allocations of 4 MiB failed; its pid."""
+    program = [os.path.realpath(sys.executable), "-I", "-S", "-c", GREEDY]
+    process = subprocess.Popen([*program, str(TIMES), f"{cgroup}/cgroup.procs"])
+    assert process.wait(60) == 0
+    return process.pid
+
+
+@contextmanager
+def setting(path: Path, value: int) -> Iterator[None]:
+    before = path.read_text()
+    try:
+        path.write_text(str(value))
+        yield
+    finally:
+        path.write_text(before)
+
+
+def order_of(size: int) -> int:
+    return (size // mmap.PAGESIZE - 1).bit_length()
+
+
+@pytest.fixture
+def pipes() -> Iterator[None]:
+    with setting(PIPE_SIZE, 256 * MIB):
+        yield
+
+
+def test_refused_by_a_cgroup(pipes: None) -> None:
+    with (
+        Ktrace("pagealloc", "--all", "--quiet-failures") as ktrace,
+        Ktrace("pagealloc", "--all") as usual,
+        memory_cgroup(3 * MIB) as cgroup,
+    ):
+        pid = greedy(cgroup)
+        order = order_of(4 * MIB)
+        events = failures_of(ktrace.stop(), pid, order)
+        check_complete(ktrace, events, TIMES if sees_refused_charges() else 0)
+        for event in events:
+            check_failure(event, order, quiet=True)
+            assert "GFP_KERNEL_ACCOUNT" in event["gfp_flags"]
+            assert "cgroup" in event["reading"]
+        assert failures_of(usual.stop(), pid, order) == []
+
+
+# All large pieces of the machine's memory are taken: only where it is a guest made for tests.
+if os.environ.get("KTRACE_GUEST"):
+    EVERYTHING = 1 << 20
+
+    @contextmanager
+    def fragmented() -> Iterator[None]:
+        """No piece of memory is as large as a huge page."""
+        with setting(HUGE, EVERYTHING):
+            yield
+
+    def test_fragmented_memory() -> None:
+        """The caller, a control message of 3 MiB, has no other way and asked for no silence."""
+        me = facts(os.getpid())
+        order = order_of(4 * MIB)
+        with (
+            setting(OPTMEM, 8 * MIB),
+            Ktrace("pagealloc", "--all") as ktrace,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+        ):
+            message = [(socket.SOL_SOCKET, 1, b"x" * (3 * MIB))]
+            with fragmented():
+                for _ in range(TIMES):
+                    with pytest.raises(OSError):
+                        sender.sendmsg([b"x"], message, 0, ("127.0.0.1", 9))
+            events = failures_of(ktrace.stop(), os.getpid(), order)
+            check_complete(ktrace, events)
+            for event in events:
+                check_failure(event, order, quiet=False)
+                check_process(event["process"], me)
+                assert event["reading"].endswith("in blocks of 4 MiB or more: fragmented")
+
+    def test_quiet_failures() -> None:
+        """The pool of huge pages takes what it gets."""
+        order = order_of(2 * MIB)
+        with fragmented():
+            with (
+                Ktrace("pagealloc", "--all", "--quiet-failures") as ktrace,
+                Ktrace("pagealloc", "--all") as usual,
+            ):
+                for _ in range(TIMES):
+                    HUGE.write_text(str(EVERYTHING))
+                events = failures_of(ktrace.stop(), os.getpid(), order)
+                assert failures_of(usual.stop(), os.getpid(), order) == []
+            check_complete(ktrace, events)
+            for event in events:
+                check_failure(event, order, quiet=True)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of GFP flags, from the texts and types of several kernels."""
+
+from __future__ import annotations
+
+import struct
+from types import SimpleNamespace
+
+import pytest
+
+from tracer import gfp
+from tracer.identity.resolver import Resolver
+
+# As 5.10 and 6.18 print it, cut short.
+OLD = """name: mm_page_alloc
+print fmt: "page=%p order=%d gfp_flags=%s", REC->order, (REC->gfp_flags) ? \
+__print_flags(REC->gfp_flags, "|", \
+{(unsigned long)(((( gfp_t)(0x400u|0x800u)) | (( gfp_t)0x40u)) & ~(( gfp_t)0x800u)), "GFP_ODD"}, \
+{(unsigned long)((( gfp_t)(0x400u|0x800u)) | (( gfp_t)0x40u) | (( gfp_t)0x80u)), "GFP_KERNEL"}, \
+{(unsigned long)(( gfp_t)0x2000u), "__GFP_NOWARN"}, \
+{(unsigned long)(( gfp_t)0), "__GFP_NEVER"} ) : "none"
+"""
+NEW = """name: mm_page_alloc
+print fmt: "page=%p", (REC->gfp_flags) ? __print_flags(REC->gfp_flags, "|", \
+{( unsigned long)((( gfp_t)(((((1UL))) << (10))|((((1UL))) << (11)))) | \
+(( gfp_t)((((1UL))) << (6))) | (( gfp_t)((((1UL))) << (7)))), "GFP_KERNEL"}, \
+{( unsigned long)(( gfp_t)((((1UL))) << (13))), "__GFP_NOWARN"}, { 0, ((void *)0) } ) : "none"
+"""
+
+
+def test_a_format_of_numbers() -> None:
+    assert gfp.from_format(OLD) == [
+        (0x440, "GFP_ODD"),
+        (0xCC0, "GFP_KERNEL"),
+        (0x2000, "__GFP_NOWARN"),
+    ]
+
+
+def test_a_format_of_shifts() -> None:
+    assert gfp.from_format(NEW) == [(0xCC0, "GFP_KERNEL"), (0x2000, "__GFP_NOWARN")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "print fmt: something else",
+        NEW.replace("(13)", "(___GFP_NOWARN_BIT)"),  # an enum that the kernel has not resolved
+        NEW.replace("(13)", "(99999999999)"),
+        NEW.replace("(13)", "__import__('os')"),
+        NEW.replace("(13)", "(13"),
+    ],
+)
+def test_a_format_that_is_not_understood(text: str) -> None:
+    """Half a table would call flags by wrong names."""
+    assert gfp.from_format(text) == []
+
+
+def test_words_as_the_kernel_shows_them() -> None:
+    table = [(0xCC0, "GFP_KERNEL"), (0x2000, "__GFP_NOWARN"), (0x40, "__GFP_IO")]
+    assert gfp.words(0x2CC0, table) == ["GFP_KERNEL", "__GFP_NOWARN"]
+    assert gfp.words(0x40, table) == ["__GFP_IO"]
+    assert gfp.words(0x1000041, table) == ["__GFP_IO", "0x1000001"]
+    assert gfp.words(0, table) == []
+    assert gfp.bit_of("__GFP_NOWARN", table) == 0x2000
+    assert gfp.bit_of("__GFP_NOFAIL", table) is None
+
+
+def btf(members: list[tuple[str, int]]) -> bytes:
+    text, types = b"\0", b"\1\0\0\0\0\0\0\1\4\0\0\0"
+    for name, value in members:
+        types += struct.pack("=Ii", len(text), value)
+        text += name.encode() + b"\0"
+    header = struct.pack("=HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(text))
+    return header + types + text
+
+
+def test_an_enum_in_btf() -> None:
+    names = ["DMA", "HIGH", "IO", "FS", "UNUSED", "DIRECT_RECLAIM", "KSWAPD_RECLAIM", "LAST"]
+    members = [(f"___GFP_{name}_BIT", at) for at, name in enumerate(names)]
+    table = gfp.from_btf(btf([*members, ("SOMETHING_ELSE", 3)]))
+    assert table == [
+        (0b1101100, "GFP_KERNEL"),
+        (0b1100100, "GFP_NOFS"),
+        (0b1000010, "GFP_ATOMIC"),
+        (0b1100000, "GFP_NOIO"),
+        (1, "__GFP_DMA"),
+        (2, "__GFP_HIGH"),
+        (4, "__GFP_IO"),
+        (8, "__GFP_FS"),
+        (32, "__GFP_DIRECT_RECLAIM"),
+        (64, "__GFP_KSWAPD_RECLAIM"),
+    ]
+
+
+def test_btf_without_the_enum() -> None:
+    assert gfp.from_btf(btf([("SOMETHING", 0)])) == []
+
+
+def test_names_travel_with_the_records() -> None:
+    table = [(0xCC0, "GFP_KERNEL"), (0x2000, "__GFP_NOWARN")]
+    raw = gfp.pack(table)
+    assert gfp.unpack(raw) == table
+    one, two = Resolver(lambda place: None), Resolver(lambda place: None)
+    gfp.learn(SimpleNamespace(names=raw + bytes(10), names_bytes=len(raw)), one)
+    assert gfp.flags(0x2000, one) == ["__GFP_NOWARN"]
+    assert gfp.flags(0x2000, two) is None
+
+
+def test_more_names_than_there_is_room_for() -> None:
+    table = [(1, "x" * 100)] * 100
+    assert 0 < len(gfp.pack(table)) <= gfp.MAX_PACKED
+    assert len(gfp.unpack(gfp.pack(table))) < 100
+
+
+def test_this_kernel() -> None:
+    table = gfp.names_here()
+    if table:
+        assert gfp.bit_of("__GFP_NOWARN", table)
+        assert "GFP_KERNEL" in [name for _, name in table]
