@@ -8,18 +8,16 @@ its standard input is a JSON list, a function's name and its arguments; each ans
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import json
-import mmap
 import os
-import platform
 import select
 import socket
 import struct
 import subprocess
 import sys
-import threading
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,16 +25,12 @@ ANSWER_SECONDS = 60.0
 CLONE_NEWNET = 0x40000000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
-USERFAULTFD = {"x86_64": 323, "aarch64": 282}[platform.machine()]
-UFFDIO_API, UFFDIO_REGISTER = 0xC018AA3F, 0xC020AA00
 LOOPBACK = {"ipv4": "127.0.0.1", "ipv6": "::1"}
-FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 listening: dict[int, socket.socket] = {}
 clients: list[socket.socket] = []
-kept: list[Any] = []
 
 
 def main() -> None:
@@ -122,7 +116,8 @@ def connect_halfway(port: int, times: int, address: str) -> list[int]:
 def hear(times: int) -> None:
     """The oldest of them are deaf no more. They take part when the server sends again."""
     for client in clients[:times]:
-        client.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+        with contextlib.suppress(OSError):  # this one was never deaf
+            client.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
 
 def hang_up() -> None:
@@ -134,68 +129,6 @@ def _client(address: str) -> socket.socket:
     client = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     client.setblocking(False)
     return client
-
-
-def flood_busy_sockets(port: int, connections: int, address: str) -> None:
-    """The receiver of each connection is stopped in the middle of recv(2), by a page that nobody
-    brings: its socket is locked, and what comes is put on its backlog. Urgent bytes are never
-    joined to one packet."""
-    server = listening[port]
-    for _ in range(connections):
-        client = socket.socket(server.family)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        client.connect((address, port))
-        receiver, _ = server.accept()
-        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-        kept.append((client, receiver))
-        started = threading.Event()
-        thread = threading.Thread(target=_receive_into_nothing, args=(receiver, started))
-        thread.start()
-        kept.append(thread)
-        client.send(b"x")
-        started.wait(ANSWER_SECONDS)
-        _wait_for_fault()
-        for _ in range(100):
-            client.send(b"!", socket.MSG_OOB)
-
-
-_faults = select.epoll()
-_uffds: list[int] = []
-
-
-def _receive_into_nothing(receiver: socket.socket, started: threading.Event) -> None:
-    memory = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    uffd = LIBC.syscall(USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK)
-    if uffd < 0:
-        raise OSError(ctypes.get_errno(), "userfaultfd")
-    fcntl.ioctl(uffd, UFFDIO_API, struct.pack("QQQ", 0xAA, 0, 0))
-    register = struct.pack("QQQQ", address, mmap.PAGESIZE, 1, 0)  # UFFDIO_REGISTER_MODE_MISSING
-    fcntl.ioctl(uffd, UFFDIO_REGISTER, register)
-    _uffds.append(uffd)
-    _faults.register(uffd, select.EPOLLIN)
-    started.set()
-    LIBC.recv(receiver.fileno(), ctypes.c_void_p(address), ctypes.c_size_t(1), 0)
-
-
-def _wait_for_fault() -> None:
-    for uffd, _ in _faults.poll(ANSWER_SECONDS):
-        os.read(uffd, 32)
-
-
-def stop_flood() -> None:
-    """The senders go first, so that nothing is sent any more; then the receivers get their page."""
-    while _uffds:
-        os.close(_uffds.pop())
-    while kept:
-        item = kept.pop()
-        if isinstance(item, threading.Thread):
-            item.join(ANSWER_SECONDS)
-        else:
-            for end in item:
-                end.close()
 
 
 class Queues:

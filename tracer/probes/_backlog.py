@@ -42,6 +42,8 @@ HOLDER_SECONDS = 10.0
 MAX_DESCRIPTORS = 20_000
 MAX_HOLDERS = 4096
 MAX_QUEUES = 1024
+# So often the sockets are asked before drops are told without a port.
+MAX_UNANSWERED = 3
 
 UNKNOWN = -1
 # the enums of probes/backlog.bpf.c
@@ -115,13 +117,14 @@ class Held:
 
 @dataclass(slots=True)
 class Namespace:
-    """What was read last. `balance` is how many more drops its sockets have told than its counters:
-    those are read first, and a storm goes on meanwhile."""
+    """What was read last. `untold` is what its sockets counted, by cookie, beyond what the
+    namespace had."""
 
     pids: list[int]
     counters: Counters
     drops: dict[int, int] = field(default_factory=dict)  # by socket cookie
-    balance: int = 0
+    untold: dict[int, int] = field(default_factory=dict)
+    unanswered: int = 0
 
 
 class Polled:
@@ -187,18 +190,20 @@ class Polled:
             known.drops = {s.cookie: s.drops or 0 for s in answer.sockets} if answer else {}
 
     def _tell(self, netns: int, known: Namespace, added: Counters) -> list[bytes]:
+        """If the sockets cannot be asked just now, the same is looked at again next time."""
+        answer: Listeners | None = None
+        if added.listen_drops:
+            half_open = added.listen_drops > added.listen_overflows
+            asked = (self._ask(pid, netns, half_open) for pid in known.pids)
+            answer = next((one for one in asked if one is not None), None)
+            known.unanswered = 0 if answer else known.unanswered + 1
+            if answer is None and known.unanswered < MAX_UNANSWERED:
+                known.counters = known.counters - added
+                return []
         out: list[bytes] = []
         if added.backlog_drops:
             out.append(self._record(netns, SOCKET, added.backlog_drops, None))
         if added.listen_drops:
-            other = added.listen_drops - added.listen_overflows - added.syn_drops
-            answer = next(
-                filter(
-                    None,
-                    (self._ask(pid, netns, added.syn_drops + other > 0) for pid in known.pids),
-                ),
-                None,
-            )
             for told in attribute(known, added, answer):
                 if told.listener:
                     out += self._holders.describe(told.listener.inode, netns)
@@ -254,17 +259,28 @@ class Told:
 def attribute(known: Namespace, added: Counters, answer: Listeners | None) -> list[Told]:
     """Divides what a namespace has counted among its listening sockets.
 
-    Each socket counts its own drops, so the port is known for certain. The reasons are counted for
-    the namespace alone: with one socket or one reason they are certain too; else the sockets whose
-    accept queue is full must account for exactly the overflows, or no port is named. What the
-    sockets do not account for was dropped by one that is gone: told without a port.
+    How many is what the namespace says. Which port is what the sockets' own counts say: those are
+    read a moment later, and they also count packets that were ignored without turning anybody away
+    (a SYN that is sent again, tcp_check_req()), so what is too much is kept for the next time. The
+    reasons are counted for the namespace alone: with one socket or one reason they are certain too;
+    else the sockets whose accept queue is full must account for exactly the overflows, or no port
+    is named. What the sockets do not account for was dropped by one that is gone: told without a
+    port.
 
     `known` is brought up to date."""
     sockets = answer.sockets if answer else []
     before, known.drops = known.drops, {s.cookie: s.drops or 0 for s in sockets}
-    moved = {s: new for s in sockets if (new := (s.drops or 0) - before.get(s.cookie, 0)) > 0}
-    known.balance += sum(moved.values()) - added.listen_drops
-    gone, known.balance = max(0, -known.balance), max(0, known.balance)
+    for s in sockets:
+        new = max(0, (s.drops or 0) - before.get(s.cookie, 0))
+        known.untold[s.cookie] = known.untold.get(s.cookie, 0) + new
+    known.untold = {s.cookie: known.untold[s.cookie] for s in sockets}
+    gone, moved = added.listen_drops, {}
+    for s in sockets:
+        count = min(gone, known.untold[s.cookie])
+        if count:
+            moved[s] = count
+            gone -= count
+            known.untold[s.cookie] -= count
     other = max(0, added.listen_drops - added.listen_overflows - added.syn_drops)
     syn = added.syn_drops + (other if _quarter_kept(answer, moved) else 0)
     overflows = added.listen_overflows

@@ -1,0 +1,458 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Connections, and packets of a connection, that a full queue turned away. The kernel does that without
+ * a reason that a tracepoint could tell: a SYN is consumed, a final ACK is ignored.
+ *
+ * A storm is told in few records. The first drop at a queue goes into the ring at once. Those that
+ * follow within a second of the one before are only counted, in kt_backlog_held, whose counts never go
+ * back; user space reads them every second and tells what was added. A drop is in one of the two, never
+ * in both.
+ */
+#include <linux/ptrace.h> /* struct pt_regs */
+#include "ktrace.h"
+#include "socket.h"
+
+typedef __s64 s64;
+
+enum {
+	KT_QUEUE_SYN,
+	KT_QUEUE_ACCEPT,
+	KT_QUEUE_SOCKET,
+};
+
+enum {
+	KT_STAGE_UNKNOWN,
+	KT_STAGE_SYN,
+	KT_STAGE_ACK,
+};
+
+enum {
+	KT_SOURCE_FUNCTION,
+	KT_SOURCE_COUNTER,
+};
+
+#define KT_UNKNOWN (-1)
+
+/* `flow.local` is where it listens, not where the packet went. Of several drops in one record the depth
+ * and the time are the last one's. */
+struct backlog_drop_event {
+	struct kt_header header;
+	u64 count;
+	u64 socket;          /* inode of the listening or connected socket; 0 = unknown, or nobody's */
+	s64 depth;           /* entries, or bytes for KT_QUEUE_SOCKET; KT_UNKNOWN */
+	s64 limit;           /* a queue is full when depth is above or at it; KT_UNKNOWN */
+	kt_cgroup_id cgroup; /* in which the socket was made; 0 = it does not tell whose it is */
+	struct kt_flow flow;
+	kt_netns netns;
+	u8 queue;
+	u8 stage;
+	u8 source;
+	u8 remotes;          /* 0: unknown, 1: the flow's, 2: several, the flow has the last one's */
+};
+
+/* Who holds a socket: told by user space, which finds it in /proc. */
+struct backlog_listener_event {
+	struct kt_header header;
+	u64 socket;
+	struct kt_party process;
+};
+
+KT_EVENT(backlog_drop);
+KT_EVENT(backlog_listener);
+KT_EVENT(pod_network);
+
+/* The kernel's members that only this probe reads. */
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct sock___queues {
+	atomic_t sk_drops;
+	struct {
+		atomic_t rmem_alloc;
+		int len;
+	} sk_backlog;
+};
+
+struct request_sock_queue___backlog {
+	atomic_t qlen;
+};
+
+struct inet_connection_sock___backlog {
+	struct request_sock_queue___backlog icsk_accept_queue;
+};
+
+/* tcp_syncookies is an int up to 5.14, a byte since: its low byte is all it needs. */
+struct net___backlog {
+	struct {
+		u8 sysctl_tcp_syncookies;
+		int sysctl_max_syn_backlog;
+	} ipv4;
+};
+
+struct inode___backlog {
+	unsigned long i_ino;
+};
+
+struct file___backlog {
+	struct inode___backlog *f_inode;
+};
+
+struct socket___backlog {
+	struct file___backlog *file;
+};
+
+#pragma clang attribute pop
+
+/* 7a26dc9e7b43 ("net: tcp: add skb drop reasons to tcp_add_backlog()") brought this value and the
+ * function's third argument. */
+enum skb_drop_reason___backlog {
+	SKB_DROP_REASON_SOCKET_BACKLOG = 0x7f,
+};
+
+struct kt_queue {
+	kt_address address;
+	kt_netns netns;
+	kt_port port;
+	u8 queue;
+	u8 stage;
+};
+
+/* If there are more queues than this, each drop at the others is a record. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct kt_queue);
+	__type(value, struct backlog_drop_event);
+} kt_backlog_held SEC(".maps");
+
+/* A listening socket as tcp_conn_request() found it. */
+struct kt_found {
+	struct sock *sk;
+	struct sk_buff *skb;
+	u32 drops;
+	u32 half_open;
+	u32 queued;
+	u32 limit;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct kt_found);
+} kt_backlog_found SEC(".maps");
+
+/* The arguments of tcp_add_backlog(), for when it returns. */
+struct kt_added {
+	struct sock *sk;
+	void *reason;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct kt_added);
+} kt_backlog_added SEC(".maps");
+
+static __always_inline bool same_address(const u8 *one, const u8 *other)
+{
+	const u16 *a = (const void *)one, *b = (const void *)other;
+
+	for (int i = 0; i < 8; i++)
+		if (a[i] != b[i])
+			return false;
+	return true;
+}
+
+static __always_inline void tell(const struct backlog_drop_event *drop)
+{
+	struct backlog_drop_event *event = kt_reserve(backlog_drop);
+	struct kt_header header;
+
+	if (!event)
+		return;
+	header = event->header;
+	*event = *drop;
+	event->header = header;
+	event->count = 1;
+	kt_submit(event);
+}
+
+/* `drop` is complete but for time and count. */
+static __always_inline void count_drop(struct backlog_drop_event *drop)
+{
+	const u64 second = 1000000000;
+	struct backlog_drop_event *held;
+	struct kt_queue queue = {};
+	u64 quiet;
+
+	drop->header.time = bpf_ktime_get_boot_ns();
+	__builtin_memcpy(queue.address, drop->flow.local.address, sizeof(queue.address));
+	queue.port = drop->flow.local.port;
+	queue.netns = drop->netns;
+	queue.queue = drop->queue;
+	queue.stage = drop->stage;
+
+	held = bpf_map_lookup_elem(&kt_backlog_held, &queue);
+	if (!held) {
+		bpf_map_update_elem(&kt_backlog_held, &queue, drop, BPF_NOEXIST);
+		tell(drop);
+		return;
+	}
+	quiet = drop->header.time - held->header.time;
+	held->header.time = drop->header.time;
+	held->depth = drop->depth;
+	held->limit = drop->limit;
+	held->socket = drop->socket;
+	held->cgroup = drop->cgroup;
+	if (quiet >= second && (s64)quiet > 0) {
+		held->flow = drop->flow;
+		held->remotes = drop->remotes;
+		tell(drop);
+		return;
+	}
+	if (!same_address(held->flow.remote.address, drop->flow.remote.address))
+		held->remotes = 2;
+	held->flow = drop->flow;
+	__sync_fetch_and_add(&held->count, 1);
+}
+
+/* Everything that the socket knows itself. False if nobody wants to know. */
+static __always_inline bool begin(struct backlog_drop_event *drop, struct sock *sk)
+{
+	struct cgroup *cgroup = kt_cgroup_of_socket(sk);
+	struct socket___backlog *socket;
+
+	if (!kt_wanted_at(cgroup))
+		return false;
+	__builtin_memset(drop, 0, sizeof(*drop));
+	socket = (void *)BPF_CORE_READ(sk, sk_socket); /* NULL before accept(2) */
+	drop->socket = BPF_CORE_READ(socket, file, f_inode, i_ino);
+	drop->cgroup = kt_refer_cgroup(cgroup);
+	drop->netns = kt_netns_of_socket(sk);
+	drop->source = KT_SOURCE_FUNCTION;
+	kt_flow_of_socket(&drop->flow, sk);
+	return true;
+}
+
+static __always_inline void drop_at_listener(struct sock *sk, struct sk_buff *skb, u8 queue, u8 stage,
+					     s64 depth, s64 limit)
+{
+	struct backlog_drop_event drop;
+	struct kt_flow packet;
+
+	if (!begin(&drop, sk))
+		return;
+	drop.queue = queue;
+	drop.stage = stage;
+	drop.depth = depth;
+	drop.limit = limit;
+	if (kt_flow_of_packet(&packet, skb)) {
+		drop.flow.remote = packet.remote;
+		drop.remotes = 1;
+	}
+	count_drop(&drop);
+}
+
+static __always_inline u32 drops_of(struct sock *sk)
+{
+	return BPF_CORE_READ((struct sock___queues *)sk, sk_drops.counter);
+}
+
+static __always_inline void enter_conn_request(struct sock *sk, struct sk_buff *skb)
+{
+	struct inet_connection_sock___backlog *icsk = (void *)sk;
+	struct kt_found *found;
+	u32 only = 0;
+
+	found = bpf_map_lookup_elem(&kt_backlog_found, &only);
+	if (!found)
+		return;
+	found->sk = sk;
+	found->skb = skb;
+	found->drops = drops_of(sk);
+	found->half_open = BPF_CORE_READ(icsk, icsk_accept_queue.qlen.counter);
+	found->queued = BPF_CORE_READ(sk, sk_ack_backlog);
+	found->limit = BPF_CORE_READ(sk, sk_max_ack_backlog);
+}
+
+/*
+ * That the SYN was dropped is told by the listener's own count; why, by the queues as they were, with the
+ * tests of tcp_conn_request() itself. The SYN queue is full with `limit` entries, or with one more since
+ * 099ecf59f05b ("tcp/dccp: Allow a connection when sk_max_ack_backlog is zero"). Without SYN cookies
+ * the last quarter of tcp_max_syn_backlog is kept for peers that are known.
+ */
+static __always_inline void exit_conn_request(void)
+{
+	u32 only = 0, syncookies, most, usable;
+	struct kt_found *found;
+	struct net___backlog *net;
+	struct sock *sk;
+
+	found = bpf_map_lookup_elem(&kt_backlog_found, &only);
+	if (!found || !found->sk)
+		return;
+	sk = found->sk;
+	found->sk = NULL;
+	if (drops_of(sk) == found->drops)
+		return;
+	net = (void *)BPF_CORE_READ(sk, __sk_common.skc_net.net);
+	syncookies = BPF_CORE_READ(net, ipv4.sysctl_tcp_syncookies);
+	most = BPF_CORE_READ(net, ipv4.sysctl_max_syn_backlog);
+	usable = most - (most >> 2);
+
+	if (!syncookies && found->half_open > found->limit)
+		drop_at_listener(sk, found->skb, KT_QUEUE_SYN, KT_STAGE_SYN, found->half_open,
+				 found->limit);
+	else if (found->queued > found->limit)
+		drop_at_listener(sk, found->skb, KT_QUEUE_ACCEPT, KT_STAGE_SYN, found->queued,
+				 found->limit);
+	else if (!syncookies && found->half_open == found->limit)
+		drop_at_listener(sk, found->skb, KT_QUEUE_SYN, KT_STAGE_SYN, found->half_open,
+				 found->limit);
+	else if (!syncookies && found->half_open > usable)
+		drop_at_listener(sk, found->skb, KT_QUEUE_SYN, KT_STAGE_SYN, found->half_open, usable);
+}
+
+/* The first thing that tcp_v4_syn_recv_sock() and tcp_v6_syn_recv_sock() look at. */
+static __always_inline void enter_syn_recv_sock(struct sock *sk, struct sk_buff *skb)
+{
+	u32 queued = BPF_CORE_READ(sk, sk_ack_backlog), limit = BPF_CORE_READ(sk, sk_max_ack_backlog);
+
+	if (queued > limit)
+		drop_at_listener(sk, skb, KT_QUEUE_ACCEPT, KT_STAGE_ACK, queued, limit);
+}
+
+/* For a packet of IPv4 the function for IPv6 calls the other one. */
+static __always_inline bool is_ipv6(struct sk_buff *skb)
+{
+	return BPF_CORE_READ(skb, protocol) == bpf_htons(0x86dd);
+}
+
+static __always_inline bool has_reason(void)
+{
+	return bpf_core_enum_value_exists(enum skb_drop_reason___backlog, SKB_DROP_REASON_SOCKET_BACKLOG);
+}
+
+/*
+ * A packet that tcp_add_backlog() refused: the queue was full, or its checksum was wrong. Where no reason
+ * is given a wrong checksum is told by a queue that is far from full: in every kernel the limit is above
+ * the receive buffer. The limit itself has been calculated in several ways, and nothing tells which.
+ */
+static __always_inline void exit_add_backlog(struct sock *sk, void *reason)
+{
+	struct sock___queues *queues = (void *)sk;
+	struct backlog_drop_event drop;
+	u32 told = 0;
+	s64 depth;
+
+	depth = (s64)BPF_CORE_READ(queues, sk_backlog.len) +
+		BPF_CORE_READ(queues, sk_backlog.rmem_alloc.counter);
+	if (has_reason()) {
+		bpf_probe_read_kernel(&told, sizeof(told), reason);
+		if (told != bpf_core_enum_value(enum skb_drop_reason___backlog,
+						SKB_DROP_REASON_SOCKET_BACKLOG))
+			return;
+	} else if (depth <= BPF_CORE_READ(sk, sk_rcvbuf)) {
+		return;
+	}
+	if (!begin(&drop, sk))
+		return;
+	drop.queue = KT_QUEUE_SOCKET;
+	drop.stage = KT_STAGE_UNKNOWN;
+	drop.depth = depth;
+	drop.limit = KT_UNKNOWN;
+	drop.remotes = 1;
+	count_drop(&drop);
+}
+
+SEC("fentry/tcp_conn_request")
+int fentry_conn_request(void *ctx)
+{
+	enter_conn_request(kt_argument(ctx, 2), kt_argument(ctx, 3));
+	return 0;
+}
+
+SEC("fexit/tcp_conn_request")
+int fexit_conn_request(void *ctx)
+{
+	exit_conn_request();
+	return 0;
+}
+
+SEC("fentry/tcp_v4_syn_recv_sock")
+int fentry_v4_syn_recv_sock(void *ctx)
+{
+	enter_syn_recv_sock(kt_argument(ctx, 0), kt_argument(ctx, 1));
+	return 0;
+}
+
+SEC("fentry/tcp_v6_syn_recv_sock")
+int fentry_v6_syn_recv_sock(void *ctx)
+{
+	struct sk_buff *skb = kt_argument(ctx, 1);
+
+	if (is_ipv6(skb))
+		enter_syn_recv_sock(kt_argument(ctx, 0), skb);
+	return 0;
+}
+
+/* The returned value stands behind the arguments. It is a bool: only its lowest byte means something. */
+SEC("fexit/tcp_add_backlog")
+int fexit_add_backlog(void *ctx)
+{
+	if ((u64)kt_argument(ctx, has_reason() ? 3 : 2) & 0xff)
+		exit_add_backlog(kt_argument(ctx, 0), kt_argument(ctx, 2));
+	return 0;
+}
+
+SEC("kprobe/tcp_conn_request")
+int BPF_KPROBE(kprobe_conn_request, void *ops, void *af_ops, struct sock *sk, struct sk_buff *skb)
+{
+	enter_conn_request(sk, skb);
+	return 0;
+}
+
+SEC("kretprobe/tcp_conn_request")
+int BPF_KRETPROBE(kretprobe_conn_request)
+{
+	exit_conn_request();
+	return 0;
+}
+
+SEC("kprobe/tcp_v4_syn_recv_sock")
+int BPF_KPROBE(kprobe_v4_syn_recv_sock, struct sock *sk, struct sk_buff *skb)
+{
+	enter_syn_recv_sock(sk, skb);
+	return 0;
+}
+
+SEC("kprobe/tcp_v6_syn_recv_sock")
+int BPF_KPROBE(kprobe_v6_syn_recv_sock, struct sock *sk, struct sk_buff *skb)
+{
+	if (is_ipv6(skb))
+		enter_syn_recv_sock(sk, skb);
+	return 0;
+}
+
+SEC("kprobe/tcp_add_backlog")
+int BPF_KPROBE(kprobe_add_backlog, struct sock *sk, struct sk_buff *skb, void *reason)
+{
+	struct kt_added added = { .sk = sk, .reason = reason };
+	u32 only = 0;
+
+	bpf_map_update_elem(&kt_backlog_added, &only, &added, BPF_ANY);
+	return 0;
+}
+
+SEC("kretprobe/tcp_add_backlog")
+int BPF_KRETPROBE(kretprobe_add_backlog, unsigned long refused)
+{
+	struct kt_added *added;
+	u32 only = 0;
+
+	added = bpf_map_lookup_elem(&kt_backlog_added, &only);
+	if (added && refused & 0xff)
+		exit_add_backlog(added->sk, added->reason);
+	return 0;
+}

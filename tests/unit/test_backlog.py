@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How counts are divided among listening sockets, and how an event says itself."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from typing import Any
+
+from tracer.event import Event
+from tracer.netstat import Counters
+from tracer.probes._backlog import ACCEPT, SYN, Namespace, Told, attribute
+from tracer.probes.backlog import PROBE
+from tracer.sockdiag import Listener, Listeners
+
+ANY = ipaddress.IPv4Address("0.0.0.0")
+
+
+def listener(cookie: int, drops: int, queued: int = 0, limit: int = 1) -> Listener:
+    return Listener(cookie, ANY, 8000 + cookie, cookie, queued, limit, drops, None)
+
+
+def known(**drops: int) -> Namespace:
+    return Namespace([1], Counters(), {int(name[1:]): count for name, count in drops.items()})
+
+
+def test_each_socket_tells_its_own() -> None:
+    one, two, idle = listener(1, 30, 2), listener(2, 16, 2), listener(3, 4, 0)
+    answer = Listeners([one, two, idle])
+    told = attribute(known(_1=7, _3=4), Counters(39, 39), answer)
+    assert told == [Told(ACCEPT, 23, one, 2, 1), Told(ACCEPT, 16, two, 2, 1)]
+
+
+def test_a_queue_that_was_emptied_meanwhile_is_still_named() -> None:
+    one = listener(1, 23, 0, 128)
+    (told,) = attribute(known(), Counters(23, 23), Listeners([one]))
+    assert (told.queue, told.count, told.listener) == (ACCEPT, 23, one)
+
+
+def test_two_reasons_are_told_apart_by_what_is_full() -> None:
+    full, flooded = listener(1, 10, 2), listener(2, 5, 0, 8)
+    answer = Listeners([full, flooded], Counter({8002: 9}), 0, 2048)
+    told = attribute(known(), Counters(10, 15, 5), answer)
+    assert told == [Told(ACCEPT, 10, full, 2, 1), Told(SYN, 5, flooded, 9, 8)]
+
+
+def test_two_reasons_that_cannot_be_told_apart_name_no_port() -> None:
+    answer = Listeners([listener(1, 10, 2), listener(2, 5, 2)], Counter(), 0, 2048)
+    told = attribute(known(), Counters(10, 15, 5), answer)
+    assert told == [Told(ACCEPT, 10), Told(SYN, 5)]
+
+
+def test_a_socket_that_is_gone_leaves_its_drops_without_a_port() -> None:
+    assert attribute(known(), Counters(23, 23), Listeners()) == [Told(ACCEPT, 23)]
+    assert attribute(known(), Counters(23, 23), None) == [Told(ACCEPT, 23)]
+
+
+def test_drops_between_the_two_readings_are_told_once() -> None:
+    """The sockets were asked after the counters were read; a storm went on."""
+    namespace = known()
+    first = attribute(namespace, Counters(20, 20), Listeners([listener(1, 23, 2)]))
+    second = attribute(namespace, Counters(10, 10), Listeners([listener(1, 30, 2)]))
+    assert [told.count for told in first + second] == [20, 10]
+    assert all(told.listener for told in first + second)
+
+
+def test_a_socket_that_counts_more_than_the_namespace_is_not_believed() -> None:
+    """A SYN that is sent again counts there, and turns nobody away."""
+    one = listener(1, 34, 0, 10)
+    answer = Listeners([one], Counter({8001: 11}), 0, 2048)
+    assert attribute(known(), Counters(0, 23, 23), answer) == [Told(SYN, 23, one, 11, 10)]
+
+
+def test_drops_for_other_reasons_are_not_ours() -> None:
+    answer = Listeners([listener(1, 5, 0, 100)], Counter({8001: 1}), 1, 2048)
+    assert attribute(known(), Counters(0, 5), answer) == []
+
+
+def test_the_last_quarter_of_the_syn_queue() -> None:
+    one = listener(1, 5, 0, 100)
+    answer = Listeners([one], Counter({8001: 13}), 0, 16)
+    assert attribute(known(), Counters(0, 5), answer) == [Told(SYN, 5, one, 13, 12)]
+
+
+def event(**body: Any) -> Event:
+    local = {"address": "10.0.0.5", "port": 8080, "pod": None}
+    filled = {"queue": "accept", "local": local, "depth": 129, "limit": 128, "count": 37}
+    return Event("backlog_drop", 1, None, None, filled | body)
+
+
+def test_summary() -> None:
+    assert PROBE.summary(event()) == (
+        "10.0.0.5:8080 turned away 37 connections: accept queue full (129 of 128)"
+    )
+    nameless = {"address": None, "port": None, "pod": None}
+    assert PROBE.summary(event(queue="socket", count=1, local=nameless, depth=None)) == (
+        "a port turned away 1 packet: socket backlog full"
+    )
+
+
+def test_columns_fit_60_cells() -> None:
+    from tracer.views.table import GAP, SIGN, TIME
+
+    needed = [c for c in PROBE.columns if not c.wide and c.title != "CONTAINER"]
+    widths = [column.narrow for column in (TIME, SIGN, *needed)]
+    assert [c.title for c in needed] == ["QUEUE", "LOCAL", "COUNT", "DEPTH", "POD"]
+    assert sum(widths) + len(GAP) * (len(widths) - 1) <= 60
