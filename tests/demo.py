@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make demo`: a real container in a real pod is killed, and ktrace names the killer.
 
-An own containerd is started (never the host's), a pod `shop/web-0` is made over CRI, and its process
-dies three times: by a script on the host that hides in /tmp and is gone at once, by another process of
-the same pod, and by the runtime's stop. What is on the screen is what ktrace prints.
+An own containerd is started (never the host's), a pod `shop/web-0` is made over CRI, and processes
+of it die three times: by a program on the host that lies in /tmp and is gone at once, by another
+process of the same pod, and by the runtime's stop. What is on the screen is what ktrace prints.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def main() -> None:
 
 
 def killed_from_the_host(pod: PodHandle, scratch: Path, socket: list[str]) -> None:
-    """The old guide's case: a program of a random name in /tmp, started by a shell, kills and goes."""
+    """A program of a random name in /tmp, started by a shell, kills and is gone."""
     container = sleeper(pod, "nginx")
-    killer = Path("/tmp/vGhyM0")  # noqa: S108
+    killer = Path("/tmp/vGhyM0")
     shutil.copy(shutil.which("bash") or "/bin/bash", killer)
     try:
         with Tracing(scratch, 1, ["-p", "shop/web-0", "-o", "wide", *socket]):
@@ -73,10 +73,9 @@ class Tracing:
         self._ready = scratch / "ready"
         self._ready.unlink(missing_ok=True)
         click.secho(f"\n$ ktrace signals {' '.join(arguments)}", bold=True)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tracer", "signals", *arguments]
-            + ["--count", str(count), "--duration", "20s", "--ready-file", str(self._ready)]
-        )
+        command = [sys.executable, "-m", "tracer", "signals", *arguments]
+        command += ["--count", str(count), "--duration", "20s", "--ready-file", str(self._ready)]
+        self._process = subprocess.Popen(command)
 
     def __enter__(self) -> None:
         wait_for("ktrace to attach", self._ready.exists, 20)

@@ -1,63 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layout of every record, read from the BPF object that makes it.
+"""The layout of a kind of record: a C struct as a `struct.Struct` and a named tuple.
 
-The C struct is the only definition. Clang writes it into the object's `.BTF` section
-(Documentation/bpf/btf.rst in the kernel's tree); here it becomes a `struct.Struct` and a named
-tuple. Nested structs are flattened (`sender.pid` becomes `sender_pid`; the common header keeps its
+Nested structs are flattened (`sender.pid` becomes `sender_pid`; the common header keeps its
 members' plain names), arrays of bytes and of structs stay `bytes`.
 """
 
 from __future__ import annotations
 
-import io
 import struct
 from collections import namedtuple
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
-
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
-
-from tracer.errors import KtraceError
-
-_INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM = 1, 2, 3, 4, 5, 6
-_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _FUNC_PROTO, _VAR, _DATASEC = 8, 9, 10, 11, 13, 14, 15
-_DECL_TAG, _TYPE_TAG, _ENUM64 = 17, 18, 19
-
-_TRANSPARENT = (_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG)
-
-MAX_FIELDS = 1000
-MAX_DEPTH = 16
-
-_SIGNED = 1
-_CODES = {(1, False): "B", (2, False): "H", (4, False): "I", (8, False): "Q"} | {
-    (1, True): "b",
-    (2, True): "h",
-    (4, True): "i",
-    (8, True): "q",
-}
-
-
-# What damage looks like from inside: the one list of what may go wrong while reading.
-_DAMAGE = (
-    AssertionError,
-    AttributeError,
-    IndexError,
-    KeyError,
-    MemoryError,
-    OverflowError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-
-
-class BadObject(KtraceError):
-    """A BPF object that is not one of ours, or is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,121 +60,3 @@ class Schema:
 
 def _record_type(name: str, fields: list[Field]) -> Any:
     return namedtuple(f"{name}_record", [field.name for field in fields])
-
-
-class BpfObject:
-    """What a compiled probe says about itself: `schemas` by event name (`signal` for `struct
-    signal_event`), and where its settings lie in `.rodata`."""
-
-    def __init__(self, data: bytes) -> None:
-        try:
-            self._read(data)
-        except (ELFError, *_DAMAGE) as error:
-            raise BadObject(f"the BPF object cannot be read: {error or type(error)}") from error
-
-    def _read(self, data: bytes) -> None:
-        elf = ELFFile(io.BytesIO(data))
-        section = elf.get_section_by_name(".BTF")
-        symbols = elf.get_section_by_name(".symtab")
-        rodata = elf.get_section_index(".rodata")
-        if section is None or not isinstance(symbols, SymbolTableSection) or not rodata:
-            raise BadObject("the BPF object lacks .BTF, .symtab or .rodata")
-        self.settings = {
-            symbol.name: (symbol["st_value"], symbol["st_size"])
-            for symbol in symbols.iter_symbols()
-            if symbol["st_shndx"] == rodata and symbol.name
-        }
-        btf = _Btf(section.data())
-        names = [n.removeprefix("kt_kind_") for n in self.settings if n.startswith("kt_kind_")]
-        self.schemas = {name: btf.schema(name) for name in names}
-
-
-class _Btf:
-    """The types of a `.BTF` section, as far as structs of numbers and arrays need them."""
-
-    def __init__(self, data: bytes) -> None:
-        magic, _, _, header, type_at, type_bytes, text_at, text_bytes = struct.unpack_from(
-            "=HBBIIIII", data
-        )
-        if magic != 0xEB9F:
-            raise BadObject("the BPF object's BTF is of another byte order or damaged")
-        self._text = data[header + text_at : header + text_at + text_bytes]
-        self._types: list[tuple[str, int, int, list[tuple[int, ...]]]] = [("void", 0, 0, [])]
-        at, end = header + type_at, header + type_at + type_bytes
-        while at < end:
-            name, info, size = struct.unpack_from("=III", data, at)
-            at += 12
-            kind, count = info >> 24 & 0x1F, info & 0xFFFF
-            layout = {
-                _INT: ("=I", 1),
-                _ARRAY: ("=III", 1),
-                _STRUCT: ("=III", count),
-                _UNION: ("=III", count),
-                _ENUM: ("=Ii", count),
-                _FUNC_PROTO: ("=II", count),
-                _VAR: ("=I", 1),
-                _DATASEC: ("=III", count),
-                _DECL_TAG: ("=i", 1),
-                _ENUM64: ("=III", count),
-            }.get(kind)
-            members = []
-            if layout:
-                for _ in range(layout[1]):
-                    members.append(struct.unpack_from(layout[0], data, at))
-                    at += struct.calcsize(layout[0])
-            self._types.append((self._string(name), kind, size, members))
-
-    def schema(self, name: str) -> Schema:
-        wanted = f"{name}_event"
-        for number, (found, kind, size, _) in enumerate(self._types):
-            if found == wanted and kind == _STRUCT:
-                found_fields = list(islice(self._fields(number, "", 0, 0), MAX_FIELDS + 1))
-                if len(found_fields) > MAX_FIELDS:
-                    raise BadObject(f"struct {wanted} has more than {MAX_FIELDS} members")
-                return Schema(name, size, found_fields)
-        raise BadObject(f"the BPF object declares {name} but has no struct {wanted}")
-
-    def _string(self, at: int) -> str:
-        return self._text[at : self._text.index(b"\0", at)].decode()
-
-    def _fields(self, number: int, prefix: str, base: int, depth: int) -> Iterator[Field]:
-        if depth > MAX_DEPTH:
-            raise BadObject(f"structs are nested deeper than {MAX_DEPTH}")
-        for name_at, member, bits in self._types[number][3]:
-            if bits % 8 or bits >> 24:  # the top byte is a bit field's size
-                raise BadObject("a record may not have bit fields")
-            name, offset = self._string(name_at), base + bits // 8
-            meaning, kind, size, details = self._strip(member)
-            if kind == _STRUCT:
-                inner = "" if name == "header" else f"{prefix}{name}_"
-                yield from self._fields(self._resolve(member), inner, offset, depth + 1)
-            elif kind == _ARRAY:
-                element, _, count = details[0]
-                size = self._size(element) * count
-                yield Field(f"{prefix}{name}", meaning, offset, size, f"{size}s")
-            elif kind in (_INT, _ENUM):
-                signed = kind == _INT and bool(details[0][0] >> 24 & _SIGNED)
-                code = _CODES[size, signed]
-                yield Field(f"{prefix}{name}", meaning, offset, size, code)
-            else:
-                raise BadObject(f"member {prefix}{name} is of a kind that no record may have")
-
-    def _resolve(self, number: int) -> int:
-        for _ in range(MAX_DEPTH):
-            if self._types[number][1] not in _TRANSPARENT:
-                return number
-            number = self._types[number][2]
-        raise BadObject(f"a type has more than {MAX_DEPTH} names")
-
-    def _strip(self, number: int) -> tuple[str, int, int, list[tuple[int, ...]]]:
-        """The type behind typedefs, under the name of the outermost typedef."""
-        _, kind, size, details = self._types[self._resolve(number)]
-        return self._types[number][0], kind, size, details
-
-    def _size(self, number: int, depth: int = 0) -> int:
-        _, kind, size, details = self._types[self._resolve(number)]
-        if kind != _ARRAY:
-            return size
-        if depth > MAX_DEPTH:
-            raise BadObject(f"arrays are nested deeper than {MAX_DEPTH}")
-        return self._size(details[0][0], depth + 1) * details[0][2]

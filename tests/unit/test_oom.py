@@ -13,12 +13,12 @@ import pytest
 from tracer import gfp
 from tracer.backends.batch import cell
 from tracer.backends.core import object_file
+from tracer.bpf_object import BpfObject
 from tracer.event import Clock, Event, to_json
 from tracer.identity.resolver import Resolver
 from tracer.kmsg import Line
 from tracer.probes import oom
 from tracer.probes.oom import PROBE, LogCompanion, Report, Reports, packed, size
-from tracer.schema import BpfObject
 
 SCHEMAS = BpfObject(object_file("oom")).schemas
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"

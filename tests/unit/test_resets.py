@@ -13,12 +13,12 @@ import pytest
 from tests.support.ktrace import run
 from tracer.backends.batch import cell
 from tracer.backends.core import object_file
+from tracer.bpf_object import BpfObject
 from tracer.event import Clock, Event, to_json
 from tracer.identity.model import Container, Names, Pod
 from tracer.identity.netns import MAPPED, decode_pod_network
 from tracer.identity.resolver import Resolver
 from tracer.probes.resets import PROBE, reason_table
-from tracer.schema import BpfObject
 from tracer.views.columns import UNKNOWN
 from tracer.views.table import SIGN, TIME, Table, lay_out
 

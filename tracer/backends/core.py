@@ -15,9 +15,10 @@ from importlib import resources
 from tracer.backends.batch import Batch, cell, split
 from tracer.backends.libbpf import Libbpf, LibbpfError, LoadedObject, Map
 from tracer.backends.ring import CopyingRing, MappedRing, open_ring
+from tracer.bpf_object import BpfObject
 from tracer.errors import CannotOnThisKernel, KtraceError, MissingPrivilege
 from tracer.probes import LAST_CALL, AttachPoint, Companion, Probe
-from tracer.schema import BpfObject, Schema
+from tracer.schema import Schema
 
 CONTEXT = "context"
 SHARED_MAPS = ("kt_ring", "kt_lost", "kt_cgroups", "kt_processes", "kt_pids")

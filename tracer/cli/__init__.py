@@ -8,6 +8,9 @@ import importlib
 import os
 import pkgutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -17,6 +20,15 @@ from tracer.errors import KtraceError
 
 class ReaderGone(Exception):
     """Whoever read our output has seen enough."""
+
+
+@contextmanager
+def _reader_may_go() -> Iterator[None]:
+    """click would turn a closed pipe into exit code 1."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise ReaderGone from error
 
 
 class Commands(click.Group):
@@ -34,11 +46,13 @@ class Commands(click.Group):
             return probe_command(probes.get(cmd_name))
         return None
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _reader_may_go():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> object:
-        try:
+        with _reader_may_go():
             return super().invoke(ctx)
-        except BrokenPipeError as error:  # which click would turn into exit code 1
-            raise ReaderGone from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

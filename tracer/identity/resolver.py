@@ -66,11 +66,11 @@ class Resolver:
         self.add_path(record.cgroup, path)
 
     def add_path(self, cgroup: int, path: str | None) -> None:
-        place = touch(self._places, cgroup)
-        if place is None:
-            place = Place(cgroup, path, parse(path) if path else _NOWHERE)
+        place = self._place_of(cgroup)
+        if place.path is None and path is not None:
+            place.path, place.identity = path, parse(path)
+            place.version += 1
             self._name(place)
-            keep(self._places, cgroup, place, MAX_PLACES)
         self._on_place(place)
 
     def add_running(self, pids: Iterable[int]) -> None:
@@ -101,8 +101,8 @@ class Resolver:
             pid_in_pod=record.pid_in_pod or None,
             pid_level=record.pid_level,
             start_boot_ns=record.start,
-            place=touch(self._places, record.cgroup),
-            init_place=touch(self._places, record.init_cgroup),
+            place=self._place_of(record.cgroup),
+            init_place=self._place_of(record.init_cgroup) if record.init_cgroup else None,
             ancestors=record.ancestry[: record.ancestors * ANCESTOR.size],
             kernel_thread=bool(record.kernel_thread),
         )
@@ -118,6 +118,15 @@ class Resolver:
             if place.version != before:
                 changed.append(place)
         return changed
+
+    def _place_of(self, cgroup: int) -> Place:
+        """A cgroup whose description was lost has a place without a path, until it is described
+        again."""
+        place = touch(self._places, cgroup)
+        if place is None:
+            place = Place(cgroup, None, _NOWHERE)
+            keep(self._places, cgroup, place, MAX_PLACES)
+        return place
 
     def _name(self, place: Place) -> None:
         """Names once known stay, also when the source has forgotten a pod that is gone."""

@@ -200,7 +200,7 @@ PROBE = Probe(
     ),
     decode={"tcp_reset": _decode, "pod_network": decode_pod_network},
     columns=(
-        Column("RESET", lambda e: e.body["direction"], 4, 8),
+        Column("RESET", lambda e: e.body["direction"], 5, 8),
         Column("LOCAL", lambda e: _text(e.body["local"]), 13, 47),
         Column("REMOTE", lambda e: _text(e.body["remote"]), 13, 47, 3),
         Column("REASON", _word, 12, 32),

@@ -14,6 +14,7 @@ import pytest
 
 from tracer.backends.batch import cell
 from tracer.backends.core import object_file
+from tracer.bpf_object import BpfObject
 from tracer.identity.cgroup import parse
 from tracer.identity.netns import (
     DISTRUST_SECONDS,
@@ -27,7 +28,6 @@ from tracer.identity.netns import (
 )
 from tracer.identity.resolver import Resolver
 from tracer.identity.tree import Cgroup
-from tracer.schema import BpfObject
 
 ONE = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 TWO = "11111111-4e5f-6071-8293-a4b5c6d7e8f9"
