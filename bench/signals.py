@@ -12,7 +12,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -27,6 +29,7 @@ from bench.tracers import (
     KTRACE,
     KTRACE_PID,
     KTRACE_PODS,
+    KTRACE_SIGNAL,
     KTRACE_TABLE,
     SIGSNOOP,
     Running,
@@ -38,10 +41,13 @@ from bench.tracers import (
 )
 
 SIGNALS = 300_000
-STORM_ROUNDS = 4
+# At most so many rounds, and at least one; none begins later than so many seconds after the first.
+STORM_ROUNDS = 5
+STORM_SECONDS = 30.0
 # A small difference needs calm: the least of so many storms counts.
 REPEATS = 3
 START_ROUNDS = 7
+START_SECONDS = 12.0
 DECODE_ROUNDS = 5
 
 Figures = defaultdict[str, list[float]]
@@ -58,6 +64,7 @@ class Results:
     unaccounted: list[float] = field(default_factory=list)
     added_no_pod: list[float] = field(default_factory=list)
     added_other_pid: list[float] = field(default_factory=list)
+    added_other_signal: list[float] = field(default_factory=list)
     start: Figures = field(default_factory=lambda: defaultdict(list))
     start_table: list[float] = field(default_factory=list)
     idle: Figures = field(default_factory=lambda: defaultdict(list))
@@ -75,21 +82,20 @@ def main() -> None:
     results = Results()
     with tempfile.TemporaryDirectory(prefix="ktrace-bench-") as folder:
         storm = compile_storm(Path(folder))
-        for number in range(STORM_ROUNDS):
-            progress(f"storm {number + 1} of {STORM_ROUNDS}")
+        for _ in rounds("storms", STORM_ROUNDS, STORM_SECONDS):
             for tracer in (BPFTRACE, SIGSNOOP, KTRACE):
                 measure_storm(tracer, storm, results)
             results.added_no_pod.append(measure_rejected(KTRACE_PODS, storm))
             results.added_other_pid.append(measure_rejected(KTRACE_PID, storm))
-        progress("cold starts")
+            results.added_other_signal.append(measure_rejected(KTRACE_SIGNAL, storm))
         with pinging(storm):
-            for _ in range(START_ROUNDS):
+            for _ in rounds("cold starts", START_ROUNDS, START_SECONDS):
                 for tracer in (BPFTRACE, SIGSNOOP, KTRACE):
                     results.start[tracer.name].append(1e3 * seconds_to_first_event(tracer))
                 results.start_table.append(1e3 * seconds_to_first_event(KTRACE_TABLE))
-        progress("from ring to JSON")
         recorded = Recorded(storm)
-        results.decoded += [events_a_second(recorded) / 1e3 for _ in range(DECODE_ROUNDS)]
+        for _ in rounds("from ring to JSON", DECODE_ROUNDS, 10.0):
+            results.decoded.append(events_a_second(recorded) / 1e3)
     show(results)
 
 
@@ -138,17 +144,22 @@ def run_storm(storm: Path) -> tuple[float, int]:
     return float(nanoseconds), int(target)
 
 
-def progress(text: str) -> None:
-    print(f"bench: {text}", file=sys.stderr)
+def rounds(what: str, most: int, seconds: float) -> Iterator[int]:
+    end = time.monotonic() + seconds
+    for number in range(most):
+        if number and time.monotonic() > end:
+            return
+        print(f"bench: {what}, round {number + 1}", file=sys.stderr)
+        yield number
 
 
 def show(results: Results) -> None:
     table = Table(title=f"{SIGNALS:,} signals a storm", title_justify="left")
     for title in ("", "bpftrace", "sigsnoop", "ktrace", "ratio", "aim", ""):
-        table.add_column(title, justify="left" if not title else "right")
+        table.add_column(title, justify="right" if title else "left", no_wrap=not title)
     for row in rows(results):
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 150).print(table)
+    Console(width=None if sys.stdout.isatty() else 190).print(table)
 
 
 def rows(results: Results) -> list[tuple[str, ...]]:
@@ -202,6 +213,7 @@ def rows(results: Results) -> list[tuple[str, ...]]:
             for why, of in (
                 ("in no pod", results.added_no_pod),
                 ("another pid", results.added_other_pid),
+                ("another signal", results.added_other_signal),
             )
         ),
         (

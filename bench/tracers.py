@@ -46,9 +46,11 @@ BPFTRACE = Tracer("bpftrace", ("bpftrace", "-e", _SCRIPT), r"to %d\n")
 SIGSNOOP = Tracer("sigsnoop", ("sigsnoop", "-n", "-s", "10"), r"SIGUSR1 +%d ")
 KTRACE = Tracer("ktrace", (*_KTRACE, "--all", "-o", "json"), r'"target":{"pid":%d,')
 KTRACE_TABLE = Tracer("ktrace", (*_KTRACE, "--all"), "")
-# These two are to show nothing of the storm: it hits a process that is in no pod and is not init.
+# These are to show nothing of the storm: it hits a process that is in no pod and is not init, with
+# another signal. To refuse the last is next to nothing: what it costs is the tracepoint itself.
 KTRACE_PODS = Tracer("ktrace", (*_KTRACE, "-o", "json"), KTRACE.line)
 KTRACE_PID = Tracer("ktrace", (*_KTRACE, "--pid", "1", "-o", "json"), KTRACE.line)
+KTRACE_SIGNAL = Tracer("ktrace", (*_KTRACE, "--signal", "USR2", "-o", "json"), KTRACE.line)
 
 
 @dataclass(frozen=True)

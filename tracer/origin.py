@@ -33,7 +33,8 @@ def origin_of(sender: Process, target: Process) -> str | None:
         return None
     assert sender.place and target.place
     own, other = sender.place.identity, target.place.identity
-    if own.container_id is None and is_runtime(sender.exe):
+    in_memory = bool(sender.exe and sender.exe.startswith("/memfd:"))
+    if own.container_id is None and is_runtime(sender.exe) and not (in_memory and sender.uid):
         return "runtime"
     if own.container_id and own.container_id == other.container_id:
         return "same-container"
@@ -56,9 +57,10 @@ def is_runtime(exe: str | None) -> bool:
 
 
 def suspicious(process: Process) -> bool:
-    """Runs a program that hides: see `suspicious_exe`; and in a container nothing is excused."""
-    exe = process.exe
-    return suspicious_exe(exe) or bool(process.container and exe and exe.startswith("/memfd:"))
+    """Runs a program that hides: see `suspicious_exe`; and in a container, or for anybody but root,
+    nothing is excused: a memfd's name is its maker's choice."""
+    in_memory = bool(process.exe and process.exe.startswith("/memfd:"))
+    return suspicious_exe(process.exe) or (in_memory and bool(process.container or process.uid))
 
 
 def suspicious_exe(exe: str | None) -> bool:

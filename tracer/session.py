@@ -40,6 +40,7 @@ IDLE_SECONDS = 1.0
 REORDER_NS = 1_000_000
 
 
+CONTEXT_EVENTS = ("process", "cgroup")
 _BOOT_NS = attrgetter("boot_ns")
 
 
@@ -53,11 +54,13 @@ class Sink(Protocol):
 @dataclass(slots=True)
 class Summary:
     """`nameless` counts events left out because their pod's name, which a selector asks for, never
-    became known."""
+    became known; `undescribed` the descriptions of processes and cgroups that were lost, so that
+    events refer to less than they could."""
 
     events: int = 0
     lost: int = 0
     nameless: int = 0
+    undescribed: int = 0
     seconds: float = 0.0
 
 
@@ -105,7 +108,8 @@ class Session:
         self._lost_checked = self._clock.now()
         for pid in self._selection.pids:
             self._backend.trace_pid(pid)
-        context = {"process": self.resolver.add_process, "cgroup": self.resolver.add_cgroup}
+        add = self.resolver.add_process, self.resolver.add_cgroup
+        context = dict(zip(CONTEXT_EVENTS, add, strict=True))
         by_event = {event: probe for probe in self._probes for event in probe.decode}
         for kind, schema in self._backend.schemas.items():
             if schema.name in context:
@@ -314,6 +318,7 @@ class Session:
     def _report_lost(self) -> None:
         since, self._lost_checked = self._lost_checked, self._clock.now()
         lost = self._backend.lost()
+        self.summary.undescribed = sum(lost.get(name, 0) for name in CONTEXT_EVENTS)
         for name, count in lost.items():
             new = count - self._lost_before.get(name, 0)
             if new and name in self._probe_of:

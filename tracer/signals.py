@@ -8,7 +8,8 @@ import signal
 
 from tracer.errors import UsageError
 
-SIGRTMIN, SIGRTMAX = 32, 64  # the kernel's; the C library keeps the first few for itself
+# As kill -l and systemd count them: the kernel has 32 and 33 too, which the C library keeps to itself.
+SIGRTMIN, SIGRTMAX = 34, 64
 
 NUMBERS = {
     member.name.removeprefix("SIG"): member.value
@@ -53,7 +54,7 @@ _CODES_BY_SIGNAL = {
 
 
 def signal_name(number: int) -> str:
-    """`SIGKILL`; real-time signals as `SIGRTMIN+n` counted from the kernel's 32."""
+    """`SIGKILL`; real-time signals as `SIGRTMIN+n` counted from 34, as kill -l does."""
     if SIGRTMIN <= number <= SIGRTMAX:
         return "SIGRTMIN" if number == SIGRTMIN else f"SIGRTMIN+{number - SIGRTMIN}"
     return _NAMES.get(number, f"SIG{number}")
@@ -76,7 +77,7 @@ def _number(word: str) -> int:
     if name in NUMBERS:
         return NUMBERS[name]
     base, _, offset = name.partition("+")
-    if base == "RTMIN" and re.fullmatch(r"[0-9]{0,2}", offset):
+    if base == "RTMIN" and (word.upper().endswith("RTMIN") or re.fullmatch(r"[0-9]{1,2}", offset)):
         number = SIGRTMIN + int(offset or 0)
     elif re.fullmatch(r"[0-9]{1,2}", name):
         number = int(name)
@@ -85,6 +86,6 @@ def _number(word: str) -> int:
     if not 1 <= number <= SIGRTMAX:
         raise UsageError(
             f"no signal is called {word!r}",
-            f"valid: all, 1-{SIGRTMAX}, {', '.join(NUMBERS)}, RTMIN, RTMIN+1 … RTMIN+32",
+            f"valid: all, 1-{SIGRTMAX}, {', '.join(NUMBERS)}, RTMIN, RTMIN+1 … RTMIN+30",
         )
     return number

@@ -101,7 +101,7 @@ def test_lost_info() -> None:
         check_complete(ktrace, events)
         for event in events:
             check_signal(
-                event, REAL_TIME, "SI_USER", who, whom, name="SIGRTMIN+8", result="lost_info"
+                event, REAL_TIME, "SI_USER", who, whom, name="SIGRTMIN+6", result="lost_info"
             )
 
 
@@ -120,7 +120,7 @@ def test_overflow() -> None:
         check_complete(ktrace, events)
         for event in events:
             check_signal(
-                event, REAL_TIME, "SI_QUEUE", who, whom, name="SIGRTMIN+8", result="overflow"
+                event, REAL_TIME, "SI_QUEUE", who, whom, name="SIGRTMIN+6", result="overflow"
             )
 
 

@@ -127,6 +127,8 @@ def _create(path: str) -> None:
 
 def _closing_line(summary: Summary) -> str:
     line = f"ktrace: {summary.events} events, {summary.lost} lost, {summary.seconds:.1f} s"
+    if summary.undescribed:
+        line += f"; {summary.undescribed} descriptions of processes or cgroups were lost too"
     if summary.nameless:
         line += (
             f"; {summary.nameless} more were left out because the names or labels that the selector"

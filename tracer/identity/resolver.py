@@ -67,6 +67,8 @@ class Resolver:
 
     def add_path(self, cgroup: int, path: str | None) -> None:
         place = self._place_of(cgroup)
+        if place is None:
+            return
         if place.path is None and path is not None:
             place.path, place.identity = path, parse(path)
             place.version += 1
@@ -102,7 +104,7 @@ class Resolver:
             pid_level=record.pid_level,
             start_boot_ns=record.start,
             place=self._place_of(record.cgroup),
-            init_place=self._place_of(record.init_cgroup) if record.init_cgroup else None,
+            init_place=self._place_of(record.init_cgroup),
             ancestors=record.ancestry[: record.ancestors * ANCESTOR.size],
             kernel_thread=bool(record.kernel_thread),
         )
@@ -119,9 +121,11 @@ class Resolver:
                 changed.append(place)
         return changed
 
-    def _place_of(self, cgroup: int) -> Place:
+    def _place_of(self, cgroup: int) -> Place | None:
         """A cgroup whose description was lost has a place without a path, until it is described
-        again."""
+        again. None for 0, which is no cgroup."""
+        if not cgroup:
+            return None
         place = touch(self._places, cgroup)
         if place is None:
             place = Place(cgroup, None, _NOWHERE)
