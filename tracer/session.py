@@ -60,8 +60,8 @@ class Summary:
     events: int = 0
     lost: int = 0
     nameless: int = 0
-    undescribed: int = 0
     seconds: float = 0.0
+    undescribed: int = 0
 
 
 class Session:

@@ -8,7 +8,7 @@ import signal
 
 from tracer.errors import UsageError
 
-# As kill -l and systemd count them: the kernel has 32 and 33 too, which the C library keeps to itself.
+# As kill -l counts them: 32 and 33 are the C library's own.
 SIGRTMIN, SIGRTMAX = 34, 64
 
 NUMBERS = {
