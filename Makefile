@@ -9,8 +9,10 @@ BUILD_PACKAGES := python3 python3-venv clang llvm libbpf-dev libbpf1
 TEST_PACKAGES := containerd runc busybox-static containernetworking-plugins iproute2 iptables \
 	kmod procps ruby jq
 BENCH_PACKAGES := bpftrace libbpf-tools
+LAB_PACKAGES := qemu-system-x86 e2fsprogs debian-archive-keyring \
+	bash coreutils dash mount util-linux
 
-.PHONY: install demo test check format bench wheel clean
+.PHONY: install demo test lab check format bench wheel clean
 
 install: $(VENV)/installed
 
@@ -28,6 +30,11 @@ demo: install
 # KTRACE_NO_SKIP=1 turns every skip into a failure.
 test: install
 	$(SUDO) env KTRACE_NO_SKIP=$(KTRACE_NO_SKIP) $(BIN)/python -m pytest $(ARGS)
+
+# The kernel tests on Debian's kernels under QEMU, as a matrix. LAB="5.10 7.2" chooses.
+lab: install
+	@$(call apt,$(LAB_PACKAGES))
+	$(SUDO) $(BIN)/python -m tests.lab $(LAB)
 
 check: install
 	$(BIN)/ruff check .

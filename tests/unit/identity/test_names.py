@@ -158,7 +158,7 @@ def test_questions_keep_their_distance() -> None:
             settle(service)
         gaps = [later - earlier for earlier, later in pairwise(source.times)]
         assert len(gaps) >= 4
-        assert min(gaps) >= 0.019
+        assert min(gaps) >= 0.01  # without it they would be a tenth of that
 
 
 def test_idle_service_answers_at_once() -> None:
