@@ -5,9 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-BUILD_PACKAGES := python3 python3-venv clang llvm libbpf-dev libbpf1
+BUILD_PACKAGES := python3 python3-venv clang llvm libbpf-dev libbpf1 libc6-dev binutils
 TEST_PACKAGES := containerd runc busybox-static containernetworking-plugins iproute2 iptables \
-	kmod procps ruby jq
+	util-linux procps ruby
 BENCH_PACKAGES := bpftrace libbpf-tools
 LAB_PACKAGES := qemu-system-x86 e2fsprogs debian-archive-keyring \
 	bash coreutils dash mount util-linux

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make lab`, `python -m tests.lab [KERNEL …]`: the kernel tests on every kernel, as a matrix.
+
+Ends with 0 only if no machine was lost and no test failed, on any kernel.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterable
+
+import click
+from rich.console import Console
+
+from tests.lab.kernels import SUITES, LabError, chosen
+from tests.lab.lab import TESTS, Lab
+from tests.lab.matrix import show
+from tests.lab.results import Results, describe_failures
+
+
+@click.command()
+@click.argument("kernels", nargs=-1, metavar="[KERNEL]…")
+@click.option("--test", "tests", multiple=True, help="Instead of all: a file or pytest's node id.")
+@click.option("--own/--no-own", default=True, help="Also this machine's own kernel.")
+@click.option("--refresh", is_flag=True, help="Fetch the newest kernels, not those kept.")
+@click.option(
+    "--slowest", type=int, default=0, metavar="N", help="Tell each kernel's slowest tests."
+)
+def main(
+    kernels: tuple[str, ...], tests: tuple[str, ...], own: bool, refresh: bool, slowest: int
+) -> None:
+    """Run the kernel tests on Debian's kernels, in QEMU, and on this machine's own."""
+    started = time.monotonic()
+    # ends as Ctrl-C does, so that nothing stays behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        suites = chosen(kernels)
+        with Lab(suites, say, tests or TESTS, refresh) as lab:
+            everything = [lab.results(suite) for suite in suites]
+            if own:
+                say("running on this machine's own kernel")
+                everything.append(lab.own_results())
+    except LabError as error:
+        raise click.ClickException(str(error)) from error
+    for results in everything:
+        if not results.good:
+            click.echo(describe_failures(results))
+    if slowest:
+        show_slowest(everything, slowest)
+    show(everything, Console(width=None if sys.stdout.isatty() else 160))
+    say(f"{len(everything)} kernels of {len(SUITES) + 1} in {time.monotonic() - started:.0f} s")
+    raise SystemExit(not all(results.good for results in everything))
+
+
+def show_slowest(everything: Iterable[Results], number: int) -> None:
+    for results in everything:
+        for outcome in sorted(results.outcomes, key=lambda o: -o.seconds)[:number]:
+            click.echo(f"{results.label} {outcome.seconds:6.1f} s  {outcome.test}")
+
+
+def say(what: str) -> None:
+    click.secho(f"· {what}", dim=True, err=True)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m tests.lab")

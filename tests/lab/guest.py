@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the kernel tests on the kernel that is there and tells, line by line, how it goes.
+
+    python -m tests.lab.guest PORT [pytest argument …]
+
+Inside a guest PORT is its serial port to the host, else the number of a descriptor. Each line is a
+JSON object (tests.lab.results reads them), written as soon as it is known: a machine that is lost
+has told how far it came.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from typing import Any, BinaryIO
+
+import pytest
+
+from tracer import probes
+from tracer.backends.core import CoreBackend
+from tracer.errors import KtraceError
+
+# How a test says that the probe declares this kernel to lack what it needs.
+CANNOT = "cannot:"
+TESTS = "tests/kernel"
+
+
+def main(port: str, arguments: Sequence[str]) -> int:
+    with open(int(port) if port.isdigit() else port, "wb", buffering=0) as file:
+        reporter = Reporter(file)
+        reporter.tell("kernel", release=platform.release())
+        for name in probes.names():
+            reporter.tell("probe", name=name, **_attached(name))
+        options = ["-p", "no:cacheprovider", "--tb=short", "--rootdir", os.getcwd()]
+        code = int(pytest.main([*options, *(arguments or [TESTS])], plugins=[reporter]))
+        reporter.tell("end", code=code)
+    return code
+
+
+def _attached(name: str) -> dict[str, str | None]:
+    """Tries for real. What libbpf had to say is the verifier's log, where that refused."""
+    backend = CoreBackend()
+    try:
+        backend.attach([probes.get(name)], {})
+    except KtraceError as error:
+        log = "\n".join(backend._library._log)
+        return {"attach_point": None, "cannot": error.message, "log": log}
+    point = backend.attached[name].name
+    backend.close()
+    return {"attach_point": point, "cannot": None, "log": None}
+
+
+class Reporter:
+    """A plugin for pytest."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._phases: list[pytest.TestReport] = []
+
+    def tell(self, kind: str, **facts: Any) -> None:
+        line = memoryview(json.dumps({"kind": kind, **facts}).encode() + b"\n")
+        while line:
+            line = line[self._file.write(line) :]
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self._tell_end(report.nodeid, "failed", 0.0, report.longreprtext)
+        elif report.skipped:
+            outcome, why = judge_skip(_reason(report))
+            self._tell_end(report.nodeid, outcome, 0.0, why)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.tell("collected", tests=[item.nodeid for item in session.items])
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._phases = []
+        self.tell("began", test=nodeid)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._phases.append(report)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        seconds = sum(phase.duration for phase in self._phases)
+        failed = [phase for phase in self._phases if phase.failed]
+        skipped = [phase for phase in self._phases if phase.skipped]
+        if failed:
+            self._tell_end(nodeid, "failed", seconds, "\n".join(map(_words, failed)))
+        elif skipped:
+            outcome, why = judge_skip(_reason(skipped[0]))
+            self._tell_end(nodeid, outcome, seconds, why)
+        else:
+            self._tell_end(nodeid, "passed", seconds, "")
+
+    def _tell_end(self, test: str, outcome: str, seconds: float, why: str) -> None:
+        self.tell("ended", test=test, outcome=outcome, seconds=round(seconds, 3), why=why)
+
+
+def judge_skip(reason: str) -> tuple[str, str]:
+    """A skip that does not say what this kernel lacks is a failure."""
+    if reason.startswith(CANNOT):
+        return "cannot", reason.removeprefix(CANNOT).strip()
+    return "failed", f"skipped, and not because of this kernel: {reason}"
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """pytest keeps a skip as file, line and words."""
+    if isinstance(report.longrepr, tuple):
+        return report.longrepr[2].removeprefix("Skipped: ")
+    return report.longreprtext
+
+
+def _words(report: pytest.TestReport) -> str:
+    sections = [f"--- {title}\n{text}" for title, text in report.sections]
+    return "\n".join([report.longreprtext, *sections])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1], sys.argv[2:]))

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a guest boots: one disk for all kernels, and for each kernel a small initramfs.
+
+The disk is a picture of this machine: the project, its Python and the few programs that the tests
+use lie at the same paths as here, so nothing needs to know that it runs in a guest.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.metadata
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from tests.lab.kernels import Kernel, LabError
+
+HERE = Path(__file__).parent
+PROJECT = HERE.parents[1]
+PROJECT_PARTS = ("tracer", "tests", "pyproject.toml")
+
+# Debian packages of which a guest gets the programs, as they are on this machine
+PROGRAM_PACKAGES = ("bash", "coreutils", "dash", "iproute2", "mount", "procps", "util-linux")
+DISTRIBUTIONS = ("ktrace", "pytest", "pytest-timeout")
+# loaded by name while running, which no file's headers tell
+LIBRARIES = ("libbpf.so.1", "libgcc_s.so.1")
+STDLIB_UNUSED = (
+    "test",
+    "idlelib",
+    "lib2to3",
+    "ensurepip",
+    "tkinter",
+    "dist-packages",
+    "turtledemo",
+)
+
+# The first two a guest cannot do without; the others are for tests with network namespaces.
+MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "veth", "bridge", "dummy")
+
+
+def build_initramfs(kernel: Kernel, scratch: Path) -> Path:
+    """Modules carry a number, so that the order of their names is the order to load them in."""
+    tree = scratch / f"initramfs-{kernel.release}"
+    for directory in ("bin", "dev", "root", "modules"):
+        (tree / directory).mkdir(parents=True)
+    shutil.copy(_busybox(), tree / "bin" / "busybox")
+    _write_program(tree / "init", (HERE / "initramfs.sh").read_text())
+    modules = {name: data for wanted in MODULES for name, data in kernel.module(wanted)}
+    for number, (name, data) in enumerate(modules.items()):
+        (tree / "modules" / f"{number:02}-{name}.ko").write_bytes(data)
+    names = "".join(f"{path.relative_to(tree)}\n" for path in sorted(tree.rglob("*")))
+    packed = subprocess.run(
+        [_busybox(), "cpio", "-o", "-H", "newc"],
+        cwd=tree,
+        input=names.encode(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
+    image = scratch / f"initramfs-{kernel.release}.gz"
+    image.write_bytes(gzip.compress(packed.stdout, 1))
+    shutil.rmtree(tree)
+    return image
+
+
+def build_disk(tests: Sequence[str], scratch: Path) -> Path:
+    """Its guests run these tests and then switch themselves off."""
+    tree = scratch / "disk"
+    for directory in ("dev", "proc", "sys", "run", "root", "lab"):
+        (tree / directory).mkdir(parents=True)
+    (tree / "tmp").mkdir(mode=0o1777)
+    _usr_layout(tree)
+    files = [_busybox(), *_programs(), *_python(), *_project()]
+    for path in [*files, *_needed_libraries(files)]:
+        _copy(path, tree)
+    program = shlex.join([sys.executable, "-m", "tests.lab.guest"])
+    order = f'cd {shlex.quote(str(PROJECT))} && {program} "$results" {shlex.join(tests)}\n'
+    (tree / "lab" / "tests").write_text(order)
+    _write_program(tree / "lab" / "init", (HERE / "init.sh").read_text())
+    _compile(tree)
+    image = scratch / "disk.img"
+    # not only as big as its content: tests write files, and a full disk is no finding
+    megabytes = (
+        sum(p.lstat().st_size for p in tree.rglob("*") if p.is_file()) // 1_000_000 * 2 + 128
+    )
+    options = ["-q", "-t", "ext4", "-O", "^has_journal"]
+    subprocess.run(
+        ["mke2fs", *options, "-d", str(tree), str(image), f"{megabytes}M"],
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    shutil.rmtree(tree)
+    return image
+
+
+def _compile(tree: Path) -> None:
+    """A guest would take seconds for each thing that this machine compiles at once."""
+    project = [tree / str(PROJECT / part)[1:] for part in PROJECT_PARTS]
+    command = [sys.executable, "-m", "compileall", "-q", "-s", str(tree), "-p", "/"]
+    subprocess.run([*command, *(str(path) for path in project if path.is_dir())], check=True)
+
+
+def _write_program(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def _busybox() -> Path:
+    found = shutil.which("busybox")
+    if not found:
+        raise LabError("the guests need busybox: apt-get install busybox-static")
+    return Path(found)
+
+
+def _usr_layout(tree: Path) -> None:
+    """/bin, /lib … are links into /usr, or directories, as they are here."""
+    for name in ("bin", "sbin", "lib", "lib64"):
+        here = Path("/", name)
+        if here.is_symlink():
+            (tree / name).symlink_to(os.readlink(here))
+            (tree / "usr" / name).mkdir(parents=True, exist_ok=True)
+
+
+def _programs() -> Iterator[Path]:
+    listed = subprocess.run(
+        ["dpkg", "-L", *PROGRAM_PACKAGES], capture_output=True, text=True, check=False, timeout=60
+    )
+    if listed.returncode:
+        raise LabError(
+            f"the guests need these packages: apt-get install {' '.join(PROGRAM_PACKAGES)}"
+        )
+    for line in listed.stdout.splitlines():
+        path = Path(line)
+        if path.parent.name in ("bin", "sbin") and path.is_file():
+            yield path
+    # whichever of them the machine's administrator chose
+    yield Path("/bin/sh")
+
+
+def _python() -> Iterator[Path]:
+    """The interpreter, its library, and of the packages those that the tests need."""
+    yield Path(os.path.realpath(sys.executable))
+    yield from _links(Path(sys.executable))
+    if sys.prefix != sys.base_prefix:
+        yield Path(sys.prefix, "pyvenv.cfg")
+    stdlib = Path(sysconfig.get_path("stdlib"))
+    for path in _files(stdlib):
+        if path.relative_to(stdlib).parts[0] not in STDLIB_UNUSED:
+            yield path
+    for distribution in _with_requirements(DISTRIBUTIONS):
+        for file in distribution.files or ():
+            path = Path(os.path.normpath(str(distribution.locate_file(file))))
+            if path.is_file():
+                yield path
+
+
+def _with_requirements(names: Iterable[str]) -> Iterator[importlib.metadata.Distribution]:
+    """Extras are left out."""
+    waiting, seen = list(names), set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:  # not for this platform or Python
+            continue
+        yield distribution
+        for requirement in distribution.requires or ():
+            if "extra ==" not in requirement:
+                waiting.append(re.split(r"[^\w.-]", requirement, maxsplit=1)[0])
+
+
+def _project() -> Iterator[Path]:
+    if not list((PROJECT / "tracer" / "objects").glob("*.bpf.o")):
+        raise LabError("the BPF objects are not built: make install")
+    for part in PROJECT_PARTS:
+        path = PROJECT / part
+        yield from _files(path) if path.is_dir() else [path]
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    """Nothing that vanishes while we look: other programs may be at work here."""
+    return (path for path in directory.rglob("*") if path.is_file())
+
+
+def _needed_libraries(files: Iterable[Path]) -> set[Path]:
+    """The dynamic loader tells, for all at once."""
+    binaries = [str(path) for path in files if _is_elf(path)]
+    listed = subprocess.run(["ldd", *binaries], capture_output=True, text=True, check=False)
+    needed = set(re.findall(r"(?:=>\s|^\s)(/\S+) \(0x", listed.stdout, re.MULTILINE))
+    cached = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True)
+    for name in LIBRARIES:
+        found = re.search(
+            rf"^\s{re.escape(name)} \(.*x86-64.*=> (/\S+)$", cached.stdout, re.MULTILINE
+        )
+        if not found:
+            raise LabError(
+                f"the guests need {name}, which this machine does not have: make install"
+            )
+        needed.add(found[1])
+        also = subprocess.run(["ldd", found[1]], capture_output=True, text=True, check=True)
+        needed |= set(re.findall(r"(?:=>\s|^\s)(/\S+) \(0x", also.stdout, re.MULTILINE))
+    return {Path(path) for path in needed}
+
+
+def _is_elf(path: Path) -> bool:
+    if path.suffix in (".py", ".pyc"):
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"\x7fELF"
+
+
+def _links(path: Path) -> Iterator[Path]:
+    """A chain of symbolic links, without its end."""
+    while path.is_symlink():
+        yield path
+        path = path.parent / os.readlink(path)
+
+
+def _copy(path: Path, tree: Path) -> None:
+    """With its times, by which compiled Python is known to be fresh; links with their ends."""
+    for link in _links(path):
+        target = tree / str(link.parent.resolve() / link.name)[1:]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.is_symlink():
+            target.symlink_to(os.readlink(link))
+        path = link.parent / os.readlink(link)
+    target = tree / str(path.resolve())[1:]
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copy2(path, target)
+    except FileNotFoundError:  # a compiled file that somebody just made anew
+        if path.suffix != ".pyc" and ".pyc." not in path.name:
+            raise

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lab as a whole: kernels fetched, one disk built, guests run, two at a time."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.lab.image import build_disk, build_initramfs
+from tests.lab.kernels import Kernel, Say, Suite, fetched
+from tests.lab.machine import Machines
+from tests.lab.results import Results
+
+AT_ONCE = 2
+TESTS = ("tests/kernel",)
+
+
+class Lab:
+    """Inside its `with` block the guests run; `results` waits for one of them."""
+
+    def __init__(
+        self,
+        suites: Sequence[Suite],
+        say: Say,
+        tests: Sequence[str] = TESTS,
+        refresh: bool = False,
+    ) -> None:
+        self._suites = suites
+        self._say = say
+        self._tests = tests
+        self._refresh = refresh
+        self._machines = Machines()
+        self._pool = ThreadPoolExecutor(AT_ONCE)
+        self._scratch = tempfile.TemporaryDirectory(prefix="ktrace-lab-")
+        self._running: dict[Suite, Future[Results]] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def results(self, suite: Suite) -> Results:
+        return self._running[suite].result()
+
+    def own_results(self) -> Results:
+        """Of this machine's own kernel, now. Guests take part of its CPUs meanwhile."""
+        return self._machines.run_here("this machine", self._tests)
+
+    def _start(self) -> None:
+        kernels = {suite: fetched(suite, self._say, self._refresh) for suite in self._suites}
+        scratch = Path(self._scratch.name)
+        self._say("building the guests' disk")
+        disk = build_disk(self._tests, scratch)
+        for suite, kernel in kernels.items():
+            initramfs = build_initramfs(kernel, scratch)
+            self._running[suite] = self._pool.submit(self._boot, suite, kernel, initramfs, disk)
+
+    def _boot(self, suite: Suite, kernel: Kernel, initramfs: Path, disk: Path) -> Results:
+        self._say(f"booting {kernel.release}")
+        results = self._machines.boot(
+            suite.series, kernel, initramfs, disk, Path(self._scratch.name)
+        )
+        self._say(f"{kernel.release}: {results.in_words()}")
+        return results
+
+    def _end(self) -> None:
+        self._machines.close()
+        self._pool.shutdown(cancel_futures=True)
+        self._scratch.cleanup()

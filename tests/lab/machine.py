@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boots a kernel under QEMU, listens to what its tests tell, and sees that the guest goes.
+
+The guest talks over one end of a socket pair: when QEMU ends, however it ends, the other end
+says so. The kernel kills QEMU when the thread that started it is gone.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.lab.image import PROJECT
+from tests.lab.kernels import Kernel, LabError
+from tests.lab.results import Results
+
+MEMORY_MB = 1024
+BOOTS = 3
+# The longest that anything may take without a line being told: a test's own limit and some more.
+SILENCE_SECONDS = 240.0
+TOTAL_SECONDS = 1800.0
+END_SECONDS = 60.0
+
+# thread=multi as KVM hangs on some machines; without la57 as 6.12 panics; one CPU as QEMU 7.2
+# breaks guests that have two. The emulator executes `rep movsb` byte by byte, which kernels prefer
+# where the processor claims to be good at it.
+MACHINE = ["-accel", "tcg,thread=multi", "-cpu", "max,-la57,-erms,-fsrm", "-smp", "1"]
+MACHINE += [
+    "-m",
+    str(MEMORY_MB),
+    "-nodefaults",
+    "-no-user-config",
+    "-display",
+    "none",
+    "-no-reboot",
+]
+# Switching page tables at each system call, as one mitigation does, halves an emulator's speed.
+COMMAND_LINE = "console=ttyS0 quiet panic=-1 oops=panic random.trust_cpu=on mitigations=off"
+
+# from the descriptor that the results go to
+Command = Callable[[int], list[str]]
+
+
+class Machines:
+    """What runs, and that nothing does any more after `close`. Used by several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._closed = False
+        self._processes: set[subprocess.Popen[bytes]] = set()
+
+    def boot(
+        self, label: str, kernel: Kernel, initramfs: Path, disk: Path, scratch: Path
+    ) -> Results:
+        """Another boot follows only if the guest was lost before its tests began."""
+        for number in range(1, BOOTS + 1):
+            console = scratch / f"console-{kernel.release}-{number}"
+            results = Results(label, boots=number)
+            self.run(_qemu(kernel, initramfs, disk, console), results)
+            if console.exists():
+                results.console = console.read_text(errors="backslashreplace")
+            if self._closed or not results.lost or results.began:
+                break
+        return results
+
+    def run_here(self, label: str, tests: Sequence[str]) -> Results:
+        """The same tests on this machine's own kernel."""
+        results = Results(label)
+        self.run(lambda fd: [sys.executable, "-m", "tests.lab.guest", str(fd), *tests], results)
+        return results
+
+    def run(self, command: Command, results: Results) -> None:
+        """Fills `results`. Whatever happens, the process is gone afterwards."""
+        ours, theirs = socket.socketpair()
+        started = time.monotonic()
+        with ours:
+            with theirs:
+                process = self._start(command, theirs.fileno())
+            try:
+                _listen(ours, results, started)
+                if not results.lost:
+                    process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                results.lose(f"it had no more to tell, and did not end for {END_SECONDS:g} s")
+            finally:
+                process.kill()
+                code = process.wait()
+                results.seconds = time.monotonic() - started
+                with self._lock:
+                    self._processes.discard(process)
+        if not results.ended and not results.lost:
+            results.lose(f"its process ended with {code}")
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            for process in self._processes:
+                process.kill()
+
+    def _start(self, command: Command, descriptor: int) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._closed:
+                raise LabError("the lab is being closed")
+            process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *command(descriptor)],
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno(),
+                cwd=PROJECT,
+                pass_fds=[descriptor],
+            )
+            self._processes.add(process)
+        return process
+
+
+def _qemu(kernel: Kernel, initramfs: Path, disk: Path, console: Path) -> Command:
+    if not shutil.which("qemu-system-x86_64"):
+        raise LabError("the guests need QEMU: apt-get install qemu-system-x86")
+    return lambda descriptor: [
+        "qemu-system-x86_64",
+        *MACHINE,
+        *("-kernel", str(kernel.image), "-initrd", str(initramfs), "-append", COMMAND_LINE),
+        *("-drive", f"file={disk},format=raw,if=virtio,snapshot=on"),
+        *("-chardev", f"file,id=console,path={console}", "-serial", "chardev:console"),
+        *("-device", "virtio-serial-pci", "-chardev", f"socket,id=results,fd={descriptor}"),
+        *("-device", "virtserialport,chardev=results,name=ktrace.lab"),
+    ]
+
+
+def _listen(ours: socket.socket, results: Results, started: float) -> None:
+    """Until the other end is closed, or the last line has come."""
+    rest = b""
+    end = started + TOTAL_SECONDS
+    while not results.ended:
+        patience = min(SILENCE_SECONDS, end - time.monotonic())
+        try:
+            ours.settimeout(max(patience, 0.001))
+            data = ours.recv(1 << 16)
+        except TimeoutError:
+            if patience < SILENCE_SECONDS:
+                results.lose(f"its tests took longer than {TOTAL_SECONDS:g} s")
+            else:
+                results.lose(f"nothing was heard from it for {SILENCE_SECONDS:g} s")
+            return
+        except ConnectionResetError:
+            return
+        if not data:
+            return
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            results.take(line)
+            if results.release and not results.boot_seconds:
+                results.boot_seconds = time.monotonic() - started

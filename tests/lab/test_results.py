@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lab's own logic, without a virtual machine: what is told, and what is told no more."""
+
+from __future__ import annotations
+
+import io
+import json
+import lzma
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tests.lab import machine
+from tests.lab.guest import judge_skip
+from tests.lab.kernels import SUITES, Kernel, LabError, chosen
+from tests.lab.machine import BOOTS, Machines
+from tests.lab.matrix import show
+from tests.lab.results import Outcome, Results, describe_failures
+
+FIRST, SECOND = "tests/kernel/test_signals.py::test_one", "tests/kernel/test_exits.py::test_two[3]"
+
+
+def line(kind: str, **facts: Any) -> bytes:
+    return json.dumps({"kind": kind, **facts}).encode()
+
+
+def began(test: str) -> bytes:
+    return line("began", test=test)
+
+
+def ended(test: str, outcome: str, why: str = "") -> bytes:
+    return line("ended", test=test, outcome=outcome, seconds=1.5, why=why)
+
+
+BEGINNING = [
+    line("kernel", release="5.10.0-1-test"),
+    line("probe", name="signals", attach_point="tp_btf/signal_generate", cannot=None, log=None),
+    line("probe", name="exits", attach_point="tp_btf/sched_process_exit", cannot=None, log=None),
+    line("collected", tests=[FIRST, SECOND]),
+]
+
+
+def told(*lines: bytes) -> Results:
+    results = Results("5.10")
+    for each in [*BEGINNING, *lines]:
+        results.take(each)
+    return results
+
+
+def test_everything_passed() -> None:
+    results = told(
+        *(began(FIRST), ended(FIRST, "passed"), began(SECOND), ended(SECOND, "passed")),
+        line("end", code=0),
+    )
+    assert results.good
+    assert results.release == "5.10.0-1-test"
+    assert results.counts() == {"passed": 2}
+    assert results.counts("exits") == {"passed": 1}
+    assert describe_failures(results) == ""
+
+
+def test_a_failure_tells_why() -> None:
+    results = told(
+        *(began(FIRST), ended(FIRST, "failed", "assert 22 == 23")),
+        *(began(SECOND), ended(SECOND, "cannot", "no cgroup.kill"), line("end", code=1)),
+    )
+    assert not results.good
+    assert not results.lost
+    assert results.counts() == {"failed": 1, "cannot": 1}
+    assert FIRST in describe_failures(results)
+    assert "assert 22 == 23" in describe_failures(results)
+
+
+def test_what_a_kernel_cannot_is_no_failure() -> None:
+    results = told(
+        *(ended(FIRST, "passed"), ended(SECOND, "cannot", "no cgroup.kill"), line("end", code=0))
+    )
+    assert results.good
+
+
+def test_a_probe_that_does_not_attach() -> None:
+    results = told(ended(FIRST, "passed"), ended(SECOND, "passed"))
+    results.take(
+        line(
+            "probe", name="exits", attach_point=None, cannot="none of", log="R1 invalid mem access"
+        )
+    )
+    results.take(line("end", code=0))
+    assert not results.good
+    assert "R1 invalid mem access" in describe_failures(results)
+
+
+def test_no_tests_are_no_success() -> None:
+    results = Results("5.10")
+    for each in [*BEGINNING[:3], line("collected", tests=[]), line("end", code=5)]:
+        results.take(each)
+    assert not results.good
+    assert "no tests" in describe_failures(results)
+
+
+def test_a_test_that_never_ran() -> None:
+    results = told(ended(FIRST, "passed"), line("end", code=0))
+    assert not results.good
+    assert SECOND in describe_failures(results)
+
+
+@pytest.mark.parametrize(
+    ("lines", "where"),
+    [
+        ([], "before its tests began"),
+        ([began(FIRST)], f"during {FIRST}"),
+        ([began(FIRST), ended(FIRST, "passed")], f"after {FIRST}"),
+    ],
+)
+def test_a_lost_machine_tells_how_far_it_came(lines: list[bytes], where: str) -> None:
+    results = told(*lines)
+    results.lose("its process ended with -9")
+    results.console = "Kernel panic - not syncing: Oops"
+    assert not results.good
+    assert results.began is bool(lines)
+    assert results.lost == f"the machine was lost {where}: its process ended with -9"
+    assert "Kernel panic" in describe_failures(results)
+    assert not results.failures
+
+
+def test_a_line_that_is_none_of_ours() -> None:
+    with pytest.raises(ValueError, match="unknown kind"):
+        Results("5.10").take(line("nonsense"))
+
+
+@pytest.mark.parametrize(
+    ("reason", "outcome"),
+    [
+        (
+            "cannot: no cgroup.kill before Linux 5.14",
+            ("cannot", "no cgroup.kill before Linux 5.14"),
+        ),
+        ("needs root", ("failed", "skipped, and not because of this kernel: needs root")),
+    ],
+)
+def test_only_what_a_kernel_cannot_may_be_skipped(reason: str, outcome: tuple[str, str]) -> None:
+    assert judge_skip(reason) == outcome
+
+
+SAMPLE = """
+import pytest
+
+def test_good():
+    pass
+
+def test_bad():
+    print("some output")
+    assert 22 == 23
+
+def test_skipped():
+    pytest.skip("not today")
+
+def test_cannot():
+    pytest.skip("cannot: no such feature")
+
+@pytest.fixture
+def broken():
+    yield
+    raise RuntimeError("broken")
+
+def test_teardown(broken):
+    pass
+"""
+
+
+def test_a_whole_run(tmp_path: Path) -> None:
+    """pytest's side and ours, by way of a real run in another process."""
+    (tmp_path / "test_sample.py").write_text(SAMPLE)
+    (tmp_path / "test_unreadable.py").write_text("import nothing_of_that_name")
+    results = Results("here")
+    Machines().run(lambda fd: run_of(tmp_path, fd), results)
+    assert results.lost is None
+    assert results.ended and not results.good
+    outcomes = {o.test.rpartition("/")[2].partition("::")[2]: o for o in results.outcomes}
+    assert {name: outcome.what for name, outcome in outcomes.items()} == {
+        "test_good": "passed",
+        "test_bad": "failed",
+        "test_skipped": "failed",
+        "test_cannot": "cannot",
+        "test_teardown": "failed",
+        "": "failed",
+    }
+    assert "assert 22 == 23" in outcomes["test_bad"].why
+    assert "some output" in outcomes["test_bad"].why
+    assert "RuntimeError: broken" in outcomes["test_teardown"].why
+    assert "nothing_of_that_name" in outcomes[""].why
+
+
+def run_of(directory: Path, descriptor: int) -> list[str]:
+    """As in a guest, except that no probe is attached: that wants root."""
+    program = (
+        "import sys; from tests.lab import guest; guest.probes.names = list;"
+        " sys.exit(guest.main(sys.argv[1], sys.argv[2:]))"
+    )
+    options = ["--continue-on-collection-errors", "-c", "/dev/null", str(directory)]
+    return [sys.executable, "-c", program, str(descriptor), *options]
+
+
+def program(words: str) -> Callable[[int], list[str]]:
+    """A machine that is a few words of Python; `results` is its port."""
+    opening = "import os, sys; results = open(int(sys.argv[1]), 'wb', 0); "
+    return lambda fd: [sys.executable, "-c", opening + words, str(fd)]
+
+
+def test_a_machine_that_ends_too_early() -> None:
+    results = Results("5.10")
+    told = f"results.write({BEGINNING[0]!r} + b'\\n' + {began(FIRST)!r} + b'\\n'); os._exit(3)"
+    Machines().run(program(told), results)
+    assert results.lost == f"the machine was lost during {FIRST}: its process ended with 3"
+    assert results.boot_seconds > 0
+
+
+def test_a_machine_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "SILENCE_SECONDS", 0.1)
+    results = Results("5.10")
+    Machines().run(program("sys.stdin.read(); os.read(results.fileno(), 1)"), results)
+    assert results.lost and "nothing was heard from it for 0.1 s" in results.lost
+
+
+def test_a_machine_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "TOTAL_SECONDS", 0.1)
+    results = Results("5.10")
+    Machines().run(program("os.read(results.fileno(), 1)"), results)
+    assert results.lost and "its tests took longer than 0.1 s" in results.lost
+
+
+def test_a_machine_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "END_SECONDS", 0.1)
+    results = Results("5.10")
+    told = f"results.write({line('end', code=0)!r} + b'\\n'); os.read(results.fileno(), 1)"
+    Machines().run(program(told), results)
+    assert results.lost and "did not end" in results.lost
+    assert not results.good
+
+
+@pytest.mark.parametrize(("begin", "boots"), [(False, BOOTS), (True, 1)])
+def test_only_what_was_lost_before_its_tests_is_booted_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, begin: bool, boots: int
+) -> None:
+    told = f"results.write({began(FIRST)!r} + b'\\n')" if begin else "pass"
+    monkeypatch.setattr(machine, "_qemu", lambda *_: program(told))
+    kernel = Kernel("5.10.0-1-test", tmp_path, tmp_path)
+    results = Machines().boot("5.10", kernel, tmp_path, tmp_path, tmp_path)
+    assert results.lost
+    assert results.boots == boots
+
+
+def test_closing_ends_what_runs() -> None:
+    machines, results = Machines(), Results("5.10")
+    runs = threading.Event()
+
+    def waiting(fd: int) -> list[str]:
+        runs.set()
+        return program("os.read(results.fileno(), 1)")(fd)
+
+    thread = threading.Thread(target=machines.run, args=(waiting, results))
+    thread.start()
+    assert runs.wait(10)
+    machines.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert results.lost and "ended with -9" in results.lost
+    with pytest.raises(LabError):
+        machines.run(waiting, Results("5.10"))
+
+
+def test_the_probe_of_a_test() -> None:
+    names = ["test_oom.py::test_one", "signals/test_raising.py::test_two[a/b::c]"]
+    outcomes = [Outcome(f"tests/kernel/{name}", "passed", 0, "") for name in names]
+    assert [outcome.probe for outcome in outcomes] == ["oom", "signals"]
+
+
+def test_the_matrix() -> None:
+    lost = told(began(FIRST))
+    lost.lose("its process ended with -9")
+    whole = told(
+        ended(FIRST, "passed"), ended(SECOND, "cannot", "no cgroup.kill"), line("end", code=0)
+    )
+    text = io.StringIO()
+    show([lost, whole], Console(file=text, width=160))
+    for words in ("tp_btf/signal_generate", "1 passed", "1 cannot", "lost", "no cgroup.kill"):
+        assert words in text.getvalue()
+
+
+def test_kernels_are_chosen_by_series_or_suite() -> None:
+    assert chosen([]) == list(SUITES)
+    assert [suite.series for suite in chosen(["sid", "5.10"])] == ["5.10", "7.2"]
+    with pytest.raises(LabError, match=r"no kernel 4\.19"):
+        chosen(["4.19"])
+
+
+def test_modules_come_after_those_they_need(tmp_path: Path) -> None:
+    folder = tmp_path / "kernel" / "drivers"
+    folder.mkdir(parents=True)
+    plain = b"ELF\0license=GPL\0depends=virtio_ring\0"
+    (folder / "virtio-blk.ko").write_bytes(plain)
+    (folder / "virtio_ring.ko.xz").write_bytes(lzma.compress(b"ELF\0depends=\0"))
+    kernel = Kernel("5.10.0-1-test", tmp_path, tmp_path)
+    assert kernel.module("virtio_blk") == [
+        ("virtio_ring", b"ELF\0depends=\0"),
+        ("virtio_blk", plain),
+    ]
+    assert kernel.module("built_in") == []
