@@ -36,11 +36,13 @@ lab: install
 	@$(call apt,$(LAB_PACKAGES))
 	$(SUDO) $(BIN)/python -m tests.lab $(LAB)
 
+# Building the wheel compiles the BPF programs with warnings as errors.
 check: install
+	@mkdir -p build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python setup.py --quiet build_py --build-lib build/check
+	$(BIN)/python -m build --wheel --outdir build/check . >build/check.log 2>&1 || { cat build/check.log; false; }
 	ruby -c Vagrantfile
 
 format: install
