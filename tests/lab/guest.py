@@ -34,7 +34,7 @@ def main(port: str, arguments: Sequence[str]) -> int:
         reporter.tell("kernel", release=platform.release())
         for name in probes.names():
             reporter.tell("probe", name=name, **_attached(name))
-        options = ["-p", "no:cacheprovider", "--tb=short", "--rootdir", os.getcwd()]
+        options = ["-p", "no:cacheprovider", "--color=no", "--tb=short", "--rootdir", os.getcwd()]
         code = int(pytest.main([*options, *(arguments or [TESTS])], plugins=[reporter]))
         reporter.tell("end", code=code)
     return code

@@ -59,7 +59,7 @@ class Lab:
 
     def own_results(self) -> Results:
         """Of this machine's own kernel, now. Guests take part of its CPUs meanwhile."""
-        return self._machines.run_here("this machine", self._tests)
+        return self._machines.run_here("own", self._tests, Path(self._scratch.name))
 
     def _start(self) -> None:
         kernels = {suite: fetched(suite, self._say, self._refresh) for suite in self._suites}

@@ -178,7 +178,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
     (tmp_path / "test_sample.py").write_text(SAMPLE)
     (tmp_path / "test_unreadable.py").write_text("import nothing_of_that_name")
     results = Results("here")
-    Machines().run(lambda fd: run_of(tmp_path, fd), results)
+    Machines().run(lambda fd: run_of(tmp_path, fd), results, tmp_path)
     assert results.lost is None
     assert results.ended and not results.good
     outcomes = {o.test.rpartition("/")[2].partition("::")[2]: o for o in results.outcomes}
@@ -212,33 +212,35 @@ def program(words: str) -> Callable[[int], list[str]]:
     return lambda fd: [sys.executable, "-c", opening + words, str(fd)]
 
 
-def test_a_machine_that_ends_too_early() -> None:
+def test_a_machine_that_ends_too_early(tmp_path: Path) -> None:
     results = Results("5.10")
-    told = f"results.write({BEGINNING[0]!r} + b'\\n' + {began(FIRST)!r} + b'\\n'); os._exit(3)"
-    Machines().run(program(told), results)
+    lines = b"".join(each + b"\n" for each in (BEGINNING[0], began(FIRST)))
+    told = f"print('Oops', flush=True); results.write({lines!r}); os._exit(3)"
+    Machines().run(program(told), results, tmp_path)
     assert results.lost == f"the machine was lost during {FIRST}: its process ended with 3"
     assert results.boot_seconds > 0
+    assert results.console == "Oops\n"
 
 
-def test_a_machine_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine, "SILENCE_SECONDS", 0.1)
     results = Results("5.10")
-    Machines().run(program("sys.stdin.read(); os.read(results.fileno(), 1)"), results)
+    Machines().run(program("sys.stdin.read(); os.read(results.fileno(), 1)"), results, tmp_path)
     assert results.lost and "nothing was heard from it for 0.1 s" in results.lost
 
 
-def test_a_machine_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_takes_too_long(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine, "TOTAL_SECONDS", 0.1)
     results = Results("5.10")
-    Machines().run(program("os.read(results.fileno(), 1)"), results)
+    Machines().run(program("os.read(results.fileno(), 1)"), results, tmp_path)
     assert results.lost and "its tests took longer than 0.1 s" in results.lost
 
 
-def test_a_machine_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_does_not_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine, "END_SECONDS", 0.1)
     results = Results("5.10")
     told = f"results.write({line('end', code=0)!r} + b'\\n'); os.read(results.fileno(), 1)"
-    Machines().run(program(told), results)
+    Machines().run(program(told), results, tmp_path)
     assert results.lost and "did not end" in results.lost
     assert not results.good
 
@@ -255,7 +257,7 @@ def test_only_what_was_lost_before_its_tests_is_booted_again(
     assert results.boots == boots
 
 
-def test_closing_ends_what_runs() -> None:
+def test_closing_ends_what_runs(tmp_path: Path) -> None:
     machines, results = Machines(), Results("5.10")
     runs = threading.Event()
 
@@ -263,7 +265,7 @@ def test_closing_ends_what_runs() -> None:
         runs.set()
         return program("os.read(results.fileno(), 1)")(fd)
 
-    thread = threading.Thread(target=machines.run, args=(waiting, results))
+    thread = threading.Thread(target=machines.run, args=(waiting, results, tmp_path))
     thread.start()
     assert runs.wait(10)
     machines.close()
@@ -271,7 +273,7 @@ def test_closing_ends_what_runs() -> None:
     assert not thread.is_alive()
     assert results.lost and "ended with -9" in results.lost
     with pytest.raises(LabError):
-        machines.run(waiting, Results("5.10"))
+        machines.run(waiting, Results("5.10"), tmp_path)
 
 
 def test_the_probe_of_a_test() -> None:
