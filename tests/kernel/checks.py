@@ -16,6 +16,11 @@ from tests.support.raisers import check_process
 # A prime, so that nothing that works in pairs or in tens passes by chance.
 TIMES = 23
 
+# Some virtual machines' kernels run no BPF program while a task of the machine's own agent is current,
+# though ftrace sees the tracepoint pass. A signal that an interrupt raises at such a moment is not seen,
+# whoever it is for. So what is raised in interrupts is tried so often: one try must be complete.
+TRIES = 6
+
 Event = dict[str, Any]
 Facts = dict[str, Any]
 
@@ -73,8 +78,7 @@ def check_complete(
     ktrace: Ktrace, events: Sequence[Event], times: int = TIMES, in_order: bool = True
 ) -> None:
     """So many events, each later than the one before, none lost."""
-    assert len(events) == times
-    assert ktrace.summary.lost == 0, ktrace.stderr
+    assert (len(events), ktrace.summary.lost) == (times, 0), ktrace.stderr
     assert not [event for event in ktrace.events if event["kind"] == "lost"]
     times_seen = [event["boot_ns"] for event in events]
     if in_order:
