@@ -16,9 +16,10 @@ from tests.support.raisers import check_process
 # A prime, so that nothing that works in pairs or in tens passes by chance.
 TIMES = 23
 
-# Some virtual machines' kernels run no BPF program while a task of the machine's own agent is current,
-# though ftrace sees the tracepoint pass. A signal that an interrupt raises at such a moment is not seen,
-# whoever it is for. So what is raised in interrupts is tried so often: one try must be complete.
+# Some virtual machines' kernels run no BPF program while a task of the machine's own agent is
+# current, though ftrace sees the tracepoint pass. A signal that an interrupt raises at such a
+# moment is not seen, whoever it is for. What is raised in interrupts is tried so often; one try
+# must be complete.
 TRIES = 6
 
 Event = dict[str, Any]

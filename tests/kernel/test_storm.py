@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from tests.kernel.checks import TRIES
 from tests.support.ktrace import Ktrace
 from tests.support.raisers import Actor
 from tests.support.wait import wait_for
 
-USR1, ALRM = int(signal.SIGUSR1), int(signal.SIGALRM)
+USR1 = int(signal.SIGUSR1)
 STORM = 300_000
 STORM_SECONDS = 100.0
 
@@ -68,11 +69,16 @@ def test_from_several_processors() -> None:
 
 def test_a_timer_in_the_middle() -> None:
     """Signals that an interrupt raises, on the processor that is busy tracing others."""
-    with Actor() as target, Ktrace("signals", "--pid", str(target.pid)) as ktrace:
-        sent, rung = target.do("send_among_alarms", 10_000, USR1)
-        seen, lost = balance(ktrace)
-        assert set(seen) <= {("SIGUSR1", target.pid, target.pid), ("SIGALRM", None, target.pid)}
-        assert sum(seen.values()) + lost == sent + rung
+    for _ in range(TRIES):
+        with Actor() as target, Ktrace("signals", "--pid", str(target.pid)) as ktrace:
+            sent, rung = target.do("send_among_alarms", 10_000, USR1)
+            seen, lost = balance(ktrace)
+            assert set(seen) <= {("SIGUSR1", target.pid, target.pid), ("SIGALRM", None, target.pid)}
+            assert sent + rung - 100 <= sum(seen.values()) + lost <= sent + rung
+            assert lost or seen["SIGUSR1", target.pid, target.pid] == sent
+            if sum(seen.values()) + lost == sent + rung:
+                return
+    raise AssertionError(f"the account was never exact in {TRIES} tries")
 
 
 def test_a_reader_that_pauses() -> None:
