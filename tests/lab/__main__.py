@@ -38,20 +38,24 @@ def main(
     try:
         suites = chosen(kernels)
         with Lab(suites, say, tests or TESTS, refresh) as lab:
-            everything = [lab.results(suite) for suite in suites]
+            everything = [told(lab.results(suite)) for suite in suites]
             if own:
                 say("running on this machine's own kernel")
-                everything.append(lab.own_results())
+                everything.append(told(lab.own_results()))
     except LabError as error:
         raise click.ClickException(str(error)) from error
-    for results in everything:
-        if not results.good:
-            click.echo(describe_failures(results))
     if slowest:
         show_slowest(everything, slowest)
     show(everything, Console(width=None if sys.stdout.isatty() else 160))
     say(f"{len(everything)} kernels of {len(SUITES) + 1} in {time.monotonic() - started:.0f} s")
     raise SystemExit(not all(results.good for results in everything))
+
+
+def told(results: Results) -> Results:
+    """Failures are shown as soon as they are known."""
+    if not results.good:
+        click.echo(describe_failures(results))
+    return results
 
 
 def show_slowest(everything: Iterable[Results], number: int) -> None:

@@ -65,6 +65,9 @@ class Reporter:
         while line:
             line = line[self._file.write(line) :]
 
+    def pytest_configure(self, config: pytest.Config) -> None:
+        config.addinivalue_line("markers", "any_kernel: not repeated in the lab's guests")
+
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
             self._tell_end(report.nodeid, "failed", 0.0, report.longreprtext)

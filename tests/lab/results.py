@@ -138,7 +138,7 @@ def describe_failures(results: Results) -> str:
 def _failures(results: Results) -> Iterable[str]:
     if results.lost:
         yield f"{results.label}: {results.lost}"
-        yield "its console ended with\n" + "\n".join(results.console.splitlines()[-40:])
+        yield _last_words(results)
     for name, attached in results.probes.items():
         if attached.point is None:
             yield f"{results.label}: {name} does not attach: {attached.cannot}\n{attached.log}"
@@ -148,3 +148,8 @@ def _failures(results: Results) -> Iterable[str]:
         yield f"{results.label}: never ran: {', '.join(results.missing)}"
     if results.ended and not results.outcomes:
         yield f"{results.label}: ran no tests"
+        yield _last_words(results)
+
+
+def _last_words(results: Results) -> str:
+    return "its console ended with\n" + "\n".join(results.console.splitlines()[-40:])
