@@ -180,7 +180,12 @@ def test_processes_over_their_limit() -> None:
 
 
 def test_the_trigger_is_not_the_victim() -> None:
-    """The larger one dies for the smaller one, which goes on."""
+    """The larger one dies for the smaller one, which goes on. On a machine so busy that the larger
+    one cannot leave in time the kernel kills the smaller one as well: that is tried again."""
+    assert any(dies_for_the_smaller() for _ in range(5))
+
+
+def dies_for_the_smaller() -> bool:
     with (
         Ktrace("oom", "--all") as ktrace,
         memory_cgroup(LIMIT) as cgroup,
@@ -188,11 +193,13 @@ def test_the_trigger_is_not_the_victim() -> None:
         Eater(cgroup) as large,
     ):
         assert large.eat(24)
-        assert small.eat(12)
+        if not small.eat(12):
+            return False
         assert large.wait() == -KILL
         events = oom_of(ktrace.stop(), [small.pid, large.pid])
         check_complete(ktrace, events, 1)
         check_oom(events[0], large.facts, small.facts, cgroup, 20)
+        return True
 
 
 def test_a_child_of_a_parent_that_lives() -> None:
