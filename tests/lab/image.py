@@ -84,6 +84,8 @@ def build_disk(tests: Sequence[str], scratch: Path) -> Path:
     (tree / "lab" / "tests").write_text(order)
     _write_program(tree / "lab" / "init", (HERE / "init.sh").read_text())
     _compile(tree)
+    if not shutil.which("mke2fs"):
+        raise LabError("the guests' disk needs mke2fs: apt-get install e2fsprogs")
     image = scratch / "disk.img"
     # not only as big as its content: tests write files, and a full disk is no finding
     megabytes = (
