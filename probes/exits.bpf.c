@@ -43,8 +43,7 @@ static __always_inline s32 status_of(struct task_struct *leader)
 	return BPF_CORE_READ(leader, exit_code);
 }
 
-SEC("tp_btf/sched_process_exit")
-int BPF_PROG(on_sched_process_exit, struct task_struct *task)
+static __always_inline int on_exit(struct task_struct *task)
 {
 	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
 	struct kt_party process = {};
@@ -62,4 +61,21 @@ int BPF_PROG(on_sched_process_exit, struct task_struct *task)
 	event->unused = 0;
 	kt_submit(event);
 	return 0;
+}
+
+/* New kernels let a program on a tracepoint be preempted (7.2 does): what exits meanwhile on that CPU is
+ * refused, and would be lost. */
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(on_exit_unpreempted, struct task_struct *task)
+{
+	bpf_preempt_disable();
+	on_exit(task);
+	bpf_preempt_enable();
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(on_sched_process_exit, struct task_struct *task)
+{
+	return on_exit(task);
 }

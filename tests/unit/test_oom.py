@@ -18,7 +18,7 @@ from tracer.event import Clock, Event, to_json
 from tracer.identity.resolver import Resolver
 from tracer.kmsg import Line
 from tracer.probes import oom
-from tracer.probes.oom import PROBE, LogCompanion, Report, Reports, packed, size
+from tracer.probes.oom import PROBE, LogCompanion, Report, Reports, size
 
 SCHEMAS = BpfObject(object_file("oom")).schemas
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
@@ -100,7 +100,7 @@ class World:
         self.resolver.add_path(8, POD_PATH)
 
     def take(self, name: str, **values: Any) -> Event | None:
-        (record,) = SCHEMAS[name].cells(memoryview(cell(packed(SCHEMAS[name], **values))))
+        (record,) = SCHEMAS[name].cells(memoryview(cell(SCHEMAS[name].pack(**values))))
         return PROBE.decode[name](record, self.resolver)
 
     def process(self, pid: int, reference: int) -> None:

@@ -14,7 +14,6 @@ from tracer.backends.core import object_file
 from tracer.bpf_object import BpfObject
 from tracer.event import Clock, Event, to_json
 from tracer.identity.resolver import Resolver
-from tracer.probes.oom import packed
 from tracer.probes.pagealloc import PROBE, FreeLists, reading
 
 SCHEMAS = BpfObject(object_file("pagealloc")).schemas
@@ -88,7 +87,7 @@ def failure(tmp_path: Path, text: str | None, gfp: int = 0xCC0, later: int = 0) 
     decoded(resolver, "buddyinfo", raw)
     values = {"time": record.time - later, "process_pid": 5, "process_tid": 5}
     schema = SCHEMAS["page_alloc_failure"]
-    event = decoded(resolver, schema.name, packed(schema, order=3, gfp=gfp, **values))
+    event = decoded(resolver, schema.name, schema.pack(order=3, gfp=gfp, **values))
     assert event
     return event
 

@@ -139,7 +139,7 @@ class CoreBackend:
             try:
                 self._load(probe.object, point, settings)
                 self._objects[probe.object].attach()
-                self._start_companion(point)
+                self._start_companion(probe, point)
             except LibbpfError as error:
                 self._objects.pop(probe.object).close()
                 if error.errno == errno.EPERM and os.geteuid():
@@ -154,10 +154,10 @@ class CoreBackend:
             "ktrace doctor tells what each probe needs",
         )
 
-    def _start_companion(self, point: AttachPoint) -> None:
+    def _start_companion(self, probe: Probe, point: AttachPoint) -> None:
         if point.companion:
             by_name = {schema.name: schema for schema in self.schemas.values()}
-            self._companions.append(point.companion(by_name))
+            self._companions.append(point.companion(by_name, self._objects[probe.object].map))
 
     def _accompany(self, batch: Batch | None) -> Batch | None:
         """Puts what the companions have to say in front of what came out of the ring."""

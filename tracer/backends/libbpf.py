@@ -11,7 +11,7 @@ import ctypes
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from typing import Any
 
@@ -85,24 +85,52 @@ class Libbpf:
 
 
 class Map:
-    """One BPF map by its descriptor; keys and values are bytes."""
+    """One BPF map by its descriptor; keys and values are bytes, sizes are bytes too."""
 
-    def __init__(self, library: Libbpf, fd: int, name: str) -> None:
+    def __init__(
+        self, library: Libbpf, fd: int, name: str, key_size: int, value_size: int, entries: int
+    ) -> None:
         self._library = library
         self.fd = fd
         self.name = name
+        self._key_size = key_size
+        self._value_size = value_size
+        self._entries = entries
 
     def update(self, key: bytes, value: bytes) -> None:
         result = self._library.lib.bpf_map_update_elem(self.fd, key, value, BPF_ANY)
         self._library.check(result, f"writing to map {self.name}")
 
-    def lookup(self, key: bytes, size: int) -> bytes | None:
-        value = ctypes.create_string_buffer(size)
+    def lookup(self, key: bytes, size: int | None = None) -> bytes | None:
+        """The value, or None. A map that is kept by CPU needs the `size` of all its values."""
+        value = ctypes.create_string_buffer(size or self._value_size)
         result = self._library.lib.bpf_map_lookup_elem(self.fd, key, value)
         if result == -errno.ENOENT:
             return None
         self._library.check(result, f"reading map {self.name}")
         return value.raw
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Entries that are added or deleted meanwhile may be missing; none comes twice."""
+        for key in self._keys():
+            value = self.lookup(key)
+            if value is not None:
+                yield key, value
+
+    def delete(self, key: bytes) -> None:
+        self._library.lib.bpf_map_delete_elem(self.fd, key)
+
+    def _keys(self) -> Iterable[bytes]:
+        """Where a key was just deleted the kernel begins again, so the walk is bounded."""
+        keys: dict[bytes, None] = {}
+        key: bytes | None = None
+        following = ctypes.create_string_buffer(self._key_size)
+        for _ in range(2 * self._entries):
+            if self._library.lib.bpf_map_get_next_key(self.fd, key, following):
+                break
+            key = following.raw
+            keys[key] = None
+        return keys
 
 
 class LoadedObject:
@@ -136,12 +164,22 @@ class LoadedObject:
     def map(self, name: str) -> Map:
         found = self._lib.bpf_object__find_map_by_name(self._object, name.encode())
         found = self._library.pointer(found, f"map {name}")
-        return Map(self._library, self._lib.bpf_map__fd(found), name)
+        return Map(
+            self._library,
+            self._lib.bpf_map__fd(found),
+            name,
+            self._lib.bpf_map__key_size(found),
+            self._lib.bpf_map__value_size(found),
+            self._lib.bpf_map__max_entries(found),
+        )
 
     def load(self, programs: set[str] | None = None) -> None:
         """Loads the named programs, or all."""
         if programs is not None:
-            for name, program in self._programs():
+            found = dict(self._programs())
+            if missing := programs - found.keys():
+                raise KtraceError(f"the object lacks {', '.join(sorted(missing))}: make install")
+            for name, program in found.items():
                 self._lib.bpf_program__set_autoload(program, name in programs)
         result = self._lib.bpf_object__load(self._object)
         self._library.check(result, "loading")
@@ -216,7 +254,12 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_link__destroy": (c_int, [c_void_p]),
     "bpf_map__fd": (c_int, [c_void_p]),
     "bpf_map__initial_value": (c_void_p, [c_void_p, POINTER(c_size_t)]),
+    "bpf_map__key_size": (c_uint32, [c_void_p]),
+    "bpf_map__max_entries": (c_uint32, [c_void_p]),
     "bpf_map__reuse_fd": (c_int, [c_void_p, c_int]),
+    "bpf_map__value_size": (c_uint32, [c_void_p]),
+    "bpf_map_delete_elem": (c_int, [c_int, c_char_p]),
+    "bpf_map_get_next_key": (c_int, [c_int, c_char_p, c_char_p]),
     "bpf_map_lookup_elem": (c_int, [c_int, c_char_p, c_char_p]),
     "bpf_map_update_elem": (c_int, [c_int, c_char_p, c_char_p, c_uint64]),
     "bpf_obj_get_info_by_fd": (c_int, [c_int, c_char_p, POINTER(c_uint32)]),

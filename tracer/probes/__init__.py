@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 # What a companion is called with after tracing has ended: the name of no event.
 LAST_CALL = frozenset(("",))
+
+
+class Table(Protocol):
+    """A BPF map of the probe's own object, for its companion."""
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]: ...
+
+    def delete(self, key: bytes) -> None: ...
 
 
 class Companion(Protocol):
@@ -44,12 +52,13 @@ class Companion(Protocol):
 @dataclass(frozen=True)
 class AttachPoint:
     """One way to hook: the programs of the object that belong together, and what cannot be told
-    this way. With no programs at all the companion is the only source."""
+    this way. With no programs at all the companion is the only source: it is made from the schemas
+    by event name and from what gives the object's maps by theirs."""
 
     name: str
     programs: tuple[str, ...]
     cannot_tell: tuple[str, ...] = ()
-    companion: Callable[[Mapping[str, Schema]], Companion] | None = None
+    companion: Callable[[Mapping[str, Schema], Callable[[str], Table]], Companion] | None = None
 
 
 @dataclass(frozen=True)

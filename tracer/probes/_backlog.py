@@ -6,10 +6,9 @@ process that holds a listening socket.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,15 +23,13 @@ from tracer.netstat import (
     processes,
     read_counters,
 )
-from tracer.probes import Companion
+from tracer.probes import LAST_CALL, Companion, Table
 from tracer.schema import Schema
 from tracer.sockdiag import Listener, Listeners, listeners
 
 INTERVAL = 1.0
 # A call that comes a little early, because somebody else wanted it then, is as good.
 NEARLY = 0.9
-# The name of no event: tracing has ended, what is still untold is told now.
-LAST_CALL = ""
 # Namespaces are looked for when a cgroup was made, for some seconds after it, and now and then.
 SETTLING_SECONDS = 3.0
 SEARCH_SECONDS = 10.0
@@ -70,25 +67,25 @@ class Several:
 
 
 class Held:
-    """Tells what the kernel side has counted and not told: reads `kt_backlog_held`, whose counts
-    only grow."""
+    """Tells what the kernel side has counted and not told: `counts` is `kt_backlog_held`, where
+    they only grow."""
 
     interval: float | None = INTERVAL
 
-    def __init__(self, schemas: Mapping[str, Schema]) -> None:
+    def __init__(self, schemas: Mapping[str, Schema], counts: Table) -> None:
         self._drop = schemas["backlog_drop"]
-        self._map = _OwnMap(b"kt_backlog_held")
+        self._counts = counts
         self._holders = Holders(schemas)
         self._told: dict[bytes, int] = {}
         self._last_told = 0.0
 
     def records(self, fresh: frozenset[str]) -> list[bytes]:
         now = time.monotonic()
-        due = LAST_CALL in fresh or now - self._last_told >= NEARLY * INTERVAL
+        due = fresh == LAST_CALL or now - self._last_told >= NEARLY * INTERVAL
         if not due and "backlog_drop" not in fresh:
             return []
         out: list[bytes] = []
-        for key, value in self._map.items():
+        for key, value in self._counts.items():
             drop = self._drop.make(self._drop.struct.unpack(value))
             out += self._holders.describe(drop.socket, drop.netns)
             new = drop.count - self._told.get(key, 0)
@@ -101,17 +98,16 @@ class Held:
             self._forget_idle()
         return out
 
-    def close(self) -> None:
-        self._map.close()
+    def close(self) -> None: ...
 
     def _forget_idle(self) -> None:
         """Only when room is short: a drop at the very moment of deletion would go uncounted."""
         if len(self._told) < MAX_QUEUES * 3 // 4:
             return
         before = boot_ns() - 60_000_000_000
-        for key, value in list(self._map.items()):
+        for key, value in list(self._counts.items()):
             if self._drop.make(self._drop.struct.unpack(value)).time < before:
-                self._map.delete(key)
+                self._counts.delete(key)
                 self._told.pop(key, None)
 
 
@@ -148,7 +144,7 @@ class Polled:
         now = time.monotonic()
         if "cgroup" in fresh:
             self._search_until = now + SETTLING_SECONDS
-        if LAST_CALL not in fresh and now - self._last < NEARLY * INTERVAL:
+        if fresh != LAST_CALL and now - self._last < NEARLY * INTERVAL:
             return []
         self._last = now
         if now < self._search_until or now - self._searched >= SEARCH_SECONDS:
@@ -234,8 +230,7 @@ class Polled:
             else:
                 values["flow_local_address"] = listener.address.packed
                 values["flow_family"] = AF_INET6
-        return pack(
-            self._drop,
+        return self._drop.pack(
             time=boot_ns(),
             count=count,
             netns=netns,
@@ -359,17 +354,15 @@ class Holders:
             return []
         raw = reversed_path(path)
         return [
-            pack(
-                self._cgroup,
+            self._cgroup.pack(
                 time=now,
                 cgroup=id_,
                 path=raw,
                 path_bytes=len(raw),
                 path_whole=len(raw) < 4096,
             ),
-            pack(self._process, time=now, process=process, cgroup=id_, **described),
-            pack(
-                self._listener,
+            self._process.pack(time=now, process=process, cgroup=id_, **described),
+            self._listener.pack(
                 time=now,
                 socket=socket,
                 process_process=process,
@@ -483,64 +476,5 @@ def reversed_path(path: str | bytes) -> bytes:
     return b"".join(name + b"\0" for name in reversed(raw.strip(b"/").split(b"/")) if name)
 
 
-def pack(schema: Schema, **values: Any) -> bytes:
-    """A record; what is not given is zero."""
-    values["kind"] = schema.kind
-    return schema.struct.pack(
-        *(values.get(f.name, b"" if f.code.endswith("s") else 0) for f in schema.fields)
-    )
-
-
 def boot_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
-class _OwnMap:
-    """A BPF map that an object of this process has open, found by its name."""
-
-    def __init__(self, name: bytes) -> None:
-        self._lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
-        info = ctypes.create_string_buffer(128)
-        newest = 0
-        self._fd = -1
-        for fd in map(int, os.listdir("/proc/self/fd")):
-            try:
-                if "bpf-map" not in os.readlink(f"/proc/self/fd/{fd}"):
-                    continue
-            except OSError:
-                continue
-            size = ctypes.c_uint32(len(info))
-            if self._lib.bpf_obj_get_info_by_fd(fd, info, ctypes.byref(size)):
-                continue
-            # struct bpf_map_info: type, id, key_size, value_size, max_entries, map_flags, name[16]
-            id_, key, value = (int.from_bytes(info.raw[at : at + 4], "little") for at in (4, 8, 12))
-            if info.raw[24:40].rstrip(b"\0") == name and id_ > newest:
-                newest, self._key_size, self._value_size = id_, key, value
-                self._close()
-                self._fd = os.dup(fd)
-
-    def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Entries that are added or deleted meanwhile may be missing; none is seen twice."""
-        keys: list[bytes] = []
-        key: bytes | None = None
-        found = ctypes.create_string_buffer(self._key_size if self._fd >= 0 else 1)
-        while self._fd >= 0 and len(keys) < 4 * MAX_QUEUES:
-            if self._lib.bpf_map_get_next_key(self._fd, key, found):
-                break
-            key = found.raw
-            keys.append(key)
-        for key in dict.fromkeys(keys):
-            value = ctypes.create_string_buffer(self._value_size)
-            if not self._lib.bpf_map_lookup_elem(self._fd, key, value):
-                yield key, value.raw
-
-    def delete(self, key: bytes) -> None:
-        self._lib.bpf_map_delete_elem(self._fd, key)
-
-    def close(self) -> None:
-        self._close()
-        self._fd = -1
-
-    def _close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)

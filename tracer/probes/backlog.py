@@ -8,7 +8,7 @@ drop at a queue and then one a second with a count (see probes/backlog.bpf.c and
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,7 +17,7 @@ from tracer.bounded import keep
 from tracer.event import Event, Place, Process
 from tracer.identity.netns import MAPPED, decode_pod_network, networks
 from tracer.identity.resolver import Resolver
-from tracer.probes import AttachPoint, Companion, Probe
+from tracer.probes import AttachPoint, Companion, Probe, Table
 from tracer.schema import Schema
 from tracer.views.columns import CONTAINER, Column, pod_name, process_name
 
@@ -91,13 +91,13 @@ def address_text(address: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET6, address)
 
 
-def _probed(schemas: Mapping[str, Schema]) -> Companion:
+def _probed(schemas: Mapping[str, Schema], map_of: Callable[[str], Table]) -> Companion:
     from tracer.probes._backlog import Held, Several
 
-    return Several(schemas, Held(schemas))
+    return Several(schemas, Held(schemas, map_of("kt_backlog_held")))
 
 
-def _counted(schemas: Mapping[str, Schema]) -> Companion:
+def _counted(schemas: Mapping[str, Schema], _map_of: Any) -> Companion:
     from tracer.probes._backlog import Polled, Several
 
     return Several(schemas, Polled(schemas))

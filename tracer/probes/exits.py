@@ -72,7 +72,10 @@ PROBE = Probe(
         "ktrace exits -p web -c app       one container",
         "ktrace exits -o json | jq 'select(.container_exit)'",
     ),
-    attach_points=(AttachPoint("tp_btf/sched_process_exit", ("on_sched_process_exit",)),),
+    attach_points=(
+        AttachPoint("tp_btf/sched_process_exit, preemption off", ("on_exit_unpreempted",)),
+        AttachPoint("tp_btf/sched_process_exit", ("on_sched_process_exit",)),
+    ),
     decode={"exit": _decode},
     columns=(
         Column("PROCESS", lambda e: process_name(e.about), 14, 23),

@@ -309,7 +309,7 @@ class LogCompanion:
             self._named = True
             names = gfp.pack(gfp.names_here())
             schema = self._schemas["gfp_names"]
-            records.append(packed(schema, names=names, names_bytes=len(names)))
+            records.append(schema.pack(names=names, names_bytes=len(names)))
         if self._log:
             records += [self._record(r) for r in self._reports.feed(self._log.read())]
         return records
@@ -321,8 +321,7 @@ class LogCompanion:
 
     def _record(self, report: Report) -> bytes:
         largest = sorted(report.tasks, key=lambda task: -task["rss"])[:ROWS]
-        return packed(
-            self._schemas["oom_log"],
+        return self._schemas["oom_log"].pack(
             time=report.boot_ns,
             limit=UNKNOWN if report.limit is None else report.limit,
             usage=UNKNOWN if report.usage is None else report.usage,
@@ -335,13 +334,6 @@ class LogCompanion:
             words=report.words.encode()[:1023],
             row=b"".join(_pack_row(task) for task in largest),
         )
-
-
-def packed(schema: Schema, **values: Any) -> bytes:
-    """A record made in user space: what is not given is zero."""
-    values["kind"] = schema.kind
-    empty = {f.name: b"" if f.code.endswith("s") else 0 for f in schema.fields}
-    return schema.struct.pack(*(values.get(name, nothing) for name, nothing in empty.items()))
 
 
 def _pack_row(task: Mapping[str, Any]) -> bytes:
@@ -410,6 +402,11 @@ _NOT_IN_LOG = (
     " kernel keeps its report back (it prints ten in five seconds)"
 )
 
+
+def _log(schemas: Mapping[str, Schema], _map_of: Any) -> LogCompanion:
+    return LogCompanion(schemas)
+
+
 PROBE = Probe(
     name="oom",
     object="oom",
@@ -424,18 +421,18 @@ PROBE = Probe(
         AttachPoint(
             "fentry/oom_kill_process",
             ("on_oom_fentry", "on_oom_fexit", "on_oom_signal", "on_mark_victim"),
-            companion=LogCompanion,
+            companion=_log,
         ),
         AttachPoint(
             "kprobe/oom_kill_process",
             ("on_oom_kprobe", "on_oom_kretprobe", "on_oom_signal", "on_mark_victim"),
-            companion=LogCompanion,
+            companion=_log,
         ),
         AttachPoint(
             "tp_btf/mark_victim",
             ("on_oom_signal", "on_mark_victim"),
             (_NOT_IN_LOG,),
-            LogCompanion,
+            _log,
         ),
     ),
     decode={

@@ -17,7 +17,7 @@ from tracer import gfp
 from tracer.event import Event, text
 from tracer.identity.resolver import Resolver
 from tracer.probes import AttachPoint, Probe
-from tracer.probes.oom import packed, size
+from tracer.probes.oom import size
 from tracer.schema import Schema
 from tracer.views.columns import CONTAINER, POD, Column, ancestry_chain, exe, process_name
 
@@ -110,11 +110,10 @@ class FreeLists:
             self._table = gfp.names_here()
             names = gfp.pack(self._table)
             schema = self._schemas["gfp_names"]
-            records.append(packed(schema, names=names, names_bytes=len(names)))
+            records.append(schema.pack(names=names, names_bytes=len(names)))
         rows = self._rows()
         records.append(
-            packed(
-                self._schemas["buddyinfo"],
+            self._schemas["buddyinfo"].pack(
                 time=time.clock_gettime_ns(time.CLOCK_BOOTTIME),
                 rows=len(rows),
                 page_size=mmap.PAGESIZE,
@@ -134,6 +133,10 @@ class FreeLists:
             return [_pack_row(line) for line in lines[:ROWS]]
         except (OSError, ValueError, IndexError):
             return []
+
+
+def _free_lists_here(schemas: Mapping[str, Schema], _map_of: Any) -> FreeLists:
+    return FreeLists(schemas)
 
 
 def _pack_row(line: str) -> bytes:
@@ -178,9 +181,9 @@ PROBE = Probe(
             "kprobe/warn_alloc",
             ("on_warn_alloc",),
             ("allocations that a cgroup's limit refused",),
-            FreeLists,
+            _free_lists_here,
         ),
-        AttachPoint("tp_btf/mm_page_alloc", ("on_mm_page_alloc",), (), FreeLists),
+        AttachPoint("tp_btf/mm_page_alloc", ("on_mm_page_alloc",), (), _free_lists_here),
     ),
     decode={
         "page_alloc_failure": _decode,

@@ -132,7 +132,7 @@ def _settings(values: Mapping[str, Any]) -> dict[str, int]:
     return {"kt_reset_reasons": int.from_bytes(reason_table(enum_names("sk_rst_reason")), "little")}
 
 
-def _companion(schemas: Mapping[str, Schema]) -> PodNetworkCompanion:
+def _companion(schemas: Mapping[str, Schema], _map_of: Any) -> PodNetworkCompanion:
     return PodNetworkCompanion(schemas, ("tcp_reset",))
 
 
