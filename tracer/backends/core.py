@@ -36,6 +36,7 @@ class CoreBackend:
         self.attached: dict[str, AttachPoint] = {}
         self._library = Libbpf()
         self._kinds: dict[str, int] = {}
+        self._files: dict[str, tuple[bytes, BpfObject]] = {}
         self._objects: dict[str, LoadedObject] = {}
         self._maps: dict[str, Map] = {}
         self._ring: MappedRing | CopyingRing | None = None
@@ -177,8 +178,10 @@ class CoreBackend:
         return split(b"".join(cells))[0]
 
     def _load(self, name: str, point: AttachPoint | None, settings: dict[str, int]) -> None:
-        data = object_file(name)
-        described = BpfObject(data)
+        if name not in self._files:
+            data = object_file(name)
+            self._files[name] = data, BpfObject(data)
+        data, described = self._files[name]
         loaded = self._objects[name] = self._library.open(data, name)
         values = dict(settings)
         for event, schema in described.schemas.items():

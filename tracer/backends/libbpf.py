@@ -13,6 +13,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from functools import cached_property
 from typing import Any
 
 from tracer.errors import CannotOnThisKernel, KtraceError
@@ -72,6 +73,29 @@ class Libbpf:
 
     def possible_cpus(self) -> int:
         return self.check(self.lib.libbpf_num_possible_cpus(), "counting CPUs")
+
+    @cached_property
+    def has_kprobes(self) -> bool:
+        """perf_event_open(2) finds them here since e12f03d7031a (4.17)."""
+        return os.path.exists("/sys/bus/event_source/devices/kprobe")
+
+    @cached_property
+    def has_fentry(self) -> bool:
+        """Whether functions can be traced, tried on the one that the kernel keeps for such trials
+        (net/bpf/test_run.c, since 5.5)."""
+        function = self.lib.libbpf_find_vmlinux_btf_id(b"bpf_fentry_test1", _FENTRY)
+        options = _LoadOptions(
+            sz=ctypes.sizeof(_LoadOptions), expected_attach_type=_FENTRY, attach_btf_id=function
+        )
+        arguments = (_TRACING, None, b"GPL", _RETURN_0, len(_RETURN_0) // 8, options)
+        program = self.lib.bpf_prog_load(*arguments)
+        if program < 0:
+            return False
+        link: int = self.lib.bpf_raw_tracepoint_open(None, program)
+        os.close(program)
+        if link >= 0:
+            os.close(link)
+        return link >= 0
 
     def open(self, data: bytes, name: str) -> LoadedObject:
         return LoadedObject(self, data, name)
@@ -181,8 +205,18 @@ class LoadedObject:
                 raise KtraceError(f"the object lacks {', '.join(sorted(missing))}: make install")
             for name, program in found.items():
                 self._lib.bpf_program__set_autoload(program, name in programs)
+                if name in programs:
+                    self._check_kind(program)
         result = self._lib.bpf_object__load(self._object)
         self._library.check(result, "loading")
+
+    def _check_kind(self, program: int) -> None:
+        """Trying to load what this kernel cannot attach takes a twentieth of a second."""
+        kind = self._lib.bpf_program__section_name(program).decode().partition("/")[0]
+        if kind in ("kprobe", "kretprobe") and not self._library.has_kprobes:
+            raise self._library.error("no kprobes in this kernel", errno.ENOTSUP)
+        if kind in ("fentry", "fexit") and not self._library.has_fentry:
+            raise self._library.error("no tracing of functions in this kernel", errno.ENOTSUP)
 
     def attach(self) -> None:
         """Attaches every program that was loaded."""
@@ -248,6 +282,25 @@ def _recursion_misses(library: Libbpf, fd: int) -> int:
     return int.from_bytes(info.raw[at : at + 8], "little")
 
 
+class _LoadOptions(ctypes.Structure):
+    """The beginning of `struct bpf_prog_load_opts`; libbpf takes the rest as zero."""
+
+    _fields_ = (
+        ("sz", c_size_t),
+        ("attempts", c_int),
+        ("expected_attach_type", c_uint32),
+        ("prog_btf_fd", c_uint32),
+        ("prog_flags", c_uint32),
+        ("prog_ifindex", c_uint32),
+        ("kern_version", c_uint32),
+        ("attach_btf_id", c_uint32),
+    )
+
+
+# enum bpf_prog_type and enum bpf_attach_type, include/uapi/linux/bpf.h
+_TRACING, _FENTRY = 26, 24
+_RETURN_0 = bytes.fromhex("b700000000000000 9500000000000000")
+
 _PRINT = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
 _SAMPLE = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
 _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
@@ -263,6 +316,13 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_map_lookup_elem": (c_int, [c_int, c_char_p, c_char_p]),
     "bpf_map_update_elem": (c_int, [c_int, c_char_p, c_char_p, c_uint64]),
     "bpf_obj_get_info_by_fd": (c_int, [c_int, c_char_p, POINTER(c_uint32)]),
+    "bpf_prog_load": (
+        c_int,
+        [c_int, c_char_p, c_char_p, c_char_p, c_size_t, POINTER(_LoadOptions)],
+    ),
+    "bpf_program__section_name": (c_char_p, [c_void_p]),
+    "bpf_raw_tracepoint_open": (c_int, [c_char_p, c_int]),
+    "libbpf_find_vmlinux_btf_id": (c_int, [c_char_p, c_int]),
     "bpf_object__close": (None, [c_void_p]),
     "bpf_object__find_map_by_name": (c_void_p, [c_void_p, c_char_p]),
     "bpf_object__load": (c_int, [c_void_p]),
