@@ -64,14 +64,11 @@ static __always_inline int on_exit(struct task_struct *task)
 }
 
 /* New kernels let a program on a tracepoint be preempted (7.2 does): what exits meanwhile on that CPU is
- * refused, and would be lost. */
-SEC("tp_btf/sched_process_exit")
-int BPF_PROG(on_exit_unpreempted, struct task_struct *task)
+ * refused, and would be lost. Perf, which this one is attached through, switches preemption off. */
+SEC("tp/sched/sched_process_exit")
+int on_exit_undisturbed(void *context)
 {
-	bpf_preempt_disable();
-	on_exit(task);
-	bpf_preempt_enable();
-	return 0;
+	return on_exit((void *)bpf_get_current_task());
 }
 
 SEC("tp_btf/sched_process_exit")

@@ -58,9 +58,4 @@ static __always_inline struct task_struct *kt_current(void)
 	return (void *)bpf_get_current_task();
 }
 
-/* Since fc7566ad0a82 ("bpf: Introduce bpf_preempt_[disable,enable] kfuncs", 6.10); some kernels after it
- * refuse global functions in between. */
-extern void bpf_preempt_disable(void) __ksym __weak;
-extern void bpf_preempt_enable(void) __ksym __weak;
-
 #endif

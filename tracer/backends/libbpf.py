@@ -80,6 +80,10 @@ class Libbpf:
         return os.path.exists("/sys/bus/event_source/devices/kprobe")
 
     @cached_property
+    def has_tracefs(self) -> bool:
+        return any(os.path.exists(f"{place}/events") for place in _TRACEFS)
+
+    @cached_property
     def has_fentry(self) -> bool:
         """Whether functions can be traced, tried on the one that the kernel keeps for such trials
         (net/bpf/test_run.c, since 5.5)."""
@@ -213,6 +217,8 @@ class LoadedObject:
     def _check_kind(self, program: int) -> None:
         """Trying to load what this kernel cannot attach takes a twentieth of a second."""
         kind = self._lib.bpf_program__section_name(program).decode().partition("/")[0]
+        if kind == "tp" and not self._library.has_tracefs:
+            raise self._library.error("tracefs is not mounted", errno.ENOTSUP)
         if kind in ("kprobe", "kretprobe") and not self._library.has_kprobes:
             raise self._library.error("no kprobes in this kernel", errno.ENOTSUP)
         if kind in ("fentry", "fexit") and not self._library.has_fentry:
@@ -296,6 +302,8 @@ class _LoadOptions(ctypes.Structure):
         ("attach_btf_id", c_uint32),
     )
 
+
+_TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
 # enum bpf_prog_type and enum bpf_attach_type, include/uapi/linux/bpf.h
 _TRACING, _FENTRY = 26, 24

@@ -73,7 +73,7 @@ PROBE = Probe(
         "ktrace exits -o json | jq 'select(.container_exit)'",
     ),
     attach_points=(
-        AttachPoint("tp_btf/sched_process_exit, preemption off", ("on_exit_unpreempted",)),
+        AttachPoint("tp/sched/sched_process_exit", ("on_exit_undisturbed",)),
         AttachPoint("tp_btf/sched_process_exit", ("on_sched_process_exit",)),
     ),
     decode={"exit": _decode},
