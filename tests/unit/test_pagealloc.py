@@ -66,6 +66,25 @@ def test_a_reading(order: int, zones: Any, flags: Any, line: str | None) -> None
     assert reading(order, PAGE, zones, flags) == line
 
 
+OLD_DEVICES = {"node": 0, "zone": "DMA", "free": [0] * 10 + [3]}
+LOWER_HALF = {"node": 0, "zone": "DMA", "free": [0] * 10 + [300]}
+
+
+@pytest.mark.parametrize(
+    ("zones", "flags", "large"),
+    [
+        ([OLD_DEVICES, zone(4096)], ["GFP_KERNEL"], "none"),
+        ([OLD_DEVICES, zone(4096)], ["GFP_KERNEL", "__GFP_DMA"], "12 MiB"),
+        ([OLD_DEVICES, zone(4096)], None, "12 MiB"),
+        ([LOWER_HALF, zone(4096)], ["GFP_KERNEL"], "1.2 GiB"),  # as arm64 has it
+    ],
+)
+def test_what_is_kept_for_old_devices_is_nobody_elses(zones: Any, flags: Any, large: str) -> None:
+    line = reading(10, PAGE, zones, flags)
+    assert line is not None
+    assert f" free, {large} of it in blocks of 4 MiB or more" in line
+
+
 def read(tmp_path: Path, text: str | None) -> list[bytes]:
     path = tmp_path / "buddyinfo"
     if text is not None:

@@ -27,6 +27,9 @@ ROWS, ORDERS = 32, 16
 SAME_MOMENT_NS = 1_000_000_000
 # What the zones keep back for emergencies is not memory that anybody can have.
 NOTHING = 64 << 20
+# x86 has that much for devices which cannot reach more. It is nearly always free, and kept from
+# whoever does not ask for it: lowmem_reserve_ratio in Documentation/admin-guide/sysctl/vm.rst.
+OLD_DEVICES = 16 << 20
 
 _free_lists: WeakKeyDictionary[Resolver, Any] = WeakKeyDictionary()
 
@@ -71,12 +74,14 @@ def _zones(record: Any) -> list[dict[str, Any]]:
 def reading(
     order: int, page_size: int, zones: list[dict[str, Any]] | None, flags: list[str] | None
 ) -> str | None:
-    """The free lists in one line."""
+    """The free lists in one line, without the zone that this allocation could not have used."""
     if zones is None or not page_size:
         return None
     free = large = 0
     for zone in zones:
         sizes = [count * page_size << at for at, count in enumerate(zone["free"])]
+        if zone["zone"] == "DMA" and sum(sizes) <= OLD_DEVICES and not _asks_for_dma(flags):
+            continue
         free += sum(sizes)
         large += sum(sizes[order:])
     if order == 0 and free < NOTHING:
@@ -90,6 +95,10 @@ def reading(
     if any("ACCOUNT" in flag for flag in flags or ()):
         return line + "the limit of its cgroup, or kept back for others"
     return line + "kept back for others"
+
+
+def _asks_for_dma(flags: list[str] | None) -> bool:
+    return flags is None or "GFP_DMA" in flags or "__GFP_DMA" in flags
 
 
 class FreeLists:
