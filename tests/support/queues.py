@@ -12,12 +12,14 @@ import contextlib
 import ctypes
 import fcntl
 import json
+import mmap
 import os
 import select
 import socket
 import struct
 import subprocess
 import sys
+import threading
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,6 +27,8 @@ ANSWER_SECONDS = 60.0
 CLONE_NEWNET = 0x40000000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
+SYS_USERFAULTFD = 323  # x86_64
+UFFDIO_API, UFFDIO_REGISTER = 0xC018AA3F, 0xC020AA00
 LOOPBACK = {"ipv4": "127.0.0.1", "ipv6": "::1"}
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -118,6 +122,65 @@ def hear(times: int) -> None:
     for client in clients[:times]:
         with contextlib.suppress(OSError):  # this one was never deaf
             client.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+
+
+def overrun(port: int, drops: int, address: str) -> int:
+    """Packets at a connection whose reader holds the socket: it is copying into a page that nobody
+    provides. As many as it takes until so many were dropped. The client's port."""
+    client = socket.create_connection((address, port))
+    served, _ = listening[port].accept()
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        served.setsockopt(socket.SOL_SOCKET, option, 1)  # the least there is
+    before, theirs = counters()["TCPBacklogDrop"], client.getsockname()[1]
+    with mmap.mmap(-1, mmap.PAGESIZE) as page, client, served:
+        faults = _watch(page)
+        reader = threading.Thread(target=served.recv_into, args=(page,))
+        reader.start()
+        client.send(b"x")
+        try:
+            if not select.select([faults], [], [], ANSWER_SECONDS)[0]:
+                raise TimeoutError("the reader never touched the page")
+            with _raw(address) as raw:
+                for _ in range(10_000):
+                    if counters()["TCPBacklogDrop"] - before >= drops:
+                        break
+                    raw.sendto(_segment(theirs, port, address), (address, 0))
+        finally:
+            os.close(faults)
+            reader.join()
+    return int(theirs)
+
+
+def _watch(page: mmap.mmap) -> int:
+    """A descriptor that becomes readable when the page is touched; who touched it waits until that
+    is closed (userfaultfd(2))."""
+    descriptor: int = LIBC.syscall(SYS_USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK)
+    if descriptor < 0:
+        raise OSError(ctypes.get_errno(), "userfaultfd")
+    start = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    fcntl.ioctl(descriptor, UFFDIO_API, struct.pack("QQQ", 0xAA, 0, 0))
+    missing = 1
+    fcntl.ioctl(descriptor, UFFDIO_REGISTER, struct.pack("QQQQ", start, mmap.PAGESIZE, missing, 0))
+    return descriptor
+
+
+def _raw(address: str) -> socket.socket:
+    if ":" not in address:
+        return socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+    return socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_TCP)
+
+
+def _segment(source: int, target: int, address: str) -> bytes:
+    """An ACK with data that belongs nowhere; RFC 9293 has the header and the sum."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    packed = socket.inet_pton(family, address)
+    data = bytes(1000)
+    words = struct.pack("!HHIIBBHHH", source, target, 1, 1, 5 << 4, 0x10, 1000, 0, 0) + data
+    pseudo = packed + packed + struct.pack("!II", len(words), socket.IPPROTO_TCP)
+    total = sum(struct.unpack(f"!{(len(pseudo) + len(words)) // 2}H", pseudo + words))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return words[:16] + struct.pack("!H", ~total & 0xFFFF) + words[18:]
 
 
 def hang_up() -> None:
