@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from tests.support.ktrace import Ktrace
@@ -29,6 +30,8 @@ SIGNAL_KEYS = ["kind", "time", "boot_ns", "node", "pod", "container"]
 SIGNAL_KEYS += ["signal", "origin", "sender", "target"]
 EXIT_KEYS = [*SIGNAL_KEYS[:6], "process", "exit_code", "signal", "core_dumped", "container_exit"]
 EXIT_KEYS += ["meaning"]
+
+HAS_KPROBES = Path("/sys/bus/event_source/devices/kprobe").exists()
 
 
 def check_signal(

@@ -27,12 +27,16 @@ CLOSING_LINE = re.compile(r"ktrace: \d+ events, \d+ lost, \d+\.\d s\n")
 @pytest.mark.parametrize(
     ("option", "expected"),
     [
-        ("USR1", ["SIGUSR1"]),
-        ("TERM,USR1", ["SIGUSR1", "SIGTERM"]),
-        ("sigterm, 10", ["SIGUSR1", "SIGTERM"]),
-        ("RTMIN+3", ["SIGRTMIN+3"]),
-        ("RTMIN+30,USR2", ["SIGUSR2", "SIGRTMIN+30"]),
-        ("WINCH,URG,PROF,CHLD", ["SIGCHLD", "SIGURG", "SIGPROF", "SIGWINCH"]),
+        pytest.param("USR1", ["SIGUSR1"], marks=pytest.mark.any_kernel),
+        pytest.param("TERM,USR1", ["SIGUSR1", "SIGTERM"], marks=pytest.mark.any_kernel),
+        pytest.param("sigterm, 10", ["SIGUSR1", "SIGTERM"], marks=pytest.mark.any_kernel),
+        pytest.param("RTMIN+3", ["SIGRTMIN+3"], marks=pytest.mark.any_kernel),
+        pytest.param("RTMIN+30,USR2", ["SIGUSR2", "SIGRTMIN+30"], marks=pytest.mark.any_kernel),
+        pytest.param(
+            "WINCH,URG,PROF,CHLD",
+            ["SIGCHLD", "SIGURG", "SIGPROF", "SIGWINCH"],
+            marks=pytest.mark.any_kernel,
+        ),
         (None, ["SIGUSR1", "SIGUSR2", "SIGTERM", "SIGRTMIN+3", "SIGRTMIN+30"]),
         (
             "all",
@@ -56,6 +60,7 @@ def test_signals_by_name(option: str | None, expected: list[str]) -> None:
         assert seen == [name for name in expected for _ in range(TIMES)]
 
 
+@pytest.mark.any_kernel
 @pytest.mark.parametrize(
     "option", ["NOPE", "KILL,NOPE", "0", "65", "RTMIN+31", "-1", "RTMIN+x", "", ",", " "]
 )
@@ -106,6 +111,7 @@ def test_the_default_shows_only_what_concerns_pods() -> None:
         check_complete(everything, signals_to(everything.stop(), target.pid))
 
 
+@pytest.mark.any_kernel
 def test_several_at_the_same_time() -> None:
     with (
         Actor() as sender,
@@ -146,6 +152,7 @@ def test_two_probes_in_one_stream() -> None:
         assert seen[2]["process"] == seen[1]["target"] == seen[0]["target"]
 
 
+@pytest.mark.any_kernel
 def test_count_ends_by_itself() -> None:
     with (
         Actor() as sender,
@@ -161,6 +168,7 @@ def test_count_ends_by_itself() -> None:
             check_signal(event, 40, "SI_QUEUE", who, whom, name="SIGRTMIN+6")
 
 
+@pytest.mark.any_kernel
 def test_duration_ends_by_itself() -> None:
     with (
         Actor() as sender,
@@ -173,6 +181,7 @@ def test_duration_ends_by_itself() -> None:
         assert 0.7 <= ktrace.summary.seconds < 5
 
 
+@pytest.mark.any_kernel
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_in_order(number: int) -> None:
     """What was traced until then is shown, also what had not been read yet."""
@@ -193,6 +202,7 @@ def test_a_signal_ends_it_in_order(number: int) -> None:
         wait_for("the programs to go", lambda: not any(map(is_loaded, programs)))
 
 
+@pytest.mark.any_kernel
 @pytest.mark.parametrize("output", ["json", "table"])
 def test_a_pipe_that_is_closed_early(output: str) -> None:
     """`ktrace … | head -1` ends quietly."""
@@ -243,6 +253,7 @@ def test_killed_with_kill_9() -> None:
                 check_signal(event, USR1, "SI_USER", who, whom)
 
 
+@pytest.mark.any_kernel
 def test_without_titles() -> None:
     with (
         Actor() as sender,

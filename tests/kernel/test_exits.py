@@ -62,6 +62,7 @@ def test_exit_with_a_code() -> None:
             check_exit(event, process, code=3, meaning="3: the program's own code")
 
 
+@pytest.mark.any_kernel
 @pytest.mark.parametrize(
     ("code", "meaning"),
     [

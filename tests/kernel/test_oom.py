@@ -19,7 +19,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.kernel.checks import TIMES, Event, check_circumstances, check_complete, exits_of
+import pytest
+
+from tests.kernel.checks import (
+    HAS_KPROBES,
+    TIMES,
+    Event,
+    check_circumstances,
+    check_complete,
+    exits_of,
+)
 from tests.kernel.checks import signals_to as signals_of
 from tests.support.cgroups import memory_cgroup, move
 from tests.support.ktrace import Ktrace
@@ -161,8 +170,13 @@ def check_largest(largest: list[dict[str, Any]], victim: dict[str, Any]) -> None
     assert parts == [None] * 3 or sum(parts) == row["rss_bytes"]
 
 
-def test_processes_over_their_limit() -> None:
-    with Ktrace("oom", "--all") as ktrace, memory_cgroup(LIMIT) as cgroup:
+# kprobes do as well as fentry, which is taken where both are
+WAYS = [None, ("oom", 1)] if HAS_KPROBES else [None]
+
+
+@pytest.mark.parametrize("only", WAYS, ids=["first", "kprobe"][: len(WAYS)])
+def test_processes_over_their_limit(only: tuple[str, int] | None) -> None:
+    with Ktrace("oom", "--all", only=only) as ktrace, memory_cgroup(LIMIT) as cgroup:
         expected = []
         for _ in range(TIMES):
             with Eater(cgroup) as eater:
@@ -270,9 +284,8 @@ def forge(pid: int) -> None:
 
 def test_without_a_kernel_log() -> None:
     """What the kernel's event tells stays; the rest is unknown."""
-    ktrace = Ktrace("oom", "--all")
     hide = 'mount --bind /dev/null /dev/kmsg && exec "$@"'
-    ktrace.command = ["unshare", "--mount", "sh", "-c", hide, "-", *ktrace.command]
+    ktrace = Ktrace("oom", "--all", inside=["unshare", "--mount", "sh", "-c", hide, "-"])
     with ktrace, memory_cgroup(LIMIT) as cgroup, Eater(cgroup) as eater:
         assert not eater.eat(64)
         assert eater.wait() == -KILL
@@ -317,6 +330,7 @@ def test_chosen_by_pid_and_not_without_a_pod() -> None:
         assert [event["victim"]["pid"] for event in chosen.stop()] == [two.pid]
 
 
+@pytest.mark.any_kernel
 def test_table() -> None:
     with (
         Ktrace("oom", "--all", "--no-headers", "--count", "1", output="table") as ktrace,

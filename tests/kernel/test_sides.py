@@ -239,6 +239,7 @@ def test_a_long_path_and_long_arguments(place: Path) -> None:
         check_signal(event, USR1, "SI_USER", who | {"exe": seen, "argv": fitting}, whom)
 
 
+@pytest.mark.any_kernel
 def test_a_suspicious_program_stands_out(place: Path) -> None:
     """In the table, also without colour."""
     program = copy_of_shell(place / "implant")
@@ -263,6 +264,7 @@ def test_a_suspicious_program_stands_out(place: Path) -> None:
         assert b"\x1b" not in ktrace.output
 
 
+@pytest.mark.any_kernel
 def test_a_hostile_process_in_json() -> None:
     hostile_words = [HOSTILE, b'{"pod": null}', b"", b"\xed\xa0\x80", "ü→".encode()]
     with (
@@ -288,6 +290,7 @@ def test_a_hostile_process_in_json() -> None:
             check_signal(event, USR1, "SI_USER", who, whom)
 
 
+@pytest.mark.any_kernel
 @pytest.mark.parametrize("output", ["table", "wide"])
 @pytest.mark.parametrize("colour", ["always", "never"])
 def test_a_hostile_process_in_the_table(output: str, colour: str) -> None:

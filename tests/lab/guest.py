@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
+from tests.support.ktrace import IN_GUEST
 from tracer import probes
 from tracer.backends.core import CoreBackend
 from tracer.errors import KtraceError
@@ -26,6 +27,8 @@ from tracer.errors import KtraceError
 # How a test says that the probe declares this kernel to lack what it needs.
 CANNOT = "cannot:"
 TESTS = "tests/kernel"
+# In an emulated machine a second is short: what depends on one is tried again, and that is told.
+AGAIN = ("--reruns", "1")
 
 
 def main(port: str, arguments: Sequence[str]) -> int:
@@ -35,6 +38,8 @@ def main(port: str, arguments: Sequence[str]) -> int:
         for name in probes.names():
             reporter.tell("probe", name=name, **_attached(name))
         options = ["-p", "no:cacheprovider", "--color=no", "--tb=short", "--rootdir", os.getcwd()]
+        if IN_GUEST:
+            options += AGAIN
         code = int(pytest.main([*options, *(arguments or [TESTS])], plugins=[reporter]))
         reporter.tell("end", code=code)
     return code
@@ -59,14 +64,13 @@ class Reporter:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._phases: list[pytest.TestReport] = []
+        self._again = ""
+        self._repeats = False
 
     def tell(self, kind: str, **facts: Any) -> None:
         line = memoryview(json.dumps({"kind": kind, **facts}).encode() + b"\n")
         while line:
             line = line[self._file.write(line) :]
-
-    def pytest_configure(self, config: pytest.Config) -> None:
-        config.addinivalue_line("markers", "any_kernel: not repeated in the lab's guests")
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -79,13 +83,18 @@ class Reporter:
         self.tell("collected", tests=[item.nodeid for item in session.items])
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self._phases = []
+        self._phases, self._repeats = [], False
         self.tell("began", test=nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._phases.append(report)
+        if str(report.outcome) == "rerun":
+            self._repeats, self._again = True, _words(report)
+        else:
+            self._phases.append(report)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        if self._repeats:
+            return
         seconds = sum(phase.duration for phase in self._phases)
         failed = [phase for phase in self._phases if phase.failed]
         skipped = [phase for phase in self._phases if phase.skipped]
@@ -98,7 +107,10 @@ class Reporter:
             self._tell_end(nodeid, "passed", seconds, "")
 
     def _tell_end(self, test: str, outcome: str, seconds: float, why: str) -> None:
-        self.tell("ended", test=test, outcome=outcome, seconds=round(seconds, 3), why=why)
+        told = {"outcome": outcome, "seconds": round(seconds, 3), "why": why, "again": self._again}
+        self.tell("ended", test=test, **told)
+        self._again = ""
+        self._repeats = False
 
 
 def judge_skip(reason: str) -> tuple[str, str]:

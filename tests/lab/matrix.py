@@ -57,3 +57,6 @@ def _reasons(everything: Sequence[Results]) -> Iterable[str]:
     for results in everything:
         for outcome in results.cannots:
             yield f"{results.label}: {outcome.test} cannot: {outcome.why}"
+        for outcome in results.repeated:
+            last = outcome.again.rstrip().rpartition("\n")[2]
+            yield f"{results.label}: {outcome.test} passed at its second try: {last}"

@@ -16,12 +16,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Outcome:
-    """`what` is passed, failed or cannot; `why` is empty for a test that passed."""
+    """`what` is passed, failed or cannot; `why` is empty for a test that passed. `again` says why
+    the first of two tries failed."""
 
     test: str
     what: str
     seconds: float
     why: str
+    again: str = ""
 
     @property
     def probe(self) -> str:
@@ -70,6 +72,11 @@ class Results:
         return [outcome for outcome in self.outcomes if outcome.what == "cannot"]
 
     @property
+    def repeated(self) -> list[Outcome]:
+        """Passed, but not at the first try."""
+        return [outcome for outcome in self.outcomes if outcome.again and outcome.what == "passed"]
+
+    @property
     def missing(self) -> list[str]:
         """Tests that were to run and never ended."""
         ended = {outcome.test for outcome in self.outcomes}
@@ -112,7 +119,7 @@ class Results:
         elif kind == "ended":
             self.running = None
             self.outcomes.append(
-                Outcome(told["test"], told["outcome"], told["seconds"], told["why"])
+                Outcome(told["test"], told["outcome"], told["seconds"], told["why"], told["again"])
             )
         elif kind == "end":
             self.ended = True

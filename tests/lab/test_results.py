@@ -33,8 +33,8 @@ def began(test: str) -> bytes:
     return line("began", test=test)
 
 
-def ended(test: str, outcome: str, why: str = "") -> bytes:
-    return line("ended", test=test, outcome=outcome, seconds=1.5, why=why)
+def ended(test: str, outcome: str, why: str = "", again: str = "") -> bytes:
+    return line("ended", test=test, outcome=outcome, seconds=1.5, why=why, again=again)
 
 
 BEGINNING = [
@@ -93,6 +93,17 @@ def test_a_probe_that_does_not_attach() -> None:
     results.take(line("end", code=0))
     assert not results.good
     assert "R1 invalid mem access" in describe_failures(results)
+
+
+def test_what_passed_at_its_second_try_is_told() -> None:
+    results = told(
+        *(ended(FIRST, "passed"), ended(SECOND, "passed", again="Traceback …\nE  22 != 23")),
+        line("end", code=0),
+    )
+    assert results.good
+    console = Console(record=True, width=200, file=io.StringIO())
+    show([results], console)
+    assert f"{SECOND} passed at its second try: E  22 != 23" in console.export_text()
 
 
 def test_no_tests_are_no_success() -> None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +24,7 @@ from typing import Any, Self
 
 from tests.support.wait import wait_for
 
+IN_GUEST = bool(os.environ.get("KTRACE_GUEST"))
 ROOT = Path(__file__).resolve().parents[2]
 # A guest that emulates every instruction needs a minute where a machine needs a second.
 START_SECONDS = 120.0
@@ -43,6 +46,8 @@ class Ktrace:
     """`Ktrace("signals", "--all")` traces from the beginning of its `with` block.
 
     `stdout` is a descriptor for its output, instead of a file that `output` and `events` read.
+    `only` is a probe and the number of the attach point that it is to have alone; `inside` is a
+    command that executes the words after it.
     """
 
     def __init__(
@@ -51,6 +56,8 @@ class Ktrace:
         output: str = "json",
         environment: Mapping[str, str] | None = None,
         stdout: int | None = None,
+        only: tuple[str, int] | None = None,
+        inside: Sequence[str] = (),
     ) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="ktrace-test-"))
         self._ready = self._directory / "ready"
@@ -58,8 +65,10 @@ class Ktrace:
         self._err = self._directory / "stderr"
         self._stdout = stdout
         self._environment = {**os.environ, **(environment or {})}
-        self.command = [sys.executable, "-m", "tracer", *arguments]
-        self.command += ["-o", output, "--ready-file", str(self._ready)]
+        self._module = "tests.support.only" if only else "tracer"
+        self._inside = inside
+        self._arguments = [*map(str, only or ()), *arguments]
+        self._arguments += ["-o", output, "--ready-file", str(self._ready)]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -136,15 +145,35 @@ class Ktrace:
     def _start(self) -> None:
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                self.command,
+                [*self._inside, sys.executable, "-m", self._module, *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out if self._stdout is None else self._stdout,
                 stderr=err,
                 cwd=ROOT,
                 env=self._environment,
+                preexec_fn=self._run_in_fork if IN_GUEST and not self._inside else None,
             )
         wait_for("ktrace's ready file", lambda: self._ready.exists() or self.ended, START_SECONDS)
         assert self._ready.exists(), f"ktrace did not start: {self.stderr}"
+
+    def _run_in_fork(self) -> None:
+        """In place of a new interpreter: an emulated processor takes seconds to import what is
+        imported here."""
+        code = 1
+        try:
+            os.closerange(3, 1024)  # Popen waits for an exec, or for this
+            signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+            sys.stdin, sys.stdout, sys.stderr = map(os.fdopen, (0, 1, 2), "rww")
+            sys.argv = ["ktrace", *self._arguments]
+            runpy.run_module(self._module, run_name="__main__")
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
 
     def _clear(self) -> None:
         if self._process is not None and self._process.poll() is None:
