@@ -29,6 +29,7 @@ MAX_FIELDS = 1000
 MAX_DEPTH = 16
 
 _SIGNED = 1
+_SYMBOL = struct.Struct("=IBBHQQ")  # Elf64_Sym, elf(5)
 _CODES = {(1, False): "B", (2, False): "H", (4, False): "I", (8, False): "Q"} | {
     (1, True): "b",
     (2, True): "h",
@@ -73,10 +74,11 @@ class BpfObject:
         rodata = elf.get_section_index(".rodata")
         if section is None or not isinstance(symbols, SymbolTableSection) or not rodata:
             raise BadObject("the BPF object lacks .BTF, .symtab or .rodata")
+        # most symbols are labels that nobody asks for, and not worth an object each
         self.settings = {
-            symbol.name: (symbol["st_value"], symbol["st_size"])
-            for symbol in symbols.iter_symbols()
-            if symbol["st_shndx"] == rodata and symbol.name
+            symbols.stringtable.get_string(name): (value, size)
+            for name, _, _, section_index, value, size in _SYMBOL.iter_unpack(symbols.data())
+            if section_index == rodata and name
         }
         btf = _Btf(section.data())
         names = [n.removeprefix("kt_kind_") for n in self.settings if n.startswith("kt_kind_")]
