@@ -17,7 +17,7 @@ LAB_PACKAGES := qemu-system-x86 e2fsprogs debian-archive-keyring \
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml setup.py $(wildcard probes/*.bpf.c probes/include/*.h)
-	@$(call apt,$(BUILD_PACKAGES) $(TEST_PACKAGES))
+	@$(call apt,$(BUILD_PACKAGES) $(TEST_PACKAGES) $(LAB_PACKAGES))
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
@@ -26,14 +26,13 @@ $(VENV)/installed: pyproject.toml setup.py $(wildcard probes/*.bpf.c probes/incl
 demo: install
 	$(SUDO) $(BIN)/python -m tests.demo
 
-# unit: anywhere; kernel: this kernel, root; pods: real containerd pods.
-# KTRACE_NO_SKIP=1 turns every skip into a failure.
+# unit: anywhere; kernel: this kernel, root; pods: real containerd pods; lab: other kernels, in QEMU.
+# KTRACE_NO_SKIP=1 turns every skip into a failure. ARGS="tests/unit -k oom" chooses.
 test: install
 	$(SUDO) env KTRACE_NO_SKIP=$(KTRACE_NO_SKIP) $(BIN)/python -m pytest $(ARGS)
 
 # The kernel tests on Debian's kernels under QEMU, as a matrix. LAB="5.10 7.2" chooses.
 lab: install
-	@$(call apt,$(LAB_PACKAGES))
 	$(SUDO) $(BIN)/python -m tests.lab $(LAB)
 
 # Building the wheel compiles the BPF programs with warnings as errors.
@@ -49,10 +48,11 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Side by side with bpftrace and sigsnoop, in one run.
+# Side by side with bpftrace and sigsnoop, in one run; then what the probes cost.
 bench: install
 	@$(call apt,$(BENCH_PACKAGES))
 	$(SUDO) $(BIN)/python -m bench.signals
+	$(SUDO) $(BIN)/python -m bench.costs
 
 wheel: install
 	$(BIN)/python -m build --wheel
