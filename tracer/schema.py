@@ -53,7 +53,7 @@ class Schema:
             raise KeyError(f"{self.name} records have no {', '.join(sorted(unknown))}")
         return self.struct.pack(*(empty | values).values())
 
-    def cells(self, data: memoryview) -> Iterator[Any]:
+    def cells(self, data: bytes | memoryview) -> Iterator[Any]:
         """Named tuples from `data`, whole ring cells of this kind one after the other."""
         return map(self.make, self.cell.iter_unpack(data))
 

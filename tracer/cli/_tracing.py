@@ -47,6 +47,7 @@ def trace(probes: Sequence[Probe], values: Mapping[str, Any]) -> None:
     from tracer.backends.core import CoreBackend, check_machine
     from tracer.identity.inventory import check_globs, name_sources
     from tracer.identity.names import NameService
+    from tracer.live import LiveSource
 
     chosen = selection(values)
     settings = _settings(probes, values)
@@ -58,16 +59,17 @@ def trace(probes: Sequence[Probe], values: Mapping[str, Any]) -> None:
         check_globs(chosen.globs, names, arrivals)
     clock = Clock()
     sink = _sink(probes, values, clock)
-    session = Session(CoreBackend(), probes, chosen, names, arrivals, sink, clock)
+    live = LiveSource(CoreBackend(), names, arrivals, clock, duration=values["duration"])
+    session = Session(live, probes, chosen, sink, clock, values["count"])
     _stop_on_signals(session)
-    session.start(settings)
-    sink.flush()
+    live.attach(probes, chosen, settings)
+    session.take(live.begin())
     if values["ready_file"]:
         _create(values["ready_file"])
     if sys.stderr.isatty():
         questions = ", ".join(probe.name for probe in probes)
         click.echo(f"ktrace: tracing {questions} on {os.uname().nodename}; Ctrl-C ends", err=True)
-    summary = session.run(values["duration"], values["count"])
+    summary = session.run()
     click.echo(_closing_line(summary), err=True)
 
 
