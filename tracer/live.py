@@ -11,7 +11,7 @@ import os
 import queue
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from tracer.backends import Backend
@@ -24,15 +24,16 @@ from tracer.identity.tree import Cgroup, container_cgroups
 from tracer.probes import Probe
 from tracer.schema import Schema
 from tracer.selection import Selection
-from tracer.turn import NAME_SECONDS, Lost, Part, Turn
+from tracer.turn import IDLE_SECONDS, NAME_SECONDS, Lost, Part, Turn
 
 # Raw records read ahead; more stay in the ring, and what finds no room there is counted as lost.
 MAX_BACKLOG_BYTES = 16 << 20
 # So many records are worked off before the ring is looked at again.
 SLICE = 4096
+# So many cgroups that were found at the start stand in one turn.
+CGROUPS = 1024
 # For who does not decode: everything that was read is one turn.
 UNDECODED_BYTES = 1 << 20
-IDLE_SECONDS = 1.0
 # Events that wait are looked at often: their deadlines are near.
 WAITING_SECONDS = 0.02
 NS = 1_000_000_000
@@ -92,21 +93,23 @@ class LiveSource:
         if self._duration is not None:
             self._end = now + int(self._duration * NS)
 
-    def begin(self) -> Turn:
-        """The first turn: the cgroups of containers that exist already."""
-        self._running = {cgroup.id: cgroup for cgroup in container_cgroups()}
+    def begin(self) -> Iterator[Turn]:
+        """The first turns: the cgroups of containers that exist already."""
+        found = container_cgroups()
+        self._running = {cgroup.id: cgroup for cgroup in found}
         kind = self._kinds["cgroup"]
-        now = self._clock.now()
-        records = [described(c, self.schemas[kind], now) for c in self._running.values()]
-        return Turn(now, [Part(kind, len(records), b"".join(map(cell, records)))])
+        for at in range(0, len(found), CGROUPS):
+            now = self._clock.now()
+            records = [described(c, self.schemas[kind], now) for c in found[at : at + CGROUPS]]
+            yield Turn(now, [Part(kind, len(records), b"".join(map(cell, records)))])
 
-    def turn(self, waiting: bool) -> Turn:
+    def turn(self, waiting: bool, patience: float = IDLE_SECONDS) -> Turn:
         self._remember_running()
         now = self._clock.now()
         if not self._detached and (self._stopping or (self._end and now >= self._end)):
             self._detached = True
             self._backend.detach()
-        self._read(self._patience(waiting, now))
+        self._read(self._patience(waiting, patience, now))
         parts = self._take()
         more = bool(self._backlog)
         answered = self._answered()  # looked at before the names that came with the answers
@@ -136,10 +139,10 @@ class LiveSource:
         while self._argv and self._running:
             self._arguments.remember(self._running.popitem()[1].own_processes())
 
-    def _patience(self, waiting: bool, now: int) -> float:
+    def _patience(self, waiting: bool, patience: float, now: int) -> float:
         if self._backlog or self._detached:
             return 0
-        seconds = WAITING_SECONDS if waiting else IDLE_SECONDS
+        seconds = min(patience, WAITING_SECONDS if waiting else IDLE_SECONDS)
         return seconds if self._end is None else min(seconds, (self._end - now) / NS)
 
     def _read(self, patience: float) -> None:

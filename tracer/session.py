@@ -20,7 +20,7 @@ from tracer.identity.model import Names
 from tracer.identity.resolver import MAX_PLACES, Resolver
 from tracer.probes import Probe
 from tracer.selection import Selection
-from tracer.turn import CONTEXT_EVENTS, NAME_SECONDS, Lost, Part, Source, Turn
+from tracer.turn import CONTEXT_EVENTS, IDLE_SECONDS, NAME_SECONDS, Lost, Part, Source, Turn
 
 MAX_HELD = 20_000
 # How far two neighbours in the ring can be out of order.
@@ -38,6 +38,16 @@ class Sink(Protocol):
 
     def flush(self) -> None:
         """Called when nothing more is waiting."""
+
+
+class Recorder(Protocol):
+    """Is told each turn after the session has worked it off."""
+
+    def add(self, turn: Turn, waited: bool, resolver: Resolver) -> None:
+        """`waited` says that events were waiting for the turn's time."""
+
+    def patience(self, now: int) -> float:
+        """Within how many seconds it must be told the next turn."""
 
 
 @dataclass(slots=True)
@@ -84,7 +94,8 @@ class Session:
         for probe in probes:
             self._decoders |= probe.decode
             self._probe_of |= dict.fromkeys(probe.decode, probe.name)
-        self._now = 0
+        self.recorder: Recorder | None = None
+        self._began = self._now = 0
         self._undecided: dict[int, Place] = {}
         self._asked: dict[int, int] = {}  # until when, by cgroup
         self._recent: list[Event] = []
@@ -92,12 +103,10 @@ class Session:
 
     def run(self) -> Summary:
         """Until the last turn."""
-        first = self._now
         try:
-            while not self.take(self._source.turn(self.waiting)):
-                first = first or self._now
+            while not self.take(self._source.turn(self.waiting, self._patience())):
+                pass
         finally:
-            self.summary.seconds = (self._now - first) / 1e9
             self._source.close()
         return self.summary
 
@@ -113,6 +122,8 @@ class Session:
 
     def take(self, turn: Turn) -> bool:
         """Works off a turn; returns whether it was the last."""
+        waited = self.waiting
+        self._began = self._began or turn.now
         self._now = turn.now
         self._learn(turn)
         for part in turn.parts:
@@ -123,7 +134,13 @@ class Session:
             self._report(turn.lost)
         if self._sink:
             self._sink.flush()
+        if self.recorder:
+            self.recorder.add(turn, waited, self.resolver)
+        self.summary.seconds = (turn.now - self._began) / 1e9
         return turn.last
+
+    def _patience(self) -> float:
+        return self.recorder.patience(self._now) if self.recorder else IDLE_SECONDS
 
     def _finished(self) -> bool:
         return self._limit is not None and self.summary.events >= self._limit

@@ -18,9 +18,11 @@ from tracer.schema import Schema
 CONTEXT_EVENTS = ("process", "cgroup")
 # Events of a pod whose name is just being asked for wait this long, and so does what follows.
 NAME_SECONDS = 1.0
+# Without anything to do there is a turn so often.
+IDLE_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Part:
     """`count` records of one kind, as ring cells one after the other."""
 
@@ -63,9 +65,9 @@ class Source(Protocol):
 
     schemas: Mapping[int, Schema]
 
-    def turn(self, waiting: bool) -> Turn:
-        """The next turn; `waiting` says that the session has events that wait for time to pass.
-        After the one that is `last` there is no other."""
+    def turn(self, waiting: bool, patience: float) -> Turn:
+        """The next turn, after at most `patience` seconds; `waiting` says that the session has
+        events that wait for time to pass. After the one that is `last` there is no other."""
 
     def ask(self, cgroup: int) -> None:
         """The names of this cgroup's pod and container are wanted."""

@@ -210,7 +210,8 @@ class World:
             self.source, self._probes, self._selection, self.sink, self.time, count
         )
         self.source.attach(self._probes, self._selection, settings or {})
-        self.session.take(self.source.begin())
+        for first in self.source.begin():
+            self.session.take(first)
 
     def stop(self) -> None:
         self.session.stop()

@@ -74,6 +74,7 @@ PROBE = Probe(
     ),
     attach_points=(AttachPoint("tp_btf/sched_process_exit", ("on_sched_process_exit",)),),
     decode={"exit": _decode},
+    whose={"exit": "process_process"},
     columns=(
         Column("PROCESS", lambda e: process_name(e.about), 14, 23),
         Column("CODE", _code, 4, 4),

@@ -187,6 +187,8 @@ PROBE = Probe(
         "buddyinfo": _decode_free_lists,
         "gfp_names": gfp.learn,
     },
+    whose={"page_alloc_failure": "process_process"},
+    state={"gfp_names": ()},
     columns=(
         Column("PROCESS", lambda e: process_name(e.about), 14, 23),
         Column("SIZE", lambda e: size(e.body["bytes"]), 8, 8, 2),

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of a recording somebody wants to see: selectors, a span of time, a number of events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tracer.event import Event
+from tracer.selection import Selection
+from tracer.session import Sink
+
+
+@dataclass(slots=True)
+class Window:
+    """A span in nanoseconds since boot, its end not included."""
+
+    begin: int | None = None
+    end: int | None = None
+
+    def holds(self, boot_ns: int) -> bool:
+        after = self.begin is None or boot_ns >= self.begin
+        return after and (self.end is None or boot_ns < self.end)
+
+
+class Chosen:
+    """A sink that passes on what is wanted, and calls `enough` after `count` events. What was lost
+    is always told."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        selection: Selection,
+        window: Window,
+        count: int | None,
+        enough: Callable[[], None],
+    ) -> None:
+        self.events = self.nameless = 0
+        self._sink = sink
+        self._selection = selection
+        self._window = window
+        self._count = count
+        self._enough = enough
+
+    def event(self, event: Event) -> None:
+        if not self._window.holds(event.boot_ns) or self.events == self._count:
+            return
+        if event.kind == "lost":
+            self._sink.event(event)
+            return
+        wanted = self._wanted(event)
+        if wanted:
+            self._sink.event(event)
+            self.events += 1
+            if self.events == self._count:
+                self._enough()
+        elif wanted is None:
+            self.nameless += 1
+
+    def flush(self) -> None:
+        self._sink.flush()
+
+    def _wanted(self, event: Event) -> bool | None:
+        pids = self._selection.pids
+        if pids and (event.about is None or event.about.pid not in pids):
+            return False
+        return self._selection.wants(event)
