@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,7 +22,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.ktrace import run
+from tests.support.ktrace import ROOT, run
 from tests.unit import records
 from tests.unit.records import argv, cgroup_path, exe
 from tracer import probes
@@ -484,9 +486,13 @@ def test_damage_is_an_error_after_what_came_before_it(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+def hostile_file(file: Path, *blocks: bytes, header: bytes | None = None) -> None:
+    file.write_bytes((header or layout.file_header()) + b"".join(blocks))
+
+
 def hostile(file: Path, *blocks: bytes, header: bytes | None = None) -> str:
     """What ktrace says of a file; it must be one line and exit code 6."""
-    file.write_bytes((header or layout.file_header()) + b"".join(blocks))
+    hostile_file(file, *blocks, header=header)
     ended = run("replay", str(file), "-o", "json")
     assert ended.returncode == 6, ended.stderr
     *_, line = [x for x in ended.stderr.splitlines() if x.startswith("ktrace: ")]
@@ -659,3 +665,33 @@ def test_any_bytes_are_at_worst_a_bad_recording(
             replay(file)
         except BadRecording as error:
             assert "\n" not in error.message
+
+
+# Anywhere
+
+ELSEWHERE = """
+import os, select, signal, sys, time
+for module, names in {
+    os: "uname sysconf geteuid O_NOFOLLOW O_NONBLOCK eventfd mkfifo readlink".split(),
+    time: ["clock_gettime_ns", "clock_gettime", "CLOCK_BOOTTIME"],
+    signal: ["SIGHUP", "SIGUSR1", "SIGKILL"],
+    select: ["epoll", "poll"],
+}.items():
+    for name in names:
+        delattr(module, name)
+absent = "fcntl grp pwd resource termios elftools grpc tracer.backends.core tracer.live"
+for name in absent.split():
+    sys.modules[name] = None
+sys.argv[0] = "ktrace"
+from tracer.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("arguments", [["replay", "-o", "json"], ["replay"], ["info"]])
+def test_a_recording_can_be_looked_at_where_there_is_no_linux(arguments: list[str]) -> None:
+    file = str(DATA / "format-1.0.ktrace")
+    command = [sys.executable, "-c", ELSEWHERE, *arguments, file]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == run(*arguments, file).stdout

@@ -122,7 +122,8 @@ class Tracing:
             from tracer.recording.recorder import Recorder, metadata_here
 
             metadata = metadata_here(backend, clock, chosen, limit)
-            self.recorder = Recorder(out, metadata, probes, _say_failure)
+            on_failure = _say_failure if sink else self._end_with
+            self.recorder = Recorder(out, metadata, probes, on_failure)
             self.session.recorder = self.recorder
         for turn in live.begin():
             self.session.take(turn)
@@ -137,13 +138,14 @@ class Tracing:
             unrecorded = self.recorder.unrecorded
         click.echo(closing_line(summary, unrecorded), err=True)
 
+    def _end_with(self, error: OSError) -> None:
+        """Who only records has nothing left to do."""
+        click.echo(f"ktrace: the recording ends here: {error.strerror}", err=True)
+        self.session.stop()
+
 
 def _say_failure(error: OSError) -> None:
-    click.echo(
-        f"ktrace: the recording ends here: {error.strerror}; tracing goes on\n"
-        "  what was written until now can be replayed; make room and record again",
-        err=True,
-    )
+    click.echo(f"ktrace: the recording ends here: {error.strerror}; tracing goes on", err=True)
 
 
 def _settings(probes: Sequence[Probe], values: Mapping[str, Any]) -> dict[str, int]:

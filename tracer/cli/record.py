@@ -3,30 +3,83 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+import orjson
 
 from tracer import probes
-from tracer.cli._options import cri_socket, limits, no_argv, selectors
+from tracer.cli._options import Duration, Size, cri_socket, limits, no_argv, selectors
 from tracer.cli._tracing import Tracing, make_command
 from tracer.cli.trace import chosen_probes
-from tracer.errors import KtraceError
-from tracer.event import Clock
-from tracer.recording.files import SingleFile
+from tracer.errors import KtraceError, UsageError
+from tracer.event import Clock, Event, to_json
+from tracer.expression import Condition
+from tracer.probes import Probe
+from tracer.recording.files import Destination, Full, RotatingFiles, SingleFile
+from tracer.recording.flight import FlightRecorder, Trigger
+
+# Of all flight recordings together.
+MAX_FLIGHTS = 1 << 30
 
 
 def run(names: str | None, file: str, **values: Any) -> None:
     chosen = chosen_probes(names or ",".join(probes.names()))
-    tracing = Tracing(chosen, values, None, Clock(), SingleFile(Path(file)))
+    path, clock = Path(file), Clock()
+    if values["flight"] is None:
+        if values["triggers"]:
+            raise UsageError("--trigger needs a window", "add --flight 10m")
+        tracing = Tracing(chosen, values, None, clock, _files(path, values))
+    else:
+        tracing = _fly(chosen, values, clock, path)
     if sys.stderr.isatty():
         questions = ", ".join(probe.name for probe in chosen)
         click.echo(f"ktrace: recording {questions} to {file}; Ctrl-C ends", err=True)
     tracing.to_the_end()
-    if tracing.recorder and tracing.recorder.failure:
+    failure = tracing.recorder and tracing.recorder.failure
+    if failure and not isinstance(failure, Full):
         raise KtraceError(f"{file}: not everything was recorded", "make room and record again")
+
+
+def _files(path: Path, values: Mapping[str, Any]) -> Destination:
+    if values["rotate"] is None:
+        return SingleFile(path, values["max_size"])
+    if values["max_size"] is None:
+        raise UsageError("--rotate needs a size", "add --max-size 100M")
+    return RotatingFiles(path, values["max_size"], values["rotate"])
+
+
+def _fly(chosen: Sequence[Probe], values: Mapping[str, Any], clock: Clock, path: Path) -> Tracing:
+    """Decodes events for nothing but the triggers."""
+    if values["rotate"] is not None:
+        raise UsageError("--flight and --rotate exclude each other", "leave out --rotate")
+    shorthands = {kind: probe.shorthand for probe in chosen for kind in probe.whose}
+    conditions = {words: Condition(words, shorthands) for words in values["triggers"]}
+    recorder = FlightRecorder(
+        *(path, clock, lambda words: click.echo(f"ktrace: {words}", err=True)),
+        seconds=values["flight"],
+        after=values["after"],
+        cool_down=values["cool_down"],
+        max_size=values["max_size"] or MAX_FLIGHTS,
+    )
+    signal.signal(signal.SIGUSR1, lambda number, frame: recorder.fire("SIGUSR1"))
+    tests = {words: _test(condition, clock) for words, condition in conditions.items()}
+    return Tracing(chosen, values, Trigger(tests, recorder.fire), clock, recorder)
+
+
+def _test(condition: Condition, clock: Clock) -> Callable[[Event], bool]:
+    node = os.uname().nodename
+
+    def holds(event: Event) -> bool:
+        possible = condition.kind in (None, event.kind)
+        return possible and condition.holds(orjson.loads(to_json(event, clock, node)))
+
+    return holds
 
 
 command = make_command(
@@ -36,6 +89,8 @@ command = make_command(
         "ktrace record -o node.ktrace                       every probe, every pod",
         "ktrace record -o node.ktrace signals,exits -n shop",
         "ktrace record -o node.ktrace --all --duration 10m",
+        "ktrace record -o node.ktrace --max-size 100M --rotate 5",
+        "ktrace record -o /var/lib/ktrace --flight 10m --trigger oom --trigger 'exit:code!=0'",
         "ktrace replay node.ktrace                          later, on a laptop",
     ),
     [
@@ -44,6 +99,47 @@ command = make_command(
         *(option for name in probes.names() for option in probes.get(name).options),
         *selectors(),
         *limits(),
+        click.Option(
+            ["--max-size"],
+            type=Size(),
+            metavar="SIZE",
+            help="Stop at this size, such as 100M; with --rotate begin the next file; with --flight"
+            " of all recordings together, default 1G.",
+        ),
+        click.Option(
+            ["--rotate"],
+            type=click.IntRange(1),
+            metavar="N",
+            help="Keep the last N files: FILE, FILE.1 …",
+        ),
+        click.Option(
+            ["--flight"],
+            type=Duration(),
+            metavar="TIME",
+            help="Keep only the last 10m … in memory, until a trigger or SIGUSR1 has them written"
+            " to a recording in the directory -o.",
+        ),
+        click.Option(
+            ["--trigger", "triggers"],
+            multiple=True,
+            metavar="CONDITION",
+            help="oom, signal:KILL, 'exit:code!=0', or any comparison of an event's keys."
+            " Repeatable.",
+        ),
+        click.Option(
+            ["--after"],
+            type=Duration(),
+            default=30,
+            metavar="TIME",
+            help="How long a flight recording goes on after its trigger; default: 30s.",
+        ),
+        click.Option(
+            ["--cool-down"],
+            type=Duration(),
+            default=300,
+            metavar="TIME",
+            help="How long after a flight recording there is no other; default: 5m.",
+        ),
         no_argv(),
         cri_socket(),
     ],

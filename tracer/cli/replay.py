@@ -12,8 +12,9 @@ import click
 
 from tracer import probes
 from tracer.cli._options import Duration, count, output, selection, selectors
+from tracer.cli._recording import check_whole
 from tracer.cli._tracing import closing_line, make_command, make_sink, stop_on_signals
-from tracer.errors import BadRecording, UsageError
+from tracer.errors import UsageError
 from tracer.event import Clock
 from tracer.recording.view import Chosen, Window
 from tracer.selection import Selection
@@ -21,7 +22,6 @@ from tracer.session import Session
 
 if TYPE_CHECKING:
     from tracer.recording.metadata import Metadata
-    from tracer.recording.reader import Reader
 
 
 def run(file: str, speed: str, begin: str | None, end: str | None, **values: Any) -> None:
@@ -43,15 +43,6 @@ def run(file: str, speed: str, begin: str | None, end: str | None, **values: Any
         summary.nameless += chosen.nameless
         click.echo(closing_line(summary), err=True)
         check_whole(reader, file)
-
-
-def check_whole(reader: Reader, file: str) -> None:
-    """Says what of a cut recording was left out; raises `BadRecording` if it is damaged."""
-    left = f"{reader.size - reader.used} of {reader.size} bytes could not be used"
-    if reader.damage:
-        raise BadRecording(f"{file}: {reader.damage} at byte {reader.used}; {left}")
-    if reader.cut:
-        click.echo(f"ktrace: {file} is cut: {left}", err=True)
 
 
 def _wanted(values: dict[str, Any]) -> Selection:

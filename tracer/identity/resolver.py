@@ -37,7 +37,7 @@ class Resolver:
         self._processes: dict[int, Process] = {}
         # what exec told about a task, for when a later description cannot tell it any more
         self._images: dict[tuple[int, int, int], tuple[str | None, list[str] | None]] = {}
-        self._names = Names()
+        self.names = Names()
 
     def process(self, reference: int, pid: int, tid: int) -> Process:
         """The process an event refers to; with only its numbers if the description was lost."""
@@ -98,9 +98,9 @@ class Resolver:
     def learn(self, names: Names) -> list[Place]:
         """Takes names that are new. Returns the places whose names changed."""
         for uid, pod in names.pods.items():
-            keep(self._names.pods, uid, pod, MAX_NAMES)
+            keep(self.names.pods, uid, pod, MAX_NAMES)
         for container_id, container in names.containers.items():
-            keep(self._names.containers, container_id, container, MAX_NAMES)
+            keep(self.names.containers, container_id, container, MAX_NAMES)
         changed = []
         for place in self._places.values():
             before = place.version
@@ -124,11 +124,11 @@ class Resolver:
         """Names once known stay, also when the source has forgotten a pod that is gone."""
         identity = place.identity
         if identity.pod_uid:
-            told_pod = self._names.pods.get(identity.pod_uid)
+            told_pod = self.names.pods.get(identity.pod_uid)
             known_pod = place.pod or Pod(identity.pod_uid)
             place.rename(_completed(told_pod, known_pod), place.container)
         if identity.container_id:
-            told = self._names.containers.get(identity.container_id)
+            told = self.names.containers.get(identity.container_id)
             known = place.container or Container(identity.container_id, identity.runtime)
             place.rename(place.pod, _completed(told, known))
 

@@ -60,7 +60,8 @@ class Probe:
     or a cgroup by its type; `state` the records that any later one may need, with the members that
     tell of what they are: the last of each stays true until the next; `summary` says an event in
     one sentence for streams of several probes; `alarm` tells whether it must stand out; `settings`
-    turns the values of `options` into the object's `const volatile` variables."""
+    turns the values of `options` into the object's `const volatile` variables; `shorthand` turns
+    what follows `KIND:` in a condition into one of tracer.expression."""
 
     name: str
     object: str
@@ -75,6 +76,7 @@ class Probe:
     state: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     options: tuple[click.Option, ...] = ()
     settings: Callable[[Mapping[str, Any]], dict[str, int]] = field(default=lambda values: {})
+    shorthand: Callable[[str], str] = field(default=lambda words: words)
 
 
 def names() -> list[str]:

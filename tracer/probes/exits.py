@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from tracer.event import Event, Process
@@ -87,4 +88,5 @@ PROBE = Probe(
     ),
     summary=_summary,
     alarm=_alarm,
+    shorthand=lambda words: re.sub(r"\bcode\b", "exit_code", words),
 )

@@ -125,4 +125,5 @@ PROBE = Probe(
         ),
     ),
     settings=_settings,
+    shorthand=lambda names: f"signal.number in {sorted(parse_signals(names))}",
 )
