@@ -27,7 +27,7 @@ MAX_HELD = 20_000
 REORDER_NS = 1_000_000
 
 # What a record that is no record of ours makes of a decoder.
-_DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _BOOT_NS = attrgetter("boot_ns")
 
 Decoder = Callable[[Any, Resolver], Event | None]
@@ -167,7 +167,7 @@ class Session:
                     if event is not None:
                         yield event
                 return
-            except _DAMAGE:
+            except DAMAGE:
                 self.summary.undecoded += 1
 
     def _put_in_order(self, turn: Turn) -> None:

@@ -23,6 +23,8 @@ from tracer.views.columns import CONTAINER, POD, Column, ancestry_chain, exe, pr
 
 ROW = Struct("=II16s16Q")  # struct buddy_row
 ROWS, ORDERS = 32, 16
+# More than any kernel has: only a record that somebody made up.
+MAX_ORDER = 32
 # Free lists that were read later than this say nothing of the failure.
 SAME_MOMENT_NS = 1_000_000_000
 # What the zones keep back for emergencies is not memory that anybody can have.
@@ -32,6 +34,8 @@ _free_lists: WeakKeyDictionary[Resolver, Any] = WeakKeyDictionary()
 
 
 def _decode(record: Any, resolver: Resolver) -> Event:
+    if record.order >= MAX_ORDER:
+        raise ValueError(record.order)
     process = resolver.process(record.process_process, record.process_pid, record.process_tid)
     lists = _free_lists.get(resolver)
     zones, page_size, quiet, can_wait = None, 0, None, None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tracer.event import Event
 from tracer.selection import Selection
-from tracer.session import Sink
+from tracer.session import DAMAGE, Sink
 
 
 @dataclass(slots=True)
@@ -25,7 +25,8 @@ class Window:
 
 class Chosen:
     """A sink that passes on what is wanted, and calls `enough` after `count` events. What was lost
-    is always told."""
+    is always told. `unshown` counts events that nobody can show: a made-up recording may have
+    decoded into anything."""
 
     def __init__(
         self,
@@ -35,7 +36,7 @@ class Chosen:
         count: int | None,
         enough: Callable[[], None],
     ) -> None:
-        self.events = self.nameless = 0
+        self.events = self.nameless = self.unshown = 0
         self._sink = sink
         self._selection = selection
         self._window = window
@@ -50,7 +51,11 @@ class Chosen:
             return
         wanted = self._wanted(event)
         if wanted:
-            self._sink.event(event)
+            try:
+                self._sink.event(event)
+            except DAMAGE:
+                self.unshown += 1
+                return
             self.events += 1
             if self.events == self._count:
                 self._enough()
