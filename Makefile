@@ -49,10 +49,11 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Side by side with bpftrace and sigsnoop, in one run.
+# Side by side with bpftrace and sigsnoop, in one run; then what recordings cost.
 bench: install
 	@$(call apt,$(BENCH_PACKAGES))
 	$(SUDO) $(BIN)/python -m bench.signals
+	$(SUDO) $(BIN)/python -m bench.recording
 
 wheel: install
 	$(BIN)/python -m build --wheel

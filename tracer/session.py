@@ -19,7 +19,7 @@ from tracer.event import Clock, Event, Place
 from tracer.identity.model import Names
 from tracer.identity.resolver import MAX_PLACES, Resolver
 from tracer.probes import Probe
-from tracer.selection import Selection
+from tracer.selection import Mode, Selection
 from tracer.turn import CONTEXT_EVENTS, IDLE_SECONDS, NAME_SECONDS, Lost, Part, Source, Turn
 
 MAX_HELD = 20_000
@@ -82,6 +82,7 @@ class Session:
         self.stopping = False
         self._source = source
         self._selection = selection
+        self._wants_all = selection.mode is Mode.ALL
         self._sink = sink
         self._clock = clock
         self._limit = count
@@ -143,7 +144,7 @@ class Session:
         return self.recorder.patience(self._now) if self.recorder else IDLE_SECONDS
 
     def _finished(self) -> bool:
-        return self._limit is not None and self.summary.events >= self._limit
+        return self.summary.events == self._limit
 
     def _decode(self, part: Part) -> None:
         schema = self._source.schemas[part.kind]
@@ -181,8 +182,9 @@ class Session:
         settled = len(recent)
         if not turn.last:
             settled = bisect_right(recent, newest - REORDER_NS, key=_BOOT_NS)
+        take = self._take if self._held or self._asked else self._pass
         for event in recent[:settled]:
-            self._take(event)
+            take(event)
         del recent[:settled]
 
     def _take(self, event: Event) -> None:
@@ -194,13 +196,13 @@ class Session:
             self._pass(event)
 
     def _pass(self, event: Event) -> None:
-        if self._finished() or self._sink is None:
+        if self._sink is None or self.summary.events == self._limit:
             return
-        wanted = self._selection.wants(event)
+        wanted = self._wants_all or self._selection.wants(event)
         if wanted:
             self.summary.events += 1
             self._sink.event(event)
-            if self._finished():
+            if self.summary.events == self._limit:
                 self.stop()
         elif wanted is None:
             self.summary.nameless += 1

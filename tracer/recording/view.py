@@ -42,28 +42,31 @@ class Chosen:
         self._window = window
         self._count = count
         self._enough = enough
+        everything = selection.everything and not selection.pids
+        self._filters = not everything or window != Window() or count is not None
 
     def event(self, event: Event) -> None:
-        if not self._window.holds(event.boot_ns) or self.events == self._count:
+        if self._filters and not self._passes(event):
             return
-        if event.kind == "lost":
+        try:
             self._sink.event(event)
+        except DAMAGE:
+            self.unshown += 1
             return
-        wanted = self._wanted(event)
-        if wanted:
-            try:
-                self._sink.event(event)
-            except DAMAGE:
-                self.unshown += 1
-                return
+        if event.kind != "lost":
             self.events += 1
             if self.events == self._count:
                 self._enough()
-        elif wanted is None:
-            self.nameless += 1
 
     def flush(self) -> None:
         self._sink.flush()
+
+    def _passes(self, event: Event) -> bool:
+        if not self._window.holds(event.boot_ns) or self.events == self._count:
+            return False
+        wanted = event.kind == "lost" or self._wanted(event)
+        self.nameless += wanted is None
+        return bool(wanted)
 
     def _wanted(self, event: Event) -> bool | None:
         pids = self._selection.pids
