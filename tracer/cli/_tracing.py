@@ -9,6 +9,7 @@ import queue
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +128,7 @@ class Tracing:
             self.session.recorder = self.recorder
         for turn in live.begin():
             self.session.take(turn)
+        _give_back_memory()
         if values["ready_file"]:
             _create(values["ready_file"])
 
@@ -142,6 +144,14 @@ class Tracing:
         """Who only records has nothing left to do."""
         click.echo(f"ktrace: the recording ends here: {error.strerror}", err=True)
         self.session.stop()
+
+
+def _give_back_memory() -> None:
+    """Loading programs takes megabytes for a moment, which glibc would keep for ever."""
+    import ctypes  # libbpf has loaded it already
+
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _say_failure(error: OSError) -> None:
