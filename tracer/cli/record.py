@@ -23,6 +23,7 @@ from tracer.expression import Condition
 from tracer.probes import Probe
 from tracer.recording.files import Destination, Full, RotatingFiles, SingleFile
 from tracer.recording.flight import FlightRecorder, Trigger
+from tracer.session import Summary
 
 # Of all flight recordings together.
 MAX_FLIGHTS = 1 << 30
@@ -34,7 +35,9 @@ def run(names: str | None, file: str, **values: Any) -> None:
     if values["flight"] is None:
         if values["triggers"]:
             raise UsageError("--trigger needs a window", "add --flight 10m")
-        tracing = Tracing(chosen, values, None, clock, _files(path, values))
+        progress = Progress(_files(path, values))
+        tracing = Tracing(chosen, values, None, clock, progress)
+        progress.summary = tracing.session.summary
     else:
         tracing = _fly(chosen, values, clock, path)
     if sys.stderr.isatty():
@@ -44,6 +47,32 @@ def run(names: str | None, file: str, **values: Any) -> None:
     failure = tracing.recorder and tracing.recorder.failure
     if failure and not isinstance(failure, Full):
         raise KtraceError(f"{file}: not everything was recorded", "make room and record again")
+
+
+class Progress:
+    """A destination that also tells, once a second and on a terminal only, how much there is."""
+
+    def __init__(self, out: Destination) -> None:
+        self.summary: Summary | None = None
+        self.resumes = out.resumes
+        self.begin, self.write = out.begin, out.write
+        self._out = out
+        self._next = 0
+        self._shown = False
+
+    def tick(self, now: int) -> None:
+        self._out.tick(now)
+        if self.summary and now >= self._next and sys.stderr.isatty():
+            self._next = now + 1_000_000_000
+            self._shown = True
+            seen = self.summary
+            line = f"\r{seen.events} events, {seen.lost} lost, {seen.seconds:.0f} s "
+            click.echo(line, err=True, nl=False)
+
+    def close(self, end: bytes) -> None:
+        if self._shown:
+            click.echo(err=True)
+        self._out.close(end)
 
 
 def _files(path: Path, values: Mapping[str, Any]) -> Destination:
