@@ -145,7 +145,7 @@ command = make_command(
             ["--flight"],
             type=Duration(),
             metavar="TIME",
-            help="Keep only the last 10m … in memory, until a trigger or SIGUSR1 has them written"
+            help="Keep only the last 10m …, until a trigger or SIGUSR1 has them written"
             " to a recording in the directory -o.",
         ),
         click.Option(
