@@ -92,6 +92,7 @@ class Session:
         )
         self._decoders: dict[str, Decoder] = {}
         self._probe_of: dict[str, str] = {}
+        self._events_of = {name for probe in probes for name in probe.whose}
         for probe in probes:
             self._decoders |= probe.decode
             self._probe_of |= dict.fromkeys(probe.decode, probe.name)
@@ -153,7 +154,7 @@ class Session:
             for record in schema.cells(part.cells):
                 context(record)
         elif self._sink is None:
-            self.summary.events += part.count
+            self.summary.events += part.count * (schema.name in self._events_of)
         elif schema.name not in self._decoders:
             self.summary.undecoded += part.count
         elif not self._finished():

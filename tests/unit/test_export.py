@@ -193,3 +193,12 @@ def test_binary_formats_are_not_for_terminals(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UsageError) as raised:
         command.run(str(FIRST), "parquet", None)
     assert raised.value.remedy == "add -o format-1.0.parquet"
+
+
+def test_a_recording_is_not_overwritten(tmp_path: Path) -> None:
+    file = tmp_path / "x.ktrace"
+    file.write_bytes(FIRST.read_bytes())
+    (tmp_path / "link").symlink_to(file)
+    ended = run("export", str(file), "-o", str(tmp_path / "link"))
+    assert ended.returncode == 2
+    assert file.read_bytes() == FIRST.read_bytes()

@@ -495,7 +495,7 @@ def hostile(file: Path, *blocks: bytes, header: bytes | None = None) -> str:
     hostile_file(file, *blocks, header=header)
     ended = run("replay", str(file), "-o", "json")
     assert ended.returncode == 6, ended.stderr
-    *_, line = [x for x in ended.stderr.splitlines() if x.startswith("ktrace: ")]
+    line = [x for x in ended.stderr.splitlines() if x.startswith("ktrace: ")][-1]
     assert "Traceback" not in ended.stderr
     assert len(ended.stderr.splitlines()) <= 3
     return line

@@ -35,6 +35,7 @@ from tracer.recording.flight import FlightRecorder, Trigger
 from tracer.recording.overview import overview
 from tracer.recording.reader import Reader
 from tracer.recording.recorder import Recorder
+from tracer.session import Session
 from tracer.turn import Turn
 
 # Files
@@ -299,3 +300,11 @@ def test_a_trigger_says_which_condition_held() -> None:
         trigger.event(Event(kind, 0, None, None, {}))
     trigger.flush()
     assert fired == ["exits"]
+
+
+def test_context_is_no_event(tmp_path: Path) -> None:
+    """Who does not decode counts events, and nothing else."""
+    told = metadata()
+    session = Session(Script(busy(10)), PROBES, told.selection, None, Clock(0))
+    session.recorder = Recorder(SingleFile(tmp_path / "x"), told, PROBES, fail)
+    assert session.run().events == 20

@@ -77,7 +77,10 @@ def check_whole(reader: Reader, file: str) -> None:
     """Says what of a cut recording was left out; raises `BadRecording` if it is damaged."""
     left = f"{reader.size - reader.used} of {reader.size} bytes could not be used"
     if reader.damage:
-        raise BadRecording(f"{file}: {reader.damage} at byte {reader.used}; {left}")
+        raise BadRecording(
+            f"{file}: {reader.damage} at byte {reader.used}; {left}",
+            "everything before it was used",
+        )
     if reader.cut:
         click.echo(f"ktrace: {file} is cut: {left}", err=True)
 

@@ -27,6 +27,8 @@ def run(file: str, format_: str, out: str | None, **values: Any) -> None:
     with ExitStack() as stack:
         stream: BinaryIO = sys.stdout.buffer
         if out is not None:
+            if Path(out).exists() and Path(out).samefile(file):
+                raise UsageError(f"{out} is the recording itself", "give another file with -o")
             stream = stack.enter_context(Path(out).open("wb"))
 
         def make(told: Any, probes: Any, clock: Any) -> ExportSink:

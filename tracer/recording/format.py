@@ -104,7 +104,9 @@ def file_header() -> bytes:
 def check_file_header(data: bytes) -> None:
     """Raises `BadRecording` unless what follows can be read by this ktrace."""
     if not data.startswith(MAGIC[: len(data)]) or not data:
-        raise BadRecording("this is not a ktrace recording")
+        raise BadRecording(
+            "this is not a ktrace recording", "give a file that ktrace record or --record wrote"
+        )
     if len(data) < FILE_HEADER.size:
         raise BadRecording("the recording is cut within its header: nothing is left of it")
     _, major, _, _ = FILE_HEADER.unpack(data)

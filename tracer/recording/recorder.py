@@ -127,8 +127,12 @@ class Recorder:
     def _flush(self, resolver: Resolver) -> None:
         turns, self._pending = self._pending, []
         events, self._pending_events, self._pending_bytes = self._pending_events, 0, 0
-        blocks = self._blocks(turns, events, resolver)
-        if self._try(lambda: self._out.write(blocks, turns[0].now, turns[-1].now)):
+
+        def write() -> None:
+            blocks = self._blocks(turns, events, resolver)
+            self._out.write(blocks, turns[0].now, turns[-1].now)
+
+        if self._try(write):
             self.events += events
         else:
             self.unrecorded += events
