@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
+from tests.unit import records
 from tests.unit.test_recording import (
     BEGAN,
     NAMES,
@@ -30,6 +33,7 @@ from tests.unit.test_recording import (
 from tracer.errors import KtraceError
 from tracer.event import Clock, Event
 from tracer.recording import flight
+from tracer.recording.context import BOUNDS
 from tracer.recording.files import Full, RecordingFile, RotatingFiles, SingleFile
 from tracer.recording.flight import FlightRecorder, Trigger
 from tracer.recording.overview import overview
@@ -57,7 +61,8 @@ def test_nothing_is_written_through_a_link_or_into_what_is_not_ours(
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / "symbolic").symlink_to(victim)
-    (tmp_path / "hard").hardlink_to(victim)
+    (tmp_path / "other").write_text("precious")
+    (tmp_path / "hard").hardlink_to(tmp_path / "other")
     (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "folder").mkdir()
@@ -65,7 +70,7 @@ def test_nothing_is_written_through_a_link_or_into_what_is_not_ours(
         with pytest.raises(KtraceError, match="cannot be written") as raised:
             RecordingFile(tmp_path / name)
         assert raised.value.remedy
-    assert victim.read_text() == "precious"
+    assert victim.read_text() == (tmp_path / "other").read_text() == "precious"
     assert not (tmp_path / "nothing").exists()
     (tmp_path / "theirs").write_text("theirs")
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
@@ -144,7 +149,7 @@ def busy(count: int) -> list[Turn]:
     return [*turns, Turn(BEGAN + (count + 1) * SECOND, last=True)]
 
 
-def events_of(file: Path) -> list[dict[str, object]]:
+def events_of(file: Path) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in replay(file).splitlines()]
 
 
@@ -169,6 +174,25 @@ def test_rotated_files_can_each_be_replayed_alone(tmp_path: Path) -> None:
         lines += replay(file).splitlines()
     assert 50 < len(lines) < len(live)
     assert lines == live[-len(lines) :], "with names, processes and places, and nothing missing"
+
+
+def test_a_process_that_events_refer_to_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel side describes it once, however many come after it."""
+    monkeypatch.setitem(BOUNDS, "process", 5)
+    recorder = Recorder(RotatingFiles(tmp_path / "x", 6000, 2), metadata(), PROBES, fail)
+    turns: list[Turn] = []
+    for turn in busy(200):
+        number = 100 + len(turns)
+        other = part("process", records.pack("process", process=number, pid=number))
+        turns.append(dataclasses.replace(turn, parts=[*turn.parts, other]))
+    shown(Script(turns), metadata(), tmp_path / "live", recorder)
+    recorder.close()
+    events = events_of(tmp_path / "x")
+    assert events
+    comms = {str(e["target"]["comm"]) for e in events if e["kind"] == "signal"}
+    assert comms == {"nginx"}
 
 
 # The flight recorder

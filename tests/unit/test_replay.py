@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +15,14 @@ from tests.support.ktrace import run
 from tests.unit.test_recording import BEGAN, DATA, SECOND, UID, incident, record
 from tracer.cli._recording import _moment
 from tracer.errors import UsageError
+from tracer.event import Clock, Event
 from tracer.recording import replay as module
 from tracer.recording.metadata import Metadata
 from tracer.recording.reader import Reader
 from tracer.recording.replay import ReplaySource
+from tracer.recording.view import Chosen, Window
 from tracer.selection import Selection
+from tracer.views.jsonl import JsonLines
 
 FIRST = DATA / "format-1.0.ktrace"
 EVENTS = [json.loads(line) for line in (DATA / "format-1.0.jsonl").read_bytes().splitlines()]
@@ -96,3 +100,15 @@ def test_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speed: float) ->
             times.append((turn.now, slept[0]))
     for now, waited in times:
         assert waited == pytest.approx((now - BEGAN) / SECOND / speed)
+
+
+def test_what_nobody_can_show_is_counted() -> None:
+    """A made-up recording may decode into an integer that JSON has no room for."""
+    lines = io.BytesIO()
+    sink = JsonLines(lines, Clock(0), "node")
+    chosen = Chosen(sink, Selection(everything=True), Window(), None, lambda: None)
+    for body in ({"bytes": 1}, {"bytes": 1 << 70}, {"bytes": 2}):
+        chosen.event(Event("page_alloc_failure", 0, None, None, body))
+    chosen.flush()
+    assert (chosen.events, chosen.unshown) == (2, 1)
+    assert len(lines.getvalue().splitlines()) == 2
