@@ -309,6 +309,14 @@ def test_the_window_is_bounded_in_bytes(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [], "the files have no names"
 
 
+def test_a_window_that_was_half_read_goes_on(tmp_path: Path) -> None:
+    window = flight.Window(tmp_path, 1 << 60)
+    for n in range(20):
+        window.add(bytes([n]) * 10, n, n)
+        assert next(window.since(0)) == (0, bytes(10))
+    assert list(window.since(0)) == [(n, bytes([n]) * 10) for n in range(20)]
+
+
 def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(KtraceError, match="nothing can be written"):

@@ -50,10 +50,12 @@ class Window:
         piece = self._pieces[-1] if self._pieces else None
         old = piece is not None and last - piece.blocks[0][0] > self._span // PIECES
         if piece is None or old or piece.size > self._max_size // PIECES:
-            file = TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115
+            file = TemporaryFile(dir=self._directory)  # noqa: SIM115
             piece = _Piece(cast(BinaryIO, file))
             self._pieces.append(piece)
+        piece.file.seek(piece.size)  # it may have been read meanwhile
         piece.file.write(blocks)
+        piece.file.flush()
         piece.blocks.append((first, last, len(blocks)))
         piece.size += len(blocks)
         while self._is_over(self._pieces[0], last):
