@@ -310,7 +310,7 @@ def test_the_window_is_bounded_in_bytes(tmp_path: Path) -> None:
 
 
 def test_a_window_that_was_half_read_goes_on(tmp_path: Path) -> None:
-    window = flight.Window(tmp_path, 1 << 60)
+    window = flight.Window(tmp_path, 1 << 60, 1 << 20)
     for n in range(20):
         window.add(bytes([n]) * 10, n, n)
         assert next(window.since(0)) == (0, bytes(10))

@@ -40,7 +40,7 @@ class Window:
     """The last `span` nanoseconds, in files that have no name and vanish with the process: memory
     is dearer than disk."""
 
-    def __init__(self, directory: Path, span: int, max_size: int = MAX_WINDOW) -> None:
+    def __init__(self, directory: Path, span: int, max_size: int) -> None:
         self._directory = directory
         self._span = span
         self._max_size = max_size
@@ -102,7 +102,7 @@ class FlightRecorder:
         self._clock = clock
         self._say = say
         self._span = int(seconds * NS)
-        self._window = Window(directory, self._span)
+        self._window = Window(directory, self._span, min(MAX_WINDOW, max_size // 2))
         self._after = int(after * NS)
         self._cool_down = int(cool_down * NS)
         self._max_size = max_size
