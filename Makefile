@@ -7,7 +7,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 BUILD_PACKAGES := python3 python3-venv clang llvm libbpf-dev libbpf1 libc6-dev binutils
 TEST_PACKAGES := containerd runc busybox-static containernetworking-plugins iproute2 iptables \
-	util-linux procps ruby bpftool
+	util-linux procps ruby bpftool jq
 BENCH_PACKAGES := bpftrace libbpf-tools
 LAB_PACKAGES := qemu-system-x86 e2fsprogs debian-archive-keyring \
 	bash coreutils dash mount util-linux
@@ -48,11 +48,12 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Side by side with bpftrace and sigsnoop, in one run; then what the probes cost.
+# Side by side with bpftrace and sigsnoop, in one run; then what the probes cost, and what recordings cost.
 bench: install
 	@$(call apt,$(BENCH_PACKAGES))
 	$(SUDO) $(BIN)/python -m bench.signals
 	$(SUDO) $(BIN)/python -m bench.costs
+	$(SUDO) $(BIN)/python -m bench.recording
 
 wheel: install
 	$(BIN)/python -m build --wheel

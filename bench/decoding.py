@@ -18,6 +18,7 @@ from tracer.backends.core import CoreBackend
 from tracer.event import Clock
 from tracer.identity.model import Names
 from tracer.identity.names import NameService
+from tracer.live import LiveSource
 from tracer.probes import AttachPoint, Probe
 from tracer.schema import Schema
 from tracer.selection import Selection
@@ -77,8 +78,11 @@ def events_a_second(recorded: Recorded) -> float:
     signals = [probes.get("signals")]
     with Path("/dev/null").open("wb") as null:
         sink = JsonLines(null, clock, "bench")
-        session = Session(recorded, signals, chosen, names, arrivals, sink, clock)
-        session.start({})
+        live = LiveSource(recorded, names, arrivals, clock)
+        session = Session(live, signals, chosen, sink, clock, EVENTS)
+        live.attach(signals, chosen, {})
+        for turn in live.begin():
+            session.take(turn)
         begin = time.process_time()
-        summary = session.run(count=EVENTS)
+        summary = session.run()
         return summary.events / (time.process_time() - begin)

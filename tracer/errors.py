@@ -32,3 +32,7 @@ class CannotOnThisKernel(KtraceError):
 
 class NoSuchPod(KtraceError):
     exit_code = 5
+
+
+class BadRecording(KtraceError):
+    exit_code = 6

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from tracer.event import Process
 
 # Programs that start, stop and supervise containers. Matched by the executable's own name, which a
@@ -29,10 +31,10 @@ _WRITABLE_BY_ALL = ("/tmp/", "/var/tmp/", "/dev/shm/", "/memfd:")
 def origin_of(sender: Process, target: Process) -> str | None:
     """`same-container`, `same-pod`, `other-pod`, `runtime` or `host`; None where a side is unknown.
     A container that is in no pod counts as a pod of its own."""
-    if any(side.place is None or side.place.path is None for side in (sender, target)):
+    here, there = sender.place, target.place
+    if here is None or here.path is None or there is None or there.path is None:
         return None
-    assert sender.place and target.place
-    own, other = sender.place.identity, target.place.identity
+    own, other = here.identity, there.identity
     in_memory = bool(sender.exe and sender.exe.startswith("/memfd:"))
     if own.container_id is None and is_runtime(sender.exe) and not (in_memory and sender.uid):
         return "runtime"
@@ -45,6 +47,7 @@ def origin_of(sender: Process, target: Process) -> str | None:
     return "host" if sender.exe or sender.kernel_thread else None
 
 
+@lru_cache(maxsize=4096)
 def is_runtime(exe: str | None) -> bool:
     """Whether a process outside of every container runs a container runtime."""
     if exe is None or exe.startswith("…"):

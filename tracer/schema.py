@@ -44,6 +44,12 @@ class Schema:
         # A record in the ring follows an 8-byte header and is padded to 8 (kernel/bpf/ringbuf.c).
         self.cell = struct.Struct(f"=8x{layout[1:]}{-size % 8}x")
         self.make = _record_type(name, fields)._make
+        names = [field.name for field in fields]
+        self._sized = [
+            (names.index(name), names.index(f"{name}_bytes"))
+            for name in names
+            if f"{name}_bytes" in names
+        ]
 
     def pack(self, **values: int | bytes) -> bytes:
         """A record made in user space. Members that are not named are zero, and `kind` is set."""
@@ -53,9 +59,22 @@ class Schema:
             raise KeyError(f"{self.name} records have no {', '.join(sorted(unknown))}")
         return self.struct.pack(*(empty | values).values())
 
-    def cells(self, data: memoryview) -> Iterator[Any]:
+    def cells(self, data: bytes | memoryview) -> Iterator[Any]:
         """Named tuples from `data`, whole ring cells of this kind one after the other."""
         return map(self.make, self.cell.iter_unpack(data))
+
+    def clean(self, data: bytes | memoryview) -> bytes | memoryview:
+        """The same cells without what earlier records left in the ring: of a member `x` that has a
+        sibling `x_bytes` only so many bytes mean something, the others become zero."""
+        if not self._sized:
+            return data
+        cells = []
+        for record in self.cell.iter_unpack(data):
+            values = list(record)
+            for member, length in self._sized:
+                values[member] = values[member][: values[length]]
+            cells.append(self.cell.pack(*values))
+        return b"".join(cells)
 
 
 def _record_type(name: str, fields: list[Field]) -> Any:

@@ -4,18 +4,19 @@
 from __future__ import annotations
 
 import re
-import signal
 
 from tracer.errors import UsageError
 
 # As kill -l counts them: 32 and 33 are the C library's own.
 SIGRTMIN, SIGRTMAX = 34, 64
 
-NUMBERS = {
-    member.name.removeprefix("SIG"): member.value
-    for member in signal.Signals
-    if member.value < SIGRTMIN
-}
+# include/uapi/asm-generic/signal.h, counted from 1: not this platform's, because a recording may
+# be looked at anywhere
+_STANDARD = (
+    "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP"
+    " TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
+)
+NUMBERS = {name: number for number, name in enumerate(_STANDARD.split(), 1)}
 _OLD_NAMES = {"IOT": "ABRT", "CLD": "CHLD", "POLL": "IO"}
 _NAMES = {number: f"SIG{name}" for name, number in NUMBERS.items()}
 

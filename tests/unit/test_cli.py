@@ -252,8 +252,8 @@ def test_colour(
 
 
 def test_the_closing_line() -> None:
-    assert _tracing._closing_line(Summary(3, 2, 0, 1.26)) == "ktrace: 3 events, 2 lost, 1.3 s"
-    assert "4 more were left out" in _tracing._closing_line(Summary(3, 2, 4, 1.0))
+    assert _tracing.closing_line(Summary(3, 2, 0, 1.26)) == "ktrace: 3 events, 2 lost, 1.3 s"
+    assert "4 more were left out" in _tracing.closing_line(Summary(3, 2, 4, 1.0))
 
 
 def test_a_ready_file(tmp_path: Path) -> None:

@@ -14,8 +14,11 @@ import pytest
 
 from tests.unit import records
 from tests.unit.records import ancestry, argv, cgroup_path, exe
+from tracer.backends.batch import cell
 from tracer.event import Place, Process
+from tracer.identity import arguments
 from tracer.identity import resolver as module
+from tracer.identity.arguments import Arguments
 from tracer.identity.model import Container, Names, Pod
 from tracer.identity.resolver import Resolver
 
@@ -36,10 +39,13 @@ class Known:
 
     resolver: Resolver
     told: list[Place]
+    arguments: Arguments
 
     def describe(self, **values: Any) -> Process:
         values = {"process": 1, "pid": 10, "tid": 10, "comm": b"nginx", **values}
-        self.resolver.add_process(records.record("process", **values))
+        cells = self.arguments.complete(cell(records.pack("process", **values)))
+        (record,) = records.schemas()["process"].cells(cells)
+        self.resolver.add_process(record)
         return self.resolver.process(values["process"], 0, 0)
 
     def cgroup(self, number: int = 5, path: str | bytes = PATH, *, whole: bool = True) -> Place:
@@ -53,7 +59,7 @@ class Known:
 @pytest.fixture
 def known() -> Known:
     told: list[Place] = []
-    return Known(Resolver(told.append), told)
+    return Known(Resolver(told.append), told, Arguments(records.schemas()["process"]))
 
 
 # Processes
@@ -208,13 +214,13 @@ def test_arguments_of_another_program_are_not_taken(known: Known) -> None:
 
 def gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on nothing can be read from /proc."""
-    monkeypatch.setattr(module, "_image_from_proc", lambda pid: None)
+    monkeypatch.setattr(arguments, "_image_from_proc", lambda pid: None)
 
 
 def test_arguments_that_were_remembered_outlive_the_process(
     known: Known, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known.resolver.add_running([os.getpid(), 1 << 22])
+    known.arguments.remember([os.getpid(), 1 << 22])
     gone(monkeypatch)
     assert known.describe(**myself()).argv == psutil.Process().cmdline()
 
@@ -223,7 +229,7 @@ def test_arguments_that_were_remembered_outlive_the_process(
 def test_arguments_that_were_remembered_of_another_are_not_taken(
     known: Known, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:
-    known.resolver.add_running([os.getpid()])
+    known.arguments.remember([os.getpid()])
     gone(monkeypatch)
     assert known.describe(**{**myself(), **change}).argv is None
 
@@ -231,9 +237,9 @@ def test_arguments_that_were_remembered_of_another_are_not_taken(
 def test_not_too_many_arguments_are_remembered(
     known: Known, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_RUNNING", 2)
-    monkeypatch.setattr(module, "_image_from_proc", lambda pid: (pid, "/bin/x", b"x\0"))
-    known.resolver.add_running([1, 2, 3])
+    monkeypatch.setattr(arguments, "MAX_RUNNING", 2)
+    monkeypatch.setattr(arguments, "_image_from_proc", lambda pid: (pid, "/bin/x", b"x\0"))
+    known.arguments.remember([1, 2, 3])
     gone(monkeypatch)
     tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
     found = [
@@ -247,9 +253,9 @@ def test_a_storm_of_processes_does_not_become_a_storm_of_reads(
     known: Known, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.5]
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(arguments, "time", SimpleNamespace(monotonic=lambda: now[0]))
     found = [known.describe(**myself(), process=n, exec_id=n).argv for n in range(1, 300)]
-    assert found.count(None) == 299 - module.PROC_READS_A_SECOND
+    assert found.count(None) == 299 - arguments.PROC_READS_A_SECOND
     now[0] = 1001.5
     assert known.describe(**myself(), process=400, exec_id=400).argv is not None
 

@@ -16,21 +16,22 @@ import itertools
 import queue
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from tests.unit import records
 from tests.unit.records import argv, cgroup_path, exe
-from tracer import probes, session
+from tracer import live, probes, session, turn
 from tracer.backends.batch import DISCARDED, HEADER, Batch, split
 from tracer.event import Clock, Event
+from tracer.identity.arguments import Arguments
 from tracer.identity.cgroup import parse
 from tracer.identity.model import Container, Names, Pod
 from tracer.identity.names import NameService
 from tracer.identity.resolver import Resolver
 from tracer.identity.tree import Cgroup
+from tracer.live import LiveSource
 from tracer.probes import AttachPoint, Probe
 from tracer.schema import Schema
 from tracer.selection import AS_SENDER, BOTH_SIDES, Mode, Selection
@@ -58,11 +59,8 @@ class Time(Clock):
         super().__init__(0)
         self.seconds = 1e6
 
-    def monotonic(self) -> float:
-        self.seconds += 1e-4  # even the fastest turn takes some
-        return self.seconds
-
     def now(self) -> int:
+        self.seconds += 1e-4  # even the fastest turn takes some
         return int(self.seconds * 1e9)
 
 
@@ -189,23 +187,34 @@ class World:
         self.arrivals = Arrivals()
         self.arrivals.time = time
         self.sink = Sink()
-        self.session = Session(
-            self.backend,
-            probes,
-            selection,
-            cast(NameService, self.names),
-            self.arrivals,
-            self.sink,
-            time,
-        )
-        self.backend.at_end = self.session.stop
+        self.backend.at_end = self.stop
+        self._selection = selection
+        self._probes = probes
 
     def run(
         self, *script: Step, duration: float | None = None, count: int | None = None
     ) -> Summary:
         self.backend.script = itertools.chain(self.backend.script, script)
-        self.session.start({})
-        return self.session.run(duration, count)
+        self.start(duration=duration, count=count)
+        return self.session.run()
+
+    def start(
+        self,
+        settings: dict[str, int] | None = None,
+        duration: float | None = None,
+        count: int | None = None,
+    ) -> None:
+        names = cast(NameService, self.names)
+        self.source = LiveSource(self.backend, names, self.arrivals, self.time, duration=duration)
+        self.session = Session(
+            self.source, self._probes, self._selection, self.sink, self.time, count
+        )
+        self.source.attach(self._probes, self._selection, settings or {})
+        for first in self.source.begin():
+            self.session.take(first)
+
+    def stop(self) -> None:
+        self.session.stop()
 
     @property
     def shown(self) -> list[int]:
@@ -233,8 +242,7 @@ Make = Callable[..., World]
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Make:
     time = Time()
-    monkeypatch.setattr(session, "time", SimpleNamespace(monotonic=time.monotonic))
-    monkeypatch.setattr(session, "container_cgroups", lambda: [])
+    monkeypatch.setattr(live, "container_cgroups", lambda: [])
 
     def make(selection: Selection | None = None, given: list[Probe] | None = None) -> World:
         both = given or [probes.get("signals"), probes.get("exits")]
@@ -305,7 +313,7 @@ def test_events_come_out_in_the_order_of_the_ring(world: Make) -> None:
 def test_long_runs_are_worked_off_in_slices_and_stay_whole(
     world: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "SLICE", 7)
+    monkeypatch.setattr(live, "SLICE", 7)
     w = world()
     first = context() + signals(*range(1, 51)) + records.cells(map(exit_, range(51, 71)))
     w.run(first, signals(*range(71, 100)), None, signals(100))
@@ -399,7 +407,7 @@ def test_what_is_shown_is_flushed_before_waiting(world: Make) -> None:
     w.sources_know_nobody()
     waiting: list[tuple[int, int]] = []
     look = lambda: waiting.append((len(w.shown), w.sink.waiting))  # noqa: E731
-    w.run(context() + signals(1), None, look, signals(2), None, look)
+    w.run(context() + signals(1), None, None, look, signals(2), None, None, look)
     assert waiting == [(1, 0), (2, 0)]
 
 
@@ -417,13 +425,13 @@ def test_what_is_shown_is_flushed_before_waiting(world: Make) -> None:
 )
 def test_the_kernel_side_is_told_the_mode(world: Make, selection: Selection, mode: Mode) -> None:
     w = world(selection)
-    w.session.start({"kt_signal_mask": 256})
+    w.start({"kt_signal_mask": 256})
     assert w.backend.settings == {"kt_mode": mode, "kt_by_pid": 0, "kt_signal_mask": 256}
 
 
 def test_the_kernel_side_is_told_the_pids(world: Make) -> None:
     w = world(Selection(pids=frozenset({7, 8})))
-    w.session.start({})
+    w.start({})
     assert w.backend.settings["kt_by_pid"] == 1
     assert sorted(w.backend.pids) == [7, 8]
 
@@ -437,8 +445,8 @@ def test_cgroups_that_exist_are_known_from_the_start(
         assert w.backend.calls == ["attach"], "a cgroup made in between would be missed"
         return [Cgroup(POD, PATH, "", parse(PATH)), Cgroup(HOST, "/x", "", parse("/x"))]
 
-    monkeypatch.setattr(session, "container_cgroups", present)
-    w.session.start({})
+    monkeypatch.setattr(live, "container_cgroups", present)
+    w.start({})
     assert w.backend.selected == [(POD, BOTH_SIDES), (HOST, 0)]
 
 
@@ -450,10 +458,10 @@ def test_who_runs_already_in_what_is_traced_is_remembered(
         (tmp_path / str(cgroup)).mkdir()
         (tmp_path / str(cgroup) / "cgroup.procs").write_text(f"{cgroup}0\n{cgroup}1\n")
     present = [Cgroup(n, p, str(tmp_path / str(n)), parse(p)) for n, p in places.items()]
-    monkeypatch.setattr(session, "container_cgroups", lambda: present)
+    monkeypatch.setattr(live, "container_cgroups", lambda: present)
     w = world(Selection())
     remembered: list[int] = []
-    monkeypatch.setattr(w.session.resolver, "add_running", remembered.extend)
+    monkeypatch.setattr(Arguments, "remember", lambda _, pids: remembered.extend(pids))
     w.run()
     assert sorted(remembered) == [50, 51]
 
@@ -473,9 +481,9 @@ def test_stopping_shows_what_is_left_in_the_ring(world: Make) -> None:
 
 
 def test_stopping_works_off_the_backlog(world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "SLICE", 3)
+    monkeypatch.setattr(live, "SLICE", 3)
     w = world()
-    w.run(context() + signals(*range(1, 40)), w.session.stop, signals(*range(40, 50)))
+    w.run(context() + signals(*range(1, 40)), w.stop, signals(*range(40, 50)))
     assert w.shown == list(range(1, 50))
 
 
@@ -637,7 +645,7 @@ def test_an_event_is_shown_without_a_name_when_the_time_is_up(world: Make) -> No
     start = w.time.seconds
     w.run(context() + signals(1), *[None] * 200)
     assert names_of(w) == [None]
-    assert when[0] - start == pytest.approx(session.NAME_SECONDS, abs=0.1)
+    assert when[0] - start == pytest.approx(turn.NAME_SECONDS, abs=0.1)
 
 
 def test_an_event_is_shown_without_a_name_when_nobody_knows_it(world: Make) -> None:
@@ -767,8 +775,8 @@ def test_events_whose_name_never_comes_are_counted(world: Make) -> None:
 
 def test_the_backlog_is_bounded(world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A storm that lasts stays in the kernel's ring, and is counted there if there is no room."""
-    monkeypatch.setattr(session, "MAX_BACKLOG_BYTES", 100_000)
-    monkeypatch.setattr(session, "SLICE", 64)
+    monkeypatch.setattr(live, "MAX_BACKLOG_BYTES", 100_000)
+    monkeypatch.setattr(live, "SLICE", 64)
     w = world()
     w.sources_know_nobody()
     size = len(signals(1))
@@ -782,7 +790,7 @@ def test_the_backlog_is_bounded(world: Make, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.timeout(30)
 def test_batches_without_records_take_no_room(world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A ring may hold nothing but cells that were given up."""
-    monkeypatch.setattr(session, "MAX_BACKLOG_BYTES", 10_000)
+    monkeypatch.setattr(live, "MAX_BACKLOG_BYTES", 10_000)
     w = world()
     discarded = bytearray(signals(1))
     discarded[3] |= DISCARDED >> 24

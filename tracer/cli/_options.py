@@ -104,6 +104,20 @@ def selectors() -> list[click.Option]:
     ]
 
 
+class Size(click.ParamType[int]):
+    """`500K`, `100M`, `2G` or plain bytes, in powers of 1024."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d+)([KMGT]?)(?:i?B)?", value, re.IGNORECASE)
+        if not found or not int(found[1]):
+            self.fail(f"{value!r} is not a size: 500K, 100M or 2G", param, ctx)
+        return int(found[1]) << 10 * " KMGT".index(found[2].upper() or " ")
+
+
 def output() -> list[click.Option]:
     return [
         click.Option(
@@ -123,10 +137,21 @@ def output() -> list[click.Option]:
     ]
 
 
+def count() -> click.Option:
+    return click.Option(
+        ["--count"], type=click.IntRange(1), metavar="N", help="Stop after N events."
+    )
+
+
+def no_argv() -> click.Option:
+    return click.Option(
+        ["--no-argv"], is_flag=True, help="Keep no arguments of processes: they may hold secrets."
+    )
+
+
 def limits() -> list[click.Option]:
     return [
         click.Option(["--duration"], type=Duration(), metavar="TIME", help="Stop after 30s, 5m …"),
-        click.Option(["--count"], type=click.IntRange(1), metavar="N", help="Stop after N events."),
         click.Option(
             ["--backend"],
             type=click.Choice(["auto", "core"]),

@@ -8,18 +8,31 @@ import os
 import queue
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tracer.cli._options import cri_socket, limits, output, selection, selectors
+from tracer.cli._options import (
+    count,
+    cri_socket,
+    limits,
+    no_argv,
+    output,
+    selection,
+    selectors,
+)
 from tracer.errors import UsageError
 from tracer.event import Clock
 from tracer.identity.model import Names
 from tracer.probes import Probe
 from tracer.session import Session, Sink, Summary
+
+if TYPE_CHECKING:
+    from tracer.recording.files import Destination
+    from tracer.recording.recorder import Recorder
 
 
 def probe_command(probe: Probe) -> click.Command:
@@ -32,9 +45,21 @@ def probe_command(probe: Probe) -> click.Command:
 def command(
     name: str, summary: str, examples: Sequence[str], options: list[click.Parameter], run: Any
 ) -> click.Command:
+    keep = click.Option(
+        ["--record", "recording"],
+        metavar="FILE",
+        help="Keep everything in FILE, too; ktrace replay shows it again.",
+    )
+    shared = [*selectors(), *output(), count(), *limits(), keep, no_argv(), cri_socket()]
+    return make_command(name, summary, examples, [*options, *shared], run)
+
+
+def make_command(
+    name: str, summary: str, examples: Sequence[str], params: list[click.Parameter], run: Any
+) -> click.Command:
     return click.Command(
         name,
-        params=[*options, *selectors(), *output(), *limits(), cri_socket()],
+        params=params,
         callback=run,
         help=summary,
         epilog="\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples),
@@ -44,31 +69,93 @@ def command(
 
 def trace(probes: Sequence[Probe], values: Mapping[str, Any]) -> None:
     """Runs the probes until Ctrl-C, SIGTERM or a limit; the summary goes to standard error."""
-    from tracer.backends.core import CoreBackend, check_machine
-    from tracer.identity.inventory import check_globs, name_sources
-    from tracer.identity.names import NameService
+    out: Destination | None = None
+    if values["recording"]:
+        from tracer.recording.files import SingleFile
 
-    chosen = selection(values)
-    settings = _settings(probes, values)
-    check_machine()
-    arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
-    names = NameService(name_sources(values["cri_socket"]), arrivals.put)
-    names.start()
-    if chosen.globs and not values["wait"]:
-        check_globs(chosen.globs, names, arrivals)
+        out = SingleFile(Path(values["recording"]))
     clock = Clock()
-    sink = _sink(probes, values, clock)
-    session = Session(CoreBackend(), probes, chosen, names, arrivals, sink, clock)
-    _stop_on_signals(session)
-    session.start(settings)
-    sink.flush()
-    if values["ready_file"]:
-        _create(values["ready_file"])
+    sink = make_sink(probes, values, clock, os.uname().nodename)
+    run = Tracing(probes, values, sink, clock, out)
     if sys.stderr.isatty():
         questions = ", ".join(probe.name for probe in probes)
         click.echo(f"ktrace: tracing {questions} on {os.uname().nodename}; Ctrl-C ends", err=True)
-    summary = session.run(values["duration"], values["count"])
-    click.echo(_closing_line(summary), err=True)
+    run.to_the_end()
+
+
+class Tracing:
+    """A session that is attached and has begun. Without a sink nothing is decoded."""
+
+    def __init__(
+        self,
+        probes: Sequence[Probe],
+        values: Mapping[str, Any],
+        sink: Sink | None,
+        clock: Clock,
+        out: Destination | None,
+    ) -> None:
+        from tracer.backends.core import CoreBackend, check_machine
+        from tracer.identity.inventory import check_globs, name_sources
+        from tracer.identity.names import NameService
+        from tracer.live import LiveSource
+
+        chosen = selection(values)
+        settings = _settings(probes, values)
+        limit = values.get("count")
+        check_machine()
+        arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
+        names = NameService(name_sources(values["cri_socket"]), arrivals.put)
+        names.start()
+        if chosen.globs and not values["wait"]:
+            check_globs(chosen.globs, names, arrivals)
+        backend = CoreBackend()
+        live = LiveSource(
+            *(backend, names, arrivals, clock),
+            duration=values["duration"],
+            decoding=sink is not None,
+            argv=not values["no_argv"],
+        )
+        self.session = Session(live, probes, chosen, sink, clock, limit)
+        stop_on_signals(self.session, self.session.stop)
+        live.attach(probes, chosen, settings)
+        self.recorder: Recorder | None = None
+        if out:
+            from tracer.recording.recorder import Recorder, metadata_here
+
+            metadata = metadata_here(backend, clock, chosen, limit)
+            on_failure = _say_failure if sink else self._end_with
+            self.recorder = Recorder(out, metadata, probes, on_failure)
+            self.session.recorder = self.recorder
+        for turn in live.begin():
+            self.session.take(turn)
+        _give_back_memory()
+        if values["ready_file"]:
+            _create(values["ready_file"])
+
+    def to_the_end(self) -> None:
+        summary = self.session.run()
+        unrecorded = 0
+        if self.recorder:
+            self.recorder.close()
+            unrecorded = self.recorder.unrecorded
+        click.echo(closing_line(summary, unrecorded), err=True)
+
+    def _end_with(self, error: OSError) -> None:
+        """Who only records has nothing left to do."""
+        click.echo(f"ktrace: the recording ends here: {error.strerror}", err=True)
+        self.session.stop()
+
+
+def _give_back_memory() -> None:
+    """Loading programs takes megabytes for a moment, which glibc would keep for ever."""
+    import ctypes  # libbpf has loaded it already
+
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _say_failure(error: OSError) -> None:
+    click.echo(f"ktrace: the recording ends here: {error.strerror}; tracing goes on", err=True)
 
 
 def _settings(probes: Sequence[Probe], values: Mapping[str, Any]) -> dict[str, int]:
@@ -78,11 +165,11 @@ def _settings(probes: Sequence[Probe], values: Mapping[str, Any]) -> dict[str, i
     return settings
 
 
-def _sink(probes: Sequence[Probe], values: Mapping[str, Any], clock: Clock) -> Sink:
+def make_sink(probes: Sequence[Probe], values: Mapping[str, Any], clock: Clock, node: str) -> Sink:
     if values["output"] == "json":
         from tracer.views.jsonl import JsonLines
 
-        return JsonLines(sys.stdout.buffer, clock, os.uname().nodename)
+        return JsonLines(sys.stdout.buffer, clock, node)
     from tracer.views.columns import stream_columns
     from tracer.views.table import Table
 
@@ -105,17 +192,19 @@ def _colour(choice: str) -> bool:
     return not os.environ.get("NO_COLOR") and sys.stdout.isatty()
 
 
-def _stop_on_signals(session: Session) -> None:
+def stop_on_signals(session: Session, stop: Callable[[], None]) -> None:
     """The first signal ends the session in order, a second one at once: somebody may be blocked
     writing to a pipe that nobody reads."""
 
-    def stop(number: int, _frame: Any) -> None:
+    def on_signal(number: int, _frame: Any) -> None:
         if session.stopping:
             raise KeyboardInterrupt
-        session.stop()
+        session.stopping = True
+        stop()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), on_signal)
 
 
 def _create(path: str) -> None:
@@ -125,13 +214,17 @@ def _create(path: str) -> None:
         raise UsageError(f"--ready-file {path}: {error.strerror}") from error
 
 
-def _closing_line(summary: Summary) -> str:
+def closing_line(summary: Summary, unrecorded: int = 0) -> str:
     line = f"ktrace: {summary.events} events, {summary.lost} lost, {summary.seconds:.1f} s"
     if summary.undescribed:
         line += f"; {summary.undescribed} descriptions of processes or cgroups were lost too"
+    if summary.undecoded:
+        line += f"; {summary.undecoded} records mean nothing to this ktrace"
     if summary.nameless:
         line += (
             f"; {summary.nameless} more were left out because the names or labels that the selector"
             " asks for never became known"
         )
+    if unrecorded:
+        line += f"; {unrecorded} events are not in the recording"
     return line

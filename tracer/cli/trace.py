@@ -11,9 +11,15 @@ from tracer import probes
 from tracer.cli._tracing import command as tracing_command
 from tracer.cli._tracing import trace
 from tracer.errors import UsageError
+from tracer.probes import Probe
 
 
 def run(names: str, **values: Any) -> None:
+    trace(chosen_probes(names), values)
+
+
+def chosen_probes(names: str) -> list[Probe]:
+    """Of `A,B,…`, each once."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     unknown = [name for name in wanted if name not in probes.names()]
     if unknown or not wanted:
@@ -21,7 +27,7 @@ def run(names: str, **values: Any) -> None:
             f"no probe is called {', '.join(map(repr, unknown)) or repr(names)}",
             f"the probes are {', '.join(probes.names())}",
         )
-    trace([probes.get(name) for name in dict.fromkeys(wanted)], values)
+    return [probes.get(name) for name in dict.fromkeys(wanted)]
 
 
 command = tracing_command(

@@ -8,9 +8,7 @@ Everything it keeps is bounded: the oldest goes first.
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
@@ -23,15 +21,11 @@ MAX_PLACES = 65_536
 # Three times what the kernel side remembers (kt_processes), so that it never refers to what is
 # forgotten here.
 MAX_PROCESSES = 12_288
-MAX_RUNNING = 4096
-# Arguments are read from /proc where the kernel side could not; so often a second at most, because
-# a fork bomb must not become ours.
-PROC_READS_A_SECOND = 200
+MAX_NAMES = 65_536
 
 T = TypeVar("T", Pod, Container)
 
 _NOWHERE = CgroupIdentity()
-_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 class Resolver:
@@ -43,9 +37,7 @@ class Resolver:
         self._processes: dict[int, Process] = {}
         # what exec told about a task, for when a later description cannot tell it any more
         self._images: dict[tuple[int, int, int], tuple[str | None, list[str] | None]] = {}
-        self._running: dict[int, tuple[int, str, bytes]] = {}
-        self._names = Names()
-        self._proc_reads = _Allowance(PROC_READS_A_SECOND)
+        self.names = Names()
 
     def process(self, reference: int, pid: int, tid: int) -> Process:
         """The process an event refers to; with only its numbers if the description was lost."""
@@ -53,6 +45,11 @@ class Resolver:
 
     def place(self, cgroup: int) -> Place | None:
         return self._places.get(cgroup)
+
+    def place_of(self, reference: int) -> Place | None:
+        """Where a process is. Unlike `process` this is no use of it that would keep it longer."""
+        process = self._processes.get(reference)
+        return process.place if process else None
 
     def places(self) -> list[Place]:
         return list(self._places.values())
@@ -75,24 +72,12 @@ class Resolver:
             self._name(place)
         self._on_place(place)
 
-    def add_running(self, pids: Iterable[int]) -> None:
-        """Remembers the arguments of processes that run already: of one that is killed, nobody can
-        read them any more."""
-        for pid in pids:
-            image = _image_from_proc(pid)
-            if image is not None:
-                keep(self._running, pid, image, MAX_RUNNING)
-
     def add_process(self, record: Any) -> None:
         """A `struct process_event`."""
-        exe = _exe(record)
-        argv = _argv(record.argv, record.argv_bytes)
-        image = record.tid, record.thread_start, record.exec_id
-        told_exe, told_argv = self._images.get(image, (None, None))
-        if argv is None and told_argv is None and not record.kernel_thread:
-            argv = self._argv_of_running(record, exe or told_exe)
-        exe, argv = exe or told_exe, argv or told_argv
-        keep(self._images, image, (exe, argv), MAX_PROCESSES)
+        told_exe, told_argv = self._images.get(image_of(record), (None, None))
+        exe = exe_of(record) or told_exe
+        argv = _argv(record.argv, record.argv_bytes) or told_argv
+        keep(self._images, image_of(record), (exe, argv), MAX_PROCESSES)
         process = Process(
             pid=record.pid,
             tid=record.tid,
@@ -111,8 +96,11 @@ class Resolver:
         keep(self._processes, record.process, process, MAX_PROCESSES)
 
     def learn(self, names: Names) -> list[Place]:
-        """Takes what the name sources know now. Returns the places whose names changed."""
-        self._names = names
+        """Takes names that are new. Returns the places whose names changed."""
+        for uid, pod in names.pods.items():
+            keep(self.names.pods, uid, pod, MAX_NAMES)
+        for container_id, container in names.containers.items():
+            keep(self.names.containers, container_id, container, MAX_NAMES)
         changed = []
         for place in self._places.values():
             before = place.version
@@ -136,36 +124,13 @@ class Resolver:
         """Names once known stay, also when the source has forgotten a pod that is gone."""
         identity = place.identity
         if identity.pod_uid:
-            told_pod = self._names.pods.get(identity.pod_uid)
+            told_pod = self.names.pods.get(identity.pod_uid)
             known_pod = place.pod or Pod(identity.pod_uid)
             place.rename(_completed(told_pod, known_pod), place.container)
         if identity.container_id:
-            told = self._names.containers.get(identity.container_id)
+            told = self.names.containers.get(identity.container_id)
             known = place.container or Container(identity.container_id, identity.runtime)
             place.rename(place.pod, _completed(told, known))
-
-    def _argv_of_running(self, record: Any, exe: str | None) -> list[str] | None:
-        """From /proc, now or at the start, and only if that was the same process running the same
-        program."""
-        image = _image_from_proc(record.pid) if self._proc_reads.take() else None
-        started, shown, argv = image or self._running.get(record.pid, (-1, "", b""))
-        if started != record.start // _TICK_NS or shown != exe:
-            return None
-        return _argv(argv, len(argv))
-
-
-def _image_from_proc(pid: int) -> tuple[int, str, bytes] | None:
-    """Start time in clock ticks (field 22 of stat, proc(5)), executable and arguments; None for a
-    process that is gone or has none."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            argv = file.read(1024)
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            started = int(file.read().rpartition(b")")[2].split()[19])
-        exe = os.fsencode(os.readlink(f"/proc/{pid}/exe"))
-    except (OSError, ValueError, IndexError):
-        return None
-    return (started, text(exe), argv) if argv else None
 
 
 def _completed(told: T | None, known: T) -> T:
@@ -186,7 +151,12 @@ def _joined(raw: bytes, size: int) -> str:
     return "/" + "/".join(text(name) for name in reversed(names))
 
 
-def _exe(record: Any) -> str | None:
+def image_of(record: Any) -> tuple[int, int, int]:
+    """Tells one program that a task runs from the next."""
+    return record.tid, record.thread_start, record.exec_id
+
+
+def exe_of(record: Any) -> str | None:
     """As /proc/PID/exe shows it; with `…` in front where the root end did not fit."""
     if not record.exe_bytes:
         return None
@@ -200,17 +170,3 @@ def _argv(raw: bytes, size: int) -> list[str] | None:
         return None
     taken = raw[:size]
     return [text(word) for word in taken.removesuffix(b"\0").split(b"\0")]
-
-
-class _Allowance:
-    def __init__(self, a_second: int) -> None:
-        self._a_second = a_second
-        self._second = 0
-        self._taken = 0
-
-    def take(self) -> bool:
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second, self._taken = second, 0
-        self._taken += 1
-        return self._taken <= self._a_second

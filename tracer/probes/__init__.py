@@ -65,9 +65,12 @@ class AttachPoint:
 class Probe:
     """`object` is the BPF object in `probes/` (without `.bpf.c`); `attach_points` are in order of
     preference; `decode` turns a raw record of each event name into an event, or keeps it for a
-    later one; `summary` says an event in one sentence for streams of several probes; `alarm` tells
-    whether it must stand out; `settings` turns the values of `options` into the object's `const
-    volatile` variables."""
+    later one; `whose` names the member of each event's record that says whom it concerns, a process
+    or a cgroup by its type; `state` the records that any later one may need, with the members that
+    tell of what they are: the last of each stays true until the next; `summary` says an event in
+    one sentence for streams of several probes; `alarm` tells whether it must stand out; `settings`
+    turns the values of `options` into the object's `const volatile` variables; `shorthand` turns
+    what follows `KIND:` in a condition into one of tracer.expression."""
 
     name: str
     object: str
@@ -75,11 +78,14 @@ class Probe:
     examples: tuple[str, ...]
     attach_points: tuple[AttachPoint, ...]
     decode: Mapping[str, Callable[[Any, Resolver], Event | None]]
+    whose: Mapping[str, str]
     columns: tuple[Column, ...]
     summary: Callable[[Event], str]
     alarm: Callable[[Event], bool]
+    state: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     options: tuple[click.Option, ...] = ()
     settings: Callable[[Mapping[str, Any]], dict[str, int]] = field(default=lambda values: {})
+    shorthand: Callable[[str], str] = field(default=lambda words: words)
 
 
 def names() -> list[str]:

@@ -188,6 +188,8 @@ PROBE = Probe(
         "backlog_listener": _decode_listener,
         "pod_network": decode_pod_network,
     },
+    whose={"backlog_drop": "cgroup"},
+    state={"pod_network": ("netns", "address"), "backlog_listener": ("socket",)},
     columns=(
         Column("QUEUE", lambda e: e.body["queue"], 6, 6),
         Column("LOCAL", _local, 9, 47),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from tracer.event import Event, Process
@@ -77,6 +78,7 @@ PROBE = Probe(
         AttachPoint("tp_btf/sched_process_exit", ("on_sched_process_exit",)),
     ),
     decode={"exit": _decode},
+    whose={"exit": "process_process"},
     columns=(
         Column("PROCESS", lambda e: process_name(e.about), 14, 23),
         Column("CODE", _code, 4, 4),
@@ -89,4 +91,5 @@ PROBE = Probe(
     ),
     summary=_summary,
     alarm=_alarm,
+    shorthand=lambda words: re.sub(r"\bcode\b", "exit_code", words),
 )

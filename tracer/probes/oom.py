@@ -441,6 +441,8 @@ PROBE = Probe(
         "oom_log": _decode_log,
         "gfp_names": gfp.learn,
     },
+    whose={"oom": "victim_process"},
+    state={"gfp_names": ()},
     columns=(
         Column("VICTIM", lambda e: process_name(e.about), 14, 23),
         Column("LIMIT", lambda e: size(e.body["limit_bytes"]), 8, 8, 2),

@@ -23,6 +23,8 @@ from tracer.views.columns import CONTAINER, POD, Column, ancestry_chain, exe, pr
 
 ROW = Struct("=II16s16Q")  # struct buddy_row
 ROWS, ORDERS = 32, 16
+# More than any kernel has: only a record that somebody made up.
+MAX_ORDER = 32
 # Free lists that were read later than this say nothing of the failure.
 SAME_MOMENT_NS = 1_000_000_000
 # What the zones keep back for emergencies is not memory that anybody can have.
@@ -35,6 +37,8 @@ _free_lists: WeakKeyDictionary[Resolver, Any] = WeakKeyDictionary()
 
 
 def _decode(record: Any, resolver: Resolver) -> Event:
+    if record.order >= MAX_ORDER:
+        raise ValueError(record.order)
     process = resolver.process(record.process_process, record.process_pid, record.process_tid)
     lists = _free_lists.get(resolver)
     zones, page_size, quiet, can_wait = None, 0, None, None
@@ -199,6 +203,8 @@ PROBE = Probe(
         "buddyinfo": _decode_free_lists,
         "gfp_names": gfp.learn,
     },
+    whose={"page_alloc_failure": "process_process"},
+    state={"gfp_names": ()},
     columns=(
         Column("PROCESS", lambda e: process_name(e.about), 14, 23),
         Column("SIZE", lambda e: size(e.body["bytes"]), 8, 8, 2),

@@ -199,6 +199,8 @@ PROBE = Probe(
         ),
     ),
     decode={"tcp_reset": _decode, "pod_network": decode_pod_network},
+    whose={"tcp_reset": "cgroup"},
+    state={"pod_network": ("netns", "address")},
     columns=(
         Column("RESET", lambda e: e.body["direction"], 5, 8),
         Column("LOCAL", lambda e: _text(e.body["local"]), 13, 47),

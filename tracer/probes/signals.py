@@ -100,6 +100,7 @@ PROBE = Probe(
     ),
     attach_points=(AttachPoint("tp_btf/signal_generate", ("on_signal_generate",)),),
     decode={"signal": _decode},
+    whose={"signal": "target_process"},
     columns=(
         Column("SIGNAL", lambda e: e.body["signal"]["name"], 7, 11),
         Column("SENDER", _sender, 13, 23),
@@ -124,4 +125,5 @@ PROBE = Probe(
         ),
     ),
     settings=_settings,
+    shorthand=lambda names: f"signal.number in {sorted(parse_signals(names))}",
 )

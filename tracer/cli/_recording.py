@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands that read a recording have in common."""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tracer import probes
+from tracer.cli._options import Duration, count, selection, selectors
+from tracer.cli._tracing import closing_line, stop_on_signals
+from tracer.errors import BadRecording, UsageError
+from tracer.event import Clock
+from tracer.probes import Probe
+from tracer.recording.view import Chosen, Window
+from tracer.selection import Selection
+from tracer.session import Session, Sink
+
+if TYPE_CHECKING:
+    from tracer.recording.metadata import Metadata
+    from tracer.recording.reader import Reader
+
+
+def play(
+    file: str,
+    values: dict[str, Any],
+    make: Callable[[Metadata, list[Probe], Clock], Sink],
+    speed: float | None = None,
+) -> None:
+    """Shows a recording in the sink that `make` makes. `values` are those of `chosen_of_recording`.
+    The summary goes to standard error."""
+    from tracer.recording.reader import Reader
+    from tracer.recording.replay import ReplaySource
+
+    gc.disable()  # events refer to each other in no circles: counting frees them
+    with Reader(Path(file)) as reader:
+        told = reader.metadata
+        clock = Clock(told.clock_offset_ns)
+        known = [probes.get(name) for name in probes.names() if name in told.attached]
+        source = ReplaySource(reader, speed)
+        window = Window(
+            _moment(values["begin"], told, "--from"), _moment(values["end"], told, "--to")
+        )
+        sink = make(told, known, clock)
+        chosen = Chosen(sink, _wanted(values), window, values["count"], source.interrupt)
+        session = Session(source, known, told.selection, chosen, clock, told.count)
+        stop_on_signals(session, source.interrupt)
+        summary = session.run()
+        summary.events = chosen.events
+        summary.nameless += chosen.nameless
+        summary.undecoded += chosen.unshown
+        click.echo(closing_line(summary), err=True)
+        check_whole(reader, file)
+
+
+def chosen_of_recording() -> list[click.Option]:
+    """Options that choose what of a recording is shown."""
+    return [
+        *(option for option in selectors() if option.name != "wait"),
+        count(),
+        click.Option(
+            ["--from", "begin"],
+            metavar="TIME",
+            help="From this time on: 2026-11-21T04:07:04Z, or +2m after the beginning.",
+        ),
+        click.Option(["--to", "end"], metavar="TIME", help="Only before this time."),
+    ]
+
+
+def check_whole(reader: Reader, file: str) -> None:
+    """Says what of a cut recording was left out; raises `BadRecording` if it is damaged."""
+    left = f"{reader.size - reader.used} of {reader.size} bytes could not be used"
+    if reader.damage:
+        raise BadRecording(
+            f"{file}: {reader.damage} at byte {reader.used}; {left}",
+            "everything before it was used",
+        )
+    if reader.cut:
+        click.echo(f"ktrace: {file} is cut: {left}", err=True)
+
+
+def _wanted(values: dict[str, Any]) -> Selection:
+    """Without selectors everything that was recorded."""
+    names = ("pods", "namespaces", "containers", "labels", "sender_pods", "pids", "everything")
+    if not any(values[name] for name in names):
+        values["everything"] = True
+    return selection(values)
+
+
+def _moment(text: str | None, told: Metadata, option: str) -> int | None:
+    """Nanoseconds since boot: of a time such as 2026-11-21T04:07:04Z, or of +2m after the
+    recording's beginning."""
+    if text is None:
+        return None
+    if text.startswith("+"):
+        return told.began + int(Duration().convert(text[1:], None, None) * 1e9)
+    found = re.fullmatch(r"(.+?:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?", text)
+    try:
+        if not found:
+            raise ValueError
+        moment = datetime.fromisoformat(found[1] + (found[3] or "Z"))
+    except ValueError as error:
+        raise UsageError(
+            f"{option} {text!r} is no time", "give 2026-11-21T04:07:04Z, or +2m from the beginning"
+        ) from error
+    seconds = int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds())
+    return seconds * 1_000_000_000 + int((found[2] or "0").ljust(9, "0")) - told.clock_offset_ns

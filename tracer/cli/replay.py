@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ktrace replay FILE`: a recording again, as it was shown live, on any machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from tracer.cli._options import output
+from tracer.cli._recording import chosen_of_recording, play
+from tracer.cli._tracing import make_command, make_sink
+
+
+def run(file: str, speed: str, **values: Any) -> None:
+    play(
+        file,
+        values,
+        lambda told, probes, clock: make_sink(probes, values, clock, told.node),
+        None if speed == "max" else float(speed),
+    )
+
+
+command = make_command(
+    "replay",
+    "Show a recording as it was shown live: no privilege, any machine.",
+    (
+        "ktrace replay incident.ktrace -p web        what happened to pod web",
+        "ktrace replay incident.ktrace -o json       the same lines as the live run's",
+        "ktrace replay incident.ktrace --from +2m --to +3m",
+        "ktrace replay incident.ktrace --speed 1     as fast as it happened",
+    ),
+    [
+        click.Argument(["file"], metavar="FILE"),
+        *chosen_of_recording(),
+        *output(),
+        click.Option(
+            ["--speed"],
+            type=click.Choice(["1", "10", "max"]),
+            default="max",
+            show_default=True,
+            help="1: as fast as it happened; 10: ten times; max: without waiting.",
+        ),
+    ],
+    run,
+)

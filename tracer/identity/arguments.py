@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments of processes that the kernel side could not read, taken from /proc.
+
+They are written into the descriptions themselves (`struct process_event`), before anybody looks at
+those: whoever reads them later, on this machine or another, need not know where they came from.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from tracer.bounded import keep
+from tracer.event import ANCESTOR, text
+from tracer.identity.resolver import MAX_PROCESSES, exe_of, image_of
+from tracer.schema import Schema
+
+MAX_RUNNING = 4096
+# So often a second at most, because a fork bomb must not become ours.
+PROC_READS_A_SECOND = 200
+_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+class Arguments:
+    """`schema` is that of process records. With `blank` no arguments are kept at all."""
+
+    def __init__(self, schema: Schema, blank: bool = False) -> None:
+        self._schema = schema
+        self._blank = blank
+        # what exec told about a task: its program, and whether its arguments are known
+        self._images: dict[tuple[int, int, int], tuple[str | None, bool]] = {}
+        self._running: dict[int, tuple[int, str, bytes]] = {}
+        self._proc_reads = _Allowance(PROC_READS_A_SECOND)
+
+    def remember(self, pids: Iterable[int]) -> None:
+        """Remembers the arguments of processes that run already: of one that is killed, nobody can
+        read them any more."""
+        for pid in pids:
+            image = _image_from_proc(pid)
+            if image is not None:
+                keep(self._running, pid, image, MAX_RUNNING)
+
+    def complete(self, cells: bytes | memoryview) -> bytes:
+        """The same cells with arguments, and without what earlier records left in the ring behind
+        the ancestors."""
+        pack = self._schema.cell.pack
+        return b"".join(pack(*self._completed(record)) for record in self._schema.cells(cells))
+
+    def _completed(self, record: Any) -> Any:
+        record = record._replace(ancestry=record.ancestry[: record.ancestors * ANCESTOR.size])
+        if self._blank:
+            return record._replace(argv=b"", argv_bytes=0)
+        told_exe, told_argv = self._images.get(image_of(record), (None, False))
+        exe = exe_of(record) or told_exe
+        known = bool(record.argv_bytes) or told_argv
+        if not known and not record.kernel_thread:
+            argv = self._from_proc(record, exe)
+            record = record._replace(argv=argv, argv_bytes=len(argv))
+        keep(self._images, image_of(record), (exe, known or bool(record.argv_bytes)), MAX_PROCESSES)
+        return record
+
+    def _from_proc(self, record: Any, exe: str | None) -> bytes:
+        """Now or at the start, and only if that was the same process running the same program."""
+        image = _image_from_proc(record.pid) if self._proc_reads.take() else None
+        started, shown, argv = image or self._running.get(record.pid, (-1, "", b""))
+        return argv if started == record.start // _TICK_NS and shown == exe else b""
+
+
+def _image_from_proc(pid: int) -> tuple[int, str, bytes] | None:
+    """Start time in clock ticks (field 22 of stat, proc(5)), executable and arguments; None for a
+    process that is gone or has none."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            argv = file.read(1024)
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            started = int(file.read().rpartition(b")")[2].split()[19])
+        exe = os.fsencode(os.readlink(f"/proc/{pid}/exe"))
+    except (OSError, ValueError, IndexError):
+        return None
+    return (started, text(exe), argv) if argv else None
+
+
+class _Allowance:
+    def __init__(self, a_second: int) -> None:
+        self._a_second = a_second
+        self._second = 0
+        self._taken = 0
+
+    def take(self) -> bool:
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._taken = second, 0
+        self._taken += 1
+        return self._taken <= self._a_second

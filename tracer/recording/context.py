@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a recording that begins in the middle of a session must begin with: the records that later
+ones refer to, each the last of its kind and key, bounded and compressed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import zstandard
+
+from tracer.bounded import keep, touch
+from tracer.identity.model import Names
+from tracer.identity.resolver import MAX_PLACES, MAX_PROCESSES
+from tracer.probes import Probe
+from tracer.schema import Schema
+from tracer.turn import Part, Turn
+
+# The context of every probe, in the order in which one refers to the other.
+KEYS: dict[str, tuple[str, ...]] = {"cgroup": ("cgroup",), "process": ("process",)}
+BOUNDS = {"cgroup": MAX_PLACES, "process": MAX_PROCESSES}
+MAX_STATE = 16_384
+CHUNK = 1024
+
+
+class Context:
+    def __init__(self, schemas: Mapping[int, Schema], probes: Sequence[Probe]) -> None:
+        keys = dict(KEYS)
+        for probe in probes:
+            keys |= probe.state
+        self._kinds = {schema.name: kind for kind, schema in schemas.items()}
+        self._schemas = schemas
+        self._keys = {self._kinds[name]: members for name, members in keys.items()}
+        self._known: dict[int, dict[tuple[int | bytes, ...], bytes]] = {k: {} for k in self._keys}
+        self._compress = zstandard.ZstdCompressor(level=1).compress
+        self._decompress = zstandard.ZstdDecompressor().decompress
+
+    def add(self, part: Part) -> None:
+        members = self._keys.get(part.kind)
+        if members is None:
+            return
+        schema, table = self._schemas[part.kind], self._known[part.kind]
+        most = BOUNDS.get(schema.name, MAX_STATE)
+        for at, record in enumerate(schema.cells(part.cells)):
+            key = tuple(getattr(record, member) for member in members)
+            cell = part.cells[at * schema.cell.size : (at + 1) * schema.cell.size]
+            keep(table, key, self._compress(cell), most)
+
+    def used(self, processes: Iterable[int]) -> None:
+        """Events refer to these: the kernel side does not describe them again."""
+        table = self._known[self._kinds["process"]]
+        for process in processes:
+            touch(table, (process,))
+
+    def turns(self, now: int, names: Names) -> Iterator[Turn]:
+        """All that is known, as the first turns of a recording."""
+        for kind, table in self._known.items():
+            cells = list(table.values())
+            for at in range(0, len(cells), CHUNK):
+                chunk = [self._decompress(cell) for cell in cells[at : at + CHUNK]]
+                yield Turn(now, [Part(kind, len(chunk), b"".join(chunk))], names=names)
+                names = Names()

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JSON lines, as `-o json` prints them."""
+
+from __future__ import annotations
+
+from tracer.recording.exporters import Exporter, Target
+from tracer.views.jsonl import JsonLines
+
+
+class JsonLinesExport(JsonLines):
+    def close(self) -> None:
+        self.flush()
+
+
+def make(target: Target) -> JsonLinesExport:
+    return JsonLinesExport(target.out, target.clock, target.node)
+
+
+EXPORTER = Exporter("one JSON object a line, by docs/events.md", ".jsonl", False, make)

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Perfetto trace, to be opened in its UI: a track for each pod with one below it for each of its
+containers, an instant for each event, and an arrow from the sender to the target.
+
+The messages are those of protos/perfetto/trace/ in Perfetto's tree, as far as they are needed; a
+trace is one `Trace` message, which can be written packet by packet.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tracer.event import Event, Place, to_json
+from tracer.identity.cri import build_messages
+from tracer.recording.exporters import Exporter, Target
+
+MESSAGES = {
+    "Trace": {"packet": (1, "repeated TracePacket")},
+    "TracePacket": {
+        "clock_snapshot": (6, "ClockSnapshot"),
+        "timestamp": (8, "uint64"),
+        "trusted_packet_sequence_id": (10, "uint32"),
+        "track_event": (11, "TrackEvent"),
+        "sequence_flags": (13, "uint32"),
+        "timestamp_clock_id": (58, "uint32"),
+        "track_descriptor": (60, "TrackDescriptor"),
+    },
+    "ClockSnapshot": {"clocks": (1, "repeated Clock")},
+    "Clock": {"clock_id": (1, "uint32"), "timestamp": (2, "uint64")},
+    "TrackDescriptor": {
+        "uuid": (1, "uint64"),
+        "name": (2, "string"),
+        "parent_uuid": (5, "uint64"),
+    },
+    "TrackEvent": {
+        "debug_annotations": (4, "repeated DebugAnnotation"),
+        "type": (9, "int32"),
+        "track_uuid": (11, "uint64"),
+        "categories": (22, "repeated string"),
+        "name": (23, "string"),
+        "flow_ids": (47, "repeated fixed64"),
+        "terminating_flow_ids": (48, "repeated fixed64"),
+    },
+    "DebugAnnotation": {"legacy_json_value": (9, "string"), "name": (10, "string")},
+}
+REALTIME, BOOTTIME = 1, 6  # BuiltinClock
+INSTANT = 3  # TrackEvent.Type
+INCREMENTAL_STATE_CLEARED = 1
+SEQUENCE = 1
+FLUSH_BYTES = 1 << 18
+
+
+class PerfettoExport:
+    def __init__(self, target: Target) -> None:
+        self._messages = build_messages(MESSAGES, "ktrace.perfetto")
+        self._target = target
+        self._tracks: dict[tuple[str | None, str | None], tuple[int, str]] = {}
+        self._flows = 0
+        self._pending = bytearray()
+        self._started = False
+
+    def event(self, event: Event) -> None:
+        target = self._target
+        if not self._started:
+            self._start(event.boot_ns)
+        name = target.sentence(event)
+        told = to_json(event, target.clock, target.node).decode().rstrip()
+        about = {"name": "event", "legacy_json_value": told}
+        to_track = self._track(event.place)
+        from_track = self._track(event.by_place) if event.by or event.by_place else None
+        flow = {}
+        if from_track is not None:
+            self._flows += 1
+            self._instant(event, f"→ {name}", from_track, flow_ids=[self._flows])
+            flow = {"terminating_flow_ids": [self._flows]}
+        self._instant(event, name, to_track, debug_annotations=[about], **flow)
+
+    def flush(self) -> None:
+        if len(self._pending) >= FLUSH_BYTES:
+            self._write()
+
+    def close(self) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        self._target.out.write(self._pending)
+        self._pending.clear()
+
+    def _start(self, boot_ns: int) -> None:
+        """What time it was, so that the UI can show it."""
+        self._started = True
+        real = max(0, boot_ns + self._target.clock.offset_ns)
+        clocks = [
+            {"clock_id": BOOTTIME, "timestamp": boot_ns},
+            {"clock_id": REALTIME, "timestamp": real},
+        ]
+        self._packet(clock_snapshot={"clocks": clocks}, sequence_flags=INCREMENTAL_STATE_CLEARED)
+
+    def _instant(self, event: Event, name: str, track: int, **more: Any) -> None:
+        self._packet(
+            timestamp=event.boot_ns,
+            timestamp_clock_id=BOOTTIME,
+            track_event={
+                "type": INSTANT,
+                "track_uuid": track,
+                "categories": [event.kind],
+                "name": name,
+                **more,
+            },
+        )
+
+    def _track(self, place: Place | None) -> int:
+        """That of the container, below its pod's; of the node for what is in neither."""
+        pod = place.pod if place else None
+        container = place.container if place else None
+        uid, id_ = pod.uid if pod else None, container.id if container else None
+        if pod is None and container is None:
+            return self._named(None, None, self._target.node, None)
+        parent = None
+        if pod:
+            name = f"{pod.namespace}/{pod.name}" if pod.name else pod.uid
+            parent = self._named(uid, None, name, None)
+        if container is None or id_ is None:
+            return parent or 0
+        return self._named(uid, id_, container.name or id_[:12], parent)
+
+    def _named(self, uid: str | None, id_: str | None, name: str, parent: int | None) -> int:
+        """The track is told when it is new, and again when a name has become known."""
+        track, known = self._tracks.get((uid, id_), (len(self._tracks) + 1, None))
+        if known != name:
+            self._tracks[uid, id_] = track, name
+            descriptor = {"uuid": track, "name": name}
+            if parent:
+                descriptor["parent_uuid"] = parent
+            self._packet(track_descriptor=descriptor)
+        return track
+
+    def _packet(self, **fields: Any) -> None:
+        packet = {"trusted_packet_sequence_id": SEQUENCE, **fields}
+        self._pending += self._messages["Trace"](packet=[packet]).SerializeToString()
+
+
+EXPORTER = Exporter("a trace for ui.perfetto.dev", ".perfetto-trace", True, PerfettoExport)

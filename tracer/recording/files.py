@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that recordings are written to: for their owner's eyes only, and never through a symbolic
+link that somebody else may have put there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from tracer.errors import KtraceError
+
+# What a file must begin with whose first turn is at this time. All times here are in nanoseconds
+# since boot.
+Beginning = Callable[[int], bytes]
+
+
+class Destination(Protocol):
+    """Where blocks go. Every call may raise OSError. `resumes` tells whether more than one file may
+    be begun."""
+
+    resumes: bool
+
+    def begin(self, beginning: Beginning, now: int) -> None: ...
+
+    def write(self, blocks: bytes, first: int, last: int) -> None:
+        """Whole blocks, and the times of their first and last turn."""
+
+    def tick(self, now: int) -> None:
+        """Called at least once a second."""
+
+    def close(self, end: bytes) -> None:
+        """`end` is what a whole recording ends with."""
+
+
+class Full(OSError):
+    """The recording is as large as it was allowed to become."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EFBIG, "it has reached its --max-size")
+
+
+class RecordingFile:
+    """Creates the file, or empties one that is ours. Raises `KtraceError` with a remedy."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        try:
+            self._fd = _create(path)
+        except OSError as error:
+            raise KtraceError(
+                f"{path} cannot be written: {error.strerror}", "give another file with -o"
+            ) from error
+
+    def write(self, blocks: bytes) -> None:
+        """Writes whole blocks, or nothing and raises OSError: what is in the file stays whole."""
+        try:
+            if not os.fstat(self._fd).st_nlink:
+                raise FileNotFoundError(errno.ENOENT, "the file was deleted")
+            left = memoryview(blocks)
+            while left:
+                left = left[os.write(self._fd, left) :]
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._fd, self.size)
+            raise
+        self.size += len(blocks)
+
+    def close(self) -> None:
+        """Raises OSError if what was written did not reach the disk."""
+        try:
+            os.fsync(self._fd)
+        finally:
+            os.close(self._fd)
+
+
+class SingleFile:
+    """A recording in one file, of at most `max_size` bytes."""
+
+    resumes = False
+
+    def __init__(self, path: Path, max_size: int | None = None) -> None:
+        self._file = RecordingFile(path)
+        self._max_size = max_size
+
+    def begin(self, beginning: Beginning, now: int) -> None:
+        self._file.write(beginning(now))
+
+    def write(self, blocks: bytes, first: int, last: int) -> None:
+        if self._max_size is not None and self._file.size + len(blocks) > self._max_size:
+            raise Full
+        self._file.write(blocks)
+
+    def tick(self, now: int) -> None: ...
+
+    def close(self, end: bytes) -> None:
+        close_in_order(self._file, end)
+
+
+class RotatingFiles:
+    """The last `keep` files of at most `max_size` bytes: `path` is the newest, `path.1` the one
+    before it. Each can be replayed by itself."""
+
+    resumes = True
+
+    def __init__(self, path: Path, max_size: int, keep: int) -> None:
+        self._path = path
+        self._max_size = max_size
+        self._keep = keep
+        self._file = RecordingFile(path)
+        self._begun_with = 0
+
+    def begin(self, beginning: Beginning, now: int) -> None:
+        self._beginning = beginning
+        self._file.write(beginning(now))
+        self._begun_with = self._file.size
+
+    def write(self, blocks: bytes, first: int, last: int) -> None:
+        full = self._file.size + len(blocks) > self._max_size
+        if full and self._file.size > self._begun_with:
+            close_in_order(self._file)
+            self._rotate()
+            self.begin(self._beginning, first)
+        self._file.write(blocks)
+
+    def tick(self, now: int) -> None: ...
+
+    def close(self, end: bytes) -> None:
+        close_in_order(self._file, end)
+
+    def _rotate(self) -> None:
+        numbered = [self._path, *(Path(f"{self._path}.{n}") for n in range(1, self._keep))]
+        for older, newer in zip(numbered[:0:-1], numbered[-2::-1], strict=True):
+            with suppress(FileNotFoundError):
+                newer.rename(older)
+        if self._keep == 1:
+            self._path.unlink(missing_ok=True)
+        try:
+            self._file = RecordingFile(self._path)
+        except KtraceError as error:
+            raise OSError(errno.EIO, error.message) from error
+
+
+def close_in_order(file: RecordingFile, end: bytes | None = None) -> None:
+    """Ends a recording: a reader will know that nothing is missing."""
+    from tracer.recording.format import Kind, json_block  # takes long: zstandard
+
+    try:
+        file.write(json_block(Kind.END, {}) if end is None else end)
+    finally:
+        file.close()
+
+
+def _create(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    with suppress(FileExistsError):
+        return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    fd = os.open(path, flags)
+    try:
+        found = os.fstat(fd)
+        ours = found.st_uid == os.geteuid() and found.st_nlink == 1
+        if not stat.S_ISREG(found.st_mode) or not ours:
+            raise FileExistsError(errno.EEXIST, "it is not a file of your own")
+        os.fchmod(fd, 0o600)
+        os.ftruncate(fd, 0)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd

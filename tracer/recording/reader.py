@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a recording, as far as it is whole: block after block, with as much memory as one needs.
+
+The first block that is cut or damaged is the end; everything before it is used.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tracer.errors import BadRecording
+from tracer.identity.model import Names
+from tracer.recording.format import (
+    BLOCK_HEADER_BYTES,
+    FILE_HEADER,
+    Block,
+    Kind,
+    block_lengths,
+    check_file_header,
+    lost_of,
+    names_of,
+    read_json,
+    turns_of,
+)
+from tracer.recording.metadata import Metadata, metadata_of
+from tracer.turn import Lost, Turn
+
+_KNOWN = frozenset(Kind)
+
+
+class Reader:
+    """Opens a recording and reads what it says of itself. Raises `BadRecording`, or OSError if the
+    file cannot be read at all.
+
+    When `blocks` has come to its end: `cut` tells that the file ends within a block, `damage` what
+    is wrong with the first block that cannot be used, `used` how many of the file's `size` bytes
+    were; `ended` that the recording was ended in order; `skipped` counts blocks of unknown kinds.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.cut = False
+        self.ended = False
+        self.damage: str | None = None
+        self.skipped = 0
+        self._file = path.open("rb")
+        try:
+            self.size = path.stat().st_size
+            self.used = 0
+            header = self._file.read(FILE_HEADER.size)
+            check_file_header(header)
+            self.used = len(header)
+            self.metadata = self._metadata()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def blocks(self) -> Iterator[Block]:
+        """Every whole block after the first, of whatever kind."""
+        while not self.cut:
+            try:
+                block = self._next()
+            except BadRecording as error:
+                self.damage = error.message
+                return
+            if block is None:
+                return
+            self.ended = block.kind == Kind.END
+            self.skipped += block.kind not in _KNOWN
+            yield block
+
+    def turns(self) -> Iterator[Turn]:
+        """Raises `BadRecording` where a whole block holds nonsense."""
+        sizes = {kind: schema.size for kind, schema in self.metadata.schemas.items()}
+        names, answered = Names(), list[int]()
+        lost: Lost | None = None
+        for block in self.blocks():
+            if block.kind == Kind.IDENTITY:
+                names, answered = names_of(read_json(block.payload))
+            elif block.kind == Kind.LOST:
+                lost = lost_of(read_json(block.payload))
+            elif block.kind == Kind.EVENTS:
+                for turn in turns_of(block.payload, sizes):
+                    turn.names, turn.answered, turn.lost = names, answered, lost
+                    names, answered, lost = Names(), [], None
+                    yield turn
+
+    def _metadata(self) -> Metadata:
+        block = self._next()
+        if block is None:
+            raise BadRecording("the recording is cut within its header: nothing is left of it")
+        if block.kind != Kind.META:
+            raise BadRecording("the recording does not begin with what it is of")
+        return metadata_of(read_json(block.payload))
+
+    def _next(self) -> Block | None:
+        """None at the end of the file, and where it is cut."""
+        header = self._file.read(BLOCK_HEADER_BYTES)
+        if len(header) < BLOCK_HEADER_BYTES:
+            self.cut = bool(header)
+            return None
+        length, summary, crc, about = block_lengths(header)
+        body = self._file.read(length)
+        if len(body) < length:
+            self.cut = True
+            return None
+        if zlib.crc32(body) != crc:
+            raise BadRecording("a block is damaged: its CRC does not match")
+        self.used += len(header) + length
+        return Block(*about, summary=body[:summary], frame=body[summary:])

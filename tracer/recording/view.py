@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of a recording somebody wants to see: selectors, a span of time, a number of events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tracer.event import Event
+from tracer.selection import Selection
+from tracer.session import DAMAGE, Sink
+
+
+@dataclass(slots=True)
+class Window:
+    """A span in nanoseconds since boot, its end not included."""
+
+    begin: int | None = None
+    end: int | None = None
+
+    def holds(self, boot_ns: int) -> bool:
+        after = self.begin is None or boot_ns >= self.begin
+        return after and (self.end is None or boot_ns < self.end)
+
+
+class Chosen:
+    """A sink that passes on what is wanted, and calls `enough` after `count` events. What was lost
+    is always told. `unshown` counts events that nobody can show: a made-up recording may have
+    decoded into anything."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        selection: Selection,
+        window: Window,
+        count: int | None,
+        enough: Callable[[], None],
+    ) -> None:
+        self.events = self.nameless = self.unshown = 0
+        self._sink = sink
+        self._selection = selection
+        self._window = window
+        self._count = count
+        self._enough = enough
+        everything = selection.everything and not selection.pids
+        self._filters = not everything or window != Window() or count is not None
+
+    def event(self, event: Event) -> None:
+        if self._filters and not self._passes(event):
+            return
+        try:
+            self._sink.event(event)
+        except DAMAGE:
+            self.unshown += 1
+            return
+        if event.kind != "lost":
+            self.events += 1
+            if self.events == self._count:
+                self._enough()
+
+    def flush(self) -> None:
+        self._sink.flush()
+
+    def _passes(self, event: Event) -> bool:
+        if not self._window.holds(event.boot_ns) or self.events == self._count:
+            return False
+        wanted = event.kind == "lost" or self._wanted(event)
+        self.nameless += wanted is None
+        return bool(wanted)
+
+    def _wanted(self, event: Event) -> bool | None:
+        pids = self._selection.pids
+        if pids and (event.about is None or event.about.pid not in pids):
+            return False
+        return self._selection.wants(event)
