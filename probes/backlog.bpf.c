@@ -103,7 +103,7 @@ struct socket___backlog {
 #pragma clang attribute pop
 
 /* 7a26dc9e7b43 ("net: tcp: add skb drop reasons to tcp_add_backlog()") brought this value and the
- * function's third argument. */
+ * function's third argument, where true says that the reason is; newer kernels (7.2) return the reason. */
 enum skb_drop_reason___backlog {
 	SKB_DROP_REASON_SOCKET_BACKLOG = 0x7f,
 };
@@ -339,21 +339,22 @@ static __always_inline bool has_reason(void)
  * is given a wrong checksum is told by a queue that is far from full: in every kernel the limit is above
  * the receive buffer. The limit itself has been calculated in several ways, and nothing tells which.
  */
-static __always_inline void exit_add_backlog(struct sock *sk, void *reason)
+static __always_inline void exit_add_backlog(struct sock *sk, u64 returned, void *reason)
 {
 	struct sock___queues *queues = (void *)sk;
 	struct backlog_drop_event drop;
-	u32 told = 0;
+	u32 told = returned & 0xff; /* no more than that is set of a bool */
 	s64 depth;
 
 	depth = (s64)BPF_CORE_READ(queues, sk_backlog.len) +
 		BPF_CORE_READ(queues, sk_backlog.rmem_alloc.counter);
 	if (has_reason()) {
-		bpf_probe_read_kernel(&told, sizeof(told), reason);
+		if (told == true)
+			bpf_probe_read_kernel(&told, sizeof(told), reason);
 		if (told != bpf_core_enum_value(enum skb_drop_reason___backlog,
 						SKB_DROP_REASON_SOCKET_BACKLOG))
 			return;
-	} else if (depth <= BPF_CORE_READ(sk, sk_rcvbuf)) {
+	} else if (!told || depth <= BPF_CORE_READ(sk, sk_rcvbuf)) {
 		return;
 	}
 	if (!begin(&drop, sk))
@@ -397,12 +398,16 @@ int fentry_v6_syn_recv_sock(void *ctx)
 	return 0;
 }
 
-/* The returned value stands behind the arguments. It is a bool: only its lowest byte means something. */
+/* The returned value stands behind the arguments, of which there are two or three. Kernels that know
+ * reasons have a helper for that (f92c1e183604, 5.17). */
 SEC("fexit/tcp_add_backlog")
 int fexit_add_backlog(void *ctx)
 {
-	if ((u64)kt_argument(ctx, has_reason() ? 3 : 2) & 0xff)
-		exit_add_backlog(kt_argument(ctx, 0), kt_argument(ctx, 2));
+	u64 returned = (u64)kt_argument(ctx, 2);
+
+	if (has_reason())
+		bpf_get_func_ret(ctx, &returned);
+	exit_add_backlog(kt_argument(ctx, 0), returned, kt_argument(ctx, 2));
 	return 0;
 }
 
@@ -446,13 +451,13 @@ int BPF_KPROBE(kprobe_add_backlog, struct sock *sk, struct sk_buff *skb, void *r
 }
 
 SEC("kretprobe/tcp_add_backlog")
-int BPF_KRETPROBE(kretprobe_add_backlog, unsigned long refused)
+int BPF_KRETPROBE(kretprobe_add_backlog, u64 returned)
 {
 	struct kt_added *added;
 	u32 only = 0;
 
 	added = bpf_map_lookup_elem(&kt_backlog_added, &only);
-	if (added && refused & 0xff)
-		exit_add_backlog(added->sk, added->reason);
+	if (added)
+		exit_add_backlog(added->sk, returned, added->reason);
 	return 0;
 }
