@@ -447,7 +447,8 @@ static __always_inline void kt_read_ancestry(struct process_event *event, struct
 		if (!parent || parent == task || !BPF_CORE_READ(parent, tgid))
 			break;
 		event->ancestry[level].pid = BPF_CORE_READ(parent, tgid);
-		BPF_CORE_READ_STR_INTO(&event->ancestry[level].comm, parent, comm);
+		/* whole, as what would stay behind a string's end is old memory of the ring */
+		bpf_core_read(&event->ancestry[level].comm, sizeof(kt_comm), &parent->comm);
 		task = parent;
 		count++;
 	}
