@@ -18,6 +18,7 @@ from typing import Any
 from tracer import buddyinfo, gfp
 from tracer.errors import UsageError
 from tracer.exitcodes import describe_exit_code
+from tracer.faults import parse as parse_fault
 from tracer.identity.cgroup import parse
 from tracer.signals import SIGRTMAX, parse_signals, signal_name
 from tracer.units import size
@@ -226,12 +227,6 @@ _KILLED_ALONE = re.compile(
 )
 _OOM_KILL = re.compile(r"oom-kill:constraint=CONSTRAINT_(?P<constraint>\w+),(?P<rest>.*)")
 _AMOUNT = re.compile(r"(total-vm|anon-rss|file-rss|shmem-rss|pgtables):(\d+)kB")
-_FAULT = re.compile(
-    r"(?P<comm>[^\n]{1,16})\[(?P<pid>\d+)\](?:: (?P<segfault>segfault) at (?P<at>[0-9a-f]+)|"
-    r" (?P<trap>general protection(?: fault)?|trap [a-z ]+?)) ip[: ](?P<ip>[0-9a-f]+)"
-    r" sp[: ][0-9a-f]+ error[: ](?P<error>[0-9a-f]+)"
-    r"(?: in (?P<module>[^\n]+)\[(?P<map>[0-9a-f,]+)\+[0-9a-f]+\])?"
-)
 
 
 def _page_allocation(text: str, names: FlagNames) -> list[str] | None:
@@ -354,30 +349,16 @@ def _field(rest: str, name: str) -> str | None:
 
 
 def _fault(text: str, _names: FlagNames) -> list[str] | None:
-    found = _FAULT.search(text)
-    if not found:
+    fault = parse_fault(text)
+    if fault is None:
         return None
-    what = "segmentation fault" if found["segfault"] else found["trap"].removeprefix("trap ")
-    lines = [f"{_last_word(found['comm'])}, pid {found['pid']}, crashed by its own fault: {what}"]
-    if found["segfault"]:
-        lines.append(f"  it {_access(int(found['error'], 16))} address {int(found['at'], 16):#x}")
-    if found["module"]:
-        lines.append(f"  in {found['module']}, {_position(found['ip'], found['map'])}")
+    lines = [f"{_last_word(fault.comm)}, pid {fault.tid}, crashed by its own fault: {fault.what}"]
+    if fault.access:
+        lines.append(f"  it {fault.access}")
+    if fault.module:
+        of = "of the file" if fault.in_file else "behind the beginning of its mapping"
+        lines.append(f"  in {fault.module}, offset {fault.offset:#x} {of}")
     return lines
-
-
-def _access(error: int) -> str:
-    """The processor's page fault code (enum x86_pf_error_code)."""
-    verb = "executed" if error & 16 else "wrote to" if error & 2 else "read"
-    return f"{verb} {'the forbidden' if error & 1 else 'the unmapped'}"
-
-
-def _position(ip: str, mapped: str) -> str:
-    """Newer kernels write the offset in the file before the beginning of the mapping."""
-    parts = [int(part, 16) for part in mapped.split(",") if part]
-    if len(parts) == 2:
-        return f"offset {parts[0]:#x} of the file"
-    return f"{int(ip, 16) - parts[0]:#x} behind the beginning of its mapping"
 
 
 _RECOGNISERS: tuple[Callable[[str, FlagNames], list[str] | None], ...] = (

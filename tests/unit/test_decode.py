@@ -202,7 +202,7 @@ FAULTS = {
     # before 6.12
     "app[77]: segfault at 0 ip 0000000000401136 sp 00007ffc1c6a1b10 error 6 in app[401000+1000]": (
         *("segmentation fault", "wrote to the unmapped address 0x0"),
-        "in app, 0x136 behind the beginning of its mapping",
+        "in app, offset 0x136 behind the beginning of its mapping",
     ),
     "[1.0] python3.11[15494]: segfault at 8 ip 00007f8c78c7ead8 sp 00007ffea61af128 error 4 in"
     " libc.so.6[167ad8,7f8c78b3d000+156000] likely on CPU 0 (core 0, socket 0)": (
@@ -211,7 +211,7 @@ FAULTS = {
     ),
     "traps: app[77] trap invalid opcode ip:401136 sp:7ffd1cba1fd0 error:0 in app[401000+1000]": (
         *("invalid opcode", ""),
-        "in app, 0x136 behind",
+        "in app, offset 0x136 behind",
     ),
     "traps: app[77] general protection fault ip:401136 sp:7ffd1cba1fd0 error:0": (
         *("general protection fault", ""),
