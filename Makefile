@@ -12,7 +12,7 @@ BENCH_PACKAGES := bpftrace libbpf-tools
 LAB_PACKAGES := qemu-system-x86 e2fsprogs debian-archive-keyring \
 	bash coreutils dash mount util-linux
 
-.PHONY: install demo test lab check format bench wheel clean
+.PHONY: install demo test truth runbook lab check format bench wheel clean
 
 install: $(VENV)/installed
 
@@ -30,6 +30,14 @@ demo: install
 # KTRACE_NO_SKIP=1 turns every skip into a failure. ARGS="tests/unit -k oom" chooses.
 test: install
 	$(SUDO) env KTRACE_NO_SKIP=$(KTRACE_NO_SKIP) $(BIN)/python -m pytest $(ARGS)
+
+# Incidents in real pods, and what ktrace why says of them, as a confusion table. TRUTH="host" chooses.
+truth: install
+	$(SUDO) $(BIN)/python -m tests.truth $(TRUTH)
+
+# Stages the incidents of docs/runbook/ and writes what ktrace prints into its pages.
+runbook: install
+	$(SUDO) $(BIN)/python -m tests.runbook
 
 # The kernel tests on Debian's kernels under QEMU, as a matrix. LAB="5.10 7.2" chooses.
 lab: install
@@ -54,6 +62,7 @@ bench: install
 	$(SUDO) $(BIN)/python -m bench.signals
 	$(SUDO) $(BIN)/python -m bench.costs
 	$(SUDO) $(BIN)/python -m bench.recording
+	$(BIN)/python -m bench.why
 
 wheel: install
 	$(BIN)/python -m build --wheel

@@ -18,7 +18,8 @@ from tracer.event import Clock, Event, to_json
 from tracer.identity.resolver import Resolver
 from tracer.kmsg import Line
 from tracer.probes import oom
-from tracer.probes.oom import PROBE, LogCompanion, Report, Reports, size
+from tracer.probes.oom import PROBE, LogCompanion, Report, Reports
+from tracer.units import size
 
 SCHEMAS = BpfObject(object_file("oom")).schemas
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"

@@ -12,9 +12,10 @@ import pytest
 from tracer.backends.batch import cell
 from tracer.backends.core import object_file
 from tracer.bpf_object import BpfObject
+from tracer.buddyinfo import reading
 from tracer.event import Clock, Event, to_json
 from tracer.identity.resolver import Resolver
-from tracer.probes.pagealloc import PROBE, FreeLists, reading
+from tracer.probes.pagealloc import PROBE, FreeLists
 
 SCHEMAS = BpfObject(object_file("pagealloc")).schemas
 BUDDYINFO = """Node 0, zone      DMA      0      0      0      0      0      0      0      0      1

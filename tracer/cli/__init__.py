@@ -69,6 +69,7 @@ class Commands(click.Group):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write(
             "\nExamples:\n"
+            "  ktrace why shop/web-0        what happens to a pod, how sure that is, what to do\n"
             "  ktrace signals -p web        who signals pod web, and from where\n"
             "  ktrace exits -n shop         how processes of namespace shop end\n"
             "  ktrace trace signals,exits   several questions in one stream\n"

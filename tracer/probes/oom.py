@@ -27,6 +27,7 @@ from tracer.kmsg import KernelLog, Line
 from tracer.probes import AttachPoint, Probe
 from tracer.probes.exits import is_container_init
 from tracer.schema import Schema
+from tracer.units import size
 from tracer.views.columns import (
     CONTAINER,
     POD,
@@ -342,18 +343,6 @@ def _pack_row(task: Mapping[str, Any]) -> bytes:
 
 
 # For people
-
-
-def size(count: int | None) -> str | None:
-    """`512 MiB`; with one digit after the point where that says more."""
-    if count is None:
-        return None
-    value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
-    while value >= 1023.95 and len(units) > 1:
-        value /= 1024
-        units.pop(0)
-    whole = value >= 100 or abs(value - round(value)) < 0.05
-    return f"{value:.0f} {units[0]}" if whole else f"{value:.1f} {units[0]}"
 
 
 def _cause(event: Event) -> str:

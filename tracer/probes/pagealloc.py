@@ -14,11 +14,12 @@ from weakref import WeakKeyDictionary
 import click
 
 from tracer import gfp
+from tracer.buddyinfo import parse_line, reading
 from tracer.event import Event, text
 from tracer.identity.resolver import Resolver
 from tracer.probes import AttachPoint, Probe
-from tracer.probes.oom import size
 from tracer.schema import Schema
+from tracer.units import size
 from tracer.views.columns import CONTAINER, POD, Column, ancestry_chain, exe, process_name
 
 ROW = Struct("=II16s16Q")  # struct buddy_row
@@ -27,11 +28,6 @@ ROWS, ORDERS = 32, 16
 MAX_ORDER = 32
 # Free lists that were read later than this say nothing of the failure.
 SAME_MOMENT_NS = 1_000_000_000
-# What the zones keep back for emergencies is not memory that anybody can have.
-NOTHING = 64 << 20
-# x86 has that much for devices which cannot reach more. It is nearly always free, and kept from
-# whoever does not ask for it: lowmem_reserve_ratio in Documentation/admin-guide/sysctl/vm.rst.
-OLD_DEVICES = 16 << 20
 
 _free_lists: WeakKeyDictionary[Resolver, Any] = WeakKeyDictionary()
 
@@ -73,36 +69,6 @@ def _zones(record: Any) -> list[dict[str, Any]]:
         {"node": node, "zone": text(zone), "free": list(free[:orders])}
         for node, orders, zone, *free in rows
     ]
-
-
-def reading(
-    order: int, page_size: int, zones: list[dict[str, Any]] | None, flags: list[str] | None
-) -> str | None:
-    """The free lists in one line, without the zone that this allocation could not have used."""
-    if zones is None or not page_size:
-        return None
-    free = large = 0
-    for zone in zones:
-        sizes = [count * page_size << at for at, count in enumerate(zone["free"])]
-        if zone["zone"] == "DMA" and sum(sizes) <= OLD_DEVICES and not _asks_for_dma(flags):
-            continue
-        free += sum(sizes)
-        large += sum(sizes[order:])
-    if order == 0 and free < NOTHING:
-        return "order 0: no memory at all"
-    line = f"order {order}: {size(free)} free, "
-    if order:
-        line += f"{size(large) if large else 'none'} of it in blocks of {size(page_size << order)}"
-        line += " or more: "
-        if not large:
-            return line + "fragmented"
-    if any("ACCOUNT" in flag for flag in flags or ()):
-        return line + "the limit of its cgroup, or kept back for others"
-    return line + "kept back for others"
-
-
-def _asks_for_dma(flags: list[str] | None) -> bool:
-    return flags is None or "GFP_DMA" in flags or "__GFP_DMA" in flags
 
 
 class FreeLists:
@@ -153,11 +119,10 @@ def _free_lists_here(schemas: Mapping[str, Schema], _map_of: Any) -> FreeLists:
 
 
 def _pack_row(line: str) -> bytes:
-    """`Node 0, zone   Normal      1      2 …`"""
-    words = line.replace(",", " ").split()
-    free = [int(word) for word in words[4 : 4 + ORDERS]]
+    row = parse_line(line)
+    free = row["free"][:ORDERS]
     missing = [0] * (ORDERS - len(free))
-    return ROW.pack(int(words[1]), len(free), words[3].encode(), *free, *missing)
+    return ROW.pack(row["node"], len(free), row["zone"].encode(), *free, *missing)
 
 
 def _settings(values: Mapping[str, Any]) -> dict[str, int]:

@@ -1,0 +1,574 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Incidents staged in real pods, each with the verdict that is true of it.
+
+An incident is a generator. What it does before its `yield` is there already when `ktrace why`
+starts to watch; what it does afterwards is what happens. Twins are incidents that look like another
+one and must not be taken for it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+
+from tests.support.containerd import Containerd, ContainerHandle, PodHandle
+from tests.support.cri import CriError
+from tests.support.ktrace import Ktrace
+from tests.support.ktrace import run as ktrace_once
+from tests.support.wait import wait_for
+from tracer.identity.tree import hierarchies
+
+MIB = 1 << 20
+LIMIT = 32 * MIB
+PORT, CLOSED = 7777, 81
+TIMES = 23
+SO_ATTACH_FILTER = 26
+SLEEP = ["sleep", "1000"]
+SHELL = ["sh", "-c", "while true; do sleep 1000; done"]
+DD = "dd if=/dev/zero of=/dev/null bs=64M count=1"
+PIPE_LIMITS = {
+    Path("/proc/sys/fs/pipe-max-size"): str(256 * MIB),
+    Path("/proc/sys/fs/pipe-user-pages-soft"): "0",
+    Path("/proc/sys/fs/pipe-user-pages-hard"): "0",
+}
+
+
+@dataclass
+class Scene:
+    """A pod `shop/web-0` of its own for each incident, and what the incident made besides."""
+
+    containerd: Containerd
+    pod: PodHandle
+    others: list[PodHandle] = field(default_factory=list)
+
+    def other(self, name: str = "agent-0", host_pid: bool = False) -> PodHandle:
+        pod = self.containerd.run_pod(name, namespace="system", host_pid=host_pid)
+        self.others.append(pod)
+        return pod
+
+
+Stage = Callable[[Scene], Generator[None, None, None]]
+
+
+@dataclass(frozen=True)
+class Incident:
+    """`certainty` is None where it depends on what this kernel tells; `options` are those of
+    `ktrace why`; `share_pid` makes the pod's containers share their PID namespace; one that is
+    `recorded` is explained from a recording, because live `why` ends with the first end."""
+
+    name: str
+    verdict: str
+    certainty: str | None
+    stage: Stage
+    options: tuple[str, ...] = ()
+    share_pid: bool = False
+    recorded: bool = False
+
+
+INCIDENTS: list[Incident] = []
+
+
+def incident(
+    verdict: str,
+    certainty: str | None = "certain",
+    *,
+    options: tuple[str, ...] = (),
+    share_pid: bool = False,
+    recorded: bool = False,
+) -> Callable[[Stage], Stage]:
+    def add(stage: Stage) -> Stage:
+        name = stage.__name__.replace("_", " ")
+        one = Incident(name, verdict, certainty, stage, options, share_pid, recorded)
+        INCIDENTS.append(one)
+        return stage
+
+    return add
+
+
+def run(one: Incident, containerd: Containerd) -> list[dict[str, Any]]:
+    """Stages it while ktrace watches, and returns the verdicts."""
+    return [json.loads(line) for line in explanation(one, containerd, "json").splitlines()]
+
+
+def explanation(one: Incident, containerd: Containerd, output: str) -> str:
+    """What `ktrace why` prints of it. The pod is chosen by its uid: other tests on this machine
+    have pods of the same name."""
+    pod = containerd.run_pod("web-0", namespace="shop", share_pid=one.share_pid)
+    scene = Scene(containerd, pod)
+    stage = one.stage(scene)
+    options = ("--cri-socket", str(containerd.socket), *one.options)
+    try:
+        next(stage)
+        return (_recorded if one.recorded else _watched)(stage, pod.uid, options, output)
+    finally:
+        stage.close()
+        for made in (*scene.others, pod):
+            made.remove()
+
+
+def _watched(stage: Iterator[None], uid: str, options: Sequence[str], output: str) -> str:
+    with Ktrace("why", uid, *options, "--duration", "60s", output=output) as ktrace:
+        _go_on(stage)
+        assert ktrace.exit_code() == 0, ktrace.stderr
+        return ktrace.output.decode()
+
+
+def _recorded(stage: Iterator[None], uid: str, options: Sequence[str], output: str) -> str:
+    with TemporaryDirectory(prefix="ktrace-test-") as scratch:
+        file = str(Path(scratch, "incident.ktrace"))
+        with Ktrace("record", "-p", uid, *options, output=file) as ktrace:
+            _go_on(stage)
+            ktrace.signal(signal.SIGINT)
+            assert ktrace.exit_code() == 0, ktrace.stderr
+        explained = ktrace_once("why", file, "--pod", uid, "-o", output)
+        assert explained.returncode == 0, explained.stderr
+        return explained.stdout
+
+
+def _go_on(stage: Iterator[None]) -> None:
+    for _ in stage:
+        raise AssertionError("an incident yields once")
+
+
+@cache
+def mishap() -> bytes:
+    """The program that ends badly, linked statically."""
+    source = Path(__file__).with_name("mishap.c")
+    with TemporaryDirectory(prefix="ktrace-test-") as scratch:
+        program = Path(scratch, "mishap")
+        subprocess.run(
+            ["clang", "-static", "-O1", "-Wall", "-Werror", "-o", program, source], check=True
+        )
+        return program.read_bytes()
+
+
+# Killed by somebody
+
+
+@incident("killed_from_host")
+def killed_from_the_host(scene: Scene) -> Generator[None, None, None]:
+    container = scene.pod.run("app", SLEEP)
+    yield
+    os.kill(container.pid, signal.SIGKILL)
+
+
+@incident("killed_from_host")
+def killed_by_a_program_that_took_another_name(scene: Scene) -> Generator[None, None, None]:
+    """Twin of a stop by the runtime: it calls itself runc, and is not."""
+    container = scene.pod.run("app", SLEEP)
+    yield
+    script = f"exec -a runc {shutil.which('kill')} -9 {container.pid}"
+    subprocess.run(["bash", "-c", script], check=True)
+
+
+@incident("killed_by_suspicious_process")
+def killed_by_a_program_in_tmp(scene: Scene) -> Generator[None, None, None]:
+    container = scene.pod.run("app", SLEEP)
+    with TemporaryDirectory(prefix="ktrace-test-", dir="/tmp") as scratch:
+        killer = Path(scratch, "runc")
+        shutil.copy("/bin/bash", killer)
+        yield
+        subprocess.run([killer, "-c", f"kill -9 {container.pid}; exit 0"], check=True)
+
+
+@incident("killed_from_other_pod")
+def killed_from_another_pod(scene: Scene) -> Generator[None, None, None]:
+    container = scene.pod.run("app", SLEEP)
+    agent = scene.other(host_pid=True).run("agent", SLEEP)
+    yield
+    agent.exec(["kill", "-9", str(container.pid)])
+
+
+@incident("killed_from_same_container", "likely", share_pid=True)
+def killed_from_the_same_container(scene: Scene) -> Generator[None, None, None]:
+    """As PID 1 of its namespace it would be spared."""
+    container = scene.pod.run("app", SLEEP)
+    yield
+    container.exec(["kill", "-9", str(pid_in_pod(container))])
+
+
+@incident("killed_from_same_pod", "likely", share_pid=True)
+def killed_from_the_same_pod(scene: Scene) -> Generator[None, None, None]:
+    container = scene.pod.run("app", SLEEP)
+    neighbour = scene.pod.run("neighbour", SLEEP)
+    yield
+    neighbour.exec(["kill", "-9", str(pid_in_pod(container))])
+
+
+# Stopped by the runtime
+
+
+@incident("stop_ignored")
+def a_shell_as_init_ignores_sigterm(scene: Scene) -> Generator[None, None, None]:
+    container = scene.pod.run("app", SHELL)
+    yield
+    container.stop(1)
+
+
+@incident("stop_unfinished")
+def a_handler_that_does_not_finish(scene: Scene) -> Generator[None, None, None]:
+    script = "trap 'while true; do sleep 1; done' TERM; sleep 1000 & wait"
+    container = scene.pod.run("app", ["sh", "-c", script])
+    wait_for("the handler", lambda: handles(container, signal.SIGTERM))
+    yield
+    container.stop(1)
+
+
+@incident("stopped_in_time", "likely")
+def a_handler_that_finishes(scene: Scene) -> Generator[None, None, None]:
+    container = scene.pod.run("app", ["sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait"])
+    wait_for("the handler", lambda: handles(container, signal.SIGTERM))
+    yield
+    container.stop(10)
+
+
+@incident("stopped_in_time", "likely")
+def a_handler_that_says_143(scene: Scene) -> Generator[None, None, None]:
+    """Twin: the number of a death by SIGTERM, but it exited by itself."""
+    container = scene.pod.run("app", ["sh", "-c", "trap 'exit 143' TERM; sleep 1000 & wait"])
+    wait_for("the handler", lambda: handles(container, signal.SIGTERM))
+    yield
+    container.stop(10)
+
+
+@incident("killed_by_runtime", "likely")
+def killed_by_the_runtime_at_once(scene: Scene) -> Generator[None, None, None]:
+    """Before tracing began SIGTERM might have come."""
+    container = scene.pod.run("app", SLEEP)
+    yield
+    container.stop(0)
+
+
+@incident("killed_by_runtime")
+def killed_by_the_runtime_right_after_an_oom_of_a_child(
+    scene: Scene,
+) -> Generator[None, None, None]:
+    """Twin of an OOM kill: the first process did not die of it."""
+    yield
+    container = scene.pod.run("app", ["sh", "-c", f"{DD}; sleep 1000"], memory_limit=LIMIT)
+    wait_for("the kill", lambda: runs(container, SLEEP))
+    container.stop(0)
+
+
+# Memory
+
+
+@incident("oom_container_limit")
+def out_of_memory_at_the_containers_limit(scene: Scene) -> Generator[None, None, None]:
+    yield
+    scene.pod.run("app", DD.split(), memory_limit=LIMIT)
+
+
+@incident("oom_pod_limit")
+def out_of_memory_at_the_pods_limit(scene: Scene) -> Generator[None, None, None]:
+    limit(scene.pod)
+    yield
+    scene.pod.run("app", DD.split())
+
+
+@incident("oom_of_child")
+def out_of_memory_of_a_child(scene: Scene) -> Generator[None, None, None]:
+    yield
+    scene.pod.run("app", ["sh", "-c", f"{DD}; exec sleep 1000"], memory_limit=LIMIT)
+
+
+@incident("start_failed")
+def a_limit_in_the_wrong_unit(scene: Scene) -> Generator[None, None, None]:
+    """1024m means 1.024 bytes, which the kubelet rounds up."""
+    yield
+    with suppress(CriError):
+        scene.pod.run("app", SLEEP, memory_limit=2)
+
+
+@incident("start_failed")
+def a_command_that_is_not_in_the_image(scene: Scene) -> Generator[None, None, None]:
+    yield
+    with suppress(CriError):
+        scene.pod.run("app", ["/nonexistent"])
+
+
+@incident("page_allocation_at_limit", "likely", options=("--quiet-failures",))
+def a_page_allocation_that_the_limit_refuses(scene: Scene) -> Generator[None, None, None]:
+    with large_pipes():
+        yield
+        container = scene.pod.run("app", ["/mishap", "pipe", "3", "stay"], memory_limit=3 * MIB)
+        wait_for("its tries", lambda: handles(container, signal.SIGUSR1))
+
+
+@incident("start_without_memory", "likely", options=("--quiet-failures",))
+def a_start_that_fails_for_want_of_pages(scene: Scene) -> Generator[None, None, None]:
+    with large_pipes():
+        yield
+        scene.pod.run("app", ["/mishap", "pipe", "3", "go"], memory_limit=3 * MIB).wait_exit()
+
+
+# Faults
+
+
+def fault(kind: str, where: str = "") -> Stage:
+    def stage(scene: Scene) -> Generator[None, None, None]:
+        yield
+        scene.pod.run("app", ["/mishap", kind])
+
+    stage.__name__ = f"a_fault_{kind}{where}"
+    return stage
+
+
+for kind in ("segv", "bus", "fpe", "ill"):
+    incident("crashed")(fault(kind))
+incident("seccomp")(fault("sys"))
+incident("aborted", "likely")(fault("abrt"))  # as PID 1 it is spared SIGABRT itself
+incident("aborted", "likely", share_pid=True)(fault("abrt", "_in_a_shared_pid_namespace"))
+
+
+@incident("child_crashed")
+def a_fault_of_a_child(scene: Scene) -> Generator[None, None, None]:
+    yield
+    scene.pod.run("app", ["sh", "-c", "/mishap segv; exec sleep 1000"])
+
+
+@incident("child_killed")
+def a_child_that_is_killed_from_the_host(scene: Scene) -> Generator[None, None, None]:
+    container = scene.pod.run("app", ["sh", "-c", "sleep 1000; exec sleep 2000"])
+    child = wait_for("the child", lambda: runs(container, SLEEP))
+    yield
+    os.kill(child, signal.SIGKILL)
+
+
+@incident("crashed")
+def a_fault_in_a_function_with_a_name(scene: Scene) -> Generator[None, None, None]:
+    container = scene.pod.run("app", ["/mishap", "segv-on-signal"])
+    wait_for("the handler", lambda: handles(container, signal.SIGUSR1))
+    yield
+    (ktrace,) = (child for child in psutil.Process().children() if "why" in child.cmdline())
+    wait_for("the container's root", lambda: holds_a_root(ktrace.pid))
+    os.kill(container.pid, signal.SIGUSR1)
+
+
+# Ends by itself
+
+
+def leaves(code: int, script: str) -> Stage:
+    def stage(scene: Scene) -> Generator[None, None, None]:
+        yield
+        scene.pod.run("app", ["sh", "-c", script])
+
+    stage.__name__ = f"exit_with_{code}"
+    return stage
+
+
+for code, script in {
+    0: "exit 0",
+    3: "exit 3",
+    126: "/etc/passwd",
+    127: "exec /nonexistent",
+    137: "exit 137",  # twin of a SIGKILL, without any signal
+    139: "exit 139",
+    143: "exit 143",
+    255: "exit 255",
+}.items():
+    incident("exited")(leaves(code, script))
+
+
+@incident("exited_after_child", "likely")
+def a_shell_that_passes_on_the_kill_of_its_child(scene: Scene) -> Generator[None, None, None]:
+    container = scene.pod.run("app", ["sh", "-c", "sleep 1000; exit $?"])
+    child = wait_for("the child", lambda: runs(container, SLEEP))
+    yield
+    os.kill(child, signal.SIGKILL)
+
+
+@incident("exited_after_child", "likely")
+def a_shell_that_passes_on_the_oom_of_its_child(scene: Scene) -> Generator[None, None, None]:
+    yield
+    scene.pod.run("app", ["sh", "-c", f"{DD}; exit $?"], memory_limit=LIMIT)
+
+
+@incident("restart_loop", recorded=True)
+def a_container_that_is_restarted_and_ends_again(scene: Scene) -> Generator[None, None, None]:
+    yield
+    for _ in range(3):
+        scene.pod.run("app", ["sh", "-c", "exit 3"]).wait_exit()
+
+
+@incident("killed_from_host", recorded=True)
+def killed_from_the_host_in_a_recording(scene: Scene) -> Generator[None, None, None]:
+    yield
+    container = scene.pod.run("app", SLEEP)
+    os.kill(container.pid, signal.SIGKILL)
+    container.wait_exit()
+
+
+# Connections
+
+
+@incident("closed_port")
+def a_health_check_of_a_closed_port(scene: Scene) -> Generator[None, None, None]:
+    scene.pod.run("app", SLEEP)
+    yield
+    for _ in range(TIMES):
+        with socket.socket() as client:
+            assert client.connect_ex((scene.pod.ip, CLOSED))
+
+
+@incident("accept_queue_full")
+def a_server_that_does_not_accept(scene: Scene) -> Generator[None, None, None]:
+    serve(scene, "deaf")
+    clients = [knock(scene.pod) for _ in range(2)]
+    yield
+    for _ in range(TIMES):
+        knock(scene.pod).close()
+    for client in clients:
+        client.close()
+
+
+@incident("syn_queue_full")
+def clients_that_never_finish_to_connect(scene: Scene) -> Generator[None, None, None]:
+    container = serve(scene, "deaf")
+    namespace = ("nsenter", "--net", f"--target={container.pid}")
+    subprocess.run([*namespace, "sysctl", "-qw", "net.ipv4.tcp_syncookies=0"], check=True)
+    waiting = [knock(scene.pod, deaf=True) for _ in range(2)]
+    yield
+    for _ in range(TIMES):
+        knock(scene.pod, deaf=True).close()
+    for client in waiting:
+        client.close()
+
+
+@incident("reset_unread", None)
+def a_server_that_closes_with_unread_data(scene: Scene) -> Generator[None, None, None]:
+    serve(scene, "unread")
+    yield
+    with connection(scene.pod) as client:
+        client.sendall(b"hello")
+        wait_for_reset(client)
+
+
+@incident("reset_linger", None)
+def a_server_that_does_not_linger(scene: Scene) -> Generator[None, None, None]:
+    serve(scene, "linger")
+    yield
+    with connection(scene.pod) as client:
+        client.sendall(b"hello")
+        wait_for_reset(client)
+
+
+@incident("reset_by_peer")
+def a_client_that_resets(scene: Scene) -> Generator[None, None, None]:
+    """Twin of the two before: the reset comes from the other side."""
+    serve(scene, "patient")
+    yield
+    with connection(scene.pod) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+@incident("refused_by_peer")
+def a_service_that_refuses(scene: Scene) -> Generator[None, None, None]:
+    container = scene.pod.run("app", SLEEP)
+    other = scene.other("db-0")
+    yield
+    container.exec(["nc", "-w", "5", other.ip, str(CLOSED)])
+
+
+# What incidents are made with
+
+
+def pid_in_pod(container: ContainerHandle) -> int:
+    status = Path(f"/proc/{container.pid}/status").read_text()
+    (numbers,) = (line for line in status.splitlines() if line.startswith("NSpid"))
+    return int(numbers.split()[-1])
+
+
+def handles(container: ContainerHandle, number: int) -> bool:
+    """Whether the first process has a handler for a signal (SigCgt, proc(5))."""
+    status = Path(f"/proc/{container.pid}/status").read_text()
+    (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(mask, 16) >> number - 1 & 1)
+
+
+def runs(container: ContainerHandle, argv: list[str]) -> int | None:
+    """The pid of the container's process with these arguments."""
+    wanted = b"".join(word.encode() + b"\0" for word in argv)
+    for pid in container.processes():
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/cmdline").read_bytes() == wanted:
+                return pid
+    return None
+
+
+def holds_a_root(pid: int) -> bool:
+    """A descriptor of a root directory shows as `/`."""
+    with suppress(OSError):
+        return any(os.readlink(fd) == "/" for fd in Path(f"/proc/{pid}/fd").iterdir())
+    return False
+
+
+def limit(pod: PodHandle) -> None:
+    """As a kubelet does when every container of a pod has a limit."""
+    for hierarchy in hierarchies():
+        for name in ("memory.limit_in_bytes", "memory.max"):
+            file = Path(hierarchy.mount + pod.cgroup, name)
+            if file.exists():
+                file.write_text(str(LIMIT))
+
+
+@contextmanager
+def large_pipes() -> Iterator[None]:
+    """Anybody may have pipes of any size: nothing but memory limits them."""
+    before = {path: path.read_text() for path in PIPE_LIMITS}
+    try:
+        for path, most in PIPE_LIMITS.items():
+            path.write_text(most)
+        yield
+    finally:
+        for path, text in before.items():
+            path.write_text(text)
+
+
+def serve(scene: Scene, how: str) -> ContainerHandle:
+    container = scene.pod.run("app", ["/mishap", "serve", str(PORT), how])
+    wait_for("the server", lambda: listens(container))
+    return container
+
+
+def listens(container: ContainerHandle) -> bool:
+    """LISTEN is 0A."""
+    rows = Path(f"/proc/{container.pid}/net/tcp").read_text().splitlines()[1:]
+    return any(f":{PORT:04X} " in row and " 0A " in row for row in rows)
+
+
+def connection(pod: PodHandle) -> socket.socket:
+    return socket.create_connection((pod.ip, PORT), 10)
+
+
+def knock(pod: PodHandle, deaf: bool = False) -> socket.socket:
+    """Asks for a connection and does not wait for it. A deaf client never hears the answer."""
+    client = socket.socket()
+    client.setblocking(False)
+    if deaf:
+        nothing = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF_RET 0
+        program = struct.pack("HxxxxxxP", 1, ctypes.addressof(nothing))
+        client.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+    client.connect_ex((pod.ip, PORT))
+    return client
+
+
+def wait_for_reset(client: socket.socket) -> None:
+    with suppress(ConnectionResetError):
+        while client.recv(16):
+            pass

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make truth`: incidents are staged in real pods, and `ktrace why` says what happened.
+
+Prints what was said of each against what is true, as a confusion table. Ends with 1 if a verdict
+that was called certain is wrong, or if any other is.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from typing import Any
+
+import click
+
+from tests.support.containerd import Containerd
+from tests.support.incidents import INCIDENTS, Incident, mishap, run
+
+
+def main(words: list[str]) -> int:
+    chosen = [one for one in INCIDENTS if all(word in one.name for word in words)]
+    counts: Counter[tuple[str, str, str]] = Counter()
+    wrong = 0
+    with Containerd(extra_files={"/mishap": mishap()}) as containerd:
+        for one in chosen:
+            said, certainty, sentence = _said(one, containerd)
+            right = said == one.verdict and one.certainty in (None, certainty)
+            wrong += not right
+            counts[one.verdict, said, certainty] += 1
+            click.echo(f"{'✔' if right else '✘'} {one.name}: {certainty} · {sentence}")
+    _print_table(counts)
+    certain = {key: count for key, count in counts.items() if key[2] == "certain"}
+    errors = sum(count for (true, said, _), count in certain.items() if true != said)
+    click.echo(f"\n{sum(certain.values())} certain verdicts, {errors} of them wrong;")
+    click.echo(f"{len(chosen)} incidents, {wrong} not explained as expected")
+    return bool(wrong)
+
+
+def _said(one: Incident, containerd: Containerd) -> tuple[str, str, str]:
+    verdicts: list[dict[str, Any]] = run(one, containerd)
+    if len(verdicts) != 1:
+        return f"{len(verdicts)} verdicts", "–", "; ".join(v["sentence"] for v in verdicts)
+    (verdict,) = verdicts
+    return verdict["verdict"], verdict["certainty"], verdict["sentence"]
+
+
+def _print_table(counts: Counter[tuple[str, str, str]]) -> None:
+    """Each line is what is true, what was said, how sure, and how often."""
+    rows = [("TRUE", "SAID", "CERTAINTY", "TIMES")]
+    rows += [(*key, str(count)) for key, count in sorted(counts.items())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    click.echo()
+    for row in rows:
+        mark = " " if row[0] == row[1] or row[0] == "TRUE" else "✘"
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        click.echo(f"{mark} {'  '.join(cells).rstrip()}")
+
+
+if __name__ == "__main__":
+    if os.geteuid():
+        raise SystemExit("make truth needs root: it loads BPF programs and starts containers")
+    sys.exit(main(sys.argv[1:]))

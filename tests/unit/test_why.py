@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ktrace why FILE`: recordings made by hand, explained by the real command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.ktrace import run
+from tests.unit import records
+from tests.unit.records import cgroup_path, exe
+from tests.unit.test_recording import BEGAN, CID, NAMES, PATH, SECOND, metadata, part
+from tracer import probes
+from tracer.cli.why import Watch, _begin
+from tracer.errors import CannotOnThisKernel
+from tracer.event import Clock
+from tracer.faults import FaultFinder
+from tracer.identity.model import Container, Names, Pod
+from tracer.probes import Probe
+from tracer.recording.format import (
+    Kind,
+    block,
+    by_kind,
+    events_payload,
+    file_header,
+    json_block,
+    names_json,
+)
+from tracer.timeline import Timelines
+from tracer.turn import Lost, Part, Turn
+
+END = BEGAN + 60 * SECOND
+INIT, KILLER = 7, 50
+OTHER_UID, OTHER_CID = "ffffffff-4e5f-6071-8293-a4b5c6d7e8f9", "f" * 64
+OTHER_PATH = f"/kubepods/burstable/pod{OTHER_UID}/{OTHER_CID}"
+BOTH = Names(
+    {**NAMES.pods, OTHER_UID: Pod(OTHER_UID, "shop", "db-0", {})},
+    {**NAMES.containers, OTHER_CID: Container(OTHER_CID, "containerd", "db", OTHER_UID)},
+)
+
+
+def described(pid: int, cgroup: int, start: int = BEGAN + SECOND, **more: Any) -> Part:
+    values: dict[str, Any] = {"process": pid, "pid": pid, "tid": pid, "cgroup": cgroup}
+    values |= {"start": start, "comm": b"app", "pid_in_pod": 1, "pid_level": 1, **more}
+    return part("process", records.pack("process", **values))
+
+
+def cgroups(**paths: str) -> list[Part]:
+    packed = [
+        records.pack("cgroup", cgroup=int(number.removeprefix("c")), **cgroup_path(path))
+        for number, path in paths.items()
+    ]
+    return [part("cgroup", *packed)]
+
+
+def kill(target: int = INIT, at: int = END) -> Part:
+    party = {"sender_process": KILLER, "sender_pid": KILLER, "sender_tid": KILLER}
+    party |= {"target_process": target, "target_pid": target, "target_tid": target}
+    return part("signal", records.pack("signal", time=at - 1000, signal=9, **party))
+
+
+def end(pid: int = INIT, status: int = 9, at: int = END) -> Part:
+    of = {"process_process": pid, "process_pid": pid, "process_tid": pid}
+    return part("exit", records.pack("exit", time=at, status=status, **of))
+
+
+SCENE = [
+    *cgroups(c1=PATH, c2=OTHER_PATH, c3="/system.slice/cron.service"),
+    described(INIT, 1),
+    described(8, 2),
+    described(KILLER, 3, comm=b"cron", pid_level=0, pid_in_pod=KILLER, **exe("/usr/sbin/cron")),
+]
+
+
+def recording(
+    path: Path, *parts: Part, lost: Lost | None = None, names: Names = BOTH, **changes: Any
+) -> str:
+    told = metadata(**{"attached": {"signals": "x", "exits": "x", "oom": "x"}, **changes})
+    turns = [Turn(END + SECOND, [*SCENE, *parts]), Turn(END + 2 * SECOND, last=True)]
+    payload = events_payload(turns, by_kind(turns), told.schemas)
+    data = file_header() + json_block(Kind.META, told.json())
+    data += json_block(Kind.IDENTITY, names_json(names, [1, 2, 3]))
+    if lost:
+        data += json_block(Kind.LOST, {"since": lost.since, "counts": dict(lost.counts)})
+    data += block(Kind.EVENTS, payload) + json_block(Kind.END, {})
+    path.write_bytes(data)
+    return str(path)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "storm.ktrace"
+
+
+def why(*arguments: str) -> list[dict[str, Any]]:
+    done = run("why", *arguments, "-o", "json")
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_every_ended_container(file: Path) -> None:
+    verdicts = why(recording(file, kill(), end(), end(8, 3 << 8, END + 5)))
+    assert [(v["pod"]["name"], v["verdict"], v["certainty"]) for v in verdicts] == [
+        ("web-0", "killed_from_host", "certain"),
+        ("db-0", "exited", "certain"),
+    ]
+    first = verdicts[0]
+    assert first["node"] == "node-7"
+    assert first["container"] == {"name": "nginx", "id": CID, "runtime": "containerd"}
+    assert [(e["kind"], e["boot_ns"]) for e in first["evidence"]] == [
+        ("signal", END - 1000),
+        ("exit", END),
+    ]
+
+
+@pytest.mark.parametrize("glob", ["web-0", "shop/web-*"])
+def test_one_pod(file: Path, glob: str) -> None:
+    (verdict,) = why(recording(file, kill(), end(), end(8)), "--pod", glob)
+    assert verdict["pod"]["name"] == "web-0"
+
+
+def test_one_container(file: Path) -> None:
+    (verdict,) = why(recording(file, kill(), end(), end(8)), "-c", "db")
+    assert verdict["container"]["name"] == "db"
+
+
+def test_lost_events(file: Path) -> None:
+    lost = Lost(END - SECOND, {"signal": 23})
+    (verdict,) = why(recording(file, kill(), end(), lost=lost))
+    assert verdict["certainty"] == "likely"
+    assert verdict["doubts"] == ["23 signals events were lost in the minute before"]
+
+
+def test_probes_that_were_not_recorded(file: Path) -> None:
+    (verdict,) = why(recording(file, end(), attached={"exits": "x"}))
+    assert (verdict["verdict"], verdict["certainty"]) == ("unexplained", "unknown")
+    assert verdict["doubts"] == ["oom was not traced", "signals was not traced"]
+
+
+def test_a_recording_that_begins_in_the_middle(file: Path) -> None:
+    runc = described(KILLER, 3, comm=b"runc", pid_level=0, **exe("/usr/sbin/runc"))
+    (verdict,) = why(recording(file, runc, kill(), end(), began=END - SECOND))
+    assert (verdict["verdict"], verdict["certainty"]) == ("killed_by_runtime", "likely")
+    assert verdict["doubts"] == ["a SIGTERM may have come before tracing began"]
+
+
+def test_nothing_to_explain(file: Path) -> None:
+    done = run("why", recording(file, kill(), end()), "--pod", "web-0", "-c", "none")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "nothing happened that needs an explanation" in done.stderr
+
+
+def test_a_pod_that_never_existed(file: Path) -> None:
+    done = run("why", recording(file, kill(), end(), end(8)), "--pod", "shop/wbe-0")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "the nearest: shop/web-0" in done.stderr
+
+
+def test_a_recording_that_is_cut_or_damaged(file: Path) -> None:
+    data = Path(recording(file, kill(), end())).read_bytes()
+    file.write_bytes(data[:-1])
+    cut = run("why", str(file))
+    assert cut.returncode == 0
+    assert cut.stdout.startswith("shop/web-0 nginx: killed: SIGKILL from cron[50]")
+    assert "is cut" in cut.stderr
+    file.write_bytes(data[:-1] + b"x")
+    assert run("why", str(file)).returncode == 6
+    file.write_bytes(b"nonsense")
+    damaged = run("why", str(file))
+    assert (damaged.returncode, damaged.stdout) == (6, "")
+    assert "this is not a ktrace recording" in damaged.stderr
+
+
+def test_a_recording_that_is_not_there() -> None:
+    done = run("why", "/nonexistent.ktrace", "--pod", "web-0")
+    assert done.returncode == 2
+    assert "there is no recording" in done.stderr
+
+
+class RefusedOne:
+    """A kernel that does not take `backlog`."""
+
+    def attach(self, wanted: list[Probe], settings: dict[str, int]) -> None:
+        if any(probe.name == "backlog" for probe in wanted):
+            raise CannotOnThisKernel("backlog: this kernel accepts none of x")
+
+    def close(self) -> None: ...
+
+
+def test_a_probe_that_the_kernel_refuses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others are traced without it, and it is said."""
+
+    def tracing(wanted: list[Probe], *_: object) -> list[Probe]:
+        RefusedOne().attach(wanted, {})
+        return wanted
+
+    monkeypatch.setattr("tracer.cli.why.Tracing", tracing)
+    monkeypatch.setattr("tracer.backends.core.CoreBackend", RefusedOne)
+    clock = Clock(0)
+    watch = Watch("web-0", Timelines(clock), FaultFinder())
+    _, traced = _begin(watch, clock, {})
+    assert [probe.name for probe in traced] == [n for n in probes.names() if n != "backlog"]
+    assert capsys.readouterr().err == "ktrace: without backlog: this kernel accepts none of x\n"

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ktrace why POD` and `ktrace why FILE`: what happened, how sure that is, on what evidence, and
+what to do. Live it waits until there is something to explain."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tracer import probes
+from tracer.cli._options import cri_socket, limits, no_argv
+from tracer.cli._tracing import Tracing, make_command
+from tracer.errors import BadRecording, CannotOnThisKernel, NoSuchPod, UsageError
+from tracer.event import Clock, Event, Place, to_json
+from tracer.faults import FaultFinder
+from tracer.probes import Probe
+from tracer.probes.exits import is_container_init
+from tracer.selection import pod_matches
+from tracer.session import Session
+from tracer.timeline import SIGKILL, Timelines, ends_container
+from tracer.verdicts import Explanation, explain_all
+from tracer.views.columns import container_name, pod_name
+
+if TYPE_CHECKING:
+    from tracer.recording.metadata import Metadata
+
+# How long what follows is waited for: an end has its reasons before it; connections that are
+# refused come in numbers, and an end may follow what hurt.
+SETTLE_AFTER_END_SECONDS, SETTLE_SECONDS = 0.5, 2.0
+LOOK_SECONDS = 0.1
+
+
+class Watch:
+    """Keeps the timelines, and ends the session when there is something to explain. A stop by the
+    runtime is waited for until the container has ended."""
+
+    def __init__(self, pod: str, timelines: Timelines, faults: FaultFinder) -> None:
+        self.session: Session | None = None
+        self._pod = pod
+        self._timelines = timelines
+        self._faults = faults
+        self._next_look = 0.0
+        self._deadline: float | None = None
+        self._stop_asked = self._fresh = False
+
+    def event(self, event: Event) -> None:
+        self._timelines.event(event)
+        self._fresh = True
+        if event.kind == "signal":
+            self._stop_asked |= _asks_to_end(event)
+        elif event.kind == "exit" and ends_container(event):
+            self._stop_asked = False
+
+    def flush(self) -> None:
+        now = time.monotonic()
+        if self.session is None or now < self._next_look:
+            return
+        self._next_look = now + LOOK_SECONDS
+        self._hold_roots(self.session)
+        if self._fresh and self._deadline is None:
+            self._deadline = self._when_settled(now)
+            self._fresh = False
+        if self._deadline is not None and now >= self._deadline and not self._stop_asked:
+            self.session.stop()
+
+    def _when_settled(self, now: float) -> float | None:
+        """None while there is nothing to explain."""
+        explanations = explain_all(self._timelines.stories())
+        if not explanations:
+            return None
+        ended = any(explanation.story.end for explanation in explanations)
+        return now + (SETTLE_AFTER_END_SECONDS if ended else SETTLE_SECONDS)
+
+    def _hold_roots(self, session: Session) -> None:
+        places = session.resolver.places()
+        of_pod = [p for p in places if p.pod and pod_matches(p.pod, self._pod)]
+        self._faults.hold_roots({place.identity.container_id for place in of_pod})
+
+
+def _asks_to_end(event: Event) -> bool:
+    if event.body["origin"] != "runtime" or event.body["signal"]["number"] == SIGKILL:
+        return False
+    return event.about is not None and bool(is_container_init(event.about))
+
+
+def run(what: str, pods: tuple[str, ...], output: str, **values: Any) -> None:
+    if Path(what).is_file():
+        _explain_recording(what, pods, output, values["containers"])
+    elif pods:
+        raise UsageError(f"there is no recording {what!r}", "--pod chooses a pod of a recording")
+    else:
+        _watch(what, output, values)
+
+
+# Live
+
+
+def _watch(pod: str, output: str, values: Mapping[str, Any]) -> None:
+    clock = Clock()
+    timelines = Timelines(clock)
+    faults = FaultFinder()
+    watch = Watch(pod, timelines, faults)
+    tracing, traced = _begin(watch, clock, {**_EVERYTHING, **values, "pods": (pod,)})
+    timelines.began_ns = clock.now()
+    timelines.traced = frozenset(probe.name for probe in traced)
+    watch.session = tracing.session
+    if sys.stderr.isatty():
+        click.echo(f"ktrace: waiting for something to happen to {pod}; Ctrl-C ends", err=True)
+    tracing.to_the_end()
+    stories = timelines.stories()
+    for story in stories:
+        blow = story.blow()
+        if blow is not None and blow.event.about is not None:
+            story.fault = faults.place_of(blow.event.about)
+    faults.close()
+    _show(explain_all(stories), clock, os.uname().nodename, output)
+
+
+# What the selectors that `why` does not have would say.
+_EVERYTHING: dict[str, Any] = {
+    "namespaces": (),
+    "labels": (),
+    "sender_pods": (),
+    "pids": (),
+    "everything": False,
+}
+# Also what concerns no pod, from the beginning to the end: a story may need it.
+_WHOLE_RECORDING: dict[str, Any] = {
+    **_EVERYTHING,
+    **{"pods": (), "containers": (), "everything": True, "begin": None, "end": None, "count": None},
+}
+
+
+def _begin(
+    watch: Watch, clock: Clock, values: Mapping[str, Any]
+) -> tuple[Tracing, Sequence[Probe]]:
+    """With all probes together; if the kernel refuses one, with those that it accepts."""
+    every = [probes.get(name) for name in probes.names()]
+    try:
+        return Tracing(every, values, watch, clock, None), every
+    except CannotOnThisKernel:
+        accepted = [probe for probe in every if _is_accepted(probe)]
+        if not accepted or len(accepted) == len(every):
+            raise
+        return Tracing(accepted, values, watch, clock, None), accepted
+
+
+def _is_accepted(probe: Probe) -> bool:
+    """Whether this kernel takes the probe; if not, that is said."""
+    from tracer.backends.core import CoreBackend
+
+    backend = CoreBackend()
+    try:
+        backend.attach([probe], {})
+    except CannotOnThisKernel as error:
+        click.echo(f"ktrace: without {error.message}", err=True)
+        return False
+    backend.close()
+    return True
+
+
+# From a recording
+
+
+def _explain_recording(
+    file: str, pods: Sequence[str], output: str, containers: Sequence[str]
+) -> None:
+    """What was read of a damaged recording is explained, and then its damage is said."""
+    from tracer.cli._recording import play
+
+    told: list[tuple[Metadata, Clock, Timelines]] = []
+
+    def make(metadata: Metadata, _probes: list[Probe], clock: Clock) -> Timelines:
+        timelines = Timelines(clock, metadata.began, frozenset(metadata.attached))
+        told.append((metadata, clock, timelines))
+        return timelines
+
+    damage: BadRecording | None = None
+    try:
+        play(file, _WHOLE_RECORDING.copy(), make)
+    except BadRecording as error:
+        damage = error
+    for metadata, clock, timelines in told:
+        if not damage:
+            _check_pods(pods, timelines)
+        wanted = [
+            explanation
+            for explanation in explain_all(timelines.stories())
+            if _is_wanted(explanation.story.place, pods, containers)
+        ]
+        _show(wanted, clock, metadata.node, output)
+    if damage:
+        raise damage
+
+
+def _check_pods(globs: Sequence[str], timelines: Timelines) -> None:
+    """Raises `NoSuchPod` for a pod that nothing is recorded of."""
+    known = {pod_name(place): place.pod for place in timelines.places() if place.pod}
+    for glob in globs:
+        if any(pod and pod_matches(pod, glob) for pod in known.values()):
+            continue
+        near = difflib.get_close_matches(glob, [name for name in known if name], 3, 0.4)
+        hint = f"the nearest: {', '.join(near)}" if near else f"it has events of {len(known)} pods"
+        raise NoSuchPod(
+            f"nothing is recorded of a pod {glob!r}; {hint}",
+            "it may never have existed, or nothing happened to it: ktrace why FILE explains all",
+        )
+
+
+def _is_wanted(place: Place, pods: Sequence[str], containers: Sequence[str]) -> bool:
+    of_pod = place.pod is not None and any(pod_matches(place.pod, glob) for glob in pods)
+    return (not pods or of_pod) and (not containers or container_name(place) in containers)
+
+
+def _show(explanations: Sequence[Explanation], clock: Clock, node: str, output: str) -> None:
+    from tracer.views.verdict import to_event, to_text
+
+    if not explanations:
+        click.echo("ktrace: nothing happened that needs an explanation", err=True)
+    for explanation in explanations:
+        if output == "json":
+            sys.stdout.buffer.write(to_json(to_event(explanation, clock), clock, node))
+        else:
+            click.echo(to_text(explanation, clock))
+
+
+command = make_command(
+    "why",
+    "Say what happened to a pod, how sure that is, and what to do.",
+    (
+        "ktrace why shop/web-0                  wait until it ends or something happens to it",
+        "ktrace why web-0 --duration 10m        give up after ten minutes",
+        "ktrace why web-0 --wait -o json        a pod that is still to come",
+        "ktrace why node.ktrace                 everything that ended or was hurt in a recording",
+        "ktrace why node.ktrace --pod web-0     one pod of it",
+    ),
+    [
+        click.Argument(["what"], metavar="[NAMESPACE/]POD|FILE"),
+        click.Option(
+            ["-p", "--pod", "pods"],
+            multiple=True,
+            metavar="NAME",
+            help="Of a recording: only this pod. Repeatable.",
+        ),
+        click.Option(
+            ["-c", "--container", "containers"],
+            multiple=True,
+            metavar="NAME",
+            help="Only this container of the pod. Repeatable.",
+        ),
+        click.Option(
+            ["-o", "--output"],
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            help="json is one object a verdict.",
+        ),
+        click.Option(
+            ["--wait"], is_flag=True, help="Do not fail when no such pod is there yet: wait for it."
+        ),
+        *(option for name in probes.names() for option in probes.get(name).options),
+        *limits(),
+        no_argv(),
+        cri_socket(),
+    ],
+    run,
+)

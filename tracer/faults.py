@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a program crashed: the kernel log's line about a fault, and the function that it points to.
+
+The kernel names the mapped file and the offset, for processor faults only (not for SIGBUS), and
+unless debug.exception-trace is 0. The function comes from that file's own symbols, read through the
+container's root, which is held open from before the crash. Both the name and the file are the
+container's choice: links are followed within its root only, and everything read has a bound.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+from tracer.bounded import keep
+from tracer.event import Process
+from tracer.identity.tree import container_cgroups
+from tracer.kmsg import KernelLog
+
+MAX_ROOTS = 256
+MAX_FAULTS = 1024
+MAX_FILE = 256 << 20
+MAX_TABLE = 32 << 20
+MAX_SEGMENTS, MAX_SECTIONS = 1024, 65_535
+PAGE = 4096
+
+_LINE = re.compile(
+    r"(?P<comm>[^\n]{1,16})\[(?P<pid>\d+)\](?:: (?P<segfault>segfault) at (?P<at>[0-9a-f]+)|"
+    r" (?P<trap>general protection(?: fault)?|trap [a-z ]+?)) ip[: ](?P<ip>[0-9a-f]+)"
+    r" sp[: ][0-9a-f]+ error[: ](?P<error>[0-9a-f]+)"
+    r"(?: in (?P<module>[^\n]+)\[(?P<map>[0-9a-f,]+)\+[0-9a-f]+\])?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One line of the kernel log. `address` and `error` (the processor's page fault code) are of a
+    segmentation fault; `module` is the mapped file's name without a path. `offset` is in the file
+    where `in_file`, else behind the beginning of the mapping, as older kernels tell it."""
+
+    comm: str
+    tid: int
+    what: str
+    address: int | None = None
+    error: int = 0
+    module: str | None = None
+    offset: int = 0
+    in_file: bool = False
+
+    @property
+    def access(self) -> str | None:
+        """What it did to which address (enum x86_pf_error_code)."""
+        if self.address is None:
+            return None
+        verb = "executed" if self.error & 16 else "wrote to" if self.error & 2 else "read"
+        return f"{verb} {'the forbidden' if self.error & 1 else 'the unmapped'} address" + (
+            f" {self.address:#x}"
+        )
+
+
+def parse(text: str) -> Fault | None:
+    found = _LINE.search(text)
+    if not found:
+        return None
+    offset, in_file = _offset(found["ip"], found["map"]) if found["module"] else (0, False)
+    return Fault(
+        comm=found["comm"],
+        tid=int(found["pid"]),
+        what="segmentation fault" if found["segfault"] else found["trap"].removeprefix("trap "),
+        address=int(found["at"], 16) if found["segfault"] else None,
+        error=int(found["error"], 16),
+        module=found["module"],
+        offset=offset,
+        in_file=in_file,
+    )
+
+
+def _offset(ip: str, mapped: str) -> tuple[int, bool]:
+    """Newer kernels write the offset in the file before the beginning of the mapping."""
+    parts = [int(part, 16) for part in mapped.split(",") if part]
+    return (parts[0], True) if len(parts) == 2 else (int(ip, 16) - parts[0], False)
+
+
+class FaultFinder:
+    """Listens to the kernel log from now on, and holds the roots of the containers that run."""
+
+    def __init__(self) -> None:
+        self._roots: dict[str, int] = {}
+        self._found: dict[int, Fault] = {}
+        try:
+            self._log: KernelLog | None = KernelLog()
+        except OSError:
+            self._log = None
+
+    def hold_roots(self, containers: set[str | None]) -> None:
+        """Of these containers, by id, as far as they run."""
+        if containers - {None} <= self._roots.keys():
+            return
+        for cgroup in container_cgroups():
+            container = cgroup.identity.container_id
+            if container not in containers or container is None or container in self._roots:
+                continue
+            for pid in cgroup.own_processes()[:1] if len(self._roots) < MAX_ROOTS else []:
+                with suppress(OSError):
+                    self._roots[container] = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_CLOEXEC)
+
+    def place_of(self, process: Process) -> str | None:
+        """`in libc.so.6, strlen()`, as much of it as can be told."""
+        for line in self._log.read() if self._log else []:
+            fault = parse(line.text)
+            if fault is not None:
+                keep(self._found, fault.tid, fault, MAX_FAULTS)
+        fault = self._found.get(process.tid)
+        if fault is None or fault.module is None:
+            return None
+        function = self._function(fault, process)
+        return f"in {fault.module}" + (f", function {function}()" if function else "")
+
+    def close(self) -> None:
+        if self._log:
+            self._log.close()
+        while self._roots:
+            os.close(self._roots.popitem()[1])
+
+    def _function(self, fault: Fault, process: Process) -> str | None:
+        container = process.container
+        root = self._roots.get(container.id) if container else None
+        if root is None or fault.module is None:
+            return None
+        for path in _candidates(fault.module, process.exe):
+            try:
+                return function_at(_read(root, path), fault.offset, fault.in_file)
+            except (OSError, ValueError):
+                continue
+        return None
+
+
+def _candidates(module: str, exe: str | None) -> Iterator[str]:
+    """Where a file of this name may lie: the executable itself, else where libraries are."""
+    if exe and exe.rpartition("/")[2] == module:
+        yield exe
+        return
+    if "/" in module:
+        return
+    machine = f"{os.uname().machine}-linux-gnu"
+    for folder in ("lib", f"lib/{machine}", "lib64"):
+        yield f"/{folder}/{module}"
+        yield f"/usr/{folder}/{module}"
+    yield f"/usr/local/lib/{module}"
+
+
+class _OpenHow(ctypes.Structure):
+    """struct open_how, openat2(2)"""
+
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+_OPENAT2 = 437
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
+
+
+def _read(root: int, path: str) -> bytes:
+    """A regular file below `root`, wherever its links point."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    how = _OpenHow(flags, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    name = os.fsencode(path)
+    fd = libc.syscall(_OPENAT2, root, name, ctypes.byref(how), ctypes.sizeof(how))
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "openat2", path)
+    with open(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE:
+            raise ValueError(path)
+        return file.read(MAX_FILE)
+
+
+def function_at(data: bytes, offset: int, in_file: bool) -> str | None:
+    """The function that an offset lies in, by the file's own symbols. Raises ValueError for what is
+    no ELF file of this machine's kind."""
+    from elftools.common.exceptions import ELFError
+    from elftools.construct import ConstructError
+    from elftools.elf.elffile import ELFFile
+
+    damage = (ELFError, ConstructError, struct.error, *_DAMAGE)
+    try:
+        elf = ELFFile(BytesIO(data))
+        if not _is_plausible(elf):
+            return None
+        address = _address(elf, offset, in_file)
+        tables = (elf.get_section_by_name(name) for name in (".symtab", ".dynsym"))
+        found = (_symbol(table, address) for table in tables if address is not None)
+        return next((name for name in found if name), None)
+    except damage as error:
+        raise ValueError("not a usable ELF file") from error
+
+
+# What a file that is no program makes of a reader of programs.
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError)
+
+
+def _is_plausible(elf: Any) -> bool:
+    """A 64-bit little-endian file whose tables can be walked: counts and steps are its own word."""
+    header = elf.header
+    steps = header["e_phentsize"], header["e_shentsize"]
+    return (
+        (elf.elfclass, elf.little_endian) == (64, True)
+        and steps == (56, 64)
+        and elf.num_segments() <= MAX_SEGMENTS
+        and elf.num_sections() <= MAX_SECTIONS
+    )
+
+
+def _address(elf: Any, offset: int, in_file: bool) -> int | None:
+    """The link-time address of a file offset; without one, of an offset behind the executable
+    segment's mapping."""
+    for segment in elf.iter_segments("PT_LOAD"):
+        begin, size = segment["p_offset"], segment["p_filesz"]
+        if not in_file:
+            if segment["p_flags"] & 1:
+                return int(segment["p_vaddr"] - begin % PAGE + offset)
+        elif begin <= offset < begin + size:
+            return int(segment["p_vaddr"] + offset - begin)
+    return None
+
+
+_SYMBOL = struct.Struct("<IBBHQQ")  # Elf64_Sym
+_FUNCTION = 2
+
+
+def _symbol(table: Any, address: int) -> str | None:
+    if table is None or not 0 < table["sh_size"] <= MAX_TABLE:
+        return None
+    data = table.data()
+    whole = len(data) // _SYMBOL.size * _SYMBOL.size
+    for name, info, _, _, value, size in _SYMBOL.iter_unpack(data[:whole]):
+        if info & 0xF == _FUNCTION and value <= address < value + size:
+            found = table.stringtable.get_string(name)
+            return str(found)[:200] or None
+    return None

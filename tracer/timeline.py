@@ -1,0 +1,383 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One bounded timeline for each container: what matters of the events is kept, the rest is counted.
+
+`Timelines` is a sink, so it does not know whether its events come from the kernel or from a
+recording. Events that are alike (the same signal from the same sender, resets of the same port)
+become one entry with a count. Entries are kept in groups, each with a bound of its own and the
+newest in it, so that a storm of one sort cannot push out the rare event that explains an end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from math import inf
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from tracer.bounded import keep
+from tracer.event import Clock, Event, Place, Process
+from tracer.probes.exits import is_container_init
+
+if TYPE_CHECKING:
+    from tracer.verdicts import Verdict
+
+MAX_LIVES = 4096
+MAX_ALIKE = 16  # entries in one group
+MAX_GROUPS = 64  # of one timeline
+MAX_LOSSES = 1024
+# How far back before an end, or before the last thing that hurt, a lost event could have mattered.
+WINDOW_NS = 60_000_000_000
+
+SIGKILL = 9
+ANY_PROBE = "any"  # of losses that were added up
+# Without a handler these do nothing, or stop a process and let it go on.
+HARMLESS = frozenset(
+    ("SIGCHLD", "SIGURG", "SIGWINCH", "SIGCONT", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU")
+)
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """Events that are alike: the first one, the last one, and how many (for `backlog_drop` how many
+    connections). An entry equals only itself."""
+
+    event: Event
+    last: Event
+    count: int
+
+    @property
+    def boot_ns(self) -> int:
+        return self.event.boot_ns
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return self.event.body
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Events of a probe that were lost between two moments."""
+
+    probe: str
+    count: int
+    since_ns: int
+    until_ns: int
+
+
+@dataclass(slots=True)
+class Life:
+    """What is kept of one container, from its start to its end, or of a pod as a whole, which is
+    where events of its network belong. `left_out` counts events that no entry holds any more."""
+
+    place: Place
+    groups: dict[Hashable, dict[Hashable, Entry]] = field(default_factory=dict)
+    end: Entry | None = None
+    events: int = 0
+    left_out: int = 0
+
+    def add(self, group: Hashable, alike: Hashable, event: Event, count: int) -> Entry:
+        entries = self.groups.get(group)
+        if entries is None:
+            entries = {}
+            if len(self.groups) >= MAX_GROUPS:
+                oldest = self.groups.pop(next(iter(self.groups)))
+                self.left_out += sum(entry.count for entry in oldest.values())
+            self.groups[group] = entries
+        entry = entries.get(alike)
+        if entry is not None:
+            entry.last = event
+            entry.count += count
+            return entry
+        if len(entries) >= MAX_ALIKE:
+            self.left_out += entries.pop(next(iter(entries))).count
+        entry = entries[alike] = Entry(event, event, count)
+        return entry
+
+    def entries(self) -> list[Entry]:
+        """In the order of their first events."""
+        every = (entry for group in self.groups.values() for entry in group.values())
+        return sorted(every, key=attrgetter("boot_ns"))
+
+
+@dataclass(slots=True)
+class Story:
+    """What a verdict is made from: one container's timeline, what happened to its pod meanwhile,
+    and what the tracing itself missed.
+
+    `traced` are the probes that ran, None if that is not known; `began_ns` is when tracing began.
+    `earlier` are the ends of the same container's earlier lives, each with its verdict. `found` is
+    what the less specific verdicts have said already, the most specific of them last. `fault` is
+    where the container's first process crashed, in words, if anybody could tell."""
+
+    place: Place
+    entries: list[Entry]
+    end: Entry | None
+    began_ns: int
+    traced: frozenset[str] | None
+    losses: list[Loss]
+    left_out: int = 0
+    earlier: list[tuple[Entry, Verdict]] = field(default_factory=list)
+    found: list[Verdict] = field(default_factory=list)
+    fault: str | None = None
+
+    @property
+    def init(self) -> Process | None:
+        """The container's first process, if it has ended or something has happened to it."""
+        if self.end is not None:
+            return self.end.event.about
+        abouts = (entry.event.about for entry in self.entries)
+        return next((p for p in abouts if p is not None and is_container_init(p)), None)
+
+    def of(self, kind: str) -> list[Entry]:
+        return [entry for entry in self.entries if entry.event.kind == kind]
+
+    def is_init(self, process: Process | None) -> bool:
+        init = self.init
+        return (
+            process is not None
+            and init is not None
+            and process.pid == init.pid
+            and process.start_boot_ns in (init.start_boot_ns, None)
+        )
+
+    def signals(self, process: Process | None = None) -> list[Entry]:
+        """Signals to a process, the container's first one unless told otherwise, before the end."""
+        wanted = process or self.init
+        return [
+            entry
+            for entry in self.of("signal")
+            if wanted is not None
+            and entry.event.about is not None
+            and entry.event.about.pid == wanted.pid
+            and entry.event.about.start_boot_ns in (wanted.start_boot_ns, None)
+            and (self.end is None or entry.boot_ns <= self.end.boot_ns)
+        ]
+
+    def blow(self) -> Entry | None:
+        """The signal that ended the container's first process."""
+        ended_by = self.end.body["signal"] if self.end else None
+        return self.deadly(ended_by["number"]) if ended_by else None
+
+    def deadly(self, number: int, process: Process | None = None) -> Entry | None:
+        """Which of the signals of this number that reached a process ended it: the last one, as
+        those before may have been handled. SIGKILL cannot be: the first one."""
+        reached = [
+            entry
+            for entry in self.signals(process)
+            if took_effect(entry) and entry.body["signal"]["number"] == number
+        ]
+        if number == SIGKILL:
+            return reached[0] if reached else None
+        return max(reached, key=lambda entry: entry.last.boot_ns, default=None)
+
+    def until_ns(self) -> int:
+        """The moment that is to be explained."""
+        if self.end is not None:
+            return self.end.boot_ns
+        return max((entry.last.boot_ns for entry in self.entries), default=self.began_ns)
+
+    def starts_before_tracing(self) -> bool:
+        """Whether something may have happened to the container before tracing began."""
+        started = self.init.start_boot_ns if self.init else None
+        return started is None or started < self.began_ns
+
+
+def took_effect(entry: Entry) -> bool:
+    """Whether a signal was not ignored or refused."""
+    return entry.body["signal"]["result"] in ("delivered", "lost_info", None)
+
+
+class Timelines:
+    """A sink that keeps the timelines. `traced` as in `Story`."""
+
+    def __init__(
+        self, clock: Clock, began_ns: int | None = None, traced: frozenset[str] | None = None
+    ) -> None:
+        self.events = 0
+        self._clock = clock
+        self.began_ns = began_ns
+        self.traced = traced
+        self._lives: dict[str, Life] = {}
+        self._losses: list[Loss] = []
+
+    def event(self, event: Event) -> None:
+        self.events += 1
+        if self.began_ns is None:
+            self.began_ns = event.boot_ns
+        if event.kind == "lost":
+            self._add_loss(event)
+            return
+        place = event.place
+        if place is None:
+            return
+        identity = place.identity
+        key = identity.container_id or identity.pod_uid
+        if key is None:
+            return
+        life = self._lives.get(key)
+        if life is None:
+            life = Life(place)
+            keep(self._lives, key, life, MAX_LIVES)
+        life.events += 1
+        _SORTS.get(event.kind, _add_other)(life, event)
+
+    def flush(self) -> None:
+        """Nothing is shown before it is asked for."""
+
+    def places(self) -> list[Place]:
+        """Of every container and pod that had events."""
+        return [life.place for life in self._lives.values()]
+
+    def stories(self) -> list[Story]:
+        """One for each container that is known to have had events, and for each pod whose network
+        had some that belong to no container for certain, in the order of their ends. A pod's
+        sandbox has none."""
+        pods = {uid: life for uid, life in self._lives.items() if _is_pod(life)}
+        lives: dict[str, list[Life]] = {uid: [] for uid in pods}
+        for life in self._lives.values():
+            if not _is_pod(life) and not is_sandbox(life):
+                lives.setdefault(life.place.identity.pod_uid or "", []).append(life)
+        stories = []
+        for uid, containers in lives.items():
+            shared = pods[uid].entries() if uid in pods else []
+            containers.sort(key=_end_ns)
+            for life in containers:
+                own = _share(shared, life) if _are_one(containers) else []
+                shared = [entry for entry in shared if entry not in own]
+                stories.append(self._story(life, [*life.entries(), *own]))
+            if shared:
+                stories.append(self._story(pods[uid], shared))
+        return sorted(stories, key=Story.until_ns)
+
+    def _story(self, life: Life, entries: list[Entry]) -> Story:
+        story = Story(
+            place=life.place,
+            entries=sorted(entries, key=attrgetter("boot_ns")),
+            end=life.end,
+            began_ns=self.began_ns or 0,
+            traced=self.traced,
+            losses=[],
+            left_out=life.left_out,
+        )
+        until = story.until_ns()
+        story.losses = [
+            loss
+            for loss in self._losses
+            if loss.since_ns <= until and loss.until_ns >= until - WINDOW_NS
+        ]
+        return story
+
+    def _add_loss(self, event: Event) -> None:
+        since = _boot_ns(event.body["since"], self._clock)
+        if len(self._losses) >= MAX_LOSSES:  # two neighbours become one
+            first, second = self._losses[0], self._losses.pop(1)
+            probe = first.probe if first.probe == second.probe else ANY_PROBE
+            self._losses[0] = Loss(
+                probe, first.count + second.count, first.since_ns, second.until_ns
+            )
+        self._losses.append(Loss(event.body["probe"], event.body["count"], since, event.boot_ns))
+
+
+def ends_container(event: Event) -> bool:
+    """Whether an `exit` is that of a container's first process. Where the PID namespace is shared
+    that is not known: there a process that the runtime started counts, if a signal ended it. One
+    that ends by itself may be a command that was run in the container."""
+    known = event.body["container_exit"]
+    if known is not None or event.body["signal"] is None or event.about is None:
+        return bool(known)
+    parent = event.about.ancestry[:1]
+    return bool(parent) and parent[0][1].startswith(("containerd-shim", "conmon"))
+
+
+def is_sandbox(life: Life) -> bool:
+    """The container that holds a pod's namespaces: the runtime gives it no name, and it runs
+    pause."""
+    container = life.place.container
+    if container is None or container.name is not None:
+        return False
+    processes = (entry.event.about for entry in life.entries())
+    return any(process is not None and process.comm == "pause" for process in processes)
+
+
+def _is_pod(life: Life) -> bool:
+    return life.place.identity.container_id is None
+
+
+def _end_ns(life: Life) -> float:
+    return life.end.boot_ns if life.end else inf
+
+
+def _are_one(lives: Iterable[Life]) -> bool:
+    """Whether all are lives of the same container: then what happened to the pod's network, which
+    no process is known for, happened to it."""
+    containers = [life.place.container for life in lives]
+    return len({container and (container.name or container.id) for container in containers}) == 1
+
+
+def _share(entries: Iterable[Entry], life: Life) -> list[Entry]:
+    return [entry for entry in entries if entry.boot_ns <= _end_ns(life)]
+
+
+def _boot_ns(moment: str, clock: Clock) -> int:
+    """RFC 3339 with nanoseconds, as `Clock.iso` writes it."""
+    whole, _, fraction = moment.rstrip("Z").partition(".")
+    seconds = int(datetime.fromisoformat(f"{whole}+00:00").timestamp())
+    return seconds * 1_000_000_000 + int(fraction) - clock.offset_ns
+
+
+# How events of each kind are grouped, and which of them are alike
+
+
+def _add_signal(life: Life, event: Event) -> None:
+    body, target, sender = event.body, event.about, event.by
+    signal = body["signal"]
+    assert target is not None
+    first = is_container_init(target)
+    life.add(
+        ("signal", body["origin"], first, signal["name"] in HARMLESS),
+        (signal["number"], signal["result"], target.pid, sender.pid if sender else 0),
+        event,
+        1,
+    )
+
+
+def _add_exit(life: Life, event: Event) -> None:
+    assert event.about is not None
+    first = ends_container(event)
+    entry = life.add(("exit", first, event.body["signal"] is None), event.about.pid, event, 1)
+    if first:
+        life.end = entry
+
+
+def _add_memory(life: Life, event: Event) -> None:
+    pid = event.about.pid if event.about else 0
+    life.add(event.kind, (pid, event.body["order"]), event, 1)
+
+
+def _add_reset(life: Life, event: Event) -> None:
+    body = event.body
+    sent, remote = body["direction"] == "sent", body["remote"]
+    end = body["local"]["port"] if sent else (remote["address"], remote["port"])
+    life.add(("tcp_reset", sent, body["reason"]), (end, body["meaning"]), event, 1)
+
+
+def _add_drop(life: Life, event: Event) -> None:
+    body = event.body
+    life.add(("backlog_drop", body["queue"]), body["local"]["port"], event, body["count"])
+
+
+def _add_other(life: Life, event: Event) -> None:
+    """Of a kind that needs nothing of its own: alike if of the same process."""
+    life.add(event.kind, event.about.pid if event.about else 0, event, 1)
+
+
+_SORTS: dict[str, Callable[[Life, Event], None]] = {
+    "signal": _add_signal,
+    "exit": _add_exit,
+    "oom": _add_memory,
+    "page_alloc_failure": _add_memory,
+    "tcp_reset": _add_reset,
+    "backlog_drop": _add_drop,
+}

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quantities as people read them."""
+
+from __future__ import annotations
+
+
+def size(count: int | None) -> str | None:
+    """`512 MiB`; with one digit after the point where that says more."""
+    if count is None:
+        return None
+    value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
+    while value >= 1023.95 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    whole = value >= 100 or abs(value - round(value)) < 0.05
+    return f"{value:.0f} {units[0]}" if whole else f"{value:.1f} {units[0]}"
+
+
+def span(nanoseconds: int) -> str:
+    """`80 µs`, `1.5 s`, `12 min`: two or three digits, in the unit in which they say most."""
+    length, unit = next((one for one in _SPANS if abs(nanoseconds) >= one[0] * 0.9995), _SPANS[-1])
+    value = abs(nanoseconds) / length
+    whole = value >= 100 or abs(value - round(value)) < 0.05
+    return f"{value:.0f} {unit}" if whole else f"{value:.1f} {unit}"
+
+
+_SPANS = (
+    *((86_400_000_000_000, "d"), (3_600_000_000_000, "h"), (60_000_000_000, "min")),
+    *((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs"), (1, "ns")),
+)

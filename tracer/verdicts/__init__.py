@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verdicts: each module here knows one cause, and describes itself with `CAUSE`.
+
+All are tried on the same story; the most specific that holds wins, the others are listed. Nothing
+else lists them: a new one is found because its file is here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cache
+
+from tracer.timeline import ANY_PROBE, Entry, Story
+
+ALL_OF_AN_END = frozenset(("signals", "exits", "oom"))
+RESTART_LOOP = "restart_loop"
+
+
+class Certainty(StrEnum):
+    """certain: the kernel said so. likely: the order of events says so, or something is missing.
+    unknown: said plainly."""
+
+    CERTAIN = "certain"
+    LIKELY = "likely"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`id` is for programs and does not change; `doubts` says why the certainty is no higher."""
+
+    id: str
+    sentence: str
+    certainty: Certainty
+    evidence: tuple[Entry, ...]
+    remedy: str
+    doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cause:
+    """`specificity` orders causes that hold at the same time: an end counts more than what hurt
+    before it, and who did it more than that it was done. `rests_on` are the probes without whose
+    events this cause may be the wrong one."""
+
+    specificity: int
+    judge: Callable[[Story], Verdict | None]
+    rests_on: frozenset[str] = ALL_OF_AN_END
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explanation:
+    """The verdict on a story, and the less specific ones that hold too; the unknown are left out
+    where the verdict knows better. An explanation equals only itself."""
+
+    story: Story
+    verdict: Verdict
+    others: tuple[Verdict, ...]
+
+
+def names() -> list[str]:
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+@cache
+def causes() -> tuple[Cause, ...]:
+    """The least specific first."""
+    every = [importlib.import_module(f"{__name__}.{name}").CAUSE for name in names()]
+    return tuple(sorted(every, key=lambda cause: cause.specificity))
+
+
+def explain(story: Story) -> Explanation | None:
+    """None if nothing happened that needs a verdict."""
+    for cause in causes():
+        verdict = cause.judge(story)
+        if verdict is not None:
+            story.found.append(_doubted(verdict, cause, story))
+    if not story.found:
+        return None
+    *others, verdict = story.found
+    worse = verdict.certainty is not Certainty.UNKNOWN
+    others = [o for o in others if not (worse and o.certainty is Certainty.UNKNOWN)]
+    return Explanation(story, verdict, tuple(reversed(others)))
+
+
+@dataclass(slots=True)
+class _Lives:
+    """Of one container: how each ended and why, and what is told of them."""
+
+    ends: list[tuple[Entry, Verdict]] = field(default_factory=list)
+    told: list[Explanation] = field(default_factory=list)
+
+
+def explain_all(stories: Iterable[Story]) -> list[Explanation]:
+    """In the order of time. A container that ends again and again is one story, its last."""
+    explanations: dict[Explanation, None] = {}
+    containers: dict[tuple[str | None, str | None], _Lives] = {}
+    for story in stories:
+        lives = containers.setdefault(_who(story), _Lives())
+        story.earlier = lives.ends
+        explanation = explain(story)
+        if explanation is None:
+            continue
+        if explanation.verdict.id == RESTART_LOOP:
+            for earlier in lives.told:
+                del explanations[earlier]
+            lives.told.clear()
+        if story.end is not None:
+            lives.ends.append((story.end, _innermost(explanation)))
+            lives.told.append(explanation)
+        explanations[explanation] = None
+    return list(explanations)
+
+
+def _innermost(explanation: Explanation) -> Verdict:
+    """What ended a life, also where the verdict is that this happens again and again."""
+    if explanation.verdict.id == RESTART_LOOP:
+        return explanation.others[0]
+    return explanation.verdict
+
+
+def _who(story: Story) -> tuple[str | None, str | None]:
+    """The same for each life of a container. One whose name is not known is like no other."""
+    container = story.place.container
+    name = container.name if container else None
+    return story.place.identity.pod_uid, name or story.place.identity.container_id
+
+
+def _doubted(verdict: Verdict, cause: Cause, story: Story) -> Verdict:
+    """Lowers the certainty for what the tracing itself has missed."""
+    doubts = list(verdict.doubts)
+    lost: Counter[str] = Counter()
+    for loss in story.losses:
+        if loss.probe in cause.rests_on or loss.probe == ANY_PROBE:
+            lost[loss.probe] += loss.count
+    for probe, count in lost.items():
+        doubts.append(f"{count} {probe} events were lost in the minute before")
+    if story.traced is not None:
+        for probe in sorted(cause.rests_on - story.traced):
+            doubts.append(f"{probe} was not traced")
+    if story.end is not None and story.end.body["container_exit"] is None:
+        doubts.append(
+            "the PID namespace is shared, so it may not have been the container's first process"
+        )
+    doubts = list(dict.fromkeys(doubts))
+    if tuple(doubts) == verdict.doubts:
+        return verdict
+    certainty = Certainty.LIKELY if verdict.certainty is Certainty.CERTAIN else verdict.certainty
+    return replace(verdict, certainty=certainty, doubts=tuple(doubts))

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Failed page allocations: whether memory was gone, in small pieces, or forbidden by a limit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tracer.buddyinfo import NOTHING, free_bytes, usable
+from tracer.timeline import Entry, Story
+from tracer.units import size
+from tracer.verdicts._phrases import times, who
+
+FRAGMENTED, LACK, LIMIT = "fragmented", "lack", "limit"
+
+
+def failures(story: Story, state: str) -> list[Entry]:
+    return [entry for entry in story.of("page_alloc_failure") if state_of(entry.body) == state]
+
+
+def state_of(body: dict[str, Any]) -> str | None:
+    """None where the free lists are not known. A charged allocation that fails although there is
+    memory was refused by the cgroup's limit."""
+    zones, order = body["buddyinfo"], body["order"]
+    if not zones or not body["bytes"]:
+        return None
+    page = body["bytes"] >> order
+    zones = usable(zones, page, body["gfp_flags"])
+    if free_bytes(zones, page) < NOTHING:
+        return LACK
+    if not free_bytes(zones, page, order):
+        return FRAGMENTED
+    charged = any("ACCOUNT" in flag for flag in body["gfp_flags"] or ())
+    return LIMIT if charged else None
+
+
+def sentence(found: list[Entry]) -> str:
+    """The part that all have in common: who, how often, how much."""
+    last = found[-1].last
+    count = sum(entry.count for entry in found)
+    again = f", {times(count, 'time')} in all" if count > 1 else ""
+    return f"{who(last.about)} could not get {size(last.body['bytes'])} in one piece{again}"

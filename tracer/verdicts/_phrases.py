@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How verdicts speak of processes, places and limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tracer.event import Process
+from tracer.exitcodes import describe_exit_code
+from tracer.timeline import Entry
+from tracer.units import size
+from tracer.views.columns import pod_name, process_name
+
+
+def who(process: Process | None) -> str:
+    if process is None:
+        return "a process that is not known"
+    name = process_name(process) or "?"
+    return f"{name} ({process.exe})" if process.exe else name
+
+
+def where(entry: Entry) -> str:
+    """Where the sender of a signal stands."""
+    origin = entry.body["origin"]
+    return {
+        "same-container": "in the same container",
+        "same-pod": f"in the same pod, container {_container(entry)}",
+        "other-pod": f"in {_other_pod(entry)}",
+        "host": "on the host",
+        "runtime": "of the container runtime",
+        "kernel": "in the kernel",
+    }.get(origin or "", "at a place that is not known")
+
+
+def _container(entry: Entry) -> str:
+    place = entry.event.by_place
+    container = place.container if place else None
+    return (container.name or container.id[:12]) if container else "unknown"
+
+
+def _other_pod(entry: Entry) -> str:
+    pod = pod_name(entry.event.by_place)
+    return f"pod {pod}" if pod else "a container of no pod"
+
+
+def descent(process: Process | None) -> str:
+    """`, started by bash[12] ← sshd[7]`, the nearest first. That PID 1 is everybody's ancestor says
+    nothing."""
+    ancestors = [(pid, comm) for pid, comm in process.ancestry if pid != 1] if process else []
+    if not ancestors:
+        return ""
+    return ", started by " + " ← ".join(f"{comm}[{pid}]" for pid, comm in ancestors[:3])
+
+
+def whose_limit(body: dict[str, Any]) -> str:
+    """Of an `oom` event: `the container's memory limit of 32 MiB`."""
+    limit = size(body["limit_bytes"])
+    amount = f" of {limit}" if limit else ""
+    owner = {"container": "the container's", "pod": "the pod's"}.get(body["limit_of"] or "")
+    if body["scope"] == "system":
+        return "the node's memory"
+    if owner:
+        return f"{owner} memory limit{amount}"
+    if body["cgroup_path"]:
+        return f"the memory limit{amount} of cgroup {body['cgroup_path']}"
+    return "a memory limit that the kernel did not name"
+
+
+def code_words(code: int) -> str:
+    """`, success`, or nothing for a code that means something to its program only."""
+    words = describe_exit_code(code).partition(": ")[2]
+    if words == "the program's own code":
+        return ""
+    if code > 128 and words.startswith("exited by itself with "):
+        return f", {words.removeprefix('exited by itself with ')}, but no signal ended it"
+    return f", {words}"
+
+
+def ending(body: dict[str, Any]) -> str:
+    """Of an `exit` event."""
+    if body["exit_code"] is not None:
+        return f"exit code {body['exit_code']}{code_words(body['exit_code'])}"
+    return f"{body['signal']['name']}{' with a core dump' if body['core_dumped'] else ''}"
+
+
+def times(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def address(end: dict[str, Any] | None) -> str:
+    if end is None or end["address"] is None:
+        return "an address that is not known"
+    host = f"[{end['address']}]" if ":" in end["address"] else end["address"]
+    return f"{host}:{end['port']}"

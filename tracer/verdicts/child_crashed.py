@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A child crashed by a fault of its own, while the container's first process lived on: Kubernetes
+shows nothing."""
+
+from __future__ import annotations
+
+from tracer.timeline import Entry, Story
+from tracer.verdicts import Cause, Certainty, Verdict
+from tracer.verdicts._faults import ABORT, CODES, FAULTS
+from tracer.verdicts._phrases import ending, times, who
+
+
+def _judge(story: Story) -> Verdict | None:
+    crashed = [
+        (entry, blow)
+        for entry in story.of("exit")
+        if entry is not story.end and (blow := _own_blow(story, entry)) is not None
+    ]
+    if not crashed:
+        return None
+    last, blow = crashed[-1]
+    count = sum(entry.count for entry, _ in crashed)
+    again = f" ({times(count, 'child' if count == 1 else 'children')} in all)" if count > 1 else ""
+    return Verdict(
+        "child_crashed",
+        f"the child {who(last.event.about)} crashed: it ended by {ending(last.body)},"
+        f" {CODES.get(blow.body['signal']['code'], blow.body['signal']['code'])}{again}",
+        Certainty.CERTAIN,
+        tuple(entry for pair in crashed for entry in reversed(pair)),
+        "a bug in the worker: its log, and a core dump (ulimit -c, kernel.core_pattern) tell the"
+        " place; Kubernetes shows nothing as long as the first process lives",
+    )
+
+
+def _own_blow(story: Story, entry: Entry) -> Entry | None:
+    """The signal of the kernel, or of the child itself, that ended it."""
+    signal, child = entry.body["signal"], entry.event.about
+    if child is None or signal is None or signal["name"] not in (*FAULTS, ABORT):
+        return None
+    blow = story.deadly(signal["number"], child)
+    if blow is None:
+        return None
+    by_itself = blow.event.by is not None and blow.event.by.pid == child.pid
+    return blow if by_itself or blow.body["origin"] == "kernel" else None
+
+
+CAUSE = Cause(24, _judge, rests_on=frozenset(("signals", "exits")))

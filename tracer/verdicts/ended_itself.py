@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The container's first process sent itself the signal that ended it."""
+
+from __future__ import annotations
+
+from tracer.timeline import Story
+from tracer.verdicts import Cause, Certainty, Verdict
+from tracer.verdicts._phrases import who
+
+
+def _judge(story: Story) -> Verdict | None:
+    blow = story.blow()
+    if blow is None or not story.is_init(blow.event.by):
+        return None
+    assert story.end is not None
+    return Verdict(
+        "ended_itself",
+        f"ended itself: {who(story.init)} sent itself {blow.body['signal']['name']}",
+        Certainty.CERTAIN,
+        (blow, story.end),
+        "programs do that after cleaning up for a signal, or to give up: the reason is in its log,"
+        " kubectl logs --previous",
+    )
+
+
+CAUSE = Cause(58, _judge)

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The container's first process ended by itself, with a code that it chose."""
+
+from __future__ import annotations
+
+from tracer.timeline import SIGKILL, Story, took_effect
+from tracer.verdicts import Cause, Certainty, Verdict
+from tracer.verdicts._phrases import code_words, who
+
+_REMEDIES = {
+    0: "if it should go on running, its command has nothing more to do: a server must stay in the"
+    " foreground",
+    126: "the file is not executable in the image: chmod +x, the right architecture, a file system"
+    " without noexec",
+    127: "the command is not in the image or not in its PATH; a script may name a missing"
+    " interpreter",
+}
+
+
+def _judge(story: Story) -> Verdict | None:
+    if story.end is None or story.end.body["exit_code"] is None:
+        return None
+    code = story.end.body["exit_code"]
+    killed = story.deadly(SIGKILL)
+    doubts = ("yet a SIGKILL had reached it before",) if killed is not None else ()
+    reached = [entry for entry in story.signals() if took_effect(entry)]
+    return Verdict(
+        "exited",
+        f"ended by itself: {who(story.init)} called exit({code}){code_words(code)}",
+        Certainty.LIKELY if doubts else Certainty.CERTAIN,
+        (*reached[-1:], story.end),
+        _REMEDIES.get(code, "the reason is in its log: kubectl logs --previous"),
+        doubts,
+    )
+
+
+CAUSE = Cause(40, _judge, rests_on=frozenset(("exits",)))

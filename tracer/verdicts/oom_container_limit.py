@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Killed at the container's own memory limit."""
+
+from __future__ import annotations
+
+from tracer.timeline import Story
+from tracer.verdicts import Cause, Verdict
+from tracer.verdicts._memory import fatal_oom, judged
+
+
+def _judge(story: Story) -> Verdict | None:
+    oom = fatal_oom(story)
+    if oom is None or oom.body["limit_of"] != "container":
+        return None
+    return judged(
+        story,
+        oom,
+        "oom_container_limit",
+        "raise resources.limits.memory, or bound what the program keeps (heap size, caches,"
+        " workers); tmpfs and emptyDir in memory count as well",
+    )
+
+
+CAUSE = Cause(90, _judge)

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The OOM killer took a child, while the container's first process lived on: Kubernetes shows
+nothing."""
+
+from __future__ import annotations
+
+from tracer.timeline import Story
+from tracer.units import span
+from tracer.verdicts import Cause, Certainty, Verdict
+from tracer.verdicts._memory import fatal_oom
+from tracer.verdicts._phrases import times, who, whose_limit
+
+
+def _judge(story: Story) -> Verdict | None:
+    ooms = story.of("oom")
+    if not ooms or fatal_oom(story) is not None:
+        return None
+    last = ooms[-1]
+    if last.body["victim"].facts["is_container_init"]:
+        return None
+    doubts: tuple[str, ...] = ()
+    if last.body["victim"].facts["is_container_init"] is None:
+        doubts = ("the container shares its PID namespace: its first process is not known",)
+    after = "the container goes on, and Kubernetes shows nothing"
+    if story.end is not None:
+        after = f"the container went on for {span(story.end.boot_ns - last.last.boot_ns)}"
+    count = sum(entry.count for entry in ooms)
+    others = f" ({times(count, 'kill')} in all)" if count > 1 else ""
+    return Verdict(
+        "oom_of_child",
+        f"out of memory: the child {who(last.last.about)} was killed because"
+        f" {whose_limit(last.last.body)} was used up{others}; {after}",
+        Certainty.LIKELY if doubts else Certainty.CERTAIN,
+        tuple(ooms),
+        "raise resources.limits.memory or run fewer workers; to let the whole container end with"
+        " such a child set memory.oom.group (kubelet: singleProcessOOMKill: false, cgroup v2)",
+        doubts,
+    )
+
+
+CAUSE = Cause(25, _judge, rests_on=frozenset(("oom",)))

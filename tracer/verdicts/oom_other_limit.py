@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Killed by the OOM killer at a limit that is neither the container's nor the pod's, or that the
+kernel did not name."""
+
+from __future__ import annotations
+
+from tracer.timeline import Story
+from tracer.verdicts import Cause, Verdict
+from tracer.verdicts._memory import fatal_oom, judged
+
+
+def _judge(story: Story) -> Verdict | None:
+    oom = fatal_oom(story)
+    if oom is None or oom.body["scope"] == "system" or oom.body["limit_of"] in ("container", "pod"):
+        return None
+    return judged(
+        story,
+        oom,
+        "oom_other_limit",
+        "compare the limits of the container, its pod and the cgroups around it"
+        " (memory.max, memory.limit_in_bytes) with what was used; the kernel log has the report",
+    )
+
+
+CAUSE = Cause(85, _judge)

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pod reset connections by closing them with SO_LINGER 0."""
+
+from __future__ import annotations
+
+from tracer.timeline import Story
+from tracer.verdicts import Cause, Verdict
+from tracer.verdicts._phrases import times, who
+from tracer.verdicts._resets import RESTS_ON, certainty, peers, ports, resets, total
+
+
+def _judge(story: Story) -> Verdict | None:
+    found = resets(story, "sent", ("so_linger_zero", "tcp_abort_on_linger"))
+    if not found:
+        return None
+    sure, doubts = certainty(found)
+    closer = found[-1].last.about
+    return Verdict(
+        "reset_linger",
+        f"reset {times(total(found), 'connection')} of {ports(found)} with {peers(found)}:"
+        f" {who(closer) if closer else 'the program'} closed without lingering (SO_LINGER)",
+        sure,
+        tuple(found),
+        "the program sets SO_LINGER so that close() resets: unsent data is thrown away; take the"
+        " option away unless that is wanted",
+        doubts,
+    )
+
+
+CAUSE = Cause(15, _judge, rests_on=RESTS_ON)

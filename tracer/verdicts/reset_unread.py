@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pod reset connections by closing them with data that it had not read."""
+
+from __future__ import annotations
+
+from tracer.timeline import Story
+from tracer.verdicts import Cause, Verdict
+from tracer.verdicts._phrases import times, who
+from tracer.verdicts._resets import RESTS_ON, certainty, peers, ports, resets, total
+
+
+def _judge(story: Story) -> Verdict | None:
+    found = resets(story, "sent", ("tcp_abort_on_close", "tcp_abort_on_data"))
+    if not found:
+        return None
+    sure, doubts = certainty(found)
+    closer = found[-1].last.about
+    return Verdict(
+        "reset_unread",
+        f"reset {times(total(found), 'connection')} of {ports(found)} with {peers(found)}:"
+        f" {who(closer) if closer else 'the program'} closed while data was unread",
+        sure,
+        tuple(found),
+        "the program closes (or ends) before it has read the request: read to the end, or answer"
+        " and shut down sending first; often a limit on the request's size or a time-out",
+        doubts,
+    )
+
+
+CAUSE = Cause(16, _judge, rests_on=RESTS_ON)

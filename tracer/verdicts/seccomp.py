@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ended by SIGSYS: a seccomp profile forbids a system call that the program made."""
+
+from __future__ import annotations
+
+from tracer.timeline import Story
+from tracer.verdicts import Cause, Certainty, Verdict
+from tracer.verdicts._faults import SECCOMP, own_fault
+from tracer.verdicts._phrases import who
+
+
+def _judge(story: Story) -> Verdict | None:
+    blow = own_fault(story, ("SIGSYS",))
+    if blow is None or blow.body["signal"]["code"] != SECCOMP:
+        return None
+    assert story.end is not None
+    return Verdict(
+        "seccomp",
+        f"ended by a seccomp profile: {who(story.init)} made a system call that it forbids"
+        " (SIGSYS)",
+        Certainty.CERTAIN,
+        (blow, story.end),
+        "the kernel's audit log names the call (type=1326, syscall=…); allow it in the profile"
+        " (securityContext.seccompProfile), or find out why the program makes it",
+    )
+
+
+CAUSE = Cause(62, _judge)

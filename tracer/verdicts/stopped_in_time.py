@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The runtime asked the container to end, and it did."""
+
+from __future__ import annotations
+
+from tracer.timeline import Story, took_effect
+from tracer.verdicts import Cause, Certainty, Verdict
+from tracer.verdicts._phrases import ending, who
+from tracer.verdicts._stopped import between, request
+
+
+def _judge(story: Story) -> Verdict | None:
+    asked = request(story)
+    if asked is None or story.end is None or not took_effect(asked):
+        return None
+    by_itself = story.end.body["exit_code"] is not None
+    if not by_itself and story.blow() is not asked:
+        return None
+    name = asked.body["signal"]["name"]
+    return Verdict(
+        "stopped_in_time",
+        f"stopped by the runtime: {who(story.init)} ended {between(asked, story.end)} after {name},"
+        f" with {ending(story.end.body)}",
+        Certainty.LIKELY if by_itself else Certainty.CERTAIN,
+        (asked, story.end),
+        "an orderly stop; who ordered it (a rollout, a failed liveness probe, an eviction) is in"
+        " kubectl get events",
+        (f"that {name} made it end is told by the order of events",) if by_itself else (),
+    )
+
+
+CAUSE = Cause(70, _judge)

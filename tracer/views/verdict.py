@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An explanation as a person reads it, and as an event."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from tracer import probes
+from tracer.event import Clock, Event
+from tracer.probes import Probe
+from tracer.timeline import Entry, Story
+from tracer.units import span
+from tracer.verdicts import Certainty, Explanation, Verdict
+from tracer.views.columns import container_name, pod_name
+from tracer.views.escape import escape
+
+# What stands in the timeline besides the evidence: the last ones before the moment in question.
+MAX_LINES = 20
+
+_CERTAINTIES = {
+    Certainty.CERTAIN: "certain: the kernel said so",
+    Certainty.LIKELY: "likely",
+    Certainty.UNKNOWN: "unknown",
+}
+
+
+def subject(story: Story) -> str:
+    """`shop/web-0 nginx`, as far as it is known."""
+    parts = pod_name(story.place), container_name(story.place)
+    return " ".join(part for part in parts if part) or "a container that is not known"
+
+
+def to_text(explanation: Explanation, clock: Clock) -> str:
+    """The sentence first, then how sure it is, the timeline, what to do and what else holds."""
+    story, verdict = explanation.story, explanation.verdict
+    lines = [f"{subject(story)}: {verdict.sentence}", f"  {_certainty(verdict)}", ""]
+    lines += _timeline_lines(explanation, clock)
+    lines += ["", f"  do: {verdict.remedy}"]
+    lines += [f"  also: {other.sentence} ({other.certainty})" for other in explanation.others]
+    return "\n".join(map(escape, lines)) + "\n"
+
+
+def to_event(explanation: Explanation, clock: Clock) -> Event:
+    """As an event of the kind `verdict`, for whatever takes events. Those that it rests on are
+    referred to by their kind and `boot_ns`."""
+    story, verdict = explanation.story, explanation.verdict
+    until = story.until_ns()
+    body = {
+        **_verdict_json(verdict),
+        "evidence": [_reference(entry, clock) for entry in verdict.evidence],
+        "remedy": verdict.remedy,
+        "timeline": [
+            _reference(entry, clock)
+            | {"offset_ns": entry.boot_ns - until, "text": summary(entry), "count": entry.count}
+            for entry in shown(explanation)
+        ],
+        "others": [_verdict_json(other) for other in explanation.others],
+    }
+    return Event("verdict", until, None, None, body, story.place)
+
+
+def shown(explanation: Explanation) -> list[Entry]:
+    """The evidence, and the last entries besides it."""
+    evidence = explanation.verdict.evidence
+    until = explanation.story.until_ns()
+    rest = [
+        entry
+        for entry in explanation.story.entries
+        if entry not in evidence and entry.boot_ns <= until and not _is_ordinary(entry)
+    ]
+    return sorted([*evidence, *rest[-MAX_LINES:]], key=lambda entry: entry.boot_ns)
+
+
+def _is_ordinary(entry: Entry) -> bool:
+    """A child that has done its work."""
+    return entry.event.kind == "exit" and entry.body["exit_code"] == 0
+
+
+def summary(entry: Entry) -> str:
+    """What the event's own probe says of it, and how often it came."""
+    again = ""
+    if entry.last is not entry.event:
+        over = span(entry.last.boot_ns - entry.event.boot_ns)
+        again = f", {entry.count} times within {over}"
+    return _probe_of(entry.event.kind).summary(entry.event) + again
+
+
+def _certainty(verdict: Verdict) -> str:
+    words = _CERTAINTIES[verdict.certainty]
+    return f"{words}: {'; '.join(verdict.doubts)}" if verdict.doubts else words
+
+
+def _timeline_lines(explanation: Explanation, clock: Clock) -> list[str]:
+    """With offsets to the moment that is explained; what the verdict rests on is marked."""
+    until = explanation.story.until_ns()
+    lines = [f"  {clock.iso(until)[:19].replace('T', ' ')} UTC is 0"]
+    for entry in shown(explanation):
+        offset = entry.boot_ns - until
+        sign = "-" if offset < 0 else "+" if offset > 0 else " "
+        mark = "*" if entry in explanation.verdict.evidence else " "
+        lines.append(f"  {sign + (span(offset) if offset else '0'):>8} {mark} {summary(entry)}")
+    if explanation.story.left_out:
+        lines.append(f"           {explanation.story.left_out} older ones are not shown")
+    return lines
+
+
+def _verdict_json(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "verdict": verdict.id,
+        "sentence": verdict.sentence,
+        "certainty": verdict.certainty.value,
+        "doubts": list(verdict.doubts),
+    }
+
+
+def _reference(entry: Entry, clock: Clock) -> dict[str, Any]:
+    event = entry.event
+    return {"kind": event.kind, "time": clock.iso(event.boot_ns), "boot_ns": event.boot_ns}
+
+
+@cache
+def _probe_of(kind: str) -> Probe:
+    every = (probes.get(name) for name in probes.names())
+    return next(probe for probe in every if kind in probe.decode)
