@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.kernel.checks import TIMES
 from tests.support.ktrace import Ktrace, run
 from tests.support.raisers import Actor
@@ -51,6 +53,7 @@ def test_a_replay_says_what_the_live_run_said(tmp_path: Path) -> None:
     assert replay(file).encode() == shown
 
 
+@pytest.mark.any_kernel
 def test_a_replay_ends_where_the_live_run_had_enough(tmp_path: Path) -> None:
     file = tmp_path / "node.ktrace"
     arguments = ("signals", "--all", "--signal", "USR1", "--count", "7", "--record", str(file))
@@ -63,6 +66,7 @@ def test_a_replay_ends_where_the_live_run_had_enough(tmp_path: Path) -> None:
     assert replay(file).encode() == shown
 
 
+@pytest.mark.any_kernel
 def test_what_was_never_looked_at_is_all_there(tmp_path: Path) -> None:
     file = tmp_path / "node.ktrace"
     with (
@@ -86,6 +90,7 @@ def lines_of(recording: Path) -> int:
     return len(replay(recording).splitlines())
 
 
+@pytest.mark.any_kernel
 def test_a_killed_ktrace_leaves_what_was_flushed(tmp_path: Path) -> None:
     file = tmp_path / "node.ktrace"
     with (
@@ -113,6 +118,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.any_kernel
 def test_a_full_disk_ends_the_recording_and_not_the_tracing(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "64k") as disk:
         file = disk / "node.ktrace"
@@ -145,6 +151,7 @@ def disk_free(folder: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
+@pytest.mark.any_kernel
 def test_a_directory_that_goes_away_is_noticed(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
@@ -162,6 +169,7 @@ def test_a_directory_that_goes_away_is_noticed(tmp_path: Path) -> None:
         assert f"{TIMES} events are not in the recording" in ktrace.stderr
 
 
+@pytest.mark.any_kernel
 def test_who_only_records_ends_with_an_error_when_that_fails(tmp_path: Path) -> None:
     file = tmp_path / "node.ktrace"
     with (
@@ -176,6 +184,7 @@ def test_who_only_records_ends_with_an_error_when_that_fails(tmp_path: Path) -> 
         assert "not everything was recorded" in ktrace.stderr
 
 
+@pytest.mark.any_kernel
 def test_arguments_can_be_left_out(tmp_path: Path) -> None:
     file = tmp_path / "node.ktrace"
     arguments = ("exits", "--all", "--no-argv", "--record", str(file))
@@ -192,6 +201,7 @@ def test_arguments_can_be_left_out(tmp_path: Path) -> None:
     assert not any(b"secret-word" in data for data in cells)
 
 
+@pytest.mark.any_kernel
 def test_a_flight_recording_of_a_trigger(tmp_path: Path) -> None:
     folder = tmp_path / "flights"
     arguments = ("--all", "--flight", "10m", "--trigger", "exit:code==77", "--after", "0s")
@@ -208,6 +218,7 @@ def test_a_flight_recording_of_a_trigger(tmp_path: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.any_kernel
 def test_rotated_recordings(tmp_path: Path) -> None:
     file = tmp_path / "node.ktrace"
     arguments = ("--max-size", "40K", "--rotate", "3")
