@@ -121,6 +121,7 @@ def pipes() -> Iterator[None]:
         yield
 
 
+@pytest.mark.any_kernel
 def test_refused_by_a_cgroup(pipes: None) -> None:
     with (
         Ktrace("pagealloc", "--all", "--quiet-failures") as ktrace,

@@ -190,6 +190,7 @@ def test_a_key_on_the_terminal(key: bytes, number: int) -> None:
     os.close(master)
 
 
+@pytest.mark.any_kernel
 def test_a_terminal_that_is_resized() -> None:
     """WINCH is plumbing: it shows only when asked for."""
     master, slave = pty.openpty()
@@ -218,8 +219,14 @@ def test_a_terminal_that_is_resized() -> None:
         ("unmapped", signal.SIGSEGV, "SEGV_MAPERR"),
         pytest.param("forbidden", signal.SIGSEGV, "SEGV_ACCERR", marks=pytest.mark.any_kernel),
         ("beyond the file", signal.SIGBUS, "BUS_ADRERR"),
-        ("undefined", signal.SIGILL, "ILL_ILLOPN" if ON_X86 else "ILL_ILLOPC"),
-        ("breakpoint", signal.SIGTRAP, "SI_KERNEL" if ON_X86 else "TRAP_BRKPT"),
+        pytest.param(
+            *("undefined", signal.SIGILL, "ILL_ILLOPN" if ON_X86 else "ILL_ILLOPC"),
+            marks=pytest.mark.any_kernel,
+        ),
+        pytest.param(
+            *("breakpoint", signal.SIGTRAP, "SI_KERNEL" if ON_X86 else "TRAP_BRKPT"),
+            marks=pytest.mark.any_kernel,
+        ),
         *([("divide", signal.SIGFPE, "FPE_INTDIV")] if ON_X86 else []),
     ],
 )

@@ -376,24 +376,24 @@ def test_a_closed_port(peer: Peer, point: int, family: int) -> None:
     )
 
 
-def test_ipv4_through_an_ipv6_socket(peer: Peer, point: int) -> None:
-    events, address, pairs = traced(peer, point, 4, "closed_port_mapped", TIMES)
+def test_ipv4_through_an_ipv6_socket(peer: Peer, main_point: int) -> None:
+    events, address, pairs = traced(peer, main_point, 4, "closed_port_mapped", TIMES)
     check(
-        *(peer, events, address, pairs, point),
+        *(peer, events, address, pairs, main_point),
         sent=("no_socket", "closed port", None),
         received=("connection_refused", "connection refused", "SYN_SENT"),
         by_process=False,
-        told=tells_without_socket(point),
+        told=tells_without_socket(main_point),
     )
 
 
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("fin", FIN)
-def test_closed_with_unread_data(peer: Peer, point: int, family: int, fin: bool) -> None:
+def test_closed_with_unread_data(peer: Peer, main_point: int, family: int, fin: bool) -> None:
     """One byte, also where the other end has closed too: its FIN is no byte."""
-    events, address, pairs = traced(peer, point, family, "unread", fin, TIMES)
+    events, address, pairs = traced(peer, main_point, family, "unread", fin, TIMES)
     check(
-        *(peer, events, address, pairs, point),
+        *(peer, events, address, pairs, main_point),
         sent=("tcp_abort_on_close", "closed with unread data", "CLOSE"),
         received=(None, None, "FIN_WAIT2" if fin else "ESTABLISHED"),
         by_process=True,

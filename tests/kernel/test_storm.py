@@ -36,6 +36,7 @@ def test_at_full_speed() -> None:
         assert seen == {("SIGUSR1", sender.pid, target.pid): STORM - lost}
 
 
+@pytest.mark.any_kernel
 def test_while_nobody_reads() -> None:
     """ktrace gets no CPU during the storm. The ring overflows, and the account is still exact."""
     with (
