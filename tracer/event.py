@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -117,7 +117,7 @@ class Event:
     """`about` is the process it happened to and `by` the one on the other side. `place` and
     `by_place` say where they are, and stand alone when no process is known, as when a packet meets
     a socket; `place` decides whose event it is. `body` holds what is particular to the kind, in the
-    order of docs/events.md."""
+    order of docs/events.md. `because` are the events on which a verdict rests."""
 
     kind: str
     boot_ns: int
@@ -126,6 +126,7 @@ class Event:
     body: dict[str, Any]
     place: Place | None = None
     by_place: Place | None = None
+    because: tuple[Event, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         if self.place is None and self.about is not None:

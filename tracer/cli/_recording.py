@@ -23,6 +23,7 @@ from tracer.selection import Selection
 from tracer.session import Session, Sink
 
 if TYPE_CHECKING:
+    from tracer.recording.explained import Explained
     from tracer.recording.metadata import Metadata
     from tracer.recording.reader import Reader
 
@@ -32,9 +33,11 @@ def play(
     values: dict[str, Any],
     make: Callable[[Metadata, list[Probe], Clock], Sink],
     speed: float | None = None,
+    *,
+    explain: bool = False,
 ) -> None:
-    """Shows a recording in the sink that `make` makes. `values` are those of `chosen_of_recording`.
-    The summary goes to standard error."""
+    """Shows a recording in the sink that `make` makes; with `explain` also a verdict on each
+    container. `values` are those of `chosen_of_recording`. The summary goes to standard error."""
     from tracer.recording.reader import Reader
     from tracer.recording.replay import ReplaySource
 
@@ -49,14 +52,24 @@ def play(
         )
         sink = make(told, known, clock)
         chosen = Chosen(sink, _wanted(values), window, values["count"], source.interrupt)
-        session = Session(source, known, told.selection, chosen, clock, told.count)
+        explained = _explained(chosen, told, clock) if explain else None
+        shown = explained or chosen
+        session = Session(source, known, told.selection, shown, clock, told.count)
         stop_on_signals(session, source.interrupt)
         summary = session.run()
+        if explained:
+            explained.explain()
         summary.events = chosen.events
         summary.nameless += chosen.nameless
         summary.undecoded += chosen.unshown
         click.echo(closing_line(summary), err=True)
         check_whole(reader, file)
+
+
+def _explained(chosen: Chosen, told: Metadata, clock: Clock) -> Explained:
+    from tracer.recording.explained import Explained
+
+    return Explained(chosen, told, clock)
 
 
 def chosen_of_recording() -> list[click.Option]:

@@ -37,7 +37,7 @@ def run(file: str, format_: str, out: str | None, **values: Any) -> None:
             return sinks[0]
 
         try:
-            play(file, values, make)
+            play(file, values, make, explain=True)
         finally:
             for sink in sinks:
                 sink.close()
@@ -45,7 +45,7 @@ def run(file: str, format_: str, out: str | None, **values: Any) -> None:
 
 command = make_command(
     "export",
-    "Turn a recording into what other tools read.",
+    "Turn a recording into what other tools read, with a verdict on each container.",
     (
         "ktrace export incident.ktrace -f parquet -o incident.parquet",
         "ktrace export incident.ktrace -f perfetto -o incident.perfetto-trace",

@@ -57,7 +57,8 @@ def to_event(explanation: Explanation, clock: Clock) -> Event:
         ],
         "others": [_verdict_json(other) for other in explanation.others],
     }
-    return Event("verdict", until, None, None, body, story.place)
+    because = tuple(entry.event for entry in verdict.evidence)
+    return Event("verdict", until, None, None, body, story.place, because=because)
 
 
 def shown(explanation: Explanation) -> list[Entry]:

@@ -39,7 +39,15 @@ class Target:
         """The event in words."""
         if event.kind == "lost":
             return f"{event.body['count']} events of {event.body['probe']} were lost"
+        if event.kind == "verdict":
+            return str(event.body["sentence"])
         return self.probes[event.kind].summary(event)
+
+    def alarm(self, event: Event) -> bool:
+        """Whether the event must stand out: a verdict, if an event must on which it rests."""
+        if event.kind == "verdict":
+            return any(map(self.alarm, event.because))
+        return event.kind == "lost" or self.probes[event.kind].alarm(event)
 
 
 @dataclass(frozen=True)
