@@ -23,13 +23,17 @@ ANCESTOR = struct.Struct("=I16s")  # struct kt_ancestor
 
 @dataclass(slots=True)
 class Place:
-    """Where a process lives: its cgroup, and the pod and container that this means."""
+    """Where a process lives: its cgroup, and the pod and container that this means. `began` is when
+    the cgroup was first described, as it was made or found, and `ended` when it was removed, in
+    nanoseconds since boot; None while that is not known."""
 
     cgroup: int
     path: str | None
     identity: CgroupIdentity
     pod: Pod | None = None
     container: Container | None = None
+    began: int | None = None
+    ended: int | None = None
     version: int = 0
     _json: tuple[int, Any, Any] | None = None
 

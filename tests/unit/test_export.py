@@ -18,7 +18,21 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackEvent
 
 from tests.support.ktrace import ROOT, run
-from tests.unit.test_recording import CID, DATA, PATH, UID, metadata
+from tests.support.perfetto import slices
+from tests.unit import records
+from tests.unit.records import cgroup_path
+from tests.unit.test_recording import (
+    BEGAN,
+    CID,
+    DATA,
+    NAMES,
+    PATH,
+    SECOND,
+    UID,
+    metadata,
+    part,
+    record,
+)
 from tracer import probes
 from tracer.event import Clock, Event, Place, Process
 from tracer.identity.cgroup import CgroupIdentity
@@ -26,6 +40,7 @@ from tracer.recording.explained import Explained
 from tracer.recording.exporters import Target
 from tracer.recording.view import Chosen, Window
 from tracer.selection import Selection
+from tracer.turn import Turn
 
 FIRST = DATA / "format-1.0.ktrace"
 LINES = (DATA / "format-1.0.jsonl").read_bytes()
@@ -219,7 +234,7 @@ def test_a_verdict_on_an_orderly_end_is_no_warning() -> None:
     process = Process(7, 7, "app", pid_in_pod=1, pid_level=1)
     end = {"exit_code": 0, "signal": None, "container_exit": True}
     verdict = Event("verdict", 1, None, None, {}, because=(Event("exit", 1, process, None, end),))
-    target = Target(io.BytesIO(), Clock(0), "node-7", {"exit": probe})
+    target = Target(io.BytesIO(), Clock(0), "node-7", {"exit": probe}, list)
     assert not target.alarm(verdict)
     end["exit_code"] = 3
     assert target.alarm(verdict)
@@ -234,11 +249,15 @@ def test_perfetto(tmp_path: Path, told: list[dict[str, Any]]) -> None:
     tracks: dict[int, Any] = {}
     begun: dict[int, Any] = {}
     instants = []
+    lives = []
     for packet in trace.packet[1:]:
         if packet.HasField("track_descriptor"):
             tracks[packet.track_descriptor.uuid] = packet.track_descriptor
             continue
         event = packet.track_event
+        if event.type == TrackEvent.TYPE_SLICE_BEGIN:
+            lives.append((tracks[event.track_uuid].name, event.name, packet.timestamp))
+            continue
         assert event.type == TrackEvent.TYPE_INSTANT
         assert packet.timestamp_clock_id == 6
         assert event.track_uuid in tracks, "a track is described before it is used"
@@ -248,6 +267,7 @@ def test_perfetto(tmp_path: Path, told: list[dict[str, Any]]) -> None:
             instants.append((packet, event))
     by_name = {track.name: track for track in tracks.values()}
     assert set(by_name) == {"node-7", "shop/web-0", "nginx"}
+    assert lives == [("nginx", "nginx", 5_000_000_000)], "and the first format tells no end"
     assert by_name["nginx"].parent_uuid == by_name["shop/web-0"].uuid
     assert len(instants) == len(told)
     for (packet, event), said in zip(instants, told, strict=True):
@@ -259,6 +279,37 @@ def test_perfetto(tmp_path: Path, told: list[dict[str, Any]]) -> None:
         if said["kind"] == "signal":
             (flow,) = event.terminating_flow_ids
             assert tracks[begun[flow].track_uuid].name == "node-7", "an arrow from the sender"
+
+
+def test_perfetto_draws_the_life_of_a_container(tmp_path: Path) -> None:
+    """As long as its outermost cgroup was there, also if events are only of one within it."""
+    living = CID.replace("7", "8")
+    cgroups = {1: PATH, 2: f"{PATH}/init.scope", 3: PATH.replace(CID, living), 4: "/user.slice"}
+    described = [
+        records.pack("cgroup", time=BEGAN + n, cgroup=n, **cgroup_path(path))
+        for n, path in cgroups.items()
+    ]
+    processes = [records.pack("process", process=n, pid=n, tid=n, cgroup=n) for n in (2, 3, 4)]
+    exits = [
+        records.pack("exit", time=BEGAN + 10 + n, process_process=n, process_pid=n)
+        for n in (2, 3, 4)
+    ]
+    ends = [records.pack("cgroup_end", time=BEGAN + 20 + n, cgroup=n) for n in (2, 1)]
+    parts = [part("cgroup", *described), part("process", *processes), part("exit", *exits)]
+    everything = metadata(selection=Selection(everything=True))
+    record(
+        [
+            Turn(BEGAN + 30, [*parts, part("cgroup_end", *ends)], names=NAMES, answered=[1, 2, 3]),
+            Turn(BEGAN + SECOND, last=True),
+        ],
+        tmp_path / "x",
+        everything,
+    )
+    out = tmp_path / "trace"
+    ended = run("export", str(tmp_path / "x"), "-f", "perfetto", "-o", str(out))
+    assert ended.returncode == 0, ended.stderr
+    assert "mean nothing" not in ended.stderr
+    assert slices(out) == {"nginx": (BEGAN + 1, BEGAN + 21), living[:12]: (BEGAN + 3, None)}
 
 
 def test_binary_formats_are_not_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:

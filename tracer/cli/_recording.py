@@ -16,7 +16,7 @@ from tracer import probes
 from tracer.cli._options import Duration, count, selection, selectors
 from tracer.cli._tracing import closing_line, stop_on_signals
 from tracer.errors import BadRecording, UsageError
-from tracer.event import Clock
+from tracer.event import Clock, Place
 from tracer.probes import Probe
 from tracer.recording.view import Chosen, Window
 from tracer.selection import Selection
@@ -27,17 +27,20 @@ if TYPE_CHECKING:
     from tracer.recording.metadata import Metadata
     from tracer.recording.reader import Reader
 
+Places = Callable[[], list[Place]]
+
 
 def play(
     file: str,
     values: dict[str, Any],
-    make: Callable[[Metadata, list[Probe], Clock], Sink],
+    make: Callable[[Metadata, list[Probe], Clock, Places], Sink],
     speed: float | None = None,
     *,
     explain: bool = False,
 ) -> None:
     """Shows a recording in the sink that `make` makes; with `explain` also a verdict on each
-    container. `values` are those of `chosen_of_recording`. The summary goes to standard error."""
+    container. `values` are those of `chosen_of_recording`. `make` is given what tells all places
+    that are known by then. The summary goes to standard error."""
     from tracer.recording.reader import Reader
     from tracer.recording.replay import ReplaySource
 
@@ -50,7 +53,7 @@ def play(
         window = Window(
             _moment(values["begin"], told, "--from"), _moment(values["end"], told, "--to")
         )
-        sink = make(told, known, clock)
+        sink = make(told, known, clock, lambda: session.resolver.places())
         chosen = Chosen(sink, _wanted(values), window, values["count"], source.interrupt)
         explained = _explained(chosen, told, clock) if explain else None
         shown = explained or chosen

@@ -31,9 +31,9 @@ def run(file: str, format_: str, out: str | None, **values: Any) -> None:
                 raise UsageError(f"{out} is the recording itself", "give another file with -o")
             stream = stack.enter_context(Path(out).open("wb"))
 
-        def make(told: Any, probes: Any, clock: Any) -> ExportSink:
+        def make(told: Any, probes: Any, clock: Any, places: Any) -> ExportSink:
             kinds = {kind: probe for probe in probes for kind in probe.decode}
-            sinks.append(exporter.make(Target(stream, clock, told.node, kinds)))
+            sinks.append(exporter.make(Target(stream, clock, told.node, kinds, places)))
             return sinks[0]
 
         try:

@@ -177,7 +177,7 @@ def _explain_recording(
 
     told: list[tuple[Metadata, Clock, Timelines]] = []
 
-    def make(metadata: Metadata, _probes: list[Probe], clock: Clock) -> Timelines:
+    def make(metadata: Metadata, _probes: object, clock: Clock, _places: object) -> Timelines:
         timelines = Timelines(clock, metadata.began, frozenset(metadata.attached))
         told.append((metadata, clock, timelines))
         return timelines
