@@ -6,6 +6,14 @@
  */
 #include "ktrace.h"
 
+/* A cgroup that was described is gone: with it ends what ran in it. */
+struct cgroup_end_event {
+	struct kt_header header;
+	kt_cgroup_id cgroup;
+};
+
+KT_EVENT(cgroup_end);
+
 SEC("tp_btf/cgroup_mkdir")
 int BPF_PROG(on_cgroup_mkdir, struct cgroup *cgroup)
 {
@@ -23,8 +31,15 @@ SEC("tp_btf/cgroup_rmdir")
 int BPF_PROG(on_cgroup_rmdir, struct cgroup *cgroup)
 {
 	kt_cgroup_id id = kt_id_of_cgroup(cgroup);
+	struct cgroup_end_event *event;
 
-	bpf_map_delete_elem(&kt_cgroups, &id);
+	if (bpf_map_delete_elem(&kt_cgroups, &id)) /* never described, or forgotten since */
+		return 0;
+	event = kt_reserve(cgroup_end);
+	if (event) {
+		event->cgroup = id;
+		kt_submit(event);
+	}
 	return 0;
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -23,13 +23,17 @@ ANCESTOR = struct.Struct("=I16s")  # struct kt_ancestor
 
 @dataclass(slots=True)
 class Place:
-    """Where a process lives: its cgroup, and the pod and container that this means."""
+    """Where a process lives: its cgroup, and the pod and container that this means. `began` is when
+    the cgroup was first described, as it was made or found, and `ended` when it was removed, in
+    nanoseconds since boot; None while that is not known."""
 
     cgroup: int
     path: str | None
     identity: CgroupIdentity
     pod: Pod | None = None
     container: Container | None = None
+    began: int | None = None
+    ended: int | None = None
     version: int = 0
     _json: tuple[int, Any, Any] | None = None
 
@@ -117,7 +121,7 @@ class Event:
     """`about` is the process it happened to and `by` the one on the other side. `place` and
     `by_place` say where they are, and stand alone when no process is known, as when a packet meets
     a socket; `place` decides whose event it is. `body` holds what is particular to the kind, in the
-    order of docs/events.md."""
+    order of docs/events.md. `because` are the events on which a verdict rests."""
 
     kind: str
     boot_ns: int
@@ -126,6 +130,7 @@ class Event:
     body: dict[str, Any]
     place: Place | None = None
     by_place: Place | None = None
+    because: tuple[Event, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         if self.place is None and self.about is not None:

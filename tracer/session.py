@@ -86,9 +86,9 @@ class Session:
         self._sink = sink
         self._clock = clock
         self._limit = count
-        add = self.resolver.add_process, self.resolver.add_cgroup
+        told = self.resolver.add_process, self.resolver.add_cgroup, self.resolver.end_cgroup
         self._context: dict[str, Callable[[Any], None]] = dict(
-            zip(CONTEXT_EVENTS, add, strict=True)
+            zip(CONTEXT_EVENTS, told, strict=True)
         )
         self._decoders: dict[str, Decoder] = {}
         self._probe_of: dict[str, str] = {}

@@ -15,7 +15,7 @@ from typing import Protocol
 from tracer.identity.model import Names
 from tracer.schema import Schema
 
-CONTEXT_EVENTS = ("process", "cgroup")
+CONTEXT_EVENTS = ("process", "cgroup", "cgroup_end")
 # Events of a pod whose name is just being asked for wait this long, and so does what follows.
 NAME_SECONDS = 1.0
 # Without anything to do there is a turn so often.

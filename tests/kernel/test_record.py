@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.checks import TIMES
+from tests.support.cgroups import plain_cgroup
 from tests.support.ktrace import Ktrace, run
 from tests.support.raisers import Actor
 from tests.support.wait import wait_for
@@ -199,6 +201,42 @@ def test_arguments_can_be_left_out(tmp_path: Path) -> None:
         cells = [bytes(part.cells) for turn in reader.turns() for part in turn.parts]
     assert cells
     assert not any(b"secret-word" in data for data in cells)
+
+
+def test_when_cgroups_began_and_ended_is_kept(tmp_path: Path) -> None:
+    """Of those that were described: one in which nobody was seen is not."""
+    file = tmp_path / "node.ktrace"
+    spans: dict[int, tuple[int, int, int, int]] = {}
+    with plain_cgroup() as before:
+        unseen = before.stat().st_ino
+        with Ktrace("record", "signals", "--all", output=str(file)) as ktrace:
+            before.rmdir()
+            for _ in range(TIMES):
+                start = boot_ns()
+                with plain_cgroup() as cgroup:
+                    made, number = boot_ns(), cgroup.stat().st_ino
+                    stop = boot_ns()
+                spans[number] = start, made, stop, boot_ns()
+            before.mkdir()
+            ktrace.stop()
+    told: dict[str, dict[int, list[int]]] = {"cgroup": {}, "cgroup_end": {}}
+    with Reader(file) as reader:
+        schemas = reader.metadata.schemas
+        for part in (part for turn in reader.turns() for part in turn.parts):
+            if schemas[part.kind].name in told:
+                for record in schemas[part.kind].cells(part.cells):
+                    times = told[schemas[part.kind].name].setdefault(record.cgroup, [])
+                    times.append(record.time)
+    assert len(spans) == TIMES
+    for number, (start, made, stop, gone) in spans.items():
+        (began,) = told["cgroup"][number]
+        (ended,) = told["cgroup_end"][number]
+        assert start <= began <= made <= stop <= ended <= gone
+    assert unseen not in told["cgroup_end"]
+
+
+def boot_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 @pytest.mark.any_kernel

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 from tests.support.containerd import Containerd
 from tests.support.ktrace import Ktrace, run
+from tests.support.perfetto import slices
 
 TIMES = 23
 PROBES = "signals,exits,oom,resets,backlog"
@@ -78,6 +80,46 @@ def test_what_was_never_looked_at_has_its_names(
     assert {json.loads(line)["pod"]["uid"] for line in by_label} == {other}
     told = json.loads(run("info", str(file), "-o", "json").stdout)
     check_info(told, uid, events)
+
+
+def test_the_life_of_a_container(
+    containerd: Containerd, cri: tuple[str, str], tmp_path: Path
+) -> None:
+    """From when the runtime makes its cgroup until it removes it. Of one that was there before the
+    recording it begins with that; one lives on."""
+    file, trace = tmp_path / "node.ktrace", tmp_path / "trace"
+    pod = containerd.run_pod("cart-0", namespace="shop")
+    try:
+        earlier = pod.run("earlier", ["sleep", "1000"])
+        start = boot_ns()
+        with Ktrace("record", PROBES, *cri, output=str(file)) as ktrace:
+            ready = boot_ns()
+            one = pod.run("one", ["sleep", "1000"])
+            made = boot_ns()
+            two = pod.run("two", ["sleep", "1000"])
+            for container in (earlier, one, two):
+                container.exec(["sh", "-c", "kill -CONT 1"])
+            kill = boot_ns()
+            for container in (earlier, one):
+                os.kill(container.pid, 9)
+                assert container.wait_exit() == 137
+                container.remove()
+            gone = boot_ns()
+            ktrace.stop()
+    finally:
+        pod.remove()
+    exported = run("export", str(file), "-f", "perfetto", "-p", "cart-0", "-o", str(trace))
+    assert exported.returncode == 0, exported.stderr
+    lives = slices(trace)
+    assert lives.keys() == {"earlier", "one", "two"}
+    assert start <= lives["earlier"][0] <= ready <= lives["one"][0] <= made <= lives["two"][0]
+    for name in ("earlier", "one"):
+        assert kill <= (lives[name][1] or 0) <= gone
+    assert lives["two"][1] is None
+
+
+def boot_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def check_info(told: dict[str, Any], uid: str, events: list[dict[str, Any]]) -> None:

@@ -248,7 +248,7 @@ def test_colour(
     if no_color is not None:
         monkeypatch.setenv("NO_COLOR", no_color)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
-    assert _tracing._colour(choice) is colour
+    assert _options.in_colour(choice) is colour
 
 
 def test_the_closing_line() -> None:

@@ -4,6 +4,7 @@ message definitions."""
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -17,10 +18,43 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackEvent
 
 from tests.support.ktrace import ROOT, run
-from tests.unit.test_recording import CID, DATA, UID
+from tests.support.perfetto import slices
+from tests.unit import records
+from tests.unit.records import cgroup_path
+from tests.unit.test_recording import (
+    BEGAN,
+    CID,
+    DATA,
+    NAMES,
+    PATH,
+    SECOND,
+    UID,
+    metadata,
+    part,
+    record,
+)
+from tracer import probes
+from tracer.event import Clock, Event, Place, Process
+from tracer.identity.cgroup import CgroupIdentity
+from tracer.recording.explained import Explained
+from tracer.recording.exporters import Target
+from tracer.recording.view import Chosen, Window
+from tracer.selection import Selection
+from tracer.turn import Turn
 
 FIRST = DATA / "format-1.0.ktrace"
-EVENTS = [json.loads(line) for line in (DATA / "format-1.0.jsonl").read_bytes().splitlines()]
+LINES = (DATA / "format-1.0.jsonl").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def told() -> list[dict[str, Any]]:
+    """What each export must hold: the events, and behind them what `why` says of them."""
+    why = run("why", str(FIRST), "-o", "json")
+    verdicts = [json.loads(line) for line in why.stdout.splitlines()]
+    assert [(v["kind"], v["verdict"]) for v in verdicts] == [
+        ("verdict", "killed_by_suspicious_process")
+    ]
+    return [json.loads(line) for line in LINES.splitlines()] + verdicts
 
 
 def export(folder: Path, format_: str, *arguments: str) -> Path:
@@ -30,30 +64,68 @@ def export(folder: Path, format_: str, *arguments: str) -> Path:
     return out
 
 
-def test_json_lines(tmp_path: Path) -> None:
+def test_json_lines(tmp_path: Path, told: list[dict[str, Any]]) -> None:
     out = export(tmp_path, "jsonl")
-    assert out.read_bytes() == (DATA / "format-1.0.jsonl").read_bytes()
+    why = run("why", str(FIRST), "-o", "json").stdout.encode()
+    assert out.read_bytes() == LINES + why
     kinds = subprocess.run(
         ["jq", "-r", ".kind", str(out)], capture_output=True, text=True, check=True
     )
-    assert kinds.stdout.split() == [event["kind"] for event in EVENTS]
+    assert kinds.stdout.split() == [event["kind"] for event in told]
     assert run("export", str(FIRST)).stdout.encode() == out.read_bytes()
 
 
 def test_selectors_hold_for_exports(tmp_path: Path) -> None:
     out = export(tmp_path, "jsonl", "--from", "+52ms", "-p", "shop/web-0")
-    kinds = [json.loads(line)["kind"] for line in out.read_text().splitlines()]
-    assert kinds == ["exit", "backlog_drop", "lost"]
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["exit", "backlog_drop", "lost", "verdict"]
+    assert lines[-1]["evidence"][0]["kind"] == "signal", "what is left out counts for the verdict"
 
 
-def test_parquet(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "arguments", [("-p", "db"), ("--to", "+52ms"), ("--count", "7"), ("--pid", "10")]
+)
+def test_selectors_hold_for_verdicts(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    out = export(tmp_path, "jsonl", *arguments)
+    assert '"kind":"verdict"' not in out.read_text()
+
+
+class Kept:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def event(self, event: Event) -> None:
+        self.events.append(event)
+
+    def flush(self) -> None: ...
+
+
+def test_an_event_that_makes_no_sense_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a recording that somebody made up may hold."""
+    kept = Kept()
+    chosen = Chosen(kept, Selection(everything=True), Window(), None, lambda: None)
+    explained = Explained(chosen, metadata(), Clock(0))
+    place = Place(1, PATH, CgroupIdentity(UID, CID))
+    process = Process(7, 7, "app", pid_in_pod=1, pid_level=1, place=place)
+    explained.event(Event("exit", 1, process, None, {"exit_code": 3}))
+    end = {"exit_code": 3, "signal": None, "container_exit": True, "meaning": "3"}
+    explained.event(Event("exit", 2, process, None, end))
+    explained.explain()
+    assert [event.kind for event in kept.events] == ["exit", "exit", "verdict"]
+    assert chosen.unshown == 1
+    monkeypatch.delitem(end, "exit_code")
+    explained.explain()
+    assert (len(kept.events), chosen.unshown) == (3, 2)
+
+
+def test_parquet(tmp_path: Path, told: list[dict[str, Any]]) -> None:
     out = export(tmp_path, "parquet")
     query = "select * exclude (time), epoch_ns(time) as ns from read_parquet(?)"
     found = duckdb.execute(query, [str(out)])
     names = [column[0] for column in found.description or ()]
     rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-    assert [json.loads(row["ktrace.event"]) for row in rows] == EVENTS
-    for row, event in zip(rows, EVENTS, strict=True):
+    assert [json.loads(row["ktrace.event"]) for row in rows] == told
+    for row, event in zip(rows, told, strict=True):
         pod, container = event["pod"] or {}, event["container"] or {}
         about = event.get("target") or event.get("process") or event.get("victim") or {}
         sender = event.get("sender") or {}
@@ -77,8 +149,10 @@ def test_parquet(tmp_path: Path) -> None:
             "ktrace.exit_code": event.get("exit_code"),
             "ktrace.reason": event.get("reason"),
             "ktrace.count": event.get("count"),
+            "ktrace.verdict": event.get("verdict"),
+            "ktrace.certainty": event.get("certainty"),
         }
-        assert row["ktrace.sentence"]
+        assert row["ktrace.sentence"] == event.get("sentence", row["ktrace.sentence"]) != ""
 
 
 def test_without_its_library_parquet_names_the_remedy() -> None:
@@ -106,21 +180,27 @@ def attributes(pairs: Any) -> dict[str, Any]:
     return found
 
 
-def test_otlp(tmp_path: Path) -> None:
+def test_otlp(tmp_path: Path, told: list[dict[str, Any]]) -> None:
     records = []
     for line in export(tmp_path, "otlp").read_text().splitlines():
         for logs in json_format.Parse(line, LogsData()).resource_logs:
             resource = attributes(logs.resource.attributes)
             records += [(resource, log) for scope in logs.scope_logs for log in scope.log_records]
     records.sort(key=lambda pair: pair[1].time_unix_nano)
-    assert len(records) == len(EVENTS)
-    for (resource, log), event in zip(records, EVENTS, strict=True):
+    assert len(records) == len(told)
+    in_order = sorted(told, key=lambda event: event["boot_ns"])
+    for (resource, log), event in zip(records, in_order, strict=True):
         assert log.event_name == f"ktrace.{event['kind']}"
         assert log.time_unix_nano == event["boot_ns"] + 1_700_000_000 * 10**9
         assert log.body.string_value
         assert resource["k8s.node.name"] == "node-7"
-        told = attributes(log.attributes)
-        assert told["ktrace.boot_ns"] == event["boot_ns"]
+        found = attributes(log.attributes)
+        assert found["ktrace.boot_ns"] == event["boot_ns"]
+        if event["kind"] == "verdict":
+            assert log.severity_text == "WARN", "it rests on events that are"
+            assert log.body.string_value == event["sentence"]
+            for key in ("verdict", "certainty", "doubts", "evidence", "remedy", "timeline"):
+                assert found[f"ktrace.{key}"] == event[key]
         if event["pod"]:
             assert resource == {
                 "host.name": "node-7",
@@ -135,9 +215,9 @@ def test_otlp(tmp_path: Path) -> None:
                 "container.runtime.name": "containerd",
             }
     resource, log = records[0]
-    told = attributes(log.attributes)
+    found = attributes(log.attributes)
     assert (log.severity_number, log.severity_text) == (13, "WARN")
-    assert {key: value for key, value in told.items() if key.startswith("process.")} == {
+    assert {key: value for key, value in found.items() if key.startswith("process.")} == {
         "process.pid": 10,
         "process.executable.name": "nginx",
         "process.executable.path": "/usr/sbin/nginx",
@@ -145,11 +225,22 @@ def test_otlp(tmp_path: Path) -> None:
         "process.real_user.id": 101,
         "process.vpid": 1,
     }
-    assert told["ktrace.sender.pid"] == 20
-    assert told["ktrace.signal.name"] == "SIGHUP"
+    assert found["ktrace.sender.pid"] == 20
+    assert found["ktrace.signal.name"] == "SIGHUP"
 
 
-def test_perfetto(tmp_path: Path) -> None:
+def test_a_verdict_on_an_orderly_end_is_no_warning() -> None:
+    probe = probes.get("exits")
+    process = Process(7, 7, "app", pid_in_pod=1, pid_level=1)
+    end = {"exit_code": 0, "signal": None, "container_exit": True}
+    verdict = Event("verdict", 1, None, None, {}, because=(Event("exit", 1, process, None, end),))
+    target = Target(io.BytesIO(), Clock(0), "node-7", {"exit": probe}, list)
+    assert not target.alarm(verdict)
+    end["exit_code"] = 3
+    assert target.alarm(verdict)
+
+
+def test_perfetto(tmp_path: Path, told: list[dict[str, Any]]) -> None:
     trace = Trace()
     trace.ParseFromString(export(tmp_path, "perfetto").read_bytes())
     clocks = {c.clock_id: c.timestamp for c in trace.packet[0].clock_snapshot.clocks}
@@ -158,11 +249,15 @@ def test_perfetto(tmp_path: Path) -> None:
     tracks: dict[int, Any] = {}
     begun: dict[int, Any] = {}
     instants = []
+    lives = []
     for packet in trace.packet[1:]:
         if packet.HasField("track_descriptor"):
             tracks[packet.track_descriptor.uuid] = packet.track_descriptor
             continue
         event = packet.track_event
+        if event.type == TrackEvent.TYPE_SLICE_BEGIN:
+            lives.append((tracks[event.track_uuid].name, event.name, packet.timestamp))
+            continue
         assert event.type == TrackEvent.TYPE_INSTANT
         assert packet.timestamp_clock_id == 6
         assert event.track_uuid in tracks, "a track is described before it is used"
@@ -172,17 +267,49 @@ def test_perfetto(tmp_path: Path) -> None:
             instants.append((packet, event))
     by_name = {track.name: track for track in tracks.values()}
     assert set(by_name) == {"node-7", "shop/web-0", "nginx"}
+    assert lives == [("nginx", "nginx", 5_000_000_000)], "and the first format tells no end"
     assert by_name["nginx"].parent_uuid == by_name["shop/web-0"].uuid
-    assert len(instants) == len(EVENTS)
-    for (packet, event), told in zip(instants, EVENTS, strict=True):
-        assert packet.timestamp == told["boot_ns"]
-        assert list(event.categories) == [told["kind"]]
-        assert json.loads(event.debug_annotations[0].legacy_json_value) == told
+    assert len(instants) == len(told)
+    for (packet, event), said in zip(instants, told, strict=True):
+        assert packet.timestamp == said["boot_ns"]
+        assert list(event.categories) == [said["kind"]]
+        assert json.loads(event.debug_annotations[0].legacy_json_value) == said
         own = tracks[event.track_uuid].name
-        assert own == ("nginx" if told["container"] else "node-7")
-        if told["kind"] == "signal":
+        assert own == ("nginx" if said["container"] else "node-7")
+        if said["kind"] == "signal":
             (flow,) = event.terminating_flow_ids
             assert tracks[begun[flow].track_uuid].name == "node-7", "an arrow from the sender"
+
+
+def test_perfetto_draws_the_life_of_a_container(tmp_path: Path) -> None:
+    """As long as its outermost cgroup was there, also if events are only of one within it."""
+    living = CID.replace("7", "8")
+    cgroups = {1: PATH, 2: f"{PATH}/init.scope", 3: PATH.replace(CID, living), 4: "/user.slice"}
+    described = [
+        records.pack("cgroup", time=BEGAN + n, cgroup=n, **cgroup_path(path))
+        for n, path in cgroups.items()
+    ]
+    processes = [records.pack("process", process=n, pid=n, tid=n, cgroup=n) for n in (2, 3, 4)]
+    exits = [
+        records.pack("exit", time=BEGAN + 10 + n, process_process=n, process_pid=n)
+        for n in (2, 3, 4)
+    ]
+    ends = [records.pack("cgroup_end", time=BEGAN + 20 + n, cgroup=n) for n in (2, 1)]
+    parts = [part("cgroup", *described), part("process", *processes), part("exit", *exits)]
+    everything = metadata(selection=Selection(everything=True))
+    record(
+        [
+            Turn(BEGAN + 30, [*parts, part("cgroup_end", *ends)], names=NAMES, answered=[1, 2, 3]),
+            Turn(BEGAN + SECOND, last=True),
+        ],
+        tmp_path / "x",
+        everything,
+    )
+    out = tmp_path / "trace"
+    ended = run("export", str(tmp_path / "x"), "-f", "perfetto", "-o", str(out))
+    assert ended.returncode == 0, ended.stderr
+    assert "mean nothing" not in ended.stderr
+    assert slices(out) == {"nginx": (BEGAN + 1, BEGAN + 21), living[:12]: (BEGAN + 3, None)}
 
 
 def test_binary_formats_are_not_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,8 @@ from tracer.recording.flight import FlightRecorder, Trigger
 from tracer.recording.overview import overview
 from tracer.recording.reader import Reader
 from tracer.recording.recorder import Recorder
+from tracer.recording.replay import ReplaySource
+from tracer.selection import Selection
 from tracer.session import Session
 from tracer.turn import Turn
 
@@ -174,6 +176,23 @@ def test_rotated_files_can_each_be_replayed_alone(tmp_path: Path) -> None:
         lines += replay(file).splitlines()
     assert 50 < len(lines) < len(live)
     assert lines == live[-len(lines) :], "with names, processes and places, and nothing missing"
+
+
+def test_a_rotated_file_knows_when_earlier_cgroups_ended(tmp_path: Path) -> None:
+    """Else what is gone would seem to live on in it."""
+    recorder = Recorder(RotatingFiles(tmp_path / "x", 6000, 2), metadata(), PROBES, fail)
+    turns = busy(200)
+    ended = records.pack("cgroup_end", time=BEGAN + 7, cgroup=5)
+    turns.insert(2, Turn(BEGAN + 8, [part("cgroup_end", ended)]))
+    shown(Script(turns), metadata(), tmp_path / "live", recorder)
+    recorder.close()
+    with Reader(tmp_path / "x") as reader:
+        assert reader.metadata.began > BEGAN + 8
+        session = Session(ReplaySource(reader), PROBES, Selection(), None, Clock(0))
+        session.run()
+    place = session.resolver.place(5)
+    assert place is not None
+    assert place.ended == BEGAN + 7
 
 
 def test_a_process_that_events_refer_to_is_not_forgotten(

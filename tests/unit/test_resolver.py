@@ -308,6 +308,29 @@ def test_a_place_that_is_described_again_is_the_same(known: Known) -> None:
     assert known.told == [place, place], "the kernel side has forgotten what was decided on it"
 
 
+def test_a_place_knows_when_it_was_first_described_and_when_it_ended(known: Known) -> None:
+    for time in (7, 8):
+        described = records.record("cgroup", time=time, cgroup=5, **cgroup_path(PATH))
+        known.resolver.add_cgroup(described)
+    place = known.resolver.place(5)
+    assert place is not None
+    assert (place.began, place.ended) == (7, None)
+    known.resolver.end_cgroup(records.record("cgroup_end", time=9, cgroup=5))
+    assert (place.began, place.ended, place.path) == (7, 9, PATH)
+
+
+def test_the_end_of_a_place_that_is_not_known_means_nothing(known: Known) -> None:
+    known.resolver.end_cgroup(records.record("cgroup_end", time=9, cgroup=5))
+    assert known.resolver.places() == []
+
+
+def test_a_place_that_was_only_referred_to_began_nobody_knows_when(known: Known) -> None:
+    known.describe(cgroup=5)
+    place = known.resolver.place(5)
+    assert place is not None
+    assert (place.began, place.ended) == (None, None)
+
+
 def test_a_path_that_is_not_whole_is_no_path(known: Known) -> None:
     place = known.cgroup(path=PATH, whole=False)
     assert place.path is None

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from tests.support.ktrace import run
@@ -145,6 +146,16 @@ def test_a_recording_that_begins_in_the_middle(file: Path) -> None:
     (verdict,) = why(recording(file, runc, kill(), end(), began=END - SECOND))
     assert (verdict["verdict"], verdict["certainty"]) == ("killed_by_runtime", "likely")
     assert verdict["doubts"] == ["a SIGTERM may have come before tracing began"]
+
+
+def test_colour_is_for_terminals_or_asked_for(file: Path) -> None:
+    name = recording(file, kill(), end())
+    plain = run("why", name).stdout
+    coloured = run("why", name, "--color", "always").stdout
+    assert "\x1b" not in plain
+    assert coloured.startswith("\x1b[1mshop/web-0 nginx: killed")
+    assert "\x1b[32mcertain: the kernel said so\x1b[0m" in coloured
+    assert click.unstyle(coloured) == plain
 
 
 def test_nothing_to_explain(file: Path) -> None:

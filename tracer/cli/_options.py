@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -128,13 +130,24 @@ def output() -> list[click.Option]:
             help="json is one object a line.",
         ),
         click.Option(["--no-headers"], is_flag=True, help="Leave out the column titles."),
-        click.Option(
-            ["--color"],
-            type=click.Choice(["auto", "always", "never"]),
-            default="auto",
-            help="Default: when writing to a terminal and NO_COLOR is not set.",
-        ),
+        color(),
     ]
+
+
+def color() -> click.Option:
+    return click.Option(
+        ["--color"],
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        help="Default: when writing to a terminal and NO_COLOR is not set.",
+    )
+
+
+def in_colour(choice: str) -> bool:
+    """What a value of `color` means for standard output."""
+    if choice != "auto":
+        return choice == "always"
+    return not os.environ.get("NO_COLOR") and sys.stdout.isatty()
 
 
 def count() -> click.Option:

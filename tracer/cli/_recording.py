@@ -16,25 +16,31 @@ from tracer import probes
 from tracer.cli._options import Duration, count, selection, selectors
 from tracer.cli._tracing import closing_line, stop_on_signals
 from tracer.errors import BadRecording, UsageError
-from tracer.event import Clock
+from tracer.event import Clock, Place
 from tracer.probes import Probe
 from tracer.recording.view import Chosen, Window
 from tracer.selection import Selection
 from tracer.session import Session, Sink
 
 if TYPE_CHECKING:
+    from tracer.recording.explained import Explained
     from tracer.recording.metadata import Metadata
     from tracer.recording.reader import Reader
+
+Places = Callable[[], list[Place]]
 
 
 def play(
     file: str,
     values: dict[str, Any],
-    make: Callable[[Metadata, list[Probe], Clock], Sink],
+    make: Callable[[Metadata, list[Probe], Clock, Places], Sink],
     speed: float | None = None,
+    *,
+    explain: bool = False,
 ) -> None:
-    """Shows a recording in the sink that `make` makes. `values` are those of `chosen_of_recording`.
-    The summary goes to standard error."""
+    """Shows a recording in the sink that `make` makes; with `explain` also a verdict on each
+    container. `values` are those of `chosen_of_recording`. `make` is given what tells all places
+    that are known by then. The summary goes to standard error."""
     from tracer.recording.reader import Reader
     from tracer.recording.replay import ReplaySource
 
@@ -47,16 +53,26 @@ def play(
         window = Window(
             _moment(values["begin"], told, "--from"), _moment(values["end"], told, "--to")
         )
-        sink = make(told, known, clock)
+        sink = make(told, known, clock, lambda: session.resolver.places())
         chosen = Chosen(sink, _wanted(values), window, values["count"], source.interrupt)
-        session = Session(source, known, told.selection, chosen, clock, told.count)
+        explained = _explained(chosen, told, clock) if explain else None
+        shown = explained or chosen
+        session = Session(source, known, told.selection, shown, clock, told.count)
         stop_on_signals(session, source.interrupt)
         summary = session.run()
+        if explained:
+            explained.explain()
         summary.events = chosen.events
         summary.nameless += chosen.nameless
         summary.undecoded += chosen.unshown
         click.echo(closing_line(summary), err=True)
         check_whole(reader, file)
+
+
+def _explained(chosen: Chosen, told: Metadata, clock: Clock) -> Explained:
+    from tracer.recording.explained import Explained
+
+    return Explained(chosen, told, clock)
 
 
 def chosen_of_recording() -> list[click.Option]:

@@ -18,6 +18,7 @@ import click
 from tracer.cli._options import (
     count,
     cri_socket,
+    in_colour,
     limits,
     no_argv,
     output,
@@ -180,16 +181,10 @@ def make_sink(probes: Sequence[Probe], values: Mapping[str, Any], clock: Clock, 
         probes[0].columns if len(probes) == 1 else stream_columns(by_kind),
         lambda event: by_kind[event.kind].alarm(event),
         wide=values["output"] == "wide",
-        colour=_colour(values["color"]),
+        colour=in_colour(values["color"]),
         headers=not values["no_headers"],
         fit=sys.stdout.isatty(),
     )
-
-
-def _colour(choice: str) -> bool:
-    if choice != "auto":
-        return choice == "always"
-    return not os.environ.get("NO_COLOR") and sys.stdout.isatty()
 
 
 def stop_on_signals(session: Session, stop: Callable[[], None]) -> None:

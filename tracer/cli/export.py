@@ -31,13 +31,13 @@ def run(file: str, format_: str, out: str | None, **values: Any) -> None:
                 raise UsageError(f"{out} is the recording itself", "give another file with -o")
             stream = stack.enter_context(Path(out).open("wb"))
 
-        def make(told: Any, probes: Any, clock: Any) -> ExportSink:
+        def make(told: Any, probes: Any, clock: Any, places: Any) -> ExportSink:
             kinds = {kind: probe for probe in probes for kind in probe.decode}
-            sinks.append(exporter.make(Target(stream, clock, told.node, kinds)))
+            sinks.append(exporter.make(Target(stream, clock, told.node, kinds, places)))
             return sinks[0]
 
         try:
-            play(file, values, make)
+            play(file, values, make, explain=True)
         finally:
             for sink in sinks:
                 sink.close()
@@ -45,7 +45,7 @@ def run(file: str, format_: str, out: str | None, **values: Any) -> None:
 
 command = make_command(
     "export",
-    "Turn a recording into what other tools read.",
+    "Turn a recording into what other tools read, with a verdict on each container.",
     (
         "ktrace export incident.ktrace -f parquet -o incident.parquet",
         "ktrace export incident.ktrace -f perfetto -o incident.perfetto-trace",

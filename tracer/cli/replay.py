@@ -16,7 +16,7 @@ def run(file: str, speed: str, **values: Any) -> None:
     play(
         file,
         values,
-        lambda told, probes, clock: make_sink(probes, values, clock, told.node),
+        lambda told, probes, clock, _: make_sink(probes, values, clock, told.node),
         None if speed == "max" else float(speed),
     )
 

@@ -8,14 +8,15 @@ import difflib
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tracer import probes
-from tracer.cli._options import cri_socket, limits, no_argv
+from tracer.cli._options import color, cri_socket, in_colour, limits, no_argv
 from tracer.cli._tracing import Tracing, make_command
 from tracer.errors import BadRecording, CannotOnThisKernel, NoSuchPod, UsageError
 from tracer.event import Clock, Event, Place, to_json
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 # refused come in numbers, and an end may follow what hurt.
 SETTLE_AFTER_END_SECONDS, SETTLE_SECONDS = 0.5, 2.0
 LOOK_SECONDS = 0.1
+
+Show = Callable[[Explanation, Clock, str], None]
 
 
 class Watch:
@@ -90,19 +93,20 @@ def _asks_to_end(event: Event) -> bool:
     return event.about is not None and bool(is_container_init(event.about))
 
 
-def run(what: str, pods: tuple[str, ...], output: str, **values: Any) -> None:
+def run(what: str, pods: tuple[str, ...], output: str, color: str, **values: Any) -> None:
+    show = _show_json if output == "json" else partial(_show_text, in_colour(color))
     if Path(what).is_file():
-        _explain_recording(what, pods, output, values["containers"])
+        _explain_recording(what, pods, values["containers"], show)
     elif pods:
         raise UsageError(f"there is no recording {what!r}", "--pod chooses a pod of a recording")
     else:
-        _watch(what, output, values)
+        _watch(what, values, show)
 
 
 # Live
 
 
-def _watch(pod: str, output: str, values: Mapping[str, Any]) -> None:
+def _watch(pod: str, values: Mapping[str, Any], show: Show) -> None:
     clock = Clock()
     timelines = Timelines(clock)
     faults = FaultFinder()
@@ -120,7 +124,7 @@ def _watch(pod: str, output: str, values: Mapping[str, Any]) -> None:
         if blow is not None and blow.event.about is not None:
             story.fault = faults.place_of(blow.event.about)
     faults.close()
-    _show(explain_all(stories), clock, os.uname().nodename, output)
+    _show(explain_all(stories), clock, os.uname().nodename, show)
 
 
 # What the selectors that `why` does not have would say.
@@ -170,14 +174,14 @@ def _is_accepted(probe: Probe) -> bool:
 
 
 def _explain_recording(
-    file: str, pods: Sequence[str], output: str, containers: Sequence[str]
+    file: str, pods: Sequence[str], containers: Sequence[str], show: Show
 ) -> None:
     """What was read of a damaged recording is explained, and then its damage is said."""
     from tracer.cli._recording import play
 
     told: list[tuple[Metadata, Clock, Timelines]] = []
 
-    def make(metadata: Metadata, _probes: list[Probe], clock: Clock) -> Timelines:
+    def make(metadata: Metadata, _probes: object, clock: Clock, _places: object) -> Timelines:
         timelines = Timelines(clock, metadata.began, frozenset(metadata.attached))
         told.append((metadata, clock, timelines))
         return timelines
@@ -195,7 +199,7 @@ def _explain_recording(
             for explanation in explain_all(timelines.stories())
             if _is_wanted(explanation.story.place, pods, containers)
         ]
-        _show(wanted, clock, metadata.node, output)
+        _show(wanted, clock, metadata.node, show)
     if damage:
         raise damage
 
@@ -219,16 +223,23 @@ def _is_wanted(place: Place, pods: Sequence[str], containers: Sequence[str]) -> 
     return (not pods or of_pod) and (not containers or container_name(place) in containers)
 
 
-def _show(explanations: Sequence[Explanation], clock: Clock, node: str, output: str) -> None:
-    from tracer.views.verdict import to_event, to_text
-
+def _show(explanations: Sequence[Explanation], clock: Clock, node: str, show: Show) -> None:
     if not explanations:
         click.echo("ktrace: nothing happened that needs an explanation", err=True)
     for explanation in explanations:
-        if output == "json":
-            sys.stdout.buffer.write(to_json(to_event(explanation, clock), clock, node))
-        else:
-            click.echo(to_text(explanation, clock))
+        show(explanation, clock, node)
+
+
+def _show_json(explanation: Explanation, clock: Clock, node: str) -> None:
+    from tracer.views.verdict import to_event
+
+    sys.stdout.buffer.write(to_json(to_event(explanation, clock), clock, node))
+
+
+def _show_text(colour: bool, explanation: Explanation, clock: Clock, _node: str) -> None:
+    from tracer.views.verdict import to_text
+
+    click.echo(to_text(explanation, clock, colour=colour), color=colour)
 
 
 command = make_command(
@@ -262,6 +273,7 @@ command = make_command(
             show_default=True,
             help="json is one object a verdict.",
         ),
+        color(),
         click.Option(
             ["--wait"], is_flag=True, help="Do not fail when no such pod is there yet: wait for it."
         ),

@@ -61,6 +61,16 @@ class Resolver:
         if record.path_whole:
             path = _joined(record.path, record.path_bytes)
         self.add_path(record.cgroup, path)
+        place = self._places.get(record.cgroup)
+        if place is not None and place.began is None:
+            place.began = record.time or None
+
+    def end_cgroup(self, record: Any) -> None:
+        """A `struct cgroup_end_event`. What is known of the cgroup stays: events of processes that
+        were in it may still come."""
+        place = self._places.get(record.cgroup)
+        if place is not None:
+            place.ended = record.time
 
     def add_path(self, cgroup: int, path: str | None) -> None:
         place = self._place_of(cgroup)

@@ -16,8 +16,11 @@ from tracer.schema import Schema
 from tracer.turn import Part, Turn
 
 # The context of every probe, in the order in which one refers to the other.
-KEYS: dict[str, tuple[str, ...]] = {"cgroup": ("cgroup",), "process": ("process",)}
-BOUNDS = {"cgroup": MAX_PLACES, "process": MAX_PROCESSES}
+KEYS: dict[str, tuple[str, ...]] = {
+    **{"cgroup": ("cgroup",), "cgroup_end": ("cgroup",)},
+    "process": ("process",),
+}
+BOUNDS = {"cgroup": MAX_PLACES, "cgroup_end": MAX_PLACES, "process": MAX_PROCESSES}
 MAX_STATE = 16_384
 CHUNK = 1024
 

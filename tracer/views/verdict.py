@@ -6,6 +6,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import click
+
 from tracer import probes
 from tracer.event import Clock, Event
 from tracer.probes import Probe
@@ -23,6 +25,8 @@ _CERTAINTIES = {
     Certainty.LIKELY: "likely",
     Certainty.UNKNOWN: "unknown",
 }
+# The words say it, too.
+_COLOURS = {Certainty.CERTAIN: "green", Certainty.LIKELY: "yellow", Certainty.UNKNOWN: "red"}
 
 
 def subject(story: Story) -> str:
@@ -31,14 +35,18 @@ def subject(story: Story) -> str:
     return " ".join(part for part in parts if part) or "a container that is not known"
 
 
-def to_text(explanation: Explanation, clock: Clock) -> str:
+def to_text(explanation: Explanation, clock: Clock, *, colour: bool = False) -> str:
     """The sentence first, then how sure it is, the timeline, what to do and what else holds."""
     story, verdict = explanation.story, explanation.verdict
-    lines = [f"{subject(story)}: {verdict.sentence}", f"  {_certainty(verdict)}", ""]
-    lines += _timeline_lines(explanation, clock)
-    lines += ["", f"  do: {verdict.remedy}"]
-    lines += [f"  also: {other.sentence} ({other.certainty})" for other in explanation.others]
-    return "\n".join(map(escape, lines)) + "\n"
+    sentence = escape(f"{subject(story)}: {verdict.sentence}")
+    certainty = escape(_certainty(verdict))
+    if colour:
+        sentence = click.style(sentence, bold=True)
+        certainty = click.style(certainty, fg=_COLOURS[verdict.certainty])
+    rest = _timeline_lines(explanation, clock)
+    rest += ["", f"  do: {verdict.remedy}"]
+    rest += [f"  also: {other.sentence} ({other.certainty})" for other in explanation.others]
+    return "\n".join([sentence, f"  {certainty}", "", *map(escape, rest)]) + "\n"
 
 
 def to_event(explanation: Explanation, clock: Clock) -> Event:
@@ -57,7 +65,8 @@ def to_event(explanation: Explanation, clock: Clock) -> Event:
         ],
         "others": [_verdict_json(other) for other in explanation.others],
     }
-    return Event("verdict", until, None, None, body, story.place)
+    because = tuple(entry.event for entry in verdict.evidence)
+    return Event("verdict", until, None, None, body, story.place, because=because)
 
 
 def shown(explanation: Explanation) -> list[Entry]:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import click
 import orjson
 import pytest
 from hypothesis import given
@@ -336,6 +339,26 @@ def test_the_text() -> None:
     assert "SIGKILL from x\\x1b[31m[50] to app[7]" in lines[4]
     assert lines[5].split()[:3] == ["0", "*", "app[7]"]
     assert lines[7].startswith("  do: look on the node")
+
+
+def test_colour_says_nothing_that_words_do_not_say() -> None:
+    world = World()
+    world.at(0).signal("SIGKILL", "host", process(50, "x\x1b[31m", HOST))
+    world.exit(by=9)
+    certain = world.only()
+    likely = replace(certain, verdict=replace(certain.verdict, certainty=Certainty.LIKELY))
+    unknown = replace(certain, verdict=replace(certain.verdict, certainty=Certainty.UNKNOWN))
+    colours = set()
+    for explanation in (certain, likely, unknown):
+        plain = to_text(explanation, CLOCK)
+        coloured = to_text(explanation, CLOCK, colour=True)
+        assert "\x1b" not in plain
+        assert click.unstyle(coloured) == plain, "what the sender calls itself is no colour"
+        sentence, certainty, *rest = coloured.splitlines()
+        assert sentence.startswith("\x1b[1m") and sentence.endswith("\x1b[0m")
+        assert "\x1b" not in "".join(rest)
+        colours.add(certainty.split("\x1b[")[1].partition("m")[0])
+    assert len(colours) == 3
 
 
 def test_the_json() -> None:

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 if TYPE_CHECKING:
-    from tracer.event import Clock, Event
+    from tracer.event import Clock, Event, Place
     from tracer.probes import Probe
 
 
@@ -28,18 +28,28 @@ class ExportSink(Protocol):
 
 @dataclass(frozen=True)
 class Target:
-    """Where an export goes to, and what it is of. `probes` are by the kinds of their events."""
+    """Where an export goes to, and what it is of. `probes` are by the kinds of their events;
+    `places` tells every place that is known by then."""
 
     out: BinaryIO
     clock: Clock
     node: str
     probes: Mapping[str, Probe]
+    places: Callable[[], Iterable[Place]]
 
     def sentence(self, event: Event) -> str:
         """The event in words."""
         if event.kind == "lost":
             return f"{event.body['count']} events of {event.body['probe']} were lost"
+        if event.kind == "verdict":
+            return str(event.body["sentence"])
         return self.probes[event.kind].summary(event)
+
+    def alarm(self, event: Event) -> bool:
+        """Whether the event must stand out: a verdict, if an event must on which it rests."""
+        if event.kind == "verdict":
+            return any(map(self.alarm, event.because))
+        return event.kind == "lost" or self.probes[event.kind].alarm(event)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON lines, as `-o json` prints them."""
+"""JSON lines: what `replay -o json` and `why -o json` print."""
 
 from __future__ import annotations
 

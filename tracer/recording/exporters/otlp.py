@@ -41,8 +41,7 @@ class OtlpExport:
         target = self._target
         told = orjson.loads(to_json(event, target.clock, target.node))
         about = next((k for k, v in event.body.items() if v is event.about and v), None)
-        alarm = event.kind == "lost" or target.probes[event.kind].alarm(event)
-        number, text = WARN if alarm else INFO
+        number, text = WARN if target.alarm(event) else INFO
         time = str(event.boot_ns + target.clock.offset_ns)
         record = {
             "timeUnixNano": time,

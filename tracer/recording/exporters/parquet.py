@@ -54,6 +54,8 @@ COLUMNS: tuple[tuple[str, str, _Row], ...] = (
     ("ktrace.exit_code", "uint32", _at("exit_code")),
     ("ktrace.reason", "string", _at("reason")),
     ("ktrace.count", "uint64", _at("count")),
+    ("ktrace.verdict", "string", _at("verdict")),
+    ("ktrace.certainty", "string", _at("certainty")),
 )
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Perfetto trace, to be opened in its UI: a track for each pod with one below it for each of its
-containers, an instant for each event, and an arrow from the sender to the target.
+containers, there a slice for the container's life and an instant for each event, and an arrow from
+the sender to the target.
 
 The messages are those of protos/perfetto/trace/ in Perfetto's tree, as far as they are needed; a
 trace is one `Trace` message, which can be written packet by packet.
@@ -8,6 +9,7 @@ trace is one `Trace` message, which can be written packet by packet.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tracer.event import Event, Place, to_json
@@ -44,7 +46,7 @@ MESSAGES = {
     "DebugAnnotation": {"legacy_json_value": (9, "string"), "name": (10, "string")},
 }
 REALTIME, BOOTTIME = 1, 6  # BuiltinClock
-INSTANT = 3  # TrackEvent.Type
+SLICE_BEGIN, SLICE_END, INSTANT = 1, 2, 3  # TrackEvent.Type
 INCREMENTAL_STATE_CLEARED = 1
 SEQUENCE = 1
 FLUSH_BYTES = 1 << 18
@@ -80,7 +82,18 @@ class PerfettoExport:
             self._write()
 
     def close(self) -> None:
+        self._draw_lives()
         self._write()
+
+    def _draw_lives(self) -> None:
+        """Of the containers that have a track. A slice without an end is of one that lived on."""
+        tracks = {id_: named for (_, id_), named in self._tracks.items() if id_ is not None}
+        for id_, began, ended in lives(self._target.places()):
+            if id_ in tracks:
+                track, name = tracks[id_]
+                self._on(track, began, SLICE_BEGIN, name=name, categories=["container"])
+                if ended is not None:
+                    self._on(track, ended, SLICE_END)
 
     def _write(self) -> None:
         self._target.out.write(self._pending)
@@ -97,16 +110,13 @@ class PerfettoExport:
         self._packet(clock_snapshot={"clocks": clocks}, sequence_flags=INCREMENTAL_STATE_CLEARED)
 
     def _instant(self, event: Event, name: str, track: int, **more: Any) -> None:
+        self._on(track, event.boot_ns, INSTANT, categories=[event.kind], name=name, **more)
+
+    def _on(self, track: int, boot_ns: int, type_: int, **more: Any) -> None:
         self._packet(
-            timestamp=event.boot_ns,
+            timestamp=boot_ns,
             timestamp_clock_id=BOOTTIME,
-            track_event={
-                "type": INSTANT,
-                "track_uuid": track,
-                "categories": [event.kind],
-                "name": name,
-                **more,
-            },
+            track_event={"type": type_, "track_uuid": track, **more},
         )
 
     def _track(self, place: Place | None) -> int:
@@ -138,6 +148,23 @@ class PerfettoExport:
     def _packet(self, **fields: Any) -> None:
         packet = {"trusted_packet_sequence_id": SEQUENCE, **fields}
         self._pending += self._messages["Trace"](packet=[packet]).SerializeToString()
+
+
+def lives(places: Iterable[Place]) -> Iterator[tuple[str, int, int | None]]:
+    """Each container's id, and when it began and ended in nanoseconds since boot, as far as its
+    outermost cgroup tells. It has one in each hierarchy that is followed."""
+    cgroups: dict[str, list[Place]] = {}
+    for place in sorted(places, key=lambda place: len(place.path or "")):
+        id_ = place.identity.container_id
+        if id_ is not None and place.began is not None:
+            own = cgroups.setdefault(id_, [])
+            if not own or place.path == own[0].path:
+                own.append(place)
+    for id_, own in cgroups.items():
+        began = min(place.began for place in own if place.began is not None)
+        ended = max((place.ended for place in own if place.ended is not None), default=None)
+        if ended is None or ended >= began:
+            yield id_, began, ended
 
 
 EXPORTER = Exporter("a trace for ui.perfetto.dev", ".perfetto-trace", True, PerfettoExport)
