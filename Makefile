@@ -7,7 +7,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 BUILD_PACKAGES := python3 python3-venv clang llvm libbpf-dev libbpf1 libc6-dev binutils
 TEST_PACKAGES := containerd runc busybox-static containernetworking-plugins iproute2 iptables \
-	util-linux procps ruby bpftool jq
+	util-linux procps ruby bpftool tmux jq
 BENCH_PACKAGES := bpftrace libbpf-tools
 LAB_PACKAGES := qemu-system-x86 e2fsprogs debian-archive-keyring \
 	bash coreutils dash mount util-linux
@@ -62,6 +62,7 @@ bench: install
 	$(SUDO) $(BIN)/python -m bench.signals
 	$(SUDO) $(BIN)/python -m bench.costs
 	$(SUDO) $(BIN)/python -m bench.recording
+	$(SUDO) $(BIN)/python -m bench.live
 	$(BIN)/python -m bench.why
 
 wheel: install

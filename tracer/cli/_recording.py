@@ -54,7 +54,9 @@ def play(
             _moment(values["begin"], told, "--from"), _moment(values["end"], told, "--to")
         )
         sink = make(told, known, clock, lambda: session.resolver.places())
-        chosen = Chosen(sink, _wanted(values), window, values["count"], source.interrupt)
+        chosen = Chosen(
+            sink, wanted_of_recording(values), window, values["count"], source.interrupt
+        )
         explained = _explained(chosen, told, clock) if explain else None
         shown = explained or chosen
         session = Session(source, known, told.selection, shown, clock, told.count)
@@ -101,7 +103,7 @@ def check_whole(reader: Reader, file: str) -> None:
         click.echo(f"ktrace: {file} is cut: {left}", err=True)
 
 
-def _wanted(values: dict[str, Any]) -> Selection:
+def wanted_of_recording(values: dict[str, Any]) -> Selection:
     """Without selectors everything that was recorded."""
     names = ("pods", "namespaces", "containers", "labels", "sender_pods", "pids", "everything")
     if not any(values[name] for name in names):

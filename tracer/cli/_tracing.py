@@ -46,13 +46,16 @@ def probe_command(probe: Probe) -> click.Command:
 def command(
     name: str, summary: str, examples: Sequence[str], options: list[click.Parameter], run: Any
 ) -> click.Command:
-    keep = click.Option(
+    shared = [*selectors(), *output(), count(), *limits(), record_option(), no_argv(), cri_socket()]
+    return make_command(name, summary, examples, [*options, *shared], run)
+
+
+def record_option() -> click.Option:
+    return click.Option(
         ["--record", "recording"],
         metavar="FILE",
         help="Keep everything in FILE, too; ktrace replay shows it again.",
     )
-    shared = [*selectors(), *output(), count(), *limits(), keep, no_argv(), cri_socket()]
-    return make_command(name, summary, examples, [*options, *shared], run)
 
 
 def make_command(
@@ -85,7 +88,8 @@ def trace(probes: Sequence[Probe], values: Mapping[str, Any]) -> None:
 
 
 class Tracing:
-    """A session that is attached and has begun. Without a sink nothing is decoded."""
+    """A session that is attached and has begun. Without a sink nothing is decoded. `alone` says
+    that signals are to end it, which only the main thread can arrange."""
 
     def __init__(
         self,
@@ -94,6 +98,8 @@ class Tracing:
         sink: Sink | None,
         clock: Clock,
         out: Destination | None,
+        *,
+        alone: bool = True,
     ) -> None:
         from tracer.backends.core import CoreBackend, check_machine
         from tracer.identity.inventory import check_globs, name_sources
@@ -117,7 +123,8 @@ class Tracing:
             argv=not values["no_argv"],
         )
         self.session = Session(live, probes, chosen, sink, clock, limit)
-        stop_on_signals(self.session, self.session.stop)
+        if alone:
+            stop_on_signals(self.session, self.session.stop)
         live.attach(probes, chosen, settings)
         self.recorder: Recorder | None = None
         if out:

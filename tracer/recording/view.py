@@ -64,12 +64,14 @@ class Chosen:
     def _passes(self, event: Event) -> bool:
         if not self._window.holds(event.boot_ns) or self.events == self._count:
             return False
-        wanted = event.kind == "lost" or self._wanted(event)
+        wanted = event.kind == "lost" or wants(self._selection, event)
         self.nameless += wanted is None
         return bool(wanted)
 
-    def _wanted(self, event: Event) -> bool | None:
-        pids = self._selection.pids
-        if pids and (event.about is None or event.about.pid not in pids):
-            return False
-        return self._selection.wants(event)
+
+def wants(selection: Selection, event: Event) -> bool | None:
+    """The whole decision, that on processes included, which a live session leaves to the kernel."""
+    pids = selection.pids
+    if pids and (event.about is None or event.about.pid not in pids):
+        return False
+    return selection.wants(event)

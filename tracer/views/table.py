@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TextIO
+from typing import Protocol, TextIO
 
 import click
 
@@ -22,6 +22,19 @@ from tracer.views.escape import escape
 GAP = "  "
 TIME = Column("TIME", lambda e: None, 12, 12)
 SIGN = Column("", lambda e: None, 1, 1)
+
+
+class Width(Protocol):
+    """What of a column decides on its width, as in `Column`."""
+
+    @property
+    def narrow(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def rank(self) -> int: ...
 
 
 class Table:
@@ -92,7 +105,7 @@ class Table:
         return click.style(text, fg=fg, bold=bold) if self._colour else text
 
 
-def lay_out(columns: Sequence[Column], needs: Sequence[int], width: int | None) -> list[int | None]:
+def lay_out(columns: Sequence[Width], needs: Sequence[int], width: int | None) -> list[int | None]:
     """How wide each column is, None if it is left out. `needs` are the widest texts so far; without
     a width every column gets what it needs, up to what it asked for."""
     wanted = [max(c.narrow, min(n, c.width)) for c, n in zip(columns, needs, strict=True)]

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the keys and the mouse do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Input, Static
+
+from tests.unit.live.world import RECORDING, live_app, running, until
+from tracer.views.columns import container_name, pod_name
+from tracer.views.live.app import LiveApp
+from tracer.views.live.bars import Prompt, TimeBar
+from tracer.views.live.lines import Lines
+from tracer.views.live.screens import EventView, HelpView, PodsView, PodView, StreamView
+
+Body = Callable[[LiveApp, Pilot[Any]], Awaitable[None]]
+RECORDED = RECORDING.with_suffix(".jsonl").read_bytes().splitlines(keepends=True)
+
+
+def play(body: Body, speed: float | None = None) -> None:
+    async def run() -> None:
+        app = live_app(speed)
+        async with running(app) as pilot:
+            await body(app, pilot)
+
+    asyncio.run(run())
+
+
+def lines(app: LiveApp) -> Lines[Any]:
+    return app.screen.query_one(Lines)
+
+
+def test_screens() -> None:
+    async def body(app: LiveApp, pilot: Pilot[Any]) -> None:
+        seen = []
+        for key in ("2", "1", "tab", "tab", "enter", "enter", "backspace", "backspace"):
+            await pilot.press(key)
+            seen.append(type(app.screen))
+        assert seen == [
+            *(StreamView, PodsView, StreamView, PodsView),
+            *(PodView, EventView, PodView, PodsView),
+        ]
+        await pilot.press("backspace", "escape")
+        assert isinstance(app.screen, PodsView)
+        await pilot.press("question_mark")
+        assert isinstance(app.screen, HelpView)
+        await pilot.press("question_mark")
+        assert isinstance(app.screen, PodsView)
+
+    play(body)
+
+
+def test_the_cursor() -> None:
+    async def body(app: LiveApp, pilot: Pilot[Any]) -> None:
+        await pilot.press("2")
+        last = len(lines(app).rows) - 1
+        at = []
+        for key in ("home", "up", "j", "down", "k", "pagedown", "pageup", "G", "down"):
+            await pilot.press(key)
+            at.append(lines(app).cursor)
+        page = lines(app).page
+        assert (
+            at
+            == [0, 0, 1, 2, 1, min(last, 1 + page), max(0, min(last, 1 + page) - page)] + [last] * 2
+        )
+
+    play(body)
+
+
+def test_the_stream_follows_unless_it_was_scrolled() -> None:
+    async def body(app: LiveApp, pilot: Pilot[Any]) -> None:
+        await pilot.press("2")
+        widget = lines(app)
+        event = widget.rows[-1]
+        assert (widget.cursor, widget.following) == (len(RECORDED) - 1, True)
+        app.feed.model.event(event)
+        app.feed.model.post()
+        await until(pilot, lambda: len(widget.rows) == len(RECORDED) + 1)
+        assert (widget.cursor, widget.following) == (len(RECORDED), True)
+        await pilot.press("up")
+        app.feed.model.event(event)
+        app.feed.model.post()
+        await until(pilot, lambda: len(widget.rows) == len(RECORDED) + 2)
+        assert (widget.cursor, widget.following) == (len(RECORDED) - 1, False)
+
+    play(body)
+
+
+def test_sorting() -> None:
+    async def body(app: LiveApp, pilot: Pilot[Any]) -> None:
+        names = []
+        for _ in range(5):
+            names.append([row.place and row.place.pod.name for row in lines(app).rows])
+            await pilot.press("s")
+        hurt, node = "web-0", None
+        assert names == [[hurt, node], [hurt, node], [hurt, node], [node, hurt], [hurt, node]]
+
+    play(body)
+
+
+def test_searching() -> None:
+    async def body(app: LiveApp, pilot: Pilot[Any]) -> None:
+        await pilot.press("2", "slash", *"sigkill", "enter")
+        found = lines(app).selected
+        assert found
+        assert found.body["signal"]["name"] == "SIGKILL"
+        await pilot.press("home", "slash", *"X" * 3, "enter")
+        assert lines(app).cursor == 0
+        await pilot.press("slash", *"ended", "enter")
+        first = lines(app).cursor
+        await pilot.press("n")
+        second = lines(app).cursor
+        await pilot.press("N")
+        assert (second - first, lines(app).cursor) == (1, first)
+        assert {lines(app).rows[at].kind for at in (first, second)} == {"exit"}
+
+    play(body)
+
+
+def test_filtering() -> None:
+    async def body(app: LiveApp, pilot: Pilot[Any]) -> None:
+        await pilot.press("f", *"-p shop/web-0 -c nginx", "enter")
+        await until(pilot, lambda: len(app.shown.pods) == 1)
+        assert pod_name(app.shown.pods[0].place) == "shop/web-0"
+        events = app.shown.stream
+        assert {container_name(event.place) for event in events if event.place} == {"nginx"}
+        assert len(app.shown.stream) == 26 + 1  # what was lost is always told
+        assert app.shown.events == 29
+        await pilot.press("f", *"-n other", "enter")
+        await until(pilot, lambda: not app.shown.pods)
+        await pilot.press("f", "backspace", "enter")
+        await until(pilot, lambda: len(app.shown.pods) == 2)
+        assert len(app.shown.stream) == len(RECORDED)
+
+    play(body)
+
+
+@pytest.mark.parametrize("wrong", ["-x", "-p", "-p 'a", "--pid x", "web-0", "-l %%"])
+def test_a_filter_that_is_none(wrong: str) -> None:
+    """It is said where it was asked, and nothing changes."""
+
+    async def body(app: LiveApp, pilot: Pilot[Any]) -> None:
+        await pilot.press("f")
+        app.screen.query_one(Input).value = wrong
+        await pilot.press("enter")
+        prompt = app.screen.query_one(Prompt)
+        assert prompt.asking
+        assert "filter" not in str(prompt.query_one(Static).render())
+        await pilot.press("escape")
+        assert not prompt.asking
+        assert len(app.shown.pods) == 2
+
+    play(body)
+
+
+def test_saving(tmp_path: Path) -> None:
+    file = tmp_path / "saved.jsonl"
+
+    async def save(app: LiveApp, pilot: Pilot[Any], *keys: str) -> list[bytes]:
+        await pilot.press(*keys, "e")
+        app.screen.query_one(Input).value = str(file)
+        await pilot.press("enter")
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        return file.read_bytes().splitlines(keepends=True)
+
+    async def body(app: LiveApp, pilot: Pilot[Any]) -> None:
+        assert await save(app, pilot, "2") == RECORDED
+        assert await save(app, pilot, "home", "enter") == RECORDED[:1]
+        of_pod = await save(app, pilot, "1")
+        events = [orjson.loads(line) for line in RECORDED]
+        wanted = [line for line, e in zip(RECORDED, events, strict=True) if e["pod"]]
+        assert of_pod == wanted
+
+    play(body)
+
+
+def test_saving_never_follows_a_link(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("mine")
+    link.symlink_to(target)
+
+    async def body(app: LiveApp, pilot: Pilot[Any]) -> None:
+        await pilot.press("e")
+        app.screen.query_one(Input).value = str(link)
+        await pilot.press("enter")
+        assert app.screen.query_one(Prompt).asking
+        assert target.read_text() == "mine"
+
+    play(body)
+
+
+def test_copying() -> None:
+    async def body(app: LiveApp, pilot: Pilot[Any]) -> None:
+        await pilot.press("y")
+        assert app.clipboard.split()[:2] == ["!", "shop/web-0"]
+        await pilot.press("2", "home", "enter", "y")
+        assert "SIGHUP from e\\x1b[31m\\n\\xff[20] to nginx[10]" in app.clipboard
+        assert app.clipboard.isprintable()
+
+    play(body)
+
+
+def test_the_mouse() -> None:
+    async def body(app: LiveApp, pilot: Pilot[Any]) -> None:
+        await pilot.click(Lines, offset=(20, 2))
+        assert lines(app).cursor == 1
+        assert isinstance(app.screen, PodsView)
+        await pilot.click(Lines, offset=(20, 2))
+        assert isinstance(app.screen, PodView)
+        await pilot.press("backspace")
+        await pilot.click(Lines, offset=(20, 0))
+        await pilot.click(Lines, offset=(20, 9))
+        assert lines(app).cursor == 1
+
+    play(body)
+
+
+def test_leaving() -> None:
+    for key in ("q", "ctrl+c"):
+
+        async def run(key: str = key) -> None:
+            app = live_app()
+            async with running(app) as pilot:
+                await pilot.press(key)
+                await until(pilot, lambda: not app.is_running)
+            app.wait()
+            assert not app._worker.is_alive()
+
+        asyncio.run(run())
+
+
+def test_keys_of_a_recording_only() -> None:
+    async def body(app: LiveApp, pilot: Pilot[Any]) -> None:
+        player = app.feed.player
+        assert player
+        keys = {b.key for _, b, enabled, _ in app.screen.active_bindings.values() if enabled}
+        assert {"left", "right", "left_square_bracket"} < keys
+        assert "r" not in keys
+        await pilot.press("left")  # ten seconds are more than there is
+        await until(pilot, lambda: player.position == player.begin)
+        await until(pilot, lambda: app.shown.events == 0)
+        assert not player.playing
+        await pilot.press("space")
+        assert (player.playing, player.speed) == (True, 1)
+        await pilot.press("space", "right_square_bracket")
+        assert (player.playing, player.speed) == (False, 2)
+        await pilot.click(TimeBar, offset=(80, 0))
+        await until(pilot, lambda: app.shown.events == 29)
+        assert player.begin < player.position < player.end
+
+    play(body)
+
+
+def test_names_are_never_markup() -> None:
+    """`[31m` in a process's name is neither an escape sequence nor a tag."""
+
+    async def body(app: LiveApp, pilot: Pilot[Any]) -> None:
+        await pilot.press("2", "home")
+        for screen in ("", "enter"):
+            await pilot.press(*([screen] if screen else []))
+            await pilot.pause()
+            shown = "\n".join(s.text for s in app.screen._compositor.render_strips())
+            assert "e\\x1b[31m\\n\\xff[20]" in shown
+            assert "\x1b" not in shown
+
+    play(body)
+
+
+def test_a_file_that_is_no_recording(tmp_path: Path) -> None:
+    file = tmp_path / "x.ktrace"
+    file.write_bytes(b"nonsense" * 9)
+    with pytest.raises(Exception, match="not a ktrace recording"):
+        live_app(recording=file)
+    assert os.listdir(tmp_path) == ["x.ktrace"]

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ktrace live`: the screen to look at during an incident, or after it with a recording."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tracer import probes
+from tracer.cli._options import cri_socket, limits, no_argv, selection, selectors
+from tracer.cli._recording import check_whole, wanted_of_recording
+from tracer.cli._tracing import Tracing, closing_line, make_command, record_option
+from tracer.cli.trace import chosen_probes
+from tracer.errors import CannotOnThisKernel, UsageError
+from tracer.event import Clock
+from tracer.probes import Probe
+from tracer.selection import Selection
+from tracer.session import Session, Summary
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
+
+    from tracer.views.live.feed import Feed
+    from tracer.views.live.model import Snapshot
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+Post = Callable[["Snapshot"], None]
+Note = Callable[[str], None]
+
+
+def run(what: str | None, speed: str, zone: str | None, **values: Any) -> None:
+    from tracer.recording.format import SUFFIX
+
+    _check_terminal()
+    chosen_zone = _zone(zone)
+    if what and (Path(what).is_file() or what.endswith(SUFFIX) or "/" in what):
+        _show(lambda post, note: _player(what, speed, values, post), chosen_zone)
+    else:
+        wanted = chosen_probes(what) if what else [probes.get(name) for name in probes.names()]
+        selection(values)  # what is wrong with it is said before anything is drawn
+        _show(lambda post, note: LiveFeed(wanted, values, post, note, all=not what), chosen_zone)
+
+
+class LiveFeed:
+    """Events of the running kernel. With `all` the probes that this kernel refuses are left out."""
+
+    player = None
+
+    def __init__(
+        self, wanted: Sequence[Probe], values: Mapping[str, Any], post: Post, note: Note, all: bool
+    ) -> None:
+        from tracer.timeline import Timelines
+        from tracer.views.live.model import Model
+        from tracer.views.live.switch import RecordingSwitch
+
+        self.node = os.uname().nodename
+        self.clock = Clock()
+        self.source = "core"
+        self.probes: Sequence[str] = ()
+        by_kind = {kind: probe for probe in wanted for kind in probe.decode}
+        self.model = Model(by_kind, self.clock.now, lambda: Timelines(self.clock), post)
+        self.switch = RecordingSwitch(note)
+        if values["recording"]:
+            self.switch.start(Path(values["recording"]))
+        self._wanted = wanted
+        self._values = values
+        self._note = note
+        self._all = all
+        self._stopped = False
+        self._session: Session | None = None
+
+    def run(self) -> None:
+        from tracer.views.live.feed import Pace
+
+        tracing = self._begin()
+        self._session = tracing.session
+        assert tracing.recorder
+        self._session.recorder = Pace(self.model, tracing.recorder)
+        if self._stopped:
+            self._session.stop()
+        self._session.run()
+        self._stopped = True
+        tracing.recorder.close()
+
+    def stop(self) -> None:
+        stopped, self._stopped = self._stopped, True
+        if self._session and not stopped:
+            with suppress(OSError):  # it may be closing by itself at this moment
+                self._session.stop()
+
+    def summary(self) -> Summary:
+        return self._session.summary if self._session else Summary()
+
+    def _begin(self) -> Tracing:
+        try:
+            return self._attach(self._wanted)
+        except CannotOnThisKernel:
+            accepted = [probe for probe in self._wanted if self._is_accepted(probe)]
+            if not self._all or not accepted or len(accepted) == len(self._wanted):
+                raise
+            return self._attach(accepted)
+
+    def _attach(self, accepted: Sequence[Probe]) -> Tracing:
+        tracing = Tracing(accepted, self._values, self.model, self.clock, self.switch, alone=False)
+        self.probes = [probe.name for probe in accepted]
+        self.model.timelines.began_ns = self.clock.now()
+        self.model.timelines.traced = frozenset(self.probes)
+        return tracing
+
+    def _is_accepted(self, probe: Probe) -> bool:
+        from tracer.backends.core import CoreBackend
+
+        backend = CoreBackend()
+        try:
+            backend.attach([probe], {})
+        except CannotOnThisKernel:
+            self._note(f"without {probe.name}: ktrace doctor tells why")
+            return False
+        backend.close()
+        return True
+
+
+def _player(file: str, speed: str, values: Mapping[str, Any], post: Post) -> Feed:
+    from tracer.views.live.player import Player
+
+    chosen = wanted_of_recording(dict(values))
+    return Player(Path(file), chosen, None if speed == "max" else float(speed), post)
+
+
+def _show(make_feed: Callable[[Post, Note], Feed], zone: tzinfo | None) -> None:
+    """Draws until the user has seen enough; then says what was seen and lost."""
+    from tracer.views.live.app import LiveApp
+
+    by_kind = {kind: p for p in map(probes.get, probes.names()) for kind in p.decode}
+    app = LiveApp(make_feed, by_kind, _parse_selectors, zone)
+    before = [(s, signal.signal(s, lambda number, frame: app.leave())) for s in _ENDING]
+    app.run()
+    for number, handler in before:
+        signal.signal(number, handler)
+    app.wait()
+    click.echo(closing_line(app.feed.summary()), err=True)
+    if app.feed.player and app.feed.player.read:
+        check_whole(app.feed.player.read, str(app.feed.player.path))
+
+
+def _check_terminal() -> None:
+    streams = (sys.stdin, sys.stdout, sys.stderr)
+    if not all(stream.isatty() for stream in streams) or os.environ.get("TERM") in ("", "dumb"):
+        raise UsageError("the live view needs a terminal; without one: ktrace trace … -o json")
+
+
+def _zone(name: str | None) -> tzinfo | None:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        return ZoneInfo(name) if name else None
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise UsageError(
+            f"there is no time zone {name!r}", "give UTC, or a name such as Europe/Berlin"
+        ) from error
+
+
+def _parse_selectors(words: Sequence[str]) -> Selection:
+    """What the filter's prompt was told."""
+    parser = click.Command("filter", params=list(selectors()), add_help_option=False)
+    try:
+        return selection(parser.make_context("filter", list(words)).params)
+    except click.ClickException as error:
+        raise UsageError(error.format_message()) from error
+
+
+command = make_command(
+    "live",
+    "Show which pods are hurt, how, and since when, on the whole screen.",
+    (
+        "ktrace live                          every probe, every pod",
+        "ktrace live signals,exits,oom -n shop",
+        "ktrace live --record node.ktrace     and keep it",
+        "ktrace live node.ktrace              a recording, with a time bar",
+    ),
+    [
+        click.Argument(["what"], metavar="[PROBE[,PROBE…]|FILE]", required=False),
+        *(option for name in probes.names() for option in probes.get(name).options),
+        *selectors(),
+        *limits(),
+        click.Option(
+            ["--speed"],
+            type=click.Choice(["1", "10", "max"]),
+            default="max",
+            show_default=True,
+            help="How fast a recording begins to play: 1 is as fast as it happened.",
+        ),
+        click.Option(
+            ["--time-zone", "zone"], metavar="NAME", help="Of all times; default: this machine's."
+        ),
+        record_option(),
+        no_argv(),
+        cri_socket(),
+    ],
+    run,
+)

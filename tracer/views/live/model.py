@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the live view remembers of the events, and the snapshots that it draws.
+
+`Model` is the sink of a session and belongs to the session's thread. On the way of every event it
+does next to nothing: it counts, and keeps the event itself; nothing is turned into words before it
+is shown. Everything it keeps is bounded: old events leave the view, never a recording.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from heapq import merge
+from operator import attrgetter
+
+from tracer.event import Event, Place
+from tracer.probes import Probe
+from tracer.recording.view import wants
+from tracer.selection import Selection
+from tracer.timeline import Timelines
+from tracer.verdicts import Verdict
+from tracer.views.live.opinions import Opinions
+
+MAX_PODS = 512
+# Of all events together, and of each pod: what stands out is kept apart, so that a storm of what
+# does not cannot push it out.
+MAX_STREAM = 10_000
+MAX_ALARMS = 50
+MAX_OTHERS = 50
+RATE_SECONDS = 60
+# More pictures a second would cost more than they show.
+SNAPSHOT_SECONDS = 0.2
+# Without anything new the rates move on, and another filter may be wanted.
+IDLE_SECONDS = 1.0
+
+NS = 1_000_000_000
+_BOOT_NS = attrgetter("boot_ns")
+
+Alarm = Callable[[Event], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class PodRow:
+    """What happened to one pod, or to a container that is in none; `place` is None for what is in
+    neither. `counts` are by kind of event, `rate` is events a second, the oldest first; `worst` is
+    the latest event that stands out, if any did, and `verdict` the one line that explains it."""
+
+    key: str
+    place: Place | None
+    verdict: Verdict | None
+    counts: Mapping[str, int]
+    alarms: int
+    rate: tuple[int, ...]
+    worst: Event | None
+    last: Event
+    kept: tuple[tuple[Event, ...], tuple[Event, ...]]
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+    def timeline(self) -> list[Event]:
+        """The latest events, and the latest that stood out, in the order of time."""
+        return list(merge(*self.kept, key=_BOOT_NS))
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One moment of the model. `stream` holds the latest events that the filter lets through, and
+    `first` is the number of the first of them; `left` counts pods that have left the view;
+    `now` is in nanoseconds since boot."""
+
+    now: int = 0
+    events: int = 0
+    lost: int = 0
+    rate: int = 0
+    pods: tuple[PodRow, ...] = ()
+    left: int = 0
+    stream: tuple[Event, ...] = ()
+    first: int = 0
+
+
+class Model:
+    """`now` tells the session's time, `begin` makes the timelines that verdicts rest on, `post` is
+    given each snapshot, in the session's thread."""
+
+    def __init__(
+        self,
+        probes: Mapping[str, Probe],
+        now: Callable[[], int],
+        begin: Callable[[], Timelines],
+        post: Callable[[Snapshot], None],
+    ) -> None:
+        self._alarms: Mapping[str, Alarm] = {kind: p.alarm for kind, p in probes.items()}
+        self._now = now
+        self._begin = begin
+        self._post = post
+        self._posted = 0.0
+        self._filter: Selection | None = None
+        self._wanted_filter: Selection | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets everything but the filter."""
+        self._opinions = Opinions(self._begin())
+        self._pods: dict[str, _Pod] = {}
+        self._left = self._events = self._lost = 0
+        self._rate = _Rate()
+        self._stream: deque[Event] = deque(maxlen=MAX_STREAM)
+        self._chosen: deque[Event] = deque(maxlen=MAX_STREAM)
+        self._streamed = self._chosen_events = 0
+        self._stale = True
+
+    def choose(self, selection: Selection | None) -> None:
+        """From the next snapshot on only these events are shown. May be called by any thread."""
+        self._wanted_filter = selection
+
+    @property
+    def timelines(self) -> Timelines:
+        return self._opinions.timelines
+
+    def event(self, event: Event) -> None:
+        lost = event.kind == "lost"
+        alarm = not lost and self._alarms[event.kind](event)
+        self._opinions.event(event, alarm)
+        self._stream.append(event)
+        self._streamed += 1
+        self._stale = True
+        if lost:
+            self._lost += event.body["count"]
+            self._choose(event, None)
+            return
+        self._events += 1
+        second = event.boot_ns // NS
+        self._rate.add(second)
+        key = _key(event.place)
+        pod = self._pods.get(key) or self._add_pod(key, event)
+        pod.add(event, alarm, second)
+        if self._filter is not None:
+            self._choose(event, pod)
+
+    def flush(self) -> None:
+        if self.patience() <= 0:
+            self.post()
+
+    def patience(self) -> float:
+        """Within how many seconds `flush` must be called again, for the picture to be fresh."""
+        if self._wanted_filter is not self._filter:
+            return 0.0
+        pause = SNAPSHOT_SECONDS if self._stale or self._opinions.due else IDLE_SECONDS
+        return min(SNAPSHOT_SECONDS, self._posted + pause - time.monotonic())
+
+    def post(self) -> None:
+        if self._wanted_filter is not self._filter:
+            self._refilter(self._wanted_filter)
+        snapshot = self._snapshot()
+        self._stale = False
+        self._post(snapshot)
+        self._posted = time.monotonic()
+
+    def _add_pod(self, key: str, event: Event) -> _Pod:
+        if len(self._pods) >= MAX_PODS:
+            quietest = min(self._pods.values(), key=lambda pod: (pod.alarms > 0, pod.last.boot_ns))
+            del self._pods[quietest.key]
+            self._left += 1
+        pod = self._pods[key] = _Pod(key, event.place if key else None, event)
+        return pod
+
+    def _choose(self, event: Event, pod: _Pod | None) -> None:
+        """What was lost is always told."""
+        if self._filter is None:
+            return
+        if event.kind != "lost" and wants(self._filter, event) is False:
+            return
+        self._chosen.append(event)
+        self._chosen_events += 1
+        if pod:
+            pod.chosen = True
+
+    def _refilter(self, selection: Selection | None) -> None:
+        """What is still known is chosen again."""
+        self._filter = selection
+        self._chosen.clear()
+        self._chosen_events = 0
+        known = {id(event): event for event in self._stream}
+        for pod in self._pods.values():
+            pod.chosen = False
+            known |= {id(event): event for kept in (pod.told, pod.others) for event in kept}
+        for event in sorted(known.values(), key=_BOOT_NS):
+            lost = event.kind == "lost"
+            self._choose(event, None if lost else self._pods.get(_key(event.place)))
+
+    def _snapshot(self) -> Snapshot:
+        now, verdicts = self._now(), self._opinions.verdicts()
+        filtered = self._filter is not None
+        stream = tuple(self._chosen if filtered else self._stream)
+        streamed = self._chosen_events if filtered else self._streamed
+        return Snapshot(
+            now=now,
+            events=self._events,
+            lost=self._lost,
+            rate=self._rate.until(now // NS)[-2],
+            pods=tuple(
+                pod.row(now // NS, verdicts.get(pod.key))
+                for pod in self._pods.values()
+                if pod.chosen or not filtered
+            ),
+            left=self._left,
+            stream=stream,
+            first=streamed - len(stream),
+        )
+
+
+@dataclass(slots=True)
+class _Rate:
+    """Events in each of the last seconds, by the time of the events."""
+
+    counts: deque[int] = field(default_factory=lambda: deque([0] * RATE_SECONDS, RATE_SECONDS))
+    second: int = 0
+
+    def add(self, second: int) -> None:
+        if second > self.second:
+            self.advance(second)
+        self.counts[-1] += 1
+
+    def advance(self, second: int) -> None:
+        self.counts.extend([0] * min(second - self.second, RATE_SECONDS))
+        self.second = second
+
+    def until(self, second: int) -> tuple[int, ...]:
+        if second > self.second:
+            self.advance(second)
+        return tuple(self.counts)
+
+
+@dataclass(slots=True)
+class _Pod:
+    key: str
+    place: Place | None
+    last: Event
+    alarms: int = 0
+    chosen: bool = False
+    counts: dict[str, int] = field(default_factory=dict)
+    told: deque[Event] = field(default_factory=lambda: deque(maxlen=MAX_ALARMS))
+    others: deque[Event] = field(default_factory=lambda: deque(maxlen=MAX_OTHERS))
+    rate: _Rate = field(default_factory=_Rate)
+
+    def add(self, event: Event, alarm: bool, second: int) -> None:
+        self.counts[event.kind] = self.counts.get(event.kind, 0) + 1
+        self.last = event
+        self.rate.add(second)
+        if alarm:
+            self.alarms += 1
+            self.told.append(event)
+        else:
+            self.others.append(event)
+
+    def row(self, second: int, verdict: Verdict | None) -> PodRow:
+        return PodRow(
+            key=self.key,
+            place=self.place,
+            verdict=verdict,
+            counts=dict(self.counts),
+            alarms=self.alarms,
+            rate=self.rate.until(second),
+            worst=self.told[-1] if self.told else None,
+            last=self.last,
+            kept=(tuple(self.told), tuple(self.others)),
+        )
+
+
+def _key(place: Place | None) -> str:
+    """Whose event it is: a pod's, else a container's, else nobody's."""
+    if place is None:
+        return ""
+    return place.identity.pod_uid or place.identity.container_id or ""

@@ -1,0 +1,404 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The screens: pods, stream, one pod, one event, and what all of them have around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen, Screen
+from textual.widget import Widget
+from textual.widgets import Footer, Static
+
+from tracer.event import Event
+from tracer.probes import Probe
+from tracer.session import DAMAGE
+from tracer.verdicts import Certainty
+from tracer.views.columns import container_name, pod_name
+from tracer.views.escape import escape
+from tracer.views.live.anatomy import event_lines, joined
+from tracer.views.live.bars import Prompt, Status, TimeBar
+from tracer.views.live.grid import Grid, GridColumn
+from tracer.views.live.lines import Lines
+from tracer.views.live.look import ALARM, LOST, Times, safe, sparkline, whole
+from tracer.views.live.model import PodRow, Snapshot
+
+if TYPE_CHECKING:
+    from tracer.views.live.app import LiveApp
+
+R = TypeVar("R")
+
+# Red turns too dark where colours become shades of grey.
+ALARM_STYLE, ALARM_WITHOUT_COLOUR = "bold red", "bold"
+LOST_STYLE = "bold yellow"
+NODE = "(in no pod)"
+
+
+class View(Screen[None], inherit_bindings=False):
+    """What every screen has: the status above; the time bar, the prompt and the keys below."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("backspace,escape", "back", "Back"),
+    ]
+
+    # A snapshot, or another size, may come before there is anything to draw it on.
+    _composed = False
+
+    @property
+    def live(self) -> LiveApp:
+        return cast("LiveApp", self.app)
+
+    def compose(self) -> ComposeResult:
+        yield Status()
+        yield from self.body()
+        if self.live.feed.player:
+            yield TimeBar(self.live.feed.player, self.live.times)
+        yield Prompt()
+        yield Footer(show_command_palette=False, compact=True)
+
+    def body(self) -> Iterable[Widget]:
+        raise NotImplementedError
+
+    def on_mount(self) -> None:
+        self._composed = True
+        self.draw(self.live.shown)
+
+    def on_screen_resume(self) -> None:
+        self.draw(self.live.shown)
+
+    def on_resize(self) -> None:
+        self.draw(self.live.shown)
+
+    def draw(self, snapshot: Snapshot) -> None:
+        """The whole screen, as of this moment."""
+        self.tell_status()
+        if self._composed:
+            self.fill(snapshot)
+
+    def fill(self, snapshot: Snapshot) -> None:
+        """The body."""
+
+    def tell_status(self) -> None:
+        if not self._composed:
+            return
+        self.query_one(Status).tell(*self.live.status())
+        for bar in self.query(TimeBar):
+            bar.tell()
+
+    def ask(self, question: str, preset: str, answered: Callable[[str], None]) -> None:
+        self.query_one(Prompt).ask(question, preset, answered)
+
+    def selected_events(self) -> list[Event]:
+        """What `e` saves."""
+        raise NotImplementedError
+
+    def selected_line(self) -> str:
+        """What `y` copies."""
+        raise NotImplementedError
+
+    def action_back(self) -> None:
+        self.app.pop_screen()
+
+    @property
+    def asking(self) -> bool:
+        return any(prompt.asking for prompt in self.query(Prompt))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        deeper = action != "back" or len(self.app.screen_stack) > 1
+        return deeper and not self.asking
+
+
+class ListView(View, Generic[R]):
+    """A screen that is a list."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "open", "Details"),
+        Binding("slash", "search", "Search", key_display="/"),
+        Binding("n", "again(1)", "Next found", show=False),
+        Binding("N", "again(-1)", "Found before", show=False),
+    ]
+
+    @property
+    def lines(self) -> Lines[R]:
+        return self.query_one(Lines)
+
+    def action_open(self) -> None:
+        raise NotImplementedError
+
+    def on_lines_opened(self) -> None:
+        self.action_open()
+
+    def action_search(self) -> None:
+        self.ask("/", "", self._search)
+
+    def action_again(self, step: int) -> None:
+        if self.lines.needle and not self.lines.search(self.lines.needle, step):
+            self.notify("not found", timeout=2)
+
+    def selected_line(self) -> str:
+        row = self.lines.selected
+        return "" if row is None else self.lines.text(row)
+
+    def _search(self, needle: str) -> None:
+        if not self.lines.search(needle, 1) and needle:
+            self.notify("not found", timeout=2)
+
+
+class Words:
+    """Events in words, by what their probes say of them."""
+
+    def __init__(self, probes: Mapping[str, Probe], times: Times, *, colour: bool) -> None:
+        self.alarm_style = ALARM_STYLE if colour else ALARM_WITHOUT_COLOUR
+        self._probes = probes
+        self._times = times
+
+    def sentence(self, event: Event) -> str:
+        if event.kind == "lost":
+            body = event.body
+            return f"{whole(body['count'])} {body['probe']} events lost here: too fast to be read"
+        try:
+            return escape(self._probes[event.kind].summary(event))
+        except DAMAGE:
+            return "cannot be told: the recording is not what ktrace wrote"
+
+    def sign(self, event: Event) -> str:
+        if event.kind == "lost":
+            return LOST
+        try:
+            return ALARM if self._probes[event.kind].alarm(event) else ""
+        except DAMAGE:
+            return ""
+
+    def worst(self, row: PodRow) -> str:
+        """The one line that explains it, else the worst of what happened, else the latest."""
+        if row.verdict is None:
+            return self.sentence(row.worst or row.last)
+        certain = row.verdict.certainty is Certainty.CERTAIN
+        return escape(row.verdict.sentence) + ("" if certain else f" ({row.verdict.certainty})")
+
+    def style(self, event: Event) -> str:
+        return {LOST: LOST_STYLE, ALARM: self.alarm_style}.get(self.sign(event), "")
+
+    def time(self, event: Event) -> str:
+        return self._times.of_day(event.boot_ns)
+
+    def line(self, event: Event) -> str:
+        where = joined((pod_name(event.place), container_name(event.place)), " ")
+        parts = self.time(event), self.sign(event), event.kind, escape(where), self.sentence(event)
+        return joined(parts, "  ")
+
+
+def event_grid(words: Words, *, with_pod: bool) -> Grid[Event]:
+    pod = GridColumn[Event]("POD", lambda e, _: safe(pod_name(e.place)), 14, 40, 2)
+    return Grid(
+        [
+            GridColumn("TIME", lambda e, _: words.time(e), 12, 12, 1, "dim"),
+            GridColumn("", lambda e, _: words.sign(e), 1, 1),
+            GridColumn("KIND", lambda e, _: e.kind, 6, 18, 3),
+            *([pod] if with_pod else []),
+            GridColumn("CONTAINER", lambda e, _: safe(container_name(e.place)), 9, 20, 5),
+            GridColumn("WHAT", lambda e, _: words.sentence(e), 24, 160),
+        ],
+        words.style,
+    )
+
+
+def row_name(row: PodRow) -> str:
+    """The pod's name; that of a container that is in no pod."""
+    name = pod_name(row.place) or container_name(row.place) or row.key
+    return escape(name) or NODE
+
+
+def _counts(row: PodRow) -> str:
+    return " ".join(f"{kind} {whole(count)}" for kind, count in sorted(row.counts.items()))
+
+
+def pod_grid(words: Words) -> Grid[PodRow]:
+    return Grid(
+        [
+            GridColumn("", lambda r, _: ALARM if r.alarms else "", 1, 1),
+            GridColumn("POD", lambda r, _: row_name(r), 16, 44, 1),
+            GridColumn("LAST", lambda r, _: words.time(r.last)[:8], 8, 8, 2, "dim"),
+            GridColumn("WORST", lambda r, _: words.worst(r), 26, 160),
+            GridColumn("RATE", lambda r, width: sparkline(r.rate, width), 10, 10, 4, "cyan"),
+            GridColumn("COUNTS", lambda r, _: _counts(r), 24, 60, 3),
+        ],
+        lambda row: words.alarm_style if row.alarms else "",
+    )
+
+
+Order = Callable[[PodRow], Any]
+# Each with the greatest first.
+ORDERS: dict[str, Order] = {
+    "severity": lambda r: (r.alarms > 0, (r.worst or r.last).boot_ns),
+    "last event": lambda r: r.last.boot_ns,
+    "events": lambda r: r.total,
+    "name": lambda r: [-ord(c) for c in row_name(r)],
+}
+
+
+class PodsView(ListView[PodRow]):
+    """One row a pod that anything happened to."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("s", "sort", "Sort")]
+    order = "severity"
+
+    def body(self) -> Iterable[Widget]:
+        yield Lines(pod_grid(self.live.words))
+
+    def fill(self, snapshot: Snapshot) -> None:
+        selected = self.lines.selected
+        rows = sorted(snapshot.pods, key=ORDERS[self.order], reverse=True)
+        at = self.lines.cursor
+        if at and selected:
+            at = next((i for i, row in enumerate(rows) if row.key == selected.key), at)
+        self.lines.show(rows, at)
+
+    def action_sort(self) -> None:
+        names = list(ORDERS)
+        self.order = names[(names.index(self.order) + 1) % len(names)]
+        self.draw(self.live.shown)
+        self.notify(f"sorted by {self.order}", timeout=2)
+
+    def action_open(self) -> None:
+        if self.lines.selected:
+            self.app.push_screen(PodView(self.lines.selected))
+
+    def selected_events(self) -> list[Event]:
+        return self.lines.selected.timeline() if self.lines.selected else []
+
+
+class StreamView(ListView[Event]):
+    """All events, the newest at the bottom."""
+
+    def body(self) -> Iterable[Widget]:
+        self._first = 0
+        yield Lines(event_grid(self.live.words, with_pod=True), follow=True)
+
+    def fill(self, snapshot: Snapshot) -> None:
+        moved = snapshot.first - self._first
+        self._first = snapshot.first
+        self.lines.show(snapshot.stream, self.lines.cursor - moved)
+
+    def action_open(self) -> None:
+        if self.lines.selected:
+            self.app.push_screen(EventView(self.lines.selected))
+
+    def selected_events(self) -> list[Event]:
+        """Those that are listed: the filter chooses."""
+        return list(self.lines.rows)
+
+
+class PodView(ListView[Event]):
+    """One pod: what is known of it, and its timeline across the probes."""
+
+    DEFAULT_CSS = "PodView #about { height: auto; max-height: 40%; padding: 0 1; }"
+
+    def __init__(self, row: PodRow) -> None:
+        super().__init__()
+        self._row = row
+
+    def body(self) -> Iterable[Widget]:
+        yield Static(id="about")
+        yield Lines(event_grid(self.live.words, with_pod=False), follow=True)
+
+    def fill(self, snapshot: Snapshot) -> None:
+        found = next((row for row in snapshot.pods if row.key == self._row.key), None)
+        self._row = found or self._row
+        self.query_one("#about", Static).update(self._about(self._row))
+        selected = self.lines.selected
+        rows = self._row.timeline()
+        at = next((i for i, event in enumerate(rows) if event is selected), self.lines.cursor)
+        self.lines.show(rows, at)
+
+    def _about(self, row: PodRow) -> Text:
+        pod = row.place.pod if row.place else None
+        labels = " ".join(f"{k}={v}" for k, v in sorted(((pod and pod.labels) or {}).items()))
+        seen = f"{_counts(row)}   {sparkline(row.rate, 30)}"
+        about = Text(joined((row_name(row), escape(labels)), "   ") + "\n", "bold", end="")
+        words = self.live.words
+        if row.worst or row.verdict:
+            about.append(f"{ALARM} {words.worst(row)}\n", words.alarm_style)
+        if row.verdict:
+            about.append(f"do: {escape(row.verdict.remedy)}\n", "not bold")
+        about.append(joined((f"uid {pod.uid}" if pod else "", seen), "   "), "not bold")
+        return about
+
+    def action_open(self) -> None:
+        if self.lines.selected:
+            self.app.push_screen(EventView(self.lines.selected))
+
+    def selected_events(self) -> list[Event]:
+        return self._row.timeline()
+
+
+class Page(VerticalScroll, inherit_bindings=False):
+    """Text that may be longer than the screen."""
+
+    DEFAULT_CSS = "Page { padding: 0 1; scrollbar-size-vertical: 1; }"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "scroll_up", "Up", show=False),
+        Binding("down,j", "scroll_down", "Down", show=False),
+        Binding("pageup", "page_up", "Page up", show=False),
+        Binding("pagedown", "page_down", "Page down", show=False),
+        Binding("home,g", "scroll_home", "First", show=False),
+        Binding("end,G", "scroll_end", "Last", show=False),
+    ]
+
+
+class EventView(View):
+    """Everything about one event."""
+
+    def __init__(self, event: Event) -> None:
+        super().__init__()
+        self._event = event
+
+    def body(self) -> Iterable[Widget]:
+        words, event = self.live.words, self._event
+        head = Text(joined((words.sign(event), words.sentence(event)), " "), words.style(event))
+        when = f"{event.kind}  {self.live.times.date(event.boot_ns)} {words.time(event)}"
+        with Page():
+            yield Static(Text("\n").join([head, Text(when, "dim"), *self._members()]))
+
+    def _members(self) -> list[Text]:
+        try:
+            return event_lines(self._event)
+        except DAMAGE:
+            return []
+
+    def selected_events(self) -> list[Event]:
+        return [self._event]
+
+    def selected_line(self) -> str:
+        return self.live.words.line(self._event)
+
+
+class HelpView(ModalScreen[None], inherit_bindings=False):
+    """Every key that works where it was asked for."""
+
+    DEFAULT_CSS = """
+    HelpView { align: center middle; }
+    HelpView Page { width: auto; max-width: 90%; height: auto; max-height: 90%;
+                              border: round $primary; padding: 0 1; background: $surface; }
+    HelpView Static { width: auto; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,backspace,question_mark,q,enter", "dismiss", "Close")
+    ]
+
+    def __init__(self, keys: Sequence[tuple[str, str]]) -> None:
+        super().__init__()
+        self._keys = keys
+
+    def compose(self) -> ComposeResult:
+        text = Text()
+        for key, what in self._keys:
+            text.append(f"{key:>14}  ", "bold").append(f"{what}\n")
+        text.append(f"\n{ALARM:>14}  ", "bold").append("something that hurts a pod\n")
+        text.append(f"{LOST:>14}  ", "bold").append("events that were lost")
+        with Page():
+            yield Static(text)
