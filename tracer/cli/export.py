@@ -45,7 +45,7 @@ def run(file: str, format_: str, out: str | None, **values: Any) -> None:
 
 command = make_command(
     "export",
-    "Turn a recording into what other tools read, with a verdict on each container.",
+    "Turn a recording into what other tools read, verdicts included.",
     (
         "ktrace export incident.ktrace -f parquet -o incident.parquet",
         "ktrace export incident.ktrace -f perfetto -o incident.perfetto-trace",
