@@ -29,7 +29,11 @@ class Tmux:
     def __enter__(self) -> Self:
         shell = "env -u TMUX PS1='$ ' sh"
         self._run("-f", "/dev/null", "new-session", "-d", *self._size, "-c", str(ROOT), shell)
-        self.wait_for("$")
+        try:
+            self.wait_for("$")
+        except BaseException:
+            self._run("kill-server")
+            raise
         return self
 
     def __exit__(

@@ -32,7 +32,8 @@ class Context:
             keys |= probe.state
         self._kinds = {schema.name: kind for kind, schema in schemas.items()}
         self._schemas = schemas
-        self._keys = {self._kinds[name]: members for name, members in keys.items()}
+        # what older recordings do not have need not be kept of them
+        self._keys = {self._kinds[name]: keys[name] for name in keys if name in self._kinds}
         self._known: dict[int, dict[tuple[int | bytes, ...], bytes]] = {k: {} for k in self._keys}
         self._compress = zstandard.ZstdCompressor(level=1).compress
         self._decompress = zstandard.ZstdDecompressor().decompress
