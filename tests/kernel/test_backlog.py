@@ -164,6 +164,7 @@ def test_an_ipv4_client_of_an_ipv6_listener_is_counted_once(queues: Queues) -> N
     assert sum(event["count"] for event in events) == dropped
 
 
+@pytest.mark.any_kernel
 def test_a_storm_is_few_lines(queues: Queues, one_address: str) -> None:
     """1000 connections on each of two ports: about a line a second for each, and none missing."""
     for port in (PORT, PORT + 1):
@@ -196,6 +197,7 @@ def test_drops_before_the_start_are_not_told(queues: Queues, address: str) -> No
     assert all(event["local"]["port"] == PORT for event in events)
 
 
+@pytest.mark.any_kernel
 def test_drops_right_before_the_end_are_told(queues: Queues, one_address: str) -> None:
     fill_accept_queue(queues, one_address)
     with Ktrace("backlog", "--all") as ktrace:
@@ -222,6 +224,7 @@ def test_a_namespace_that_goes_while_it_is_watched(queues: Queues, address: str)
         assert "Traceback" not in ktrace.stderr
 
 
+@pytest.mark.any_kernel
 def test_a_healthy_server_is_silent(queues: Queues, one_address: str) -> None:
     queues.do("listen", PORT, 100, one_address)
     with Ktrace("backlog", "--all", "--duration", "2s") as ktrace:

@@ -147,6 +147,7 @@ def test_children_that_never_executed_a_program() -> None:
             check_exit(event, process, code=3, meaning="3: the program's own code")
 
 
+@pytest.mark.any_kernel
 def test_a_process_of_many_threads() -> None:
     """The end of a thread is no event, the end of the process is one."""
     with Ktrace("exits", "--all") as ktrace, Actor() as process:
@@ -179,6 +180,7 @@ def test_a_leader_that_leaves_first(whole: bool) -> None:
             check_exit(event, process_facts, code=code, meaning=meaning)
 
 
+@pytest.mark.any_kernel
 def test_a_leader_that_left_and_a_signal_later() -> None:
     """A process without its leader is killed: the signal counts, not the leader's code."""
     with Ktrace("exits", "--all") as ktrace, Actor() as process:

@@ -282,6 +282,7 @@ def forge(pid: int) -> None:
         Path("/dev/kmsg").write_text(line)
 
 
+@pytest.mark.any_kernel
 def test_without_a_kernel_log() -> None:
     """What the kernel's event tells stays; the rest is unknown."""
     hide = 'mount --bind /dev/null /dev/kmsg && exec "$@"'
@@ -315,6 +316,7 @@ def test_the_signal_the_kill_and_the_end_belong_together() -> None:
         assert seen == sent["target"] == ended["process"]
 
 
+@pytest.mark.any_kernel
 def test_chosen_by_pid_and_not_without_a_pod() -> None:
     with (
         memory_cgroup(LIMIT) as cgroup,

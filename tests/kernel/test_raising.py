@@ -74,6 +74,7 @@ def test_tgkill_to_one_thread() -> None:
             check_signal(event, USR1, "SI_TKILL", who, whom)
 
 
+@pytest.mark.any_kernel
 def test_a_process_group() -> None:
     """One call, 23 targets: each is an event."""
     with Actor() as sender, Actor() as leader:
@@ -147,6 +148,7 @@ def test_the_death_of_a_parent() -> None:
             check_signal(event, USR1, "SI_USER", who, whom[event["target"]["pid"]])
 
 
+@pytest.mark.any_kernel
 def test_a_terminal_hangs_up() -> None:
     with Actor() as target, Ktrace("signals", "--pid", str(target.pid)) as ktrace:
         whom = facts(target.pid)
@@ -166,6 +168,7 @@ def test_a_terminal_hangs_up() -> None:
             check_signal(event, number, "SI_KERNEL", None, whom)
 
 
+@pytest.mark.any_kernel
 @pytest.mark.parametrize(
     ("key", "number"),
     [
@@ -245,6 +248,7 @@ def test_a_fault(kind: str, number: int, code: str) -> None:
             check_signal(event, number, code, None, whom[event["target"]["pid"]])
 
 
+@pytest.mark.any_kernel
 def test_a_write_to_a_closed_pipe() -> None:
     """The kernel answers write(2), though it says SI_USER."""
     with Actor() as target, Ktrace("signals", "--pid", str(target.pid)) as ktrace:
@@ -350,6 +354,7 @@ def test_a_killer_that_is_gone_at_once() -> None:
             check_signal(event, signal.SIGKILL, "SI_USER", who, whom)
 
 
+@pytest.mark.any_kernel
 def test_real_time_signals() -> None:
     """Each by its name; the first two belong to the C library, which lets nobody block them."""
     first = 34
@@ -393,6 +398,7 @@ def test_every_standard_signal() -> None:
             check_signal(event, number, "SI_USER", who, whom)
 
 
+@pytest.mark.any_kernel
 def test_a_signal_that_only_asks_whether_a_process_is_there() -> None:
     """kill(pid, 0) raises nothing."""
     with (

@@ -50,6 +50,7 @@ def test_pid_1_ignores_what_its_namespace_sends(number: int) -> None:
             check_signal(event, number, "SI_USER", who, whom, result="ignored")
 
 
+@pytest.mark.any_kernel
 def test_pid_1_ignores_from_outside_only_what_can_be_handled() -> None:
     """`kubectl delete` seems to do nothing: SIGTERM is ignored, until SIGKILL comes."""
     with (
@@ -124,6 +125,7 @@ def test_overflow() -> None:
             )
 
 
+@pytest.mark.any_kernel
 def test_a_signal_that_was_not_permitted_is_no_event() -> None:
     """kill(2) fails before a signal is generated."""
     with Actor() as sender, Actor() as target, Actor() as friend:

@@ -57,6 +57,7 @@ def test_a_thread_sends() -> None:
             check_signal(event, USR1, "SI_USER", who, whom)
 
 
+@pytest.mark.any_kernel
 def test_threads_and_their_leader_are_told_apart() -> None:
     with (
         Actor() as sender,
@@ -82,6 +83,7 @@ def test_threads_and_their_leader_are_told_apart() -> None:
             check_signal(event, USR1, "SI_USER", who, whom)
 
 
+@pytest.mark.any_kernel
 def test_a_process_signals_itself() -> None:
     """It is its own sender: only the kernel's answers to a call are the kernel's."""
     with Actor() as target, Ktrace("signals", "--pid", str(target.pid)) as ktrace:
@@ -118,6 +120,7 @@ def test_each_program_that_a_process_has_run(place: Path) -> None:
             check_signal(event, USR1, "SI_USER", who, whom)
 
 
+@pytest.mark.any_kernel
 def test_each_name_that_a_process_has_had() -> None:
     with (
         Actor() as sender,
@@ -137,6 +140,7 @@ def test_each_name_that_a_process_has_had() -> None:
             check_signal(event, USR1, "SI_USER", who, whom)
 
 
+@pytest.mark.any_kernel
 def test_each_user_that_a_process_has_been() -> None:
     with (
         Actor() as sender,
