@@ -38,12 +38,6 @@ def address(request: pytest.FixtureRequest) -> str:
     return LOOPBACK[request.param]
 
 
-@pytest.fixture(params=["ipv4", pytest.param("ipv6", marks=pytest.mark.any_kernel)])
-def one_address(request: pytest.FixtureRequest) -> str:
-    """What both families have in common the lab's guests try with one."""
-    return LOOPBACK[request.param]
-
-
 def test_accept_queue_full_at_the_syn(queues: Queues, address: str) -> None:
     fill_accept_queue(queues, address)
     with Ktrace("backlog", "--all") as ktrace:
@@ -165,16 +159,16 @@ def test_an_ipv4_client_of_an_ipv6_listener_is_counted_once(queues: Queues) -> N
 
 
 @pytest.mark.any_kernel
-def test_a_storm_is_few_lines(queues: Queues, one_address: str) -> None:
+def test_a_storm_is_few_lines(queues: Queues, address: str) -> None:
     """1000 connections on each of two ports: about a line a second for each, and none missing."""
     for port in (PORT, PORT + 1):
-        queues.do("listen", port, 1, one_address)
-        queues.do("connect", port, 2, one_address)
+        queues.do("listen", port, 1, address)
+        queues.do("connect", port, 2, address)
     with Ktrace("backlog", "--all") as ktrace:
         before = queues.do("counters")
         for _ in range(10):
             for port in (PORT, PORT + 1):
-                queues.do("knock", port, 100, one_address)
+                queues.do("knock", port, 100, address)
         assert added(queues, before) == {"ListenOverflows": 2000, "ListenDrops": 2000}
         told(ktrace, 2000)
         events = ktrace.stop()
@@ -198,10 +192,10 @@ def test_drops_before_the_start_are_not_told(queues: Queues, address: str) -> No
 
 
 @pytest.mark.any_kernel
-def test_drops_right_before_the_end_are_told(queues: Queues, one_address: str) -> None:
-    fill_accept_queue(queues, one_address)
+def test_drops_right_before_the_end_are_told(queues: Queues, address: str) -> None:
+    fill_accept_queue(queues, address)
     with Ktrace("backlog", "--all") as ktrace:
-        queues.do("knock", PORT, TIMES, one_address)
+        queues.do("knock", PORT, TIMES, address)
         events = ktrace.stop()
     assert sum(event["count"] for event in events) == TIMES
 
@@ -225,10 +219,10 @@ def test_a_namespace_that_goes_while_it_is_watched(queues: Queues, address: str)
 
 
 @pytest.mark.any_kernel
-def test_a_healthy_server_is_silent(queues: Queues, one_address: str) -> None:
-    queues.do("listen", PORT, 100, one_address)
+def test_a_healthy_server_is_silent(queues: Queues, address: str) -> None:
+    queues.do("listen", PORT, 100, address)
     with Ktrace("backlog", "--all", "--duration", "2s") as ktrace:
-        assert queues.do("connect", PORT, TIMES, one_address) == TIMES
+        assert queues.do("connect", PORT, TIMES, address) == TIMES
         assert ktrace.wait() == []
 
 
