@@ -502,6 +502,9 @@ __noinline u64 kt_describe_process(u64 address)
 	event->exec_id = key.exec_id;
 	event->kernel_thread = !!(BPF_CORE_READ(task, flags) & PF_KTHREAD);
 	__builtin_memcpy(event->comm, key.comm, sizeof(event->comm));
+	/* a leader that has left has given its memory back, its threads still have it */
+	if (!mm && event->pid == bpf_get_current_pid_tgid() >> 32)
+		mm = BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), mm);
 	kt_read_pid_namespace(event, leader);
 	kt_read_ancestry(event, leader);
 	kt_read_argv(event, mm);

@@ -22,6 +22,7 @@ from tests.kernel.checks import (
 from tests.support.ktrace import Ktrace
 from tests.support.raisers import Actor, Idle, boot_ns, check_process, facts, own_child
 
+SCHED_PROCESS_EXIT = Path("/sys/kernel/tracing/events/sched/sched_process_exit/format")
 KILL, ABRT = int(signal.SIGKILL), int(signal.SIGABRT)
 
 
@@ -165,19 +166,12 @@ def test_a_process_of_many_threads() -> None:
 def test_a_leader_that_leaves_first(whole: bool) -> None:
     """exit_group(2) by the last thread decides on the code. If that only exits as a thread, older
     kernels report the leader's code and newer ones the last thread's: what wait(2) says counts."""
-    with Ktrace("exits", "--all") as ktrace:
-        expected, codes = [], []
-        for _ in range(TIMES):
-            with Actor() as process:
-                expected.append(facts(process.pid))
-                process.start("leader_leaves_first", 5, 7, whole)
-                codes.append(process.wait())
-                assert codes[-1] == 7 or (codes[-1] == 5 and not whole)
-        events = exits_of(ktrace.stop(), [process["pid"] for process in expected])
-        check_complete(ktrace, events)
-        for event, process_facts, code in zip(events, expected, codes, strict=True):
-            meaning = f"{code}: the program's own code"
-            check_exit(event, process_facts, code=code, meaning=meaning)
+    with Ktrace("exits", "--all") as ktrace, Actor() as parent:
+        children = parent.do("fork", TIMES, "leader_leaves_first", 5, 7, whole)
+        known = {pid: facts(pid) for pid in children}
+        codes = end_in_turn(parent)
+        assert all(code == 7 or (code == 5 and not whole) for code in codes.values())
+        check_own_codes(ktrace, known, codes)
 
 
 @pytest.mark.any_kernel
@@ -195,19 +189,12 @@ def test_a_leader_that_left_and_a_signal_later() -> None:
 
 def test_threads_that_leave_together() -> None:
     """Two last threads may both see that nobody is left."""
-    with Ktrace("exits", "--all") as ktrace:
-        expected, codes = [], []
-        for _ in range(TIMES):
-            with Actor() as process:
-                expected.append(facts(process.pid))
-                process.start("threads_leave_together", 20, 4, 3)
-                codes.append(process.wait())
-                assert codes[-1] in (3, 4)
-        events = exits_of(ktrace.stop(), [process["pid"] for process in expected])
-        check_complete(ktrace, events)
-        for event, process_facts, code in zip(events, expected, codes, strict=True):
-            meaning = f"{code}: the program's own code"
-            check_exit(event, process_facts, code=code, meaning=meaning)
+    with Ktrace("exits", "--all") as ktrace, Actor() as parent:
+        children = parent.do("fork", TIMES, "threads_leave_together", 20, 4, 3)
+        known = {pid: facts(pid) for pid in children}
+        codes = end_in_turn(parent)
+        assert set(codes.values()) <= {3, 4}
+        check_own_codes(ktrace, known, codes)
 
 
 def test_a_thread_that_executes_a_program() -> None:
@@ -248,11 +235,29 @@ def test_processes_by_pid() -> None:
         assert event["process"]["pid"] == one.pid
 
 
+def end_in_turn(parent: Actor) -> dict[int, int]:
+    """Lets the children go one by one: their codes by pid, in the order of their ends."""
+    codes = {}
+    for _ in range(TIMES):
+        parent.do("go")
+        pid, status = parent.do("reap_any")
+        codes[pid] = os.waitstatus_to_exitcode(status)
+    return codes
+
+
+def check_own_codes(ktrace: Ktrace, known: dict[int, dict[str, Any]], codes: dict[int, int]) -> None:
+    events = exits_of(ktrace.stop(), codes)
+    check_complete(ktrace, events)
+    for event, (pid, code) in zip(events, codes.items(), strict=True):
+        process = only_forked(known[pid], event["process"])
+        check_exit(event, process, code=code, meaning=f"{code}: the program's own code")
+
+
 def only_forked(expected: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
     """Before 6.16 (0f4a8dd64dc4, "exit: move and extend sched_process_exit() tracepoint") the
     memory of a process is gone when it is seen, and with it its program and arguments."""
     if seen["exe"] is None:
-        assert tuple(map(int, os.uname().release.split(".")[:2])) < (6, 16)
+        assert "group_dead" not in SCHED_PROCESS_EXIT.read_text()
         return {**expected, "exe": None, "argv": None}
     return expected
 

@@ -13,21 +13,22 @@ import ctypes
 import json
 import mmap
 import os
-import platform
 import queue
 import resource
 import signal
 import sys
-import tempfile
 import threading
-from collections.abc import Callable
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False  # as typing has it: an emulated processor takes long to import that
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 CALLS = {
     "x86_64": {"tkill": 200, "tgkill": 234, "exit": 60, "timer_create": 222, "timer_settime": 223},
     "aarch64": {"tkill": 130, "tgkill": 131, "exit": 93, "timer_create": 107, "timer_settime": 110},
-}[platform.machine()]
+}[os.uname().machine]
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 CLONE_NEWPID = 0x20000000
 PROT_NONE = 0
@@ -44,7 +45,7 @@ REFUSED = {
         "undefined": bytes.fromhex("00000000"),  # udf #0
         "breakpoint": bytes.fromhex("000020d4"),  # brk #0
     },
-}[platform.machine()]
+}[os.uname().machine]
 
 children: list[int] = []
 threads: list[Thread] = []
@@ -439,11 +440,11 @@ def fault(kind: str) -> None:
         LIBC.mmap.restype = ctypes.c_void_p
         ctypes.string_at(LIBC.mmap(None, ctypes.c_size_t(1), PROT_NONE, private, -1, None), 1)
     elif kind == "beyond the file":
-        with tempfile.TemporaryFile() as file:
-            file.truncate(mmap.PAGESIZE)
-            page = mmap.mmap(file.fileno(), mmap.PAGESIZE)
-            file.truncate(0)
-            page[0]
+        file = os.memfd_create("short")
+        os.truncate(file, mmap.PAGESIZE)
+        page = mmap.mmap(file, mmap.PAGESIZE)
+        os.truncate(file, 0)
+        page[0]
     else:
         code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         code.write(REFUSED[kind])

@@ -7,6 +7,7 @@ that a test leaves running is killed when its `with` block ends.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -31,6 +32,11 @@ START_SECONDS = 120.0
 END_SECONDS = 120.0
 
 _CLOSING_LINE = re.compile(r"^ktrace: (\d+) events, (\d+) lost, (\d+\.\d) s", re.MULTILINE)
+
+
+if IN_GUEST:  # see Ktrace._run_in_fork
+    for _name in ("cli._tracing", "identity.inventory", "live", "session", "views.jsonl"):
+        importlib.import_module(f"tracer.{_name}")
 
 
 @dataclass(frozen=True)
