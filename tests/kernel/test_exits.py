@@ -245,7 +245,9 @@ def end_in_turn(parent: Actor) -> dict[int, int]:
     return codes
 
 
-def check_own_codes(ktrace: Ktrace, known: dict[int, dict[str, Any]], codes: dict[int, int]) -> None:
+def check_own_codes(
+    ktrace: Ktrace, known: dict[int, dict[str, Any]], codes: dict[int, int]
+) -> None:
     events = exits_of(ktrace.stop(), codes)
     check_complete(ktrace, events)
     for event, (pid, code) in zip(events, codes.items(), strict=True):

@@ -42,6 +42,7 @@ def raise_signals() -> None:
             assert ended.returncode == -TERM
 
 
+@pytest.mark.any_kernel
 def test_a_replay_says_what_the_live_run_said(tmp_path: Path) -> None:
     file = tmp_path / "node.ktrace"
     with Ktrace("trace", "signals,exits", "--all", "--record", str(file)) as ktrace:

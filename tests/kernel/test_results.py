@@ -32,7 +32,7 @@ def test_ignored_by_a_handler() -> None:
             check_signal(event, USR1, "SI_USER", who, whom, result="ignored")
 
 
-@pytest.mark.parametrize("number", [TERM, KILL])
+@pytest.mark.parametrize("number", [pytest.param(TERM, marks=pytest.mark.any_kernel), KILL])
 def test_pid_1_ignores_what_its_namespace_sends(number: int) -> None:
     """Without a handler it is immune, even to SIGKILL: the container that will not stop."""
     with Actor(pid_namespace=True) as init:

@@ -163,7 +163,9 @@ def test_each_user_that_a_process_has_been() -> None:
             check_signal(event, USR1, "SI_USER", who, whom)
 
 
-@pytest.mark.parametrize("levels", [ANCESTORS // 2, ANCESTORS + 4])
+@pytest.mark.parametrize(
+    "levels", [pytest.param(ANCESTORS // 2, marks=pytest.mark.any_kernel), ANCESTORS + 4]
+)
 def test_ancestry(levels: int) -> None:
     """Sixteen of them, nearest first."""
     with (
