@@ -29,7 +29,7 @@ demo: install
 # unit: anywhere; kernel: this kernel, root; pods: real containerd pods; lab: other kernels, in QEMU.
 # KTRACE_NO_SKIP=1 turns every skip into a failure. ARGS="tests/unit -k oom" chooses.
 test: install
-	$(SUDO) env KTRACE_NO_SKIP=$(KTRACE_NO_SKIP) $(BIN)/python -m pytest $(ARGS)
+	$(SUDO) env KTRACE_NO_SKIP=$(KTRACE_NO_SKIP) $(BIN)/python -m $(if $(ARGS),pytest $(ARGS),tests)
 
 # Incidents in real pods, and what ktrace why says of them, as a confusion table. TRUTH="host" chooses.
 truth: install
