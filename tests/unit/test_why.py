@@ -211,9 +211,9 @@ def test_a_probe_that_the_kernel_refuses(
         return wanted
 
     monkeypatch.setattr("tracer.cli.why.Tracing", tracing)
-    monkeypatch.setattr("tracer.backends.core.CoreBackend", RefusedOne)
+    monkeypatch.setattr("tracer.backends.choose", lambda *_: RefusedOne())
     clock = Clock(0)
     watch = Watch("web-0", Timelines(clock), FaultFinder())
-    _, traced = _begin(watch, clock, {})
+    _, traced = _begin(watch, clock, {"backend": "auto"})
     assert [probe.name for probe in traced] == [n for n in probes.names() if n != "backlog"]
     assert capsys.readouterr().err == "ktrace: without backlog: this kernel accepts none of x\n"

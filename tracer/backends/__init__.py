@@ -6,12 +6,32 @@ Nothing after a backend knows which one ran: all yield `Batch`es of the same rec
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tracer.backends import privileges
+from tracer.errors import CannotOnThisKernel
 
 if TYPE_CHECKING:
     from tracer.backends.batch import Batch
     from tracer.probes import AttachPoint, Probe
     from tracer.schema import Schema
+
+
+# In order of preference. Each is a module here, with `create() -> Backend` and
+# `lacking(probe: Probe | None) -> list[Lack]`, where None asks for the backend as such.
+NAMES: tuple[str, ...] = ("core",)
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """Something that a node does not have, and what mends that."""
+
+    what: str
+    remedy: str
 
 
 class Backend(Protocol):
@@ -45,3 +65,48 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Gives everything back. May be called more than once."""
+
+
+def lacking(backend: str, probe: Probe | None = None) -> list[Lack]:
+    """What keeps the backend, or this probe by it, from being tried. Only cheap looks: that
+    nothing is lacking does not say that the kernel will accept it."""
+    found: list[Lack] = _module(backend).lacking(probe)
+    return found
+
+
+def choose(
+    wanted: str, probes: Sequence[Probe], say: Callable[[str], None] | None = None
+) -> Backend:
+    """The backend of that name, or for `auto` the first that lacks nothing for these probes. If
+    that is not the first of all, `say` is told why; by default standard error."""
+    privileges.check()
+    passed_over: list[tuple[str, Lack]] = []
+    for name in NAMES if wanted == "auto" else (wanted,):
+        lack = _first_lack(name, probes)
+        if lack is None:
+            if passed_over:
+                (say or _tell)(f"ktrace: backend {name}, as {_in_words(passed_over)}")
+            backend: Backend = _module(name).create()
+            return backend
+        passed_over.append((name, lack))
+    remedy = passed_over[0][1].remedy if len(passed_over) == 1 else "ktrace doctor tells the rest"
+    raise CannotOnThisKernel(f"cannot trace here: {_in_words(passed_over)}", remedy)
+
+
+def _first_lack(name: str, probes: Sequence[Probe]) -> Lack | None:
+    for probe in (None, *probes):
+        if lacks := lacking(name, probe):
+            return lacks[0]
+    return None
+
+
+def _in_words(passed_over: Sequence[tuple[str, Lack]]) -> str:
+    return "; ".join(f"{name} lacks {lack.what}" for name, lack in passed_over)
+
+
+def _tell(words: str) -> None:
+    print(words, file=sys.stderr)
+
+
+def _module(backend: str) -> Any:
+    return importlib.import_module(f"{__name__}.{backend}")

@@ -8,10 +8,12 @@ import contextlib
 import errno
 import os
 import select
+import sys
 import time
 from collections import deque
 from importlib import resources
 
+from tracer.backends import Backend, Lack
 from tracer.backends.batch import Batch, cell, split
 from tracer.backends.libbpf import Libbpf, LibbpfError, LoadedObject, Map
 from tracer.backends.ring import CopyingRing, MappedRing, open_ring
@@ -26,6 +28,41 @@ RING_BYTES = 8 << 20
 # Records come to rest this long before they are fetched, so that a steady stream costs at most a
 # hundred wake-ups a second.
 GATHER_SECONDS = 0.01
+
+
+BTF = "/sys/kernel/btf/vmlinux"
+_BTF_MAGIC = (0xEB9F).to_bytes(2, sys.byteorder)
+
+
+def create() -> Backend:
+    return CoreBackend()
+
+
+def lacking(probe: Probe | None) -> list[Lack]:
+    """What a probe needs besides is tried for real: attaching costs little."""
+    if probe:
+        return []
+    return [*_lacking_btf(), *_lacking_libbpf()]
+
+
+def _lacking_btf() -> list[Lack]:
+    remedy = "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (every current distribution's is)"
+    try:
+        with open(BTF, "rb") as file:
+            if file.read(2) == _BTF_MAGIC:
+                return []
+            return [Lack(f"BTF of this kernel ({BTF} holds none)", remedy)]
+    except OSError as error:
+        return [Lack(f"BTF of this kernel ({BTF}: {error.strerror})", remedy)]
+
+
+def _lacking_libbpf() -> list[Lack]:
+    try:
+        Libbpf()
+    except CannotOnThisKernel as error:
+        assert error.remedy
+        return [Lack(error.message, error.remedy)]
+    return []
 
 
 class CoreBackend:
@@ -50,7 +87,6 @@ class CoreBackend:
         self._waiting: deque[Batch] = deque()
 
     def attach(self, probes: list[Probe], settings: dict[str, int]) -> None:
-        check_machine()
         try:
             self._load(CONTEXT, None, settings)
             for probe in probes:
@@ -215,33 +251,6 @@ def object_file(name: str) -> bytes:
             f"the BPF object of {name} is not installed",
             "build it: make install in a clone, or install the wheel",
         ) from error
-
-
-def check_machine() -> None:
-    """Raises with a remedy where BPF cannot work at all."""
-    if missing := missing_capabilities():
-        raise MissingPrivilege(
-            f"tracing needs {' and '.join(missing)}, which this process does not have",
-            "run it as root: sudo ktrace …; in a pod: securityContext.privileged: true",
-        )
-    if not os.path.exists("/sys/kernel/btf/vmlinux"):
-        raise CannotOnThisKernel(
-            "this kernel carries no BTF (/sys/kernel/btf/vmlinux is missing)",
-            "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (every current distribution's is)",
-        )
-
-
-_CAPABILITIES = {"CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
-
-
-def missing_capabilities() -> list[str]:
-    """capabilities(7): CAP_SYS_ADMIN includes what CAP_BPF and CAP_PERFMON allow since 5.8."""
-    with open("/proc/self/status") as status:
-        effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff"))
-    have = {name for name, bit in _CAPABILITIES.items() if effective >> bit & 1}
-    if "CAP_SYS_ADMIN" in have or have >= {"CAP_BPF", "CAP_PERFMON"}:
-        return []
-    return sorted({"CAP_BPF", "CAP_PERFMON"} - have)
 
 
 def _explain(error: LibbpfError) -> KtraceError:

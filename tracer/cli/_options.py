@@ -12,6 +12,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from tracer.backends import NAMES
 from tracer.errors import UsageError
 from tracer.selection import Selection, parse_labels
 
@@ -167,7 +168,7 @@ def limits() -> list[click.Option]:
         click.Option(["--duration"], type=Duration(), metavar="TIME", help="Stop after 30s, 5m …"),
         click.Option(
             ["--backend"],
-            type=click.Choice(["auto", "core"]),
+            type=click.Choice(["auto", *NAMES]),
             default="auto",
             help="How to get at the kernel; see ktrace doctor.",
         ),

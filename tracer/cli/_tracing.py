@@ -25,7 +25,7 @@ from tracer.cli._options import (
     selection,
     selectors,
 )
-from tracer.errors import UsageError
+from tracer.errors import CannotOnThisKernel, UsageError
 from tracer.event import Clock
 from tracer.identity.model import Names
 from tracer.probes import Probe
@@ -89,7 +89,8 @@ def trace(probes: Sequence[Probe], values: Mapping[str, Any]) -> None:
 
 class Tracing:
     """A session that is attached and has begun. Without a sink nothing is decoded. `alone` says
-    that signals are to end it, which only the main thread can arrange."""
+    that signals are to end it, which only the main thread can arrange; `say` is told why another
+    backend than the first was chosen, instead of standard error."""
 
     def __init__(
         self,
@@ -100,8 +101,9 @@ class Tracing:
         out: Destination | None,
         *,
         alone: bool = True,
+        say: Callable[[str], None] | None = None,
     ) -> None:
-        from tracer.backends.core import CoreBackend, check_machine
+        from tracer.backends import choose
         from tracer.identity.inventory import check_globs, name_sources
         from tracer.identity.names import NameService
         from tracer.live import LiveSource
@@ -109,13 +111,13 @@ class Tracing:
         chosen = selection(values)
         settings = _settings(probes, values)
         limit = values.get("count")
-        check_machine()
+        backend = choose(values["backend"], probes, say)
+        self.backend = backend.name
         arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
         names = NameService(name_sources(values["cri_socket"]), arrivals.put)
         names.start()
         if chosen.globs and not values["wait"]:
             check_globs(chosen.globs, names, arrivals)
-        backend = CoreBackend()
         live = LiveSource(
             *(backend, names, arrivals, clock),
             duration=values["duration"],
@@ -152,6 +154,19 @@ class Tracing:
         """Who only records has nothing left to do."""
         click.echo(f"ktrace: the recording ends here: {error.strerror}", err=True)
         self.session.stop()
+
+
+def refusal(probe: Probe, values: Mapping[str, Any]) -> CannotOnThisKernel | None:
+    """Why this node does not take the probe; None if it does."""
+    from tracer.backends import choose
+
+    try:
+        backend = choose(values["backend"], [probe], lambda words: None)
+        backend.attach([probe], {})
+    except CannotOnThisKernel as error:
+        return error
+    backend.close()
+    return None
 
 
 def _give_back_memory() -> None:

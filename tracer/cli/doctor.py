@@ -6,18 +6,19 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import click
 import orjson
 
-from tracer import probes
+from tracer import backends, probes
+from tracer.backends.privileges import missing_capabilities
 from tracer.cli._options import cri_socket as cri_socket_option
-from tracer.errors import CannotOnThisKernel, KtraceError
+from tracer.errors import KtraceError
 from tracer.views.escape import escape
 
+State = Literal["ok", "note", "problem"]
 SIGNS = {"ok": ("✔", "green"), "note": ("·", "yellow"), "problem": ("✘", "red")}
 
 
@@ -25,7 +26,7 @@ SIGNS = {"ok": ("✔", "green"), "note": ("·", "yellow"), "problem": ("✘", "r
 class Finding:
     """A `note` limits what can be told; a `problem` stops something from working."""
 
-    state: Literal["ok", "note", "problem"]
+    state: State
     what: str
     found: str
     remedy: str | None = None
@@ -46,8 +47,7 @@ def run(output: str, cri_socket: str | None) -> None:
 def findings(cri_socket: str | None) -> Iterator[Finding]:
     yield Finding("ok", "kernel", f"{platform.release()} {platform.machine()}")
     yield _privileges()
-    yield _btf()
-    yield _libbpf()
+    yield from _backends()
     yield _tracefs()
     yield _cgroups()
     yield from _runtimes(cri_socket)
@@ -56,31 +56,11 @@ def findings(cri_socket: str | None) -> Iterator[Finding]:
 
 
 def _privileges() -> Finding:
-    from tracer.backends.core import missing_capabilities
-
     missing = missing_capabilities()
     if missing:
         remedy = "sudo ktrace …; in a pod: securityContext.privileged: true"
         return Finding("problem", "privileges", f"without {', '.join(missing)}", remedy)
     return Finding("ok", "privileges", "enough to load and attach BPF programs")
-
-
-def _btf() -> Finding:
-    path = Path("/sys/kernel/btf/vmlinux")
-    if path.exists():
-        return Finding("ok", "BTF", f"{path}, {path.stat().st_size / 1e6:.1f} MB")
-    remedy = "use a kernel with CONFIG_DEBUG_INFO_BTF=y (every current distribution's has it)"
-    return Finding("problem", "BTF", f"{path} is missing", remedy)
-
-
-def _libbpf() -> Finding:
-    from tracer.backends.libbpf import Libbpf
-
-    try:
-        library = Libbpf()
-    except CannotOnThisKernel as error:
-        return Finding("problem", "libbpf", error.message, error.remedy)
-    return Finding("ok", "libbpf", library.version())
 
 
 def _tracefs() -> Finding:
@@ -134,21 +114,51 @@ def _runtimes(socket: str | None) -> Iterator[Finding]:
         yield Finding("note", "names", "no source knows any pod", remedy)
 
 
-def _probe(probe: probes.Probe) -> Iterator[Finding]:
-    """Tries for real: loads, attaches, detaches."""
-    from tracer.backends.core import CoreBackend
+def _backends() -> Iterator[Finding]:
+    """Whatever one of them lacks is only a problem if no other can do without."""
+    lacks = {name: backends.lacking(name) for name in backends.NAMES}
+    state: State = "problem" if all(lacks.values()) else "note"
+    for name, lacking in lacks.items():
+        if not lacking:
+            yield Finding("ok", name, "has what it needs")
+        for lack in lacking:
+            yield Finding(state, name, f"lacks {lack.what}", lack.remedy)
 
+
+def _probe(probe: probes.Probe) -> Iterator[Finding]:
+    """Core is tried for real: loads, attaches, detaches. For the others that would take seconds,
+    and a look at what they need has to do."""
+    told = [*_try(probe, backends.NAMES[0])]
+    for name in backends.NAMES[1:]:
+        told += _look(probe, name)
+    usable = any(finding.state == "ok" for finding in told)
+    for finding in told:
+        yield replace(finding, state="note") if usable and finding.state == "problem" else finding
+
+
+def _try(probe: probes.Probe, name: str) -> Iterator[Finding]:
     try:
-        backend = CoreBackend()
+        backend = backends.choose(name, [probe])
         backend.attach([probe], {})
     except KtraceError as error:
-        yield Finding("problem", probe.name, error.message, error.remedy)
+        yield Finding("problem", probe.name, f"{name}: {error.message}", error.remedy)
         return
     point = backend.attached[probe.name]
     backend.close()
-    yield Finding("ok", probe.name, f"core: {point.name}")
+    yield Finding("ok", probe.name, f"{name}: {point.name}")
     for lacking in point.cannot_tell:
-        yield Finding("note", probe.name, f"cannot tell here: {lacking}")
+        yield Finding("note", probe.name, f"{name} cannot tell here: {lacking}")
+
+
+def _look(probe: probes.Probe, name: str) -> Iterator[Finding]:
+    if backends.lacking(name):
+        yield Finding("problem", probe.name, f"{name}: lacks what is said above")
+        return
+    lacking = backends.lacking(name, probe)
+    for lack in lacking:
+        yield Finding("problem", probe.name, f"{name}: lacks {lack.what}", lack.remedy)
+    if not lacking:
+        yield Finding("ok", probe.name, f"{name}: may be tried")
 
 
 def _print(finding: Finding) -> None:

@@ -16,7 +16,7 @@ import click
 from tracer import probes
 from tracer.cli._options import cri_socket, limits, no_argv, selection, selectors
 from tracer.cli._recording import check_whole, wanted_of_recording
-from tracer.cli._tracing import Tracing, closing_line, make_command, record_option
+from tracer.cli._tracing import Tracing, closing_line, make_command, record_option, refusal
 from tracer.cli.trace import chosen_probes
 from tracer.errors import CannotOnThisKernel, UsageError
 from tracer.event import Clock
@@ -63,7 +63,7 @@ class LiveFeed:
 
         self.node = os.uname().nodename
         self.clock = Clock()
-        self.source = "core"
+        self.source: str = values["backend"]
         self.probes: Sequence[str] = ()
         by_kind = {kind: probe for probe in wanted for kind in probe.decode}
         self.model = Model(by_kind, self.clock.now, lambda: Timelines(self.clock), post)
@@ -109,23 +109,22 @@ class LiveFeed:
             return self._attach(accepted)
 
     def _attach(self, accepted: Sequence[Probe]) -> Tracing:
-        tracing = Tracing(accepted, self._values, self.model, self.clock, self.switch, alone=False)
+        tracing = Tracing(
+            *(accepted, self._values, self.model, self.clock, self.switch),
+            alone=False,
+            say=self._note,
+        )
+        self.source = tracing.backend
         self.probes = [probe.name for probe in accepted]
         self.model.timelines.began_ns = self.clock.now()
         self.model.timelines.traced = frozenset(self.probes)
         return tracing
 
     def _is_accepted(self, probe: Probe) -> bool:
-        from tracer.backends.core import CoreBackend
-
-        backend = CoreBackend()
-        try:
-            backend.attach([probe], {})
-        except CannotOnThisKernel:
+        error = refusal(probe, self._values)
+        if error:
             self._note(f"without {probe.name}: ktrace doctor tells why")
-            return False
-        backend.close()
-        return True
+        return error is None
 
 
 def _player(file: str, speed: str, values: Mapping[str, Any], post: Post) -> Feed:

@@ -17,7 +17,7 @@ import click
 
 from tracer import probes
 from tracer.cli._options import color, cri_socket, in_colour, limits, no_argv
-from tracer.cli._tracing import Tracing, make_command
+from tracer.cli._tracing import Tracing, make_command, refusal
 from tracer.errors import BadRecording, CannotOnThisKernel, NoSuchPod, UsageError
 from tracer.event import Clock, Event, Place, to_json
 from tracer.faults import FaultFinder
@@ -150,24 +150,18 @@ def _begin(
     try:
         return Tracing(every, values, watch, clock, None), every
     except CannotOnThisKernel:
-        accepted = [probe for probe in every if _is_accepted(probe)]
+        accepted = [probe for probe in every if _is_accepted(probe, values)]
         if not accepted or len(accepted) == len(every):
             raise
         return Tracing(accepted, values, watch, clock, None), accepted
 
 
-def _is_accepted(probe: Probe) -> bool:
+def _is_accepted(probe: Probe, values: Mapping[str, Any]) -> bool:
     """Whether this kernel takes the probe; if not, that is said."""
-    from tracer.backends.core import CoreBackend
-
-    backend = CoreBackend()
-    try:
-        backend.attach([probe], {})
-    except CannotOnThisKernel as error:
+    error = refusal(probe, values)
+    if error:
         click.echo(f"ktrace: without {error.message}", err=True)
-        return False
-    backend.close()
-    return True
+    return error is None
 
 
 # From a recording
