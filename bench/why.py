@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 
 from tracer.backends.batch import cell
-from tracer.backends.core import object_file
+from tracer.backends.objects import object_file
 from tracer.bpf_object import BpfObject
 from tracer.identity.model import Container, Names, Pod
 from tracer.recording.format import (

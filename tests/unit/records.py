@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tracer.backends.batch import cell
-from tracer.backends.core import object_file
+from tracer.backends.objects import object_file
 from tracer.bpf_object import BpfObject
 from tracer.schema import Schema
 

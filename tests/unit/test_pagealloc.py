@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from tracer.backends.batch import cell
-from tracer.backends.core import object_file
+from tracer.backends.objects import object_file
 from tracer.bpf_object import BpfObject
 from tracer.buddyinfo import reading
 from tracer.event import Clock, Event, to_json

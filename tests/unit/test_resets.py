@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.ktrace import run
 from tracer.backends.batch import cell
-from tracer.backends.core import object_file
+from tracer.backends.objects import object_file
 from tracer.bpf_object import BpfObject
 from tracer.event import Clock, Event, to_json
 from tracer.identity.model import Container, Names, Pod

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from tests.unit import records
 from tracer.backends.batch import cell
-from tracer.backends.core import object_file
+from tracer.backends.objects import object_file
 from tracer.bpf_object import BadObject, BpfObject
 from tracer.errors import KtraceError
 from tracer.schema import Schema

@@ -93,6 +93,17 @@ def choose(
     raise CannotOnThisKernel(f"cannot trace here: {_in_words(passed_over)}", remedy)
 
 
+def none_accepted(
+    probe: Probe, refused: Sequence[tuple[AttachPoint, Exception]]
+) -> CannotOnThisKernel:
+    """The error that names every attach point of a probe, and what the kernel said to it."""
+    return CannotOnThisKernel(
+        f"{probe.name}: this kernel accepts none of "
+        + ", ".join(f"{point.name} ({error})" for point, error in refused),
+        "ktrace doctor tells what each probe needs",
+    )
+
+
 def _first_lack(name: str, probes: Sequence[Probe]) -> Lack | None:
     for probe in (None, *probes):
         if lacks := lacking(name, probe):

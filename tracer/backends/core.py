@@ -4,30 +4,22 @@ buffer."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import select
 import sys
-import time
-from collections import deque
-from importlib import resources
 
-from tracer.backends import Backend, Lack
-from tracer.backends.batch import Batch, cell, split
-from tracer.backends.libbpf import Libbpf, LibbpfError, LoadedObject, Map
+from tracer.backends import Backend, Lack, none_accepted
+from tracer.backends.batch import Batch
+from tracer.backends.bpf import Map, count_lost
+from tracer.backends.libbpf import Libbpf, LibbpfError, LoadedObject
+from tracer.backends.objects import CONTEXT, Objects
+from tracer.backends.reader import Reader
 from tracer.backends.ring import CopyingRing, MappedRing, open_ring
-from tracer.bpf_object import BpfObject
 from tracer.errors import CannotOnThisKernel, KtraceError, MissingPrivilege
-from tracer.probes import LAST_CALL, AttachPoint, Companion, Probe
-from tracer.schema import Schema
+from tracer.probes import AttachPoint, Probe
 
-CONTEXT = "context"
 SHARED_MAPS = ("kt_ring", "kt_lost", "kt_cgroups", "kt_processes", "kt_pids")
 RING_BYTES = 8 << 20
-# Records come to rest this long before they are fetched, so that a steady stream costs at most a
-# hundred wake-ups a second.
-GATHER_SECONDS = 0.01
 
 
 BTF = "/sys/kernel/btf/vmlinux"
@@ -69,22 +61,15 @@ class CoreBackend:
     name = "core"
 
     def __init__(self) -> None:
-        self.schemas: dict[int, Schema] = {}
         self.attached: dict[str, AttachPoint] = {}
         self._library = Libbpf()
-        self._kinds: dict[str, int] = {}
-        self._files: dict[str, tuple[bytes, BpfObject]] = {}
+        self._shipped = Objects()
+        self.schemas = self._shipped.schemas
+        self._reader = Reader(self.schemas)
         self._objects: dict[str, LoadedObject] = {}
         self._maps: dict[str, Map] = {}
         self._ring: MappedRing | CopyingRing | None = None
-        self._epoll = select.epoll()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._wake, select.EPOLLIN)
         self._missed: dict[str, int] = {}
-        self._events_of: dict[str, str] = {}
-        self._companions: list[Companion] = []
-        self._next_call = 0.0
-        self._waiting: deque[Batch] = deque()
 
     def attach(self, probes: list[Probe], settings: dict[str, int]) -> None:
         try:
@@ -99,8 +84,8 @@ class CoreBackend:
             self.close()
             raise
         ring = self._maps["kt_ring"]
-        self._ring = open_ring(self._library, ring, RING_BYTES)
-        self._epoll.register(ring.fd, select.EPOLLIN)
+        self._ring = open_ring(ring, RING_BYTES)
+        self._reader.watch(ring.fd)
 
     def select(self, cgroup: int, verdict: int) -> None:
         self._maps["kt_cgroups"].update(cgroup.to_bytes(8, "little"), verdict.to_bytes(4, "little"))
@@ -109,74 +94,43 @@ class CoreBackend:
         self._maps["kt_pids"].update(pid.to_bytes(4, "little"), b"\1")
 
     def read(self, timeout: float) -> Batch | None:
-        if self._waiting:
-            return self._waiting.popleft()
-        if self._companions:
-            timeout = min(timeout, max(0.0, self._next_call - time.monotonic()))
-        batch = self._read_ring(timeout)
-        if self._companions:
-            batch = self._accompany(batch)
-        return batch
-
-    def _read_ring(self, timeout: float) -> Batch | None:
         assert self._ring is not None
-        batch = self._ring.read()
-        if batch is None:
-            for fd, _ in self._epoll.poll(timeout):
-                if fd == self._wake:
-                    with contextlib.suppress(BlockingIOError):
-                        os.eventfd_read(self._wake)
-                    break
-            else:
-                select.select([self._wake], [], [], min(timeout, GATHER_SECONDS))
-            batch = self._ring.read()
-        return batch
+        return self._reader.read(self._ring.read, timeout)
 
     def wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_write(self._wake, 1)
+        self._reader.wake()
 
     def lost(self) -> dict[str, int]:
-        cpus = self._library.possible_cpus()
-        lost = dict(self._missed)
-        for name, kind in self._kinds.items():
-            raw = self._maps["kt_lost"].lookup(kind.to_bytes(4, "little"), 8 * cpus) or b""
-            count = sum(int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw), 8))
-            lost[name] = lost.get(name, 0) + count
-        return {name: count for name, count in lost.items() if count}
+        return count_lost(self._maps["kt_lost"], self._shipped.kinds, self._missed)
 
     def detach(self) -> None:
         """Closes the programs; the maps stay because the ring is still mapped."""
         for name, loaded in self._objects.items():
             misses = loaded.recursion_misses()
-            if misses and name in self._events_of:
-                self._missed[self._events_of[name]] = misses
+            if misses and name in self._shipped.event_of:
+                self._missed[self._shipped.event_of[name]] = misses
         for loaded in self._objects.values():
             loaded.detach()
-        last = [cell(r) for companion in self._companions for r in companion.records(LAST_CALL)]
-        if last:
-            self._waiting.append(split(b"".join(last))[0])
+        self._reader.last_call()
 
     def close(self) -> None:
-        while self._companions:
-            self._companions.pop().close()
         if self._ring is not None:
             self._ring.close()
             self._ring = None
         while self._objects:
             self._objects.popitem()[1].close()
-        if not self._epoll.closed:
-            self._epoll.close()
-            os.close(self._wake)
+        self._reader.close()
 
     def _attach_probe(self, probe: Probe, settings: dict[str, int]) -> None:
         """Takes the first attach point that this kernel both loads and attaches."""
-        refused: list[tuple[AttachPoint, LibbpfError]] = []
+        refused: list[tuple[AttachPoint, KtraceError]] = []
         for point in probe.attach_points:
             try:
                 self._load(probe.object, point, settings)
                 self._objects[probe.object].attach()
-                self._start_companion(probe, point)
+                if point.companion:
+                    map_of = self._objects[probe.object].map
+                    self._reader.accompany(point.companion(self._shipped.by_name(), map_of))
             except LibbpfError as error:
                 self._objects.pop(probe.object).close()
                 if error.errno == errno.EPERM and os.geteuid():
@@ -185,55 +139,16 @@ class CoreBackend:
             else:
                 self.attached[probe.name] = point
                 return
-        raise CannotOnThisKernel(
-            f"{probe.name}: this kernel accepts none of "
-            + ", ".join(f"{point.name} ({error})" for point, error in refused),
-            "ktrace doctor tells what each probe needs",
-        )
-
-    def _start_companion(self, probe: Probe, point: AttachPoint) -> None:
-        if point.companion:
-            by_name = {schema.name: schema for schema in self.schemas.values()}
-            self._companions.append(point.companion(by_name, self._objects[probe.object].map))
-
-    def _accompany(self, batch: Batch | None) -> Batch | None:
-        """Puts what the companions have to say in front of what came out of the ring."""
-        now = time.monotonic()
-        fresh = frozenset(self.schemas[run.kind].name for run in (batch.runs if batch else ()))
-        due = now >= self._next_call
-        if not fresh and not due:
-            return batch
-        cells = [cell(r) for companion in self._companions for r in companion.records(fresh)]
-        if due:
-            intervals = [c.interval for c in self._companions if c.interval is not None]
-            self._next_call = now + min(intervals, default=3600.0)
-        if not cells:
-            return batch
-        if batch:
-            self._waiting.append(batch)
-        return split(b"".join(cells))[0]
+        raise none_accepted(probe, refused)
 
     def _load(self, name: str, point: AttachPoint | None, settings: dict[str, int]) -> None:
-        if name not in self._files:
-            data = object_file(name)
-            self._files[name] = data, BpfObject(data)
-        data, described = self._files[name]
-        loaded = self._objects[name] = self._library.open(data, name)
-        values = dict(settings)
-        for event, schema in described.schemas.items():
-            if event not in self._kinds:
-                self._kinds[event] = len(self._kinds) + 1
-                if name != CONTEXT:
-                    self._events_of.setdefault(name, event)
-            kind = self._kinds[event]
-            schema.kind = kind
-            self.schemas[kind] = schema
-            values[f"kt_kind_{event}"] = kind
+        shipped = self._shipped.open(name)
+        loaded = self._objects[name] = self._library.open(shipped.data, name)
+        places = shipped.described.settings
         loaded.set_rodata(
             {
-                offset: values[key].to_bytes(size, "little")
-                for key, (offset, size) in described.settings.items()
-                if key in values
+                places[key][0]: value.to_bytes(places[key][1], "little")
+                for key, value in self._shipped.settings(name, settings).items()
             }
         )
         for shared in self._maps.values():
@@ -241,16 +156,6 @@ class CoreBackend:
         loaded.load(set(point.programs) if point else None)
         if not self._maps:
             self._maps = {shared: loaded.map(shared) for shared in SHARED_MAPS}
-
-
-def object_file(name: str) -> bytes:
-    try:
-        return resources.files("tracer").joinpath("objects", f"{name}.bpf.o").read_bytes()
-    except FileNotFoundError as error:
-        raise KtraceError(
-            f"the BPF object of {name} is not installed",
-            "build it: make install in a clone, or install the wheel",
-        ) from error
 
 
 def _explain(error: LibbpfError) -> KtraceError:

@@ -11,14 +11,14 @@ import ctypes
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from collections.abc import Callable, Iterator
+from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_void_p
 from functools import cached_property
 from typing import Any
 
+from tracer.backends.bpf import Map, recursion_misses
 from tracer.errors import CannotOnThisKernel, KtraceError
 
-BPF_ANY = 0
 _KEPT_LINES = 60
 # The verifier's log comes in one piece, and its reason stands at the end.
 _LOG_BYTES = 1 << 20
@@ -71,9 +71,6 @@ class Libbpf:
         words: bytes = self.lib.libbpf_version_string()
         return words.decode()
 
-    def possible_cpus(self) -> int:
-        return self.check(self.lib.libbpf_num_possible_cpus(), "counting CPUs")
-
     @cached_property
     def has_kprobes(self) -> bool:
         """perf_event_open(2) finds them here since e12f03d7031a (4.17)."""
@@ -112,55 +109,6 @@ class Libbpf:
         return 0
 
 
-class Map:
-    """One BPF map by its descriptor; keys and values are bytes, sizes are bytes too."""
-
-    def __init__(
-        self, library: Libbpf, fd: int, name: str, key_size: int, value_size: int, entries: int
-    ) -> None:
-        self._library = library
-        self.fd = fd
-        self.name = name
-        self._key_size = key_size
-        self._value_size = value_size
-        self._entries = entries
-
-    def update(self, key: bytes, value: bytes) -> None:
-        result = self._library.lib.bpf_map_update_elem(self.fd, key, value, BPF_ANY)
-        self._library.check(result, f"writing to map {self.name}")
-
-    def lookup(self, key: bytes, size: int | None = None) -> bytes | None:
-        """The value, or None. A map that is kept by CPU needs the `size` of all its values."""
-        value = ctypes.create_string_buffer(size or self._value_size)
-        result = self._library.lib.bpf_map_lookup_elem(self.fd, key, value)
-        if result == -errno.ENOENT:
-            return None
-        self._library.check(result, f"reading map {self.name}")
-        return value.raw
-
-    def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Entries that are added or deleted meanwhile may be missing; none comes twice."""
-        for key in self._keys():
-            value = self.lookup(key)
-            if value is not None:
-                yield key, value
-
-    def delete(self, key: bytes) -> None:
-        self._library.lib.bpf_map_delete_elem(self.fd, key)
-
-    def _keys(self) -> Iterable[bytes]:
-        """Where a key was just deleted the kernel begins again, so the walk is bounded."""
-        keys: dict[bytes, None] = {}
-        key: bytes | None = None
-        following = ctypes.create_string_buffer(self._key_size)
-        for _ in range(2 * self._entries):
-            if self._library.lib.bpf_map_get_next_key(self.fd, key, following):
-                break
-            key = following.raw
-            keys[key] = None
-        return keys
-
-
 class LoadedObject:
     """A BPF object from opening to closing. Closing detaches and unloads everything; so does the
     end of the process, however it ends, because nothing is pinned."""
@@ -193,7 +141,6 @@ class LoadedObject:
         found = self._lib.bpf_object__find_map_by_name(self._object, name.encode())
         found = self._library.pointer(found, f"map {name}")
         return Map(
-            self._library,
             self._lib.bpf_map__fd(found),
             name,
             self._lib.bpf_map__key_size(found),
@@ -234,7 +181,7 @@ class LoadedObject:
     def recursion_misses(self) -> int:
         """Runs that the kernel refused because the same program was already running on that CPU."""
         return sum(
-            _recursion_misses(self._library, self._lib.bpf_program__fd(program))
+            recursion_misses(self._lib.bpf_program__fd(program))
             for _, program in self._programs()
             if self._lib.bpf_program__autoload(program)
         )
@@ -278,16 +225,6 @@ class CallbackRing:
         self._library.lib.ring_buffer__free(self._ring)
 
 
-def _recursion_misses(library: Libbpf, fd: int) -> int:
-    """`bpf_prog_info.recursion_misses` (9ed9e9ba2337, 5.12); 0 where the kernel does not fill
-    it."""
-    info = ctypes.create_string_buffer(256)
-    size = c_uint32(len(info))
-    library.check(library.lib.bpf_obj_get_info_by_fd(fd, info, size), "asking for program info")
-    at = 208  # offsetof(struct bpf_prog_info, recursion_misses), include/uapi/linux/bpf.h
-    return int.from_bytes(info.raw[at : at + 8], "little")
-
-
 class _LoadOptions(ctypes.Structure):
     """The beginning of `struct bpf_prog_load_opts`; libbpf takes the rest as zero."""
 
@@ -319,11 +256,6 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_map__max_entries": (c_uint32, [c_void_p]),
     "bpf_map__reuse_fd": (c_int, [c_void_p, c_int]),
     "bpf_map__value_size": (c_uint32, [c_void_p]),
-    "bpf_map_delete_elem": (c_int, [c_int, c_char_p]),
-    "bpf_map_get_next_key": (c_int, [c_int, c_char_p, c_char_p]),
-    "bpf_map_lookup_elem": (c_int, [c_int, c_char_p, c_char_p]),
-    "bpf_map_update_elem": (c_int, [c_int, c_char_p, c_char_p, c_uint64]),
-    "bpf_obj_get_info_by_fd": (c_int, [c_int, c_char_p, POINTER(c_uint32)]),
     "bpf_prog_load": (
         c_int,
         [c_int, c_char_p, c_char_p, c_char_p, c_size_t, POINTER(_LoadOptions)],
@@ -341,7 +273,6 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_program__fd": (c_int, [c_void_p]),
     "bpf_program__name": (c_char_p, [c_void_p]),
     "bpf_program__set_autoload": (c_int, [c_void_p, ctypes.c_bool]),
-    "libbpf_num_possible_cpus": (c_int, []),
     "libbpf_set_print": (c_void_p, [_PRINT]),
     "libbpf_version_string": (c_char_p, []),
     "ring_buffer__consume": (c_int, [c_void_p]),

@@ -14,15 +14,16 @@ import mmap
 import platform
 
 from tracer.backends.batch import Batch, cell, split
-from tracer.backends.libbpf import CallbackRing, Libbpf, Map
+from tracer.backends.bpf import Map
+from tracer.backends.libbpf import CallbackRing, Libbpf
 
 BATCH_BYTES = 1 << 20
 
 
-def open_ring(library: Libbpf, ring: Map, size: int) -> MappedRing | CopyingRing:
+def open_ring(ring: Map, size: int) -> MappedRing | CopyingRing:
     if platform.machine() in ("x86_64", "AMD64"):
         return MappedRing(ring.fd, size)
-    return CopyingRing(library, ring)
+    return CopyingRing(Libbpf(), ring)
 
 
 class MappedRing:

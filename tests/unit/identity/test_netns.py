@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tracer.backends.batch import cell
-from tracer.backends.core import object_file
+from tracer.backends.objects import object_file
 from tracer.bpf_object import BpfObject
 from tracer.identity.cgroup import parse
 from tracer.identity.netns import (

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bpf(2) for maps, without any library: whoever has made a map, it is used the same way."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+
+from tracer.errors import KtraceError
+
+# The system call's number is the machine's, bpf(2)'s commands are the kernel's.
+_NUMBERS = {"x86_64": 321, "aarch64": 280}
+_MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _OBJECT_INFO = 0, 1, 2, 3, 4, 15
+_ANY = 0
+_NAME_BYTES = 16
+
+
+_Memory = bytes | ctypes.Array[ctypes.c_char] | None
+
+
+class _Element(ctypes.Structure):
+    """The part of `union bpf_attr` for one element; `other` is the value, or the next key."""
+
+    _fields_ = (
+        ("map_fd", ctypes.c_uint32),
+        ("key", ctypes.c_void_p),
+        ("other", ctypes.c_void_p),
+        ("flags", ctypes.c_uint64),
+    )
+
+
+class _Create(ctypes.Structure):
+    _fields_ = (
+        ("map_type", ctypes.c_uint32),
+        ("key_size", ctypes.c_uint32),
+        ("value_size", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+        ("inner_map_fd", ctypes.c_uint32),
+        ("numa_node", ctypes.c_uint32),
+        ("map_name", ctypes.c_char * _NAME_BYTES),
+    )
+
+
+class _Info(ctypes.Structure):
+    _fields_ = (
+        ("bpf_fd", ctypes.c_uint32),
+        ("info_len", ctypes.c_uint32),
+        ("info", ctypes.c_void_p),
+    )
+
+
+class Map:
+    """One BPF map by its descriptor; keys and values are bytes, sizes are bytes too."""
+
+    def __init__(self, fd: int, name: str, key_size: int, value_size: int, entries: int) -> None:
+        self.fd = fd
+        self.name = name
+        self._key_size = key_size
+        self._value_size = value_size
+        self._entries = entries
+
+    def update(self, key: bytes, value: bytes) -> None:
+        if number := self._element(_UPDATE, key, value):
+            raise KtraceError(f"writing to map {self.name}: {os.strerror(number)}")
+
+    def lookup(self, key: bytes, size: int | None = None) -> bytes | None:
+        """The value, or None. A map that is kept by CPU needs the `size` of all its values."""
+        value = ctypes.create_string_buffer(size or self._value_size)
+        number = self._element(_LOOKUP, key, value)
+        if number == errno.ENOENT:
+            return None
+        if number:
+            raise KtraceError(f"reading map {self.name}: {os.strerror(number)}")
+        return value.raw
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Entries that are added or deleted meanwhile may be missing; none comes twice."""
+        for key in self._keys():
+            value = self.lookup(key)
+            if value is not None:
+                yield key, value
+
+    def delete(self, key: bytes) -> None:
+        self._element(_DELETE, key, None)
+
+    def _keys(self) -> Iterable[bytes]:
+        """Where a key was just deleted the kernel begins again, so the walk is bounded."""
+        keys: dict[bytes, None] = {}
+        key: bytes | None = None
+        following = ctypes.create_string_buffer(self._key_size)
+        for _ in range(2 * self._entries):
+            if self._element(_NEXT_KEY, key, following):
+                break
+            key = following.raw
+            keys[key] = None
+        return keys
+
+    def _element(self, command: int, key: bytes | None, other: _Memory) -> int:
+        """errno, or 0."""
+        return _call(command, _Element(self.fd, _address(key), _address(other), _ANY))[1]
+
+
+def create_map(kind: int, name: str, key_size: int, value_size: int, entries: int) -> Map:
+    short = name.encode()[: _NAME_BYTES - 1]
+    attributes = _Create(kind, key_size, value_size, entries, map_name=short)
+    fd, number = _call(_MAP_CREATE, attributes)
+    if fd < 0:
+        raise KtraceError(f"making map {name}: {os.strerror(number)}")
+    return Map(fd, name, key_size, value_size, entries)
+
+
+def count_lost(table: Map, kinds: Mapping[str, int], missed: Mapping[str, int]) -> dict[str, int]:
+    """Records that found no room, by event name: `kt_lost` of the kind, added up over all CPUs, and
+    what was `missed` besides."""
+    size = 8 * len(possible_cpus())
+    lost = dict(missed)
+    for name, kind in kinds.items():
+        raw = table.lookup(kind.to_bytes(4, "little"), size) or b""
+        count = sum(int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw), 8))
+        lost[name] = lost.get(name, 0) + count
+    return {name: count for name, count in lost.items() if count}
+
+
+@cache
+def possible_cpus() -> list[int]:
+    """Those that the kernel keeps a value for in maps by CPU, also if they are not there."""
+    with open("/sys/devices/system/cpu/possible") as file:
+        parts = [part.split("-") for part in file.read().strip().split(",")]
+    return [cpu for part in parts for cpu in range(int(part[0]), int(part[-1]) + 1)]
+
+
+def recursion_misses(program: int) -> int:
+    """`bpf_prog_info.recursion_misses` (9ed9e9ba2337, 5.12): runs that the kernel refused because
+    the same program was already running on that CPU; 0 where the kernel does not fill it."""
+    info = ctypes.create_string_buffer(256)
+    _call(_OBJECT_INFO, _Info(program, len(info), ctypes.addressof(info)))
+    at = 208  # offsetof(struct bpf_prog_info, recursion_misses), include/uapi/linux/bpf.h
+    return int.from_bytes(info.raw[at : at + 8], "little")
+
+
+def _address(memory: _Memory) -> ctypes.c_void_p:
+    """Of what the caller keeps alive."""
+    pointer = memory if isinstance(memory, ctypes.Array) else ctypes.c_char_p(memory)
+    return ctypes.cast(pointer, ctypes.c_void_p)
+
+
+def _call(command: int, attributes: ctypes.Structure) -> tuple[int, int]:
+    """What bpf(2) returns, and errno where that is negative."""
+    number = ctypes.c_long(_NUMBERS[os.uname().machine])
+    size = ctypes.sizeof(attributes)
+    result = _libc.syscall(number, ctypes.c_int(command), ctypes.byref(attributes), size)
+    return result, ctypes.get_errno() if result < 0 else 0
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Waiting for records, whatever they come out of, and letting companions speak before them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from tracer.backends.batch import Batch, cell, split
+from tracer.probes import LAST_CALL, Companion
+from tracer.schema import Schema
+
+# Records come to rest this long before they are fetched, so that a steady stream costs at most a
+# hundred wake-ups a second.
+GATHER_SECONDS = 0.01
+
+
+class Reader:
+    """`schemas` are by the kind numbers that stand in the records, and may grow."""
+
+    def __init__(self, schemas: Mapping[int, Schema]) -> None:
+        self._schemas = schemas
+        self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._companions: list[Companion] = []
+        self._next_call = 0.0
+        self._waiting: deque[Batch] = deque()
+
+    def watch(self, fd: int) -> None:
+        """This descriptor is readable when records are there."""
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def accompany(self, companion: Companion) -> None:
+        self._companions.append(companion)
+
+    def read(self, take: Callable[[], Batch | None], timeout: float) -> Batch | None:
+        """What `take` returns, after at most `timeout` seconds, or what companions say first."""
+        if self._waiting:
+            return self._waiting.popleft()
+        if self._companions:
+            timeout = min(timeout, max(0.0, self._next_call - time.monotonic()))
+        batch = take()
+        if batch is None:
+            self._wait(timeout)
+            batch = take()
+        return self._with_companions(batch) if self._companions else batch
+
+    def wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_write(self._wake, 1)
+
+    def last_call(self) -> None:
+        """Tracing has ended: what companions have left to say can still be read."""
+        last = [cell(r) for companion in self._companions for r in companion.records(LAST_CALL)]
+        if last:
+            self._waiting.append(split(b"".join(last))[0])
+
+    def close(self) -> None:
+        while self._companions:
+            self._companions.pop().close()
+        if not self._epoll.closed:
+            self._epoll.close()
+            os.close(self._wake)
+
+    def _wait(self, timeout: float) -> None:
+        for fd, _ in self._epoll.poll(timeout):
+            if fd == self._wake:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._wake)
+                return
+        select.select([self._wake], [], [], min(timeout, GATHER_SECONDS))
+
+    def _with_companions(self, batch: Batch | None) -> Batch | None:
+        """Puts what they have to say in front."""
+        now = time.monotonic()
+        fresh = frozenset(self._schemas[run.kind].name for run in (batch.runs if batch else ()))
+        due = now >= self._next_call
+        if not fresh and not due:
+            return batch
+        cells = [cell(r) for companion in self._companions for r in companion.records(fresh)]
+        if due:
+            intervals = [c.interval for c in self._companions if c.interval is not None]
+            self._next_call = now + min(intervals, default=3600.0)
+        if not cells:
+            return batch
+        if batch:
+            self._waiting.append(batch)
+        return split(b"".join(cells))[0]
