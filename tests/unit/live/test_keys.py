@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import stat
 from collections.abc import Awaitable, Callable
@@ -18,7 +19,7 @@ from textual.widgets import Input, Static
 from tests.unit.live.world import RECORDING, live_app, running, until
 from tracer.views.columns import container_name, pod_name
 from tracer.views.live.app import LiveApp
-from tracer.views.live.bars import Prompt, TimeBar
+from tracer.views.live.bars import Keys, Prompt, TimeBar
 from tracer.views.live.lines import Lines
 from tracer.views.live.screens import EventView, HelpView, PodsView, PodView, StreamView
 
@@ -26,10 +27,10 @@ Body = Callable[[LiveApp, Pilot[Any]], Awaitable[None]]
 RECORDED = RECORDING.with_suffix(".jsonl").read_bytes().splitlines(keepends=True)
 
 
-def play(body: Body, speed: float | None = None) -> None:
+def play(body: Body, speed: float | None = None, size: tuple[int, int] = (100, 30)) -> None:
     async def run() -> None:
         app = live_app(speed)
-        async with running(app) as pilot:
+        async with running(app, size) as pilot:
             await body(app, pilot)
 
     asyncio.run(run())
@@ -220,6 +221,40 @@ def test_the_mouse() -> None:
         await pilot.click(Lines, offset=(20, 0))
         await pilot.click(Lines, offset=(20, 9))
         assert lines(app).cursor == 1
+
+    play(body)
+
+
+def test_the_keys_at_the_foot() -> None:
+    """Whole ones only, and a click is as good as a key."""
+
+    async def body(app: LiveApp, pilot: Pilot[Any]) -> None:
+        keys = app.screen.query_one(Keys)
+        shown = keys.render().plain
+        words = ("⏎ Details", "/ Search", "s Sort", "? Help", "q Quit", "space Pause")
+        assert shown == " " + "  ".join([*words, "tab Screen", "f Filter"])
+        await pilot.click(Keys, offset=(shown.index("Help"), 0))
+        assert isinstance(app.screen, HelpView)
+        await pilot.press("escape")
+        await pilot.click(Keys, offset=(len(shown) + 1, 0))
+        assert isinstance(app.screen, PodsView)
+        await pilot.click(Keys, offset=(shown.index("Screen"), 0))
+        await until(pilot, lambda: isinstance(app.screen, StreamView))
+
+    play(body, size=(84, 24))
+
+
+def test_nothing_gathers_while_keys_are_pressed() -> None:
+    """A search for garbage holds up the keys, and so longer the more there is to look at."""
+
+    async def body(app: LiveApp, pilot: Pilot[Any]) -> None:
+        counts = []
+        for _ in range(8):
+            await pilot.press("question_mark", "q", "enter", "enter", "escape", "escape", "tab")
+            await pilot.press("enter", "escape", "tab")
+            gc.collect()
+            counts.append(len(gc.get_objects()))
+        assert counts[-1] - counts[2] < 500
 
     play(body)
 

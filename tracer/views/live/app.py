@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import tzinfo
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from textual.app import App
 from textual.binding import Binding, BindingType
@@ -38,11 +38,14 @@ from tracer.views.live.screens import (
 
 # How long the session may keep the interpreter from a key: a fifth of what Python allows.
 SWITCH_SECONDS = 0.001
-YOUNG_SECONDS, OLD_SECONDS = 1.0, 15.0
+# How often circles of garbage are searched for: each picture leaves some.
+SWEEP_SECONDS = 1.0
 SEEK_SECONDS = 10
 FAR_SECONDS = 60
 NS = 1_000_000_000
 SELECTORS = "-p -n -c -l --pid --sender-pod"
+
+V = TypeVar("V", bound=Screen[Any])
 
 # Makes the words of the command line's selectors into a selection. Raises `UsageError`.
 ParseSelectors = Callable[[Sequence[str]], Selection]
@@ -115,7 +118,7 @@ class LiveApp(App[None], inherit_bindings=False):
         self._parse = parse
         self._filter = ""
         self._loop_running: asyncio.AbstractEventLoop | None = None
-        self._leaving = False
+        self._leaving = self._begun = False
         self._worker = threading.Thread(target=self._run, name="ktrace-session", daemon=True)
 
     # From the first picture to the last
@@ -140,19 +143,25 @@ class LiveApp(App[None], inherit_bindings=False):
 
     def _answer_keys_soon(self) -> None:
         """What could keep the interpreter from a key is made short: the session's turns at it, and
-        the search for circles of garbage. That is a matter of the young here: what was loaded at
-        the start stays, and events are freed by counting."""
+        the search for circles of garbage, which looks only at what has come since `_set_aside`."""
         sys.setswitchinterval(SWITCH_SECONDS)
-        gc.freeze()
         gc.disable()
-        self.set_interval(YOUNG_SECONDS, lambda: gc.collect(1))
-        self.set_interval(OLD_SECONDS, lambda: gc.collect(2))
+        gc.freeze()
+        self.set_interval(SWEEP_SECONDS, lambda: gc.collect())
+
+    def _set_aside(self) -> None:
+        """What was loaded until the first snapshot stays to the end: no need to look at it again.
+        What comes now are events, which are freed by counting, and pictures."""
+        gc.collect()
+        gc.freeze()
 
     def wait(self) -> None:
         """After the application: for the session's end. Raises what the session raised."""
         self.feed.stop()
         if self._worker.ident:
             self._worker.join()
+        gc.unfreeze()
+        gc.enable()
         if self.failure:
             raise self.failure
 
@@ -177,14 +186,27 @@ class LiveApp(App[None], inherit_bindings=False):
         self.notify(message.words, markup=False, severity="warning")
 
     def on_told(self, message: Told) -> None:
+        if not self._begun:
+            self._begun = True
+            self._set_aside()
         self.latest = message.snapshot
         if not self.paused:
             self.shown = self.latest
-        if isinstance(self.screen, View):
+        if view := self._seen():
             if self.paused:
-                self.screen.tell_status()
+                view.tell_status()
             else:
-                self.screen.draw(self.shown)
+                view.draw(self.shown)
+
+    def deeper(self, kind: type[V]) -> V:
+        """Goes to the screen of this type. There is one for each mode, which is used again and
+        again: Textual never forgets all of a screen that it has drawn."""
+        name = f"{self.current_mode} {kind.__name__}"
+        if not self.is_screen_installed(name):
+            self.install_screen(kind(), name)
+        view = self.get_screen(name, kind)
+        self.push_screen(view)
+        return view
 
     # The status line
 
@@ -223,7 +245,8 @@ class LiveApp(App[None], inherit_bindings=False):
     # Keys
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action != "leave" and isinstance(self.screen, View) and self.screen.asking:
+        view = self._seen()
+        if action != "leave" and view and view.asking:
             return False
         if action in ("seek", "far", "speed"):
             return self.feed.player is not None
@@ -244,7 +267,7 @@ class LiveApp(App[None], inherit_bindings=False):
         keys: dict[str, list[str]] = {}
         for binding in bindings:
             keys.setdefault(binding.description, []).append(self.get_key_display(binding))
-        self.push_screen(HelpView([(" ".join(k), what) for what, k in keys.items()]))
+        self.deeper(HelpView).tell([(" ".join(k), what) for what, k in keys.items()])
 
     def action_pause(self) -> None:
         """Of a recording the playing, of the running system only the picture."""
@@ -311,9 +334,14 @@ class LiveApp(App[None], inherit_bindings=False):
         assert isinstance(self.screen, View)
         return self.screen
 
+    def _seen(self) -> View | None:
+        """The screen in front; none while there is help, and when the application ends."""
+        screens = self.screen_stack
+        return screens[-1] if screens and isinstance(screens[-1], View) else None
+
     def _redraw(self) -> None:
-        if isinstance(self.screen, View):
-            self.screen.draw(self.shown)
+        if view := self._seen():
+            view.draw(self.shown)
 
     def _seek(self, seconds: int) -> None:
         player = self.feed.player

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands above and below a screen: the status, the time bar of a recording, the prompt."""
+"""What stands above and below a screen: the status, the time bar of a recording, the prompt, and
+the keys."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
+from textual.screen import Screen
+from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from tracer.errors import KtraceError
@@ -61,7 +64,7 @@ class Status(Static):
 
     def tell(self, first: Sequence[Part], second: Sequence[Part]) -> None:
         lines = [fitting(parts, max(1, self.app.size.width - 2)) for parts in (first, second)]
-        self.update(Text("\n", no_wrap=True).join(Text(" ") + line for line in lines))
+        self.update(Text("\n", no_wrap=True).join(Text(" ") + line for line in lines), layout=False)
 
 
 class TimeBar(Static):
@@ -88,7 +91,7 @@ class TimeBar(Static):
         line = Text(left, no_wrap=True, end="")
         line.append("━" * done, "bold cyan")
         line.append("─" * (width - done), "dim")
-        self.update(line.append(right))
+        self.update(line.append(right), layout=False)
 
     def on_click(self, event: events.Click) -> None:
         begin, width = self._bar
@@ -140,3 +143,52 @@ class Prompt(Horizontal):
         self.display = False
         self.screen.set_focus(self.screen.query("Lines, Page").first())
         self.refresh_bindings()
+
+
+class Keys(Widget):
+    """The keys that work now, as many as there is room for; a click presses one.
+
+    Textual's own footer makes a widget of each key whenever the keys change, which takes longer
+    than a picture, and as of version 8.2 it holds on to all of them for ever.
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"keys--key"}
+    DEFAULT_CSS = """
+    Keys { height: 1; background: $footer-background; color: $footer-foreground; }
+    Keys > .keys--key { color: $footer-key-foreground; text-style: bold; }
+    """
+    _ends: tuple[tuple[int, str], ...] = ()
+
+    def on_mount(self) -> None:
+        self.screen.bindings_updated_signal.subscribe(self, self._changed)
+
+    def render(self) -> Text:
+        style = self.get_component_rich_style("keys--key", partial=True)
+        line = Text(no_wrap=True, end="")
+        ends: list[tuple[int, str]] = []
+        for binding in self._listed():
+            key = (self.app.get_key_display(binding), style)
+            told = Text.assemble("  " if ends else " ", key, f" {binding.description}")
+            if line.cell_len + told.cell_len > self.size.width:
+                break
+            line.append_text(told)
+            ends.append((line.cell_len, binding.key))
+        self._ends = tuple(ends)
+        return line
+
+    def on_click(self, event: events.Click) -> None:
+        for end, key in self._ends:
+            if event.x < end:
+                self.app.simulate_key(key)
+                return
+
+    def _changed(self, _screen: Screen[Any]) -> None:
+        self.refresh()
+
+    def _listed(self) -> Iterable[Binding]:
+        """One for each action: the others are in the help."""
+        first: dict[str, Binding] = {}
+        for _, binding, enabled, _ in self.screen.active_bindings.values():
+            if enabled and binding.show:
+                first.setdefault(binding.action, binding)
+        return first.values()

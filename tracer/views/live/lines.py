@@ -51,7 +51,8 @@ class Lines(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
     COMPONENT_CLASSES: ClassVar[set[str]] = {"lines--cursor", "lines--found"}
     DEFAULT_CSS = """
     Lines { height: 1fr; overflow-x: hidden; scrollbar-size-vertical: 1; }
-    Lines > .lines--cursor { background: $block-cursor-blurred-background; }
+    Lines > .lines--cursor { background: $block-cursor-blurred-background;
+                             color: $block-cursor-blurred-foreground; }
     Lines:focus > .lines--cursor { background: $block-cursor-background;
                                    color: $block-cursor-foreground; text-style: bold; }
     Lines > .lines--found { text-style: underline reverse; }
@@ -80,6 +81,13 @@ class Lines(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
     def page(self) -> int:
         """How many rows are on the screen."""
         return max(1, self.size.height - 1)
+
+    def restart(self) -> None:
+        """Other rows come than those of before."""
+        self.rows = ()
+        self.cursor = 0
+        self.needle = ""
+        self.following = self._follow
 
     def show(self, rows: Sequence[R], cursor: int) -> None:
         """Draws other rows. The row under the cursor stays where it is on the screen, unless the

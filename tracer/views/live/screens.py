@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from tracer.event import Event
 from tracer.probes import Probe
@@ -21,7 +21,7 @@ from tracer.verdicts import Certainty
 from tracer.views.columns import container_name, pod_name
 from tracer.views.escape import escape
 from tracer.views.live.anatomy import event_lines, joined
-from tracer.views.live.bars import Prompt, Status, TimeBar
+from tracer.views.live.bars import Keys, Prompt, Status, TimeBar
 from tracer.views.live.grid import Grid, GridColumn
 from tracer.views.live.lines import Lines
 from tracer.views.live.look import ALARM, LOST, Times, safe, sparkline, whole
@@ -58,7 +58,7 @@ class View(Screen[None], inherit_bindings=False):
         if self.live.feed.player:
             yield TimeBar(self.live.feed.player, self.live.times)
         yield Prompt()
-        yield Footer(show_command_palette=False, compact=True)
+        yield Keys()
 
     def body(self) -> Iterable[Widget]:
         raise NotImplementedError
@@ -198,7 +198,7 @@ def event_grid(words: Words, *, with_pod: bool) -> Grid[Event]:
         [
             GridColumn("TIME", lambda e, _: words.time(e), 12, 12, 1, "dim"),
             GridColumn("", lambda e, _: words.sign(e), 1, 1),
-            GridColumn("KIND", lambda e, _: e.kind, 6, 18, 3),
+            GridColumn("KIND", lambda e, _: e.kind, 12, 18, 3),
             *([pod] if with_pod else []),
             GridColumn("CONTAINER", lambda e, _: safe(container_name(e.place)), 9, 20, 5),
             GridColumn("WHAT", lambda e, _: words.sentence(e), 24, 160),
@@ -266,7 +266,7 @@ class PodsView(ListView[PodRow]):
 
     def action_open(self) -> None:
         if self.lines.selected:
-            self.app.push_screen(PodView(self.lines.selected))
+            self.live.deeper(PodView).tell(self.lines.selected)
 
     def selected_events(self) -> list[Event]:
         return self.lines.selected.timeline() if self.lines.selected else []
@@ -286,7 +286,7 @@ class StreamView(ListView[Event]):
 
     def action_open(self) -> None:
         if self.lines.selected:
-            self.app.push_screen(EventView(self.lines.selected))
+            self.live.deeper(EventView).tell(self.lines.selected)
 
     def selected_events(self) -> list[Event]:
         """Those that are listed: the filter chooses."""
@@ -296,11 +296,15 @@ class StreamView(ListView[Event]):
 class PodView(ListView[Event]):
     """One pod: what is known of it, and its timeline across the probes."""
 
-    DEFAULT_CSS = "PodView #about { height: auto; max-height: 40%; padding: 0 1; }"
+    DEFAULT_CSS = "PodView #about { height: auto; max-height: 60%; padding: 0 1; }"
 
-    def __init__(self, row: PodRow) -> None:
-        super().__init__()
+    _row: PodRow
+
+    def tell(self, row: PodRow) -> None:
+        """Another pod than before."""
         self._row = row
+        for lines in self.query(Lines):
+            lines.restart()
 
     def body(self) -> Iterable[Widget]:
         yield Static(id="about")
@@ -330,7 +334,7 @@ class PodView(ListView[Event]):
 
     def action_open(self) -> None:
         if self.lines.selected:
-            self.app.push_screen(EventView(self.lines.selected))
+            self.live.deeper(EventView).tell(self.lines.selected)
 
     def selected_events(self) -> list[Event]:
         return self._row.timeline()
@@ -353,16 +357,30 @@ class Page(VerticalScroll, inherit_bindings=False):
 class EventView(View):
     """Everything about one event."""
 
-    def __init__(self, event: Event) -> None:
-        super().__init__()
+    _event: Event
+    _shown: Event | None = None
+
+    def tell(self, event: Event) -> None:
+        """Another event than before."""
         self._event = event
 
     def body(self) -> Iterable[Widget]:
+        with Page():
+            yield Static()
+
+    def fill(self, snapshot: Snapshot) -> None:
+        if self._event is self._shown:
+            return
+        self._shown = self._event
+        page = self.query_one(Page)
+        page.scroll_home(animate=False, force=True)
+        page.query_one(Static).update(self._everything())
+
+    def _everything(self) -> Text:
         words, event = self.live.words, self._event
         head = Text(joined((words.sign(event), words.sentence(event)), " "), words.style(event))
         when = f"{event.kind}  {self.live.times.date(event.boot_ns)} {words.time(event)}"
-        with Page():
-            yield Static(Text("\n").join([head, Text(when, "dim"), *self._members()]))
+        return Text("\n").join([head, Text(when, "dim"), *self._members()])
 
     def _members(self) -> list[Text]:
         try:
@@ -390,15 +408,19 @@ class HelpView(ModalScreen[None], inherit_bindings=False):
         Binding("escape,backspace,question_mark,q,enter", "dismiss", "Close")
     ]
 
-    def __init__(self, keys: Sequence[tuple[str, str]]) -> None:
-        super().__init__()
+    def tell(self, keys: Sequence[tuple[str, str]]) -> None:
         self._keys = keys
+        for page in self.query(Page):
+            page.scroll_home(animate=False, force=True)
+            page.query_one(Static).update(self._text())
 
     def compose(self) -> ComposeResult:
+        with Page():
+            yield Static(self._text())
+
+    def _text(self) -> Text:
         text = Text()
         for key, what in self._keys:
             text.append(f"{key:>14}  ", "bold").append(f"{what}\n")
         text.append(f"\n{ALARM:>14}  ", "bold").append("something that hurts a pod\n")
-        text.append(f"{LOST:>14}  ", "bold").append("events that were lost")
-        with Page():
-            yield Static(text)
+        return text.append(f"{LOST:>14}  ", "bold").append("events that were lost")
