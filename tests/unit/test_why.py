@@ -14,13 +14,7 @@ from tests.support.ktrace import run
 from tests.unit import records
 from tests.unit.records import cgroup_path, exe
 from tests.unit.test_recording import BEGAN, CID, NAMES, PATH, SECOND, metadata, part
-from tracer import probes
-from tracer.cli.why import Watch, _begin
-from tracer.errors import CannotOnThisKernel
-from tracer.event import Clock
-from tracer.faults import FaultFinder
 from tracer.identity.model import Container, Names, Pod
-from tracer.probes import Probe
 from tracer.recording.format import (
     Kind,
     block,
@@ -30,7 +24,6 @@ from tracer.recording.format import (
     json_block,
     names_json,
 )
-from tracer.timeline import Timelines
 from tracer.turn import Lost, Part, Turn
 
 END = BEGAN + 60 * SECOND
@@ -189,31 +182,3 @@ def test_a_recording_that_is_not_there() -> None:
     done = run("why", "/nonexistent.ktrace", "--pod", "web-0")
     assert done.returncode == 2
     assert "there is no recording" in done.stderr
-
-
-class RefusedOne:
-    """A kernel that does not take `backlog`."""
-
-    def attach(self, wanted: list[Probe], settings: dict[str, int]) -> None:
-        if any(probe.name == "backlog" for probe in wanted):
-            raise CannotOnThisKernel("backlog: this kernel accepts none of x")
-
-    def close(self) -> None: ...
-
-
-def test_a_probe_that_the_kernel_refuses(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The others are traced without it, and it is said."""
-
-    def tracing(wanted: list[Probe], *_: object) -> list[Probe]:
-        RefusedOne().attach(wanted, {})
-        return wanted
-
-    monkeypatch.setattr("tracer.cli.why.Tracing", tracing)
-    monkeypatch.setattr("tracer.backends.choose", lambda *_: RefusedOne())
-    clock = Clock(0)
-    watch = Watch("web-0", Timelines(clock), FaultFinder())
-    _, traced = _begin(watch, clock, {"backend": "auto"})
-    assert [probe.name for probe in traced] == [n for n in probes.names() if n != "backlog"]
-    assert capsys.readouterr().err == "ktrace: without backlog: this kernel accepts none of x\n"

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -34,6 +34,8 @@ from tracer.session import Session, Sink, Summary
 if TYPE_CHECKING:
     from tracer.recording.files import Destination
     from tracer.recording.recorder import Recorder
+
+T = TypeVar("T")
 
 
 def probe_command(probe: Probe) -> click.Command:
@@ -82,15 +84,22 @@ def trace(probes: Sequence[Probe], values: Mapping[str, Any]) -> None:
     sink = make_sink(probes, values, clock, os.uname().nodename)
     run = Tracing(probes, values, sink, clock, out)
     if sys.stderr.isatty():
-        questions = ", ".join(probe.name for probe in probes)
+        questions = ", ".join(probe.name for probe in run.probes)
         click.echo(f"ktrace: tracing {questions} on {os.uname().nodename}; Ctrl-C ends", err=True)
     run.to_the_end()
 
 
 class Tracing:
-    """A session that is attached and has begun. Without a sink nothing is decoded. `alone` says
-    that signals are to end it, which only the main thread can arrange; `say` is told why another
-    backend than the first was chosen, instead of standard error."""
+    """A session that is attached and has begun, with those of the probes that this node takes. They
+    are `probes` then, and `backend` is what runs them.
+
+    Without a sink nothing is decoded. `alone` says that signals are to end it, which only the main
+    thread can arrange; `say` is told which probes are left out, and why another backend than the
+    first was chosen, instead of standard error."""
+
+    backend: str
+    probes: Sequence[Probe]
+    session: Session
 
     def __init__(
         self,
@@ -103,38 +112,43 @@ class Tracing:
         alone: bool = True,
         say: Callable[[str], None] | None = None,
     ) -> None:
-        from tracer.backends import choose
+        from tracer.backends import Backend, choose, privileges
         from tracer.identity.inventory import check_globs, name_sources
         from tracer.identity.names import NameService
         from tracer.live import LiveSource
 
         chosen = selection(values)
-        settings = _settings(probes, values)
         limit = values.get("count")
-        backend = choose(values["backend"], probes, say)
-        self.backend = backend.name
+        privileges.check()
         arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
         names = NameService(name_sources(values["cri_socket"]), arrivals.put)
         names.start()
         if chosen.globs and not values["wait"]:
             check_globs(chosen.globs, names, arrivals)
-        live = LiveSource(
-            *(backend, names, arrivals, clock),
-            duration=values["duration"],
-            decoding=sink is not None,
-            argv=not values["no_argv"],
-        )
-        self.session = Session(live, probes, chosen, sink, clock, limit)
-        if alone:
-            stop_on_signals(self.session, self.session.stop)
-        live.attach(probes, chosen, settings)
+
+        def attach(wanted: Sequence[Probe]) -> tuple[LiveSource, Backend]:
+            backend = choose(values["backend"], wanted, say)
+            live = LiveSource(
+                *(backend, names, arrivals, clock),
+                duration=values["duration"],
+                decoding=sink is not None,
+                argv=not values["no_argv"],
+            )
+            self.session = Session(live, wanted, chosen, sink, clock, limit)
+            if alone:
+                stop_on_signals(self.session, self.session.stop)
+            live.attach(wanted, chosen, _settings(wanted, values))
+            self.backend, self.probes = backend.name, wanted
+            return live, backend
+
+        live, backend = _with_accepted(attach, probes, values, say)
         self.recorder: Recorder | None = None
         if out:
             from tracer.recording.recorder import Recorder, metadata_here
 
             metadata = metadata_here(backend, clock, chosen, limit)
             on_failure = _say_failure if sink else self._end_with
-            self.recorder = Recorder(out, metadata, probes, on_failure)
+            self.recorder = Recorder(out, metadata, self.probes, on_failure)
             self.session.recorder = self.recorder
         for turn in live.begin():
             self.session.take(turn)
@@ -156,7 +170,26 @@ class Tracing:
         self.session.stop()
 
 
-def refusal(probe: Probe, values: Mapping[str, Any]) -> CannotOnThisKernel | None:
+def _with_accepted(
+    attach: Callable[[Sequence[Probe]], T],
+    probes: Sequence[Probe],
+    values: Mapping[str, Any],
+    say: Callable[[str], None] | None,
+) -> T:
+    """Attaches all probes together. If the node refuses one, those that it takes, and says which
+    are left out. Raises `CannotOnThisKernel` if it takes none."""
+    try:
+        return attach(probes)
+    except CannotOnThisKernel:
+        refused = {probe.name: error for probe in probes if (error := _refusal(probe, values))}
+        if len(refused) in (0, len(probes)):
+            raise
+    for error in refused.values():
+        (say or _say)(f"ktrace: without {error.message}")
+    return attach([probe for probe in probes if probe.name not in refused])
+
+
+def _refusal(probe: Probe, values: Mapping[str, Any]) -> CannotOnThisKernel | None:
     """Why this node does not take the probe; None if it does."""
     from tracer.backends import choose
 
@@ -167,6 +200,10 @@ def refusal(probe: Probe, values: Mapping[str, Any]) -> CannotOnThisKernel | Non
         return error
     backend.close()
     return None
+
+
+def _say(words: str) -> None:
+    click.echo(words, err=True)
 
 
 def _give_back_memory() -> None:

@@ -16,9 +16,9 @@ import click
 from tracer import probes
 from tracer.cli._options import cri_socket, limits, no_argv, selection, selectors
 from tracer.cli._recording import check_whole, wanted_of_recording
-from tracer.cli._tracing import Tracing, closing_line, make_command, record_option, refusal
+from tracer.cli._tracing import Tracing, closing_line, make_command, record_option
 from tracer.cli.trace import chosen_probes
-from tracer.errors import CannotOnThisKernel, UsageError
+from tracer.errors import UsageError
 from tracer.event import Clock
 from tracer.probes import Probe
 from tracer.selection import Selection
@@ -46,16 +46,16 @@ def run(what: str | None, speed: str, zone: str | None, **values: Any) -> None:
     else:
         wanted = chosen_probes(what) if what else [probes.get(name) for name in probes.names()]
         selection(values)  # what is wrong with it is said before anything is drawn
-        _show(lambda post, note: LiveFeed(wanted, values, post, note, all=not what), chosen_zone)
+        _show(lambda post, note: LiveFeed(wanted, values, post, note), chosen_zone)
 
 
 class LiveFeed:
-    """Events of the running kernel. With `all` the probes that this kernel refuses are left out."""
+    """Events of the running kernel."""
 
     player = None
 
     def __init__(
-        self, wanted: Sequence[Probe], values: Mapping[str, Any], post: Post, note: Note, all: bool
+        self, wanted: Sequence[Probe], values: Mapping[str, Any], post: Post, note: Note
     ) -> None:
         from tracer.timeline import Timelines
         from tracer.views.live.model import Model
@@ -73,7 +73,6 @@ class LiveFeed:
         self._wanted = wanted
         self._values = values
         self._note = note
-        self._all = all
         self._stopped = False
         self._session: Session | None = None
 
@@ -100,31 +99,16 @@ class LiveFeed:
         return self._session.summary if self._session else Summary()
 
     def _begin(self) -> Tracing:
-        try:
-            return self._attach(self._wanted)
-        except CannotOnThisKernel:
-            accepted = [probe for probe in self._wanted if self._is_accepted(probe)]
-            if not self._all or not accepted or len(accepted) == len(self._wanted):
-                raise
-            return self._attach(accepted)
-
-    def _attach(self, accepted: Sequence[Probe]) -> Tracing:
         tracing = Tracing(
-            *(accepted, self._values, self.model, self.clock, self.switch),
+            *(self._wanted, self._values, self.model, self.clock, self.switch),
             alone=False,
             say=self._note,
         )
         self.source = tracing.backend
-        self.probes = [probe.name for probe in accepted]
+        self.probes = [probe.name for probe in tracing.probes]
         self.model.timelines.began_ns = self.clock.now()
         self.model.timelines.traced = frozenset(self.probes)
         return tracing
-
-    def _is_accepted(self, probe: Probe) -> bool:
-        error = refusal(probe, self._values)
-        if error:
-            self._note(f"without {probe.name}: ktrace doctor tells why")
-        return error is None
 
 
 def _player(file: str, speed: str, values: Mapping[str, Any], post: Post) -> Feed:

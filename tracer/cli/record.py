@@ -41,7 +41,7 @@ def run(names: str | None, file: str, **values: Any) -> None:
     else:
         tracing = _fly(chosen, values, clock, path)
     if sys.stderr.isatty():
-        questions = ", ".join(probe.name for probe in chosen)
+        questions = ", ".join(probe.name for probe in tracing.probes)
         click.echo(f"ktrace: recording {questions} to {file}; Ctrl-C ends", err=True)
     tracing.to_the_end()
     failure = tracing.recorder and tracing.recorder.failure

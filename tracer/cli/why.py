@@ -17,11 +17,10 @@ import click
 
 from tracer import probes
 from tracer.cli._options import color, cri_socket, in_colour, limits, no_argv
-from tracer.cli._tracing import Tracing, make_command, refusal
-from tracer.errors import BadRecording, CannotOnThisKernel, NoSuchPod, UsageError
+from tracer.cli._tracing import Tracing, make_command
+from tracer.errors import BadRecording, NoSuchPod, UsageError
 from tracer.event import Clock, Event, Place, to_json
 from tracer.faults import FaultFinder
-from tracer.probes import Probe
 from tracer.probes.exits import is_container_init
 from tracer.selection import pod_matches
 from tracer.session import Session
@@ -111,9 +110,10 @@ def _watch(pod: str, values: Mapping[str, Any], show: Show) -> None:
     timelines = Timelines(clock)
     faults = FaultFinder()
     watch = Watch(pod, timelines, faults)
-    tracing, traced = _begin(watch, clock, {**_EVERYTHING, **values, "pods": (pod,)})
+    every = [probes.get(name) for name in probes.names()]
+    tracing = Tracing(every, {**_EVERYTHING, **values, "pods": (pod,)}, watch, clock, None)
     timelines.began_ns = clock.now()
-    timelines.traced = frozenset(probe.name for probe in traced)
+    timelines.traced = frozenset(probe.name for probe in tracing.probes)
     watch.session = tracing.session
     if sys.stderr.isatty():
         click.echo(f"ktrace: waiting for something to happen to {pod}; Ctrl-C ends", err=True)
@@ -140,28 +140,6 @@ _WHOLE_RECORDING: dict[str, Any] = {
     **_EVERYTHING,
     **{"pods": (), "containers": (), "everything": True, "begin": None, "end": None, "count": None},
 }
-
-
-def _begin(
-    watch: Watch, clock: Clock, values: Mapping[str, Any]
-) -> tuple[Tracing, Sequence[Probe]]:
-    """With all probes together; if the kernel refuses one, with those that it accepts."""
-    every = [probes.get(name) for name in probes.names()]
-    try:
-        return Tracing(every, values, watch, clock, None), every
-    except CannotOnThisKernel:
-        accepted = [probe for probe in every if _is_accepted(probe, values)]
-        if not accepted or len(accepted) == len(every):
-            raise
-        return Tracing(accepted, values, watch, clock, None), accepted
-
-
-def _is_accepted(probe: Probe, values: Mapping[str, Any]) -> bool:
-    """Whether this kernel takes the probe; if not, that is said."""
-    error = refusal(probe, values)
-    if error:
-        click.echo(f"ktrace: without {error.message}", err=True)
-    return error is None
 
 
 # From a recording

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which probes are traced where a node takes only some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from tracer import probes
+from tracer.cli._tracing import _with_accepted
+from tracer.errors import CannotOnThisKernel
+from tracer.probes import Probe
+
+EVERY = [probes.get(name) for name in probes.names()]
+VALUES = {"backend": "auto"}
+
+
+class Kernel:
+    """Takes all probes but some; together only if `in_company`."""
+
+    def __init__(self, *refused: str, in_company: bool = True) -> None:
+        self.refused = refused
+        self.in_company = in_company
+        self.closed = 0
+
+    def attach(self, wanted: Sequence[Probe], settings: dict[str, int]) -> None:
+        for probe in wanted:
+            if probe.name in self.refused:
+                raise CannotOnThisKernel(f"{probe.name}: this kernel accepts none of x")
+        if len(wanted) > 1 and not self.in_company:
+            raise CannotOnThisKernel("not together")
+
+    def together(self, wanted: Sequence[Probe]) -> list[str]:
+        self.attach(wanted, {})
+        return [probe.name for probe in wanted]
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    kernel: Kernel = request.param
+    monkeypatch.setattr("tracer.backends.choose", lambda *_: kernel)
+    return kernel
+
+
+@pytest.mark.parametrize("kernel", [Kernel("backlog", "oom")], indirect=True)
+def test_the_others_are_traced(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
+    traced = _with_accepted(kernel.together, EVERY, VALUES, None)
+    assert traced == [name for name in probes.names() if name not in kernel.refused]
+    told = [f"ktrace: without {name}: this kernel accepts none of x" for name in kernel.refused]
+    assert capsys.readouterr().err.splitlines() == told
+    assert kernel.closed == len(traced)
+
+
+@pytest.mark.parametrize("kernel", [Kernel("backlog")], indirect=True)
+def test_it_is_said_where_it_can_be_read(
+    kernel: Kernel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[str] = []
+    _with_accepted(kernel.together, EVERY, VALUES, told.append)
+    assert told == ["ktrace: without backlog: this kernel accepts none of x"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "kernel", [Kernel(*probes.names()), Kernel(in_company=False)], indirect=True
+)
+def test_no_way_out(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
+    """If all are refused, or only all together, the first refusal is what is said."""
+    with pytest.raises(CannotOnThisKernel) as raised:
+        _with_accepted(kernel.together, EVERY, VALUES, None)
+    first = "backlog: this kernel accepts none of x" if kernel.refused else "not together"
+    assert raised.value.message == first
+    assert capsys.readouterr().err == ""
