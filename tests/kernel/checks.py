@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
+import re
 import signal
 import time
 from collections.abc import Iterable, Sequence
@@ -101,3 +104,22 @@ def exits_of(events: Iterable[Event], pids: int | Iterable[int]) -> list[Event]:
 
 def pid_options(pids: Iterable[int]) -> list[str]:
     return [word for pid in pids for word in ("--pid", str(pid))]
+
+
+def programs_of(pid: int) -> list[int]:
+    """The ids of the BPF programs that a process holds."""
+    found = set()
+    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+        found |= set(re.findall(r"^prog_id:\s*(\d+)$", info.read_text(), re.MULTILINE))
+    return sorted(map(int, found))
+
+
+def is_loaded(program: int) -> bool:
+    """bpf(BPF_PROG_GET_FD_BY_ID)."""
+    number = {"x86_64": 321, "aarch64": 280}[platform.machine()]
+    attributes = (ctypes.c_uint32 * 32)(program)
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.syscall(number, 13, ctypes.byref(attributes), ctypes.sizeof(attributes))
+    if fd >= 0:
+        os.close(fd)
+    return bool(fd >= 0)

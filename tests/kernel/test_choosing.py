@@ -4,19 +4,24 @@ of it stays in the kernel."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import platform
 import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.kernel.checks import HAS_KPROBES, TIMES, check_complete, check_signal, signals_to
+from tests.kernel.checks import (
+    HAS_KPROBES,
+    TIMES,
+    check_complete,
+    check_signal,
+    is_loaded,
+    programs_of,
+    signals_to,
+)
 from tests.support.ktrace import ROOT, Ktrace, run
 from tests.support.raisers import Actor, facts
 from tests.support.wait import wait_for
@@ -298,22 +303,3 @@ def test_without_titles() -> None:
         assert ktrace.exit_code() == 0
         (line,) = ktrace.output.decode().splitlines()
         assert line.split()[1] == "SIGUSR1"
-
-
-def programs_of(pid: int) -> list[int]:
-    """The ids of the BPF programs that a process holds."""
-    found = set()
-    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
-        found |= set(re.findall(r"^prog_id:\s*(\d+)$", info.read_text(), re.MULTILINE))
-    return sorted(map(int, found))
-
-
-def is_loaded(program: int) -> bool:
-    """bpf(BPF_PROG_GET_FD_BY_ID)."""
-    number = {"x86_64": 321, "aarch64": 280}[platform.machine()]
-    attributes = (ctypes.c_uint32 * 32)(program)
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.syscall(number, 13, ctypes.byref(attributes), ctypes.sizeof(attributes))
-    if fd >= 0:
-        os.close(fd)
-    return bool(fd >= 0)

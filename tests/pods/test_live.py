@@ -59,7 +59,7 @@ def test_an_incident(
     tmp_path: Path,
 ) -> None:
     recording, late, saved = (tmp_path / n for n in ("all.ktrace", "late.ktrace", "saved.jsonl"))
-    settings = stty(terminal, tmp_path)
+    settings = terminal.settings
     start(terminal, tmp_path, "signals,exits,oom", "-n", "store", "--record", str(recording), *cri)
     container = web.run("app", STUBBORN)
     for _ in range(TIMES):
@@ -124,7 +124,7 @@ def test_an_incident(
     screen = terminal.wait_for(" lost, ")
     assert re.search(r"ktrace: \d+ events, 0 lost, \d+\.\d s$", screen, re.MULTILINE)
     assert not terminal.alternate
-    assert stty(terminal, tmp_path) == settings
+    assert terminal.settings == settings
 
     (end,) = (event for event in events_of(late) if event.get("container_exit"))
     assert (end["pod"]["name"], end["exit_code"]) == ("web-0", 1)
@@ -150,7 +150,7 @@ def replayed(terminal: Tmux, first: Path, late: Path, live: dict[str, dict[str, 
 def test_it_leaves_the_terminal_as_it_was(
     web: PodHandle, cri: tuple[str, str], terminal: Tmux, tmp_path: Path, how: str
 ) -> None:
-    settings = stty(terminal, tmp_path)
+    settings = terminal.settings
     start(terminal, tmp_path, "exits", *cri)
     if how == "C-c":
         terminal.press(how)
@@ -161,7 +161,7 @@ def test_it_leaves_the_terminal_as_it_was(
         os.kill(int(pid.stdout), getattr(signal, f"SIG{how}"))
     terminal.wait_for(" events, 0 lost, ")
     assert not terminal.alternate
-    assert stty(terminal, tmp_path) == settings
+    assert terminal.settings == settings
 
 
 def test_no_terminal() -> None:
@@ -216,15 +216,6 @@ def pods(screen: str) -> dict[str, dict[str, int]]:
             counts = re.findall(r"(signal|exit|oom) ([\d,]+)(?= |$)", line[60:])
             rows[found[1]] = {kind: int(count.replace(",", "")) for kind, count in counts}
     return rows
-
-
-def stty(terminal: Tmux, directory: Path) -> str:
-    file = directory / "stty"
-    file.unlink(missing_ok=True)
-    terminal.type(f"stty -a > {file}.new; mv {file}.new {file}")
-    terminal.press("Enter")
-    wait_for("the terminal's settings", file.exists)
-    return file.read_text()
 
 
 def kill_with_a_hostile_name(pid: int, directory: Path) -> None:

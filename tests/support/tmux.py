@@ -24,6 +24,7 @@ class Tmux:
 
     def __init__(self, directory: Path, columns: int = 120, rows: int = 30) -> None:
         self._socket = str(directory / "tmux")
+        self._settings = directory / "settings"
         self._size = ("-x", str(columns), "-y", str(rows))
 
     def __enter__(self) -> Self:
@@ -52,6 +53,15 @@ class Tmux:
     def alternate(self) -> bool:
         """Whether a full-screen program has the terminal."""
         return self._run("display-message", "-p", "#{alternate_on}").strip() == "1"
+
+    @property
+    def settings(self) -> str:
+        """What the terminal's driver is set to, as the shell sees it between two commands."""
+        self._settings.unlink(missing_ok=True)
+        self.type(f"stty -a > {self._settings}.new; mv {self._settings}.new {self._settings}")
+        self.press("Enter")
+        wait_for("the terminal's settings", self._settings.exists)
+        return self._settings.read_text()
 
     def command(self, *words: str) -> None:
         """Has the shell run this."""

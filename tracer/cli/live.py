@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,11 +19,12 @@ from tracer.cli._options import cri_socket, limits, no_argv, selection, selector
 from tracer.cli._recording import check_whole, wanted_of_recording
 from tracer.cli._tracing import Tracing, closing_line, make_command, record_option
 from tracer.cli.trace import chosen_probes
-from tracer.errors import UsageError
+from tracer.errors import KtraceError, UsageError
 from tracer.event import Clock
 from tracer.probes import Probe
 from tracer.selection import Selection
 from tracer.session import Session, Summary
+from tracer.views.escape import escape
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from tracer.views.live.feed import Feed
     from tracer.views.live.model import Snapshot
 
+# Of the words of a failure.
+MAX_FAILURE = 300
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Post = Callable[["Snapshot"], None]
@@ -85,8 +89,10 @@ class LiveFeed:
         self._session.recorder = Pace(self.model, tracing.recorder)
         if self._stopped:
             self._session.stop()
-        self._session.run()
-        self._stopped = True
+        try:
+            self._session.run()
+        finally:
+            self._stopped = True
         tracing.recorder.close()
 
     def stop(self) -> None:
@@ -125,13 +131,30 @@ def _show(make_feed: Callable[[Post, Note], Feed], zone: tzinfo | None) -> None:
     by_kind = {kind: p for p in map(probes.get, probes.names()) for kind in p.decode}
     app = LiveApp(make_feed, by_kind, _parse_selectors, zone)
     before = [(s, signal.signal(s, lambda number, frame: app.leave())) for s in _ENDING]
-    app.run()
-    for number, handler in before:
-        signal.signal(number, handler)
-    app.wait()
-    click.echo(closing_line(app.feed.summary()), err=True)
+    try:
+        app.run()
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+        app.wait()
+    if app.feed.probes or not app.failure:
+        click.echo(closing_line(app.feed.summary()), err=True)
+    if app.failure:
+        raise _told(app.failure) from app.failure
     if app.feed.player and app.feed.player.read:
         check_whole(app.feed.player.read, str(app.feed.player.path))
+
+
+def _told(failure: BaseException) -> KtraceError:
+    """In a line what nobody expected, and where."""
+    if isinstance(failure, KtraceError):
+        return failure
+    place = traceback.extract_tb(failure.__traceback__)[-1]
+    what = escape(f"{type(failure).__name__}: {failure}"[:MAX_FAILURE])
+    return KtraceError(
+        f"the live view failed at {Path(place.filename).name}:{place.lineno}: {what}",
+        "this is a mistake in ktrace: please report that line",
+    )
 
 
 def _check_terminal() -> None:

@@ -44,6 +44,7 @@ async def running(
         await pilot.pause()
         yield pilot
     app.wait()
+    assert not app.failure
 
 
 async def until(pilot: Pilot[Any], holds: Any) -> None:

@@ -9,10 +9,12 @@ import shlex
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import tzinfo
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from rich.console import RenderableType
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.message import Message
@@ -43,6 +45,8 @@ SWEEP_SECONDS = 1.0
 SEEK_SECONDS = 10
 FAR_SECONDS = 60
 NS = 1_000_000_000
+# Only the thread that reads the keys fails without an exception that Textual would keep.
+NO_KEYS = "what the terminal sends cannot be read", "only UTF-8 can be: see its locale"
 SELECTORS = "-p -n -c -l --pid --sender-pod"
 
 V = TypeVar("V", bound=Screen[Any])
@@ -71,7 +75,8 @@ class Noted(Message):
 
 
 class LiveApp(App[None], inherit_bindings=False):
-    """`feed` is run in a thread after the first picture stands. `failure` is what it raised."""
+    """`feed` is run in a thread after the first picture stands. `failure` is what went wrong first,
+    there or here; the application has ended then."""
 
     TITLE = "ktrace live"
     ENABLE_COMMAND_PALETTE = False
@@ -129,10 +134,12 @@ class LiveApp(App[None], inherit_bindings=False):
         self.call_after_refresh(self._begin)
 
     def leave(self) -> None:
-        """Ends the application in order, now or as soon as it has begun. For signal handlers."""
+        """Ends the application in order, now or as soon as it has begun. For signal handlers and
+        other threads."""
         self._leaving = True
         if self._loop_running:
-            self._loop_running.call_soon_threadsafe(self.action_leave)
+            with suppress(RuntimeError):  # it has ended already
+                self._loop_running.call_soon_threadsafe(self.action_leave)
 
     def _begin(self) -> None:
         if self._leaving:
@@ -156,25 +163,28 @@ class LiveApp(App[None], inherit_bindings=False):
         gc.freeze()
 
     def wait(self) -> None:
-        """After the application: for the session's end. Raises what the session raised."""
+        """After the application: for the session's end."""
         self.feed.stop()
         if self._worker.ident:
             self._worker.join()
         gc.unfreeze()
         gc.enable()
-        if self.failure:
-            raise self.failure
+
+    def panic(self, *renderables: RenderableType) -> None:
+        """What no handler has caught. Textual would print it with the values of all variables,
+        bytes of strangers among them; here whoever runs the application looks at `failure`."""
+        self.failure = self.failure or self._exception or KtraceError(*NO_KEYS)
+        super().panic()
+
+    def _fatal_error(self) -> None:
+        self.panic()
 
     def _run(self) -> None:
         try:
             self.feed.run()
         except BaseException as error:
-            self.failure = error
-        self._tell(self.action_leave)
-
-    def _tell(self, leave: Callable[[], None]) -> None:
-        if self.is_running:
-            self.call_from_thread(leave)
+            self.failure = self.failure or error
+        self.leave()
 
     def _post(self, snapshot: Snapshot) -> None:
         self.post_message(Told(snapshot))

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ktrace live` on a real terminal when something goes wrong in it: the terminal is as before, the
+end is told in words, and nothing stays in the kernel."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.checks import TIMES, is_loaded, programs_of
+from tests.support.raisers import Actor
+from tests.support.tmux import START_SECONDS, Tmux
+from tests.support.wait import wait_for
+
+USR1 = int(signal.SIGUSR1)
+
+# The program with one of its functions broken.
+BROKEN = """
+import sys
+from tracer.cli import main
+from tracer.views.live import app, model, screens
+
+def fails(*_):
+    raise {error}
+
+{what} = fails
+sys.argv[0] = "ktrace"
+main()
+"""
+# What fails, how, what is pressed for it, and what is told of it.
+HOSTILE = r"KeyError('\x1b]0;mine\x07\n' + 'x' * 10000)"
+FILTER = (("f",), ("-l", "--", "-p x"), ("Enter",))
+WAYS = {
+    # In the session's thread, with the words of a stranger.
+    "event": ("model.Model.event", HOSTILE, (), r"KeyError: '\x1b]0;mine\x07\nxxx"),
+    # After a key, in the session's thread.
+    "filter": ("model.Model._refilter", "OSError(5, 'no')", FILTER, "[Errno 5] no"),
+    # In a key's handler.
+    "key": (
+        "app.LiveApp.action_pause",
+        "RecursionError('deep')",
+        (("Space",),),
+        "RecursionError: deep",
+    ),
+    # While a line is drawn.
+    "line": ("screens.Words.sentence", "ZeroDivisionError('x')", (), "ZeroDivisionError: x"),
+}
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Tmux]:
+    with Tmux(tmp_path, columns=100) as running:
+        yield running
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_failure(way: str, terminal: Tmux, tmp_path: Path) -> None:
+    what, error, keys, told = WAYS[way]
+    program = tmp_path / "broken.py"
+    program.write_text(BROKEN.format(what=what, error=error))
+    screen = ended(terminal, tmp_path, str(program), keys)
+    assert "the live view failed at broken.py:7: " in screen
+    assert told in screen.replace("\n", "")
+    assert "please report that line" in screen
+
+
+def test_bytes_that_are_no_text(terminal: Tmux, tmp_path: Path) -> None:
+    """A terminal in another encoding; no user knows how to type this."""
+    screen = ended(terminal, tmp_path, "-mtracer", (("-H", "ff"),))
+    assert "ktrace: what the terminal sends cannot be read\n" in screen
+
+
+def ended(terminal: Tmux, directory: Path, program: str, keys: Sequence[Sequence[str]]) -> str:
+    """What is on the screen after the live view has failed; whatever must hold then, holds."""
+    settings = terminal.settings
+    ready, recording = directory / "ready", directory / "node.ktrace"
+    with Actor() as sender, Actor() as target:
+        target.do("ignore", USR1)
+        words = [*("live", "signals", "--pid", str(target.pid)), "--record", str(recording)]
+        words += ["--ready-file", str(ready)]
+        terminal.command("clear")
+        terminal.command("sh", "-c", '"$@"; echo code=$?', "", sys.executable, program, *words)
+        wait_for("ktrace to be attached", ready.exists, START_SECONDS)
+        programs = programs_of(process_of(recording))
+        assert all(map(is_loaded, programs))
+        sender.do("repeat", TIMES, "kill", target.pid, USR1)
+        if keys:
+            terminal.wait_for(f"{TIMES} events")
+        for key in keys:
+            terminal.press(*key)
+        screen = terminal.wait_for("code=1")
+    assert not re.search("Traceback|locals|─|▁", screen)
+    assert re.search(r"ktrace: \d+ events, 0 lost, \d+\.\d s$", screen, re.MULTILINE)
+    assert not terminal.alternate
+    assert terminal.settings == settings
+    assert len(programs) >= 4
+    assert not any(map(is_loaded, programs))
+    return screen
+
+
+def process_of(recording: Path) -> int:
+    found = subprocess.run(
+        ["pgrep", "-f", f"^{sys.executable} .*{recording}"], capture_output=True, check=True
+    )
+    return int(found.stdout)
