@@ -21,6 +21,7 @@ from tracer.views.columns import container_name, pod_name
 from tracer.views.live.app import LiveApp
 from tracer.views.live.bars import Keys, Prompt, TimeBar
 from tracer.views.live.lines import Lines
+from tracer.views.live.player import Player
 from tracer.views.live.screens import EventView, HelpView, PodsView, PodView, StreamView
 
 Body = Callable[[LiveApp, Pilot[Any]], Awaitable[None]]
@@ -291,6 +292,16 @@ def test_keys_of_a_recording_only() -> None:
         await pilot.click(TimeBar, offset=(80, 0))
         await until(pilot, lambda: app.shown.events == 29)
         assert player.begin < player.position < player.end
+
+    play(body)
+
+
+def test_a_way_back_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(app: LiveApp, pilot: Pilot[Any]) -> None:
+        bar = app.screen.query_one(TimeBar)
+        monkeypatch.setattr(Player, "progress", 0.43)
+        bar.tell()
+        assert str(bar.render()).startswith(" » 43%  22:13:27 ")
 
     play(body)
 

@@ -85,6 +85,19 @@ def test_what_stands_out_outlives_a_storm_of_what_does_not() -> None:
     assert (shown.events, row.total) == (30_001, 30_001)
 
 
+def test_all_that_is_known_of_a_pod() -> None:
+    """The timeline has gaps that the stream fills, and begins before it; nothing is there twice."""
+    world = World()
+    kill = signal(0, told=KILL)
+    others = [signal(1 + at / 1000) for at in range(module.MAX_STREAM + 7)]
+    world.told(kill, *others[:-150], *(signal(20, 1) for _ in range(7)), lost(20, 3))
+    shown = world.told(*others[-150:])
+    row = next(row for row in shown.pods if row.place is PLACES[0])
+    assert len(row.timeline()) == 1 + module.MAX_OTHERS
+    known = shown.known_of(row)
+    assert known == [kill, *others[-(module.MAX_STREAM - 8) :]]
+
+
 def test_the_quietest_pod_leaves() -> None:
     """One that was hurt stays, though it was the first."""
     events = [signal(n, n, KILL if n == 0 else USR1) for n in range(module.MAX_PODS + 3)]

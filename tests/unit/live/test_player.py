@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.support.wait import wait_for
 from tests.unit.live.world import RECORDING
 from tracer.selection import Selection
+from tracer.turn import Turn
 from tracer.views.live.model import Snapshot
 from tracer.views.live.player import SPEEDS, Player
 
@@ -74,6 +75,29 @@ def test_seeking(parts: list[float]) -> None:
             shown_at.append((moment, len(seen)))
         shown_at.sort()
         assert [count for _, count in shown_at] == sorted(count for _, count in shown_at)
+
+
+def test_a_long_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How far it has come is told, until it is there."""
+    go_on = threading.Event()
+    take = Player._take
+
+    def slowly(player: Player) -> Turn:
+        turn = take(player)
+        if player.progress and player.progress > 0.5:
+            assert go_on.wait(10)
+        return turn
+
+    with playing() as (player, shown):
+        wait_for("the end", lambda: player.ended)
+        monkeypatch.setattr(Player, "_take", slowly)
+        assert player.progress is None
+        player.seek(player.end - 1)
+        assert player.progress == 0
+        wait_for("half of the way", lambda: player.progress and player.progress > 0.5)
+        go_on.set()
+        stands(player, shown, player.end - 1)
+        assert player.progress is None
 
 
 def test_pausing_and_speed() -> None:

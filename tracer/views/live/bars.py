@@ -80,9 +80,7 @@ class TimeBar(Static):
 
     def tell(self) -> None:
         player, position = self._player, self._player.position
-        sign = "■" if player.ended else "▶" if player.playing else "‖"
-        speed = "max" if player.speed is None else f"{player.speed:g}×"
-        left = f" {sign} {speed:<4} {self._times.of_day(position)[:8]} "
+        left = f" {self._pace()} {self._times.of_day(position)[:8]} "
         passed, whole = position - player.begin, player.end - player.begin
         right = f" {span(passed / NS)} of {span(whole / NS)} "
         width = max(1, self.app.size.width - len(left) - len(right))
@@ -92,6 +90,15 @@ class TimeBar(Static):
         line.append("━" * done, "bold cyan")
         line.append("─" * (width - done), "dim")
         self.update(line.append(right), layout=False)
+
+    def _pace(self) -> str:
+        """A way back may be long: it begins at the beginning."""
+        player, progress = self._player, self._player.progress
+        if progress is not None:
+            return f"» {progress:<4.0%}"
+        sign = "■" if player.ended else "▶" if player.playing else "‖"
+        speed = "max" if player.speed is None else f"{player.speed:g}×"
+        return f"{sign} {speed:<4}"
 
     def on_click(self, event: events.Click) -> None:
         begin, width = self._bar

@@ -81,6 +81,14 @@ class Snapshot:
     stream: tuple[Event, ...] = ()
     first: int = 0
 
+    def known_of(self, row: PodRow) -> list[Event]:
+        """All that is still there of a pod: its timeline, and what the gaps in it have left out as
+        far as the stream has it."""
+        streamed = [e for e in self.stream if e.kind != "lost" and _key(e.place) == row.key]
+        there = set(map(id, streamed))
+        kept = [event for event in row.timeline() if id(event) not in there]
+        return sorted(kept + streamed, key=_BOOT_NS)
+
 
 class Model:
     """`now` tells the session's time, `begin` makes the timelines that verdicts rest on, `post` is

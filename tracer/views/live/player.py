@@ -68,6 +68,7 @@ class Player:
         self._turns: Iterator[Turn] = iter(())
         self._next: Turn | None = None
         self._now = told.began
+        self._start = told.began
         self._goal: int | None = None
         self._anchor = time.monotonic(), told.began
         self._again = self._stopped = False
@@ -77,6 +78,14 @@ class Player:
         if not self.playing or self.ended or self.speed is None:
             return self._now
         return max(self._now, min(self._due(), self._next.now if self._next else self._now))
+
+    @property
+    def progress(self) -> float | None:
+        """How much of the way it has gone to where it shall be, 0 to 1; None if it is there."""
+        goal, start = self._goal, self._start
+        if goal is None:
+            return None
+        return 0.0 if self._again else min(1.0, (self._now - start) / max(1, goal - start))
 
     # What keys do. May be called by any thread.
 
@@ -195,6 +204,7 @@ class Player:
 
     def _go(self, moment: int) -> None:
         self._again = self.ended or moment < self._now
+        self._start = self.begin if self._again else self._now
         self._goal = moment
 
     def _settle(self) -> None:

@@ -269,7 +269,7 @@ class PodsView(ListView[PodRow]):
             self.live.deeper(PodView).tell(self.lines.selected)
 
     def selected_events(self) -> list[Event]:
-        return self.lines.selected.timeline() if self.lines.selected else []
+        return self.live.shown.known_of(self.lines.selected) if self.lines.selected else []
 
 
 class StreamView(ListView[Event]):
@@ -337,7 +337,7 @@ class PodView(ListView[Event]):
             self.live.deeper(EventView).tell(self.lines.selected)
 
     def selected_events(self) -> list[Event]:
-        return self._row.timeline()
+        return self.live.shown.known_of(self._row)
 
 
 class Page(VerticalScroll, inherit_bindings=False):
