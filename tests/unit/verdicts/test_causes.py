@@ -61,6 +61,20 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
     "in /tmp": (killed("host", "/tmp/x"), "killed_by_suspicious_process", "certain"),
     "in memory": (killed("host", "/memfd:x"), "killed_by_suspicious_process", "certain"),
     "deleted": (killed("host", "/bin/x (deleted)"), "killed_by_suspicious_process", "certain"),
+    "where no package puts programs": (
+        killed("host", "/srv/.x/killer"),
+        *("killed_by_suspicious_process", "likely"),
+    ),
+    "in a home": (killed("host", "/root/killer"), "killed_by_suspicious_process", "likely"),
+    "of a package of its own": (killed("host", "/opt/x/killer"), "killed_from_host", "certain"),
+    "of k3s": (killed("host", "/var/lib/rancher/k3s/data/0/bin/x"), "killed_from_host", "certain"),
+    "in a place that is not known": (killed("host", "…/x/killer"), "killed_from_host", "certain"),
+    "of an image": (killed("other-pod", "/server"), "killed_from_other_pod", "certain"),
+    "of an image nearby": (killed("same-pod", "/app/server"), "killed_from_same_pod", "certain"),
+    "of its own image": (
+        killed("same-container", "/app/server"),
+        *("killed_from_same_container", "certain"),
+    ),
     "ignored": (stopped("ignored", by=9), "stop_ignored", "certain"),
     "unfinished": (stopped("delivered", by=9), "stop_unfinished", "certain"),
     "in time": (stopped("delivered", code=0), "stopped_in_time", "likely"),
@@ -282,6 +296,10 @@ def test_sentences() -> None:
     assert sentence(killed("host", "/tmp/x")) == (
         "killed: SIGKILL from killer[50] (/tmp/x) on the host;"
         " its program lies where everybody may write"
+    )
+    assert sentence(killed("host", "/srv/x")) == (
+        "killed: SIGKILL from killer[50] (/srv/x) on the host;"
+        " its program lies where no package puts programs"
     )
     assert sentence(stopped("ignored", by=9)) == (
         "stopped by the runtime: app[7] (/bin/app), as PID 1, ignored SIGTERM because it has no"
