@@ -214,7 +214,23 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
         lambda w: w.allocation([1 << 18, 0, 0, 0, 0]),
         *("page_allocation_fragmented", "certain"),
     ),
-    "lack": (lambda w: w.allocation([10, 0, 0, 0, 0]), "page_allocation_lack", "certain"),
+    "lack": (lambda w: w.allocation([10], order=0), "page_allocation_lack", "certain"),
+    "lack for who cannot wait": (
+        lambda w: w.allocation([10], order=0, can_wait=False),
+        *("page_allocation_lack", "likely"),
+    ),
+    "lack of a large piece": (
+        lambda w: w.allocation([10, 0, 0, 0, 0]),
+        *("page_allocation_lack", "likely"),
+    ),
+    "little of that size is left, and kept back": (
+        lambda w: w.allocation([10, 0, 0, 0, 9]),
+        *("page_allocation_lack", "likely"),
+    ),
+    "limit where little is left": (
+        lambda w: w.allocation([10, 0, 0, 0, 9], flags=["GFP_KERNEL_ACCOUNT"]),
+        *("page_allocation_at_limit", "likely"),
+    ),
     "limit": (
         lambda w: w.allocation([1 << 18, 0, 0, 0, 9], flags=["GFP_KERNEL_ACCOUNT"]),
         *("page_allocation_at_limit", "likely"),
@@ -386,4 +402,12 @@ def test_the_zone_for_old_devices_is_no_memory_that_anybody_could_have_had() -> 
     world = World()
     zones = world.allocation([1 << 18, 0, 0, 0, 0]).body["buddyinfo"]
     zones.append({"node": 0, "zone": "DMA", "free": [0, 0, 0, 0, 200]})
+    assert world.only().verdict.id == "page_allocation_fragmented"
+
+
+def test_free_lists_that_were_read_too_late_do_not_hide_others() -> None:
+    world = World()
+    world.allocation([])
+    world.allocation([1 << 18, 0, 0, 0, 0])
+    world.allocation([])
     assert world.only().verdict.id == "page_allocation_fragmented"
