@@ -22,6 +22,8 @@ from tracer import verdicts
 from tracer.verdicts import Certainty, Explanation
 
 CHILD = process(8, "worker", parents=[(INIT.pid, "app"), (1, "init")])
+PREPARING = process(7, "runc:[2:INIT]", exe="/usr/bin/runc", init=True)
+POSING = process(7, "runc:[2:INIT]", exe="/bin/app", init=True)
 Tell = Callable[[World], object]
 
 
@@ -101,6 +103,22 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
     ),
     "node": (out_of_memory(limit_of=None, scope="system", limit=None), "oom_system", "certain"),
     "tiny": (out_of_memory(limit=4096), "oom_tiny_limit", "certain"),
+    "too little for the runtime": (
+        lambda w: (w.oom(PREPARING, limit=3 * MIB), w.exit(by=9, who=PREPARING)),
+        *("oom_tiny_limit", "certain"),
+    ),
+    "the pod's limit while a container starts": (
+        lambda w: (w.oom(PREPARING, limit_of="pod"), w.exit(by=9, who=PREPARING)),
+        *("oom_pod_limit", "certain"),
+    ),
+    "a command that is executed at the limit": (
+        lambda w: w.oom(process(9, "runc:[2:INIT]", exe="/usr/bin/runc")),
+        *("oom_of_child", "certain"),
+    ),
+    "a program that calls itself as the runtime does": (
+        lambda w: (w.oom(POSING, limit=3 * MIB), w.exit(by=9, who=POSING)),
+        *("oom_container_limit", "certain"),
+    ),
     "member of a group": (
         lambda w: (w.oom(CHILD, members=[INIT]), w.exit(by=9)),
         *("oom_container_limit", "certain"),
@@ -203,11 +221,11 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
         *("unexplained", "unknown"),
     ),
     "not started": (
-        lambda w: w.exit(1, who=process(7, "runc:[2:INIT]", exe="/usr/bin/runc", init=True)),
+        lambda w: w.exit(1, who=PREPARING),
         *("start_failed", "certain"),
     ),
     "a program that calls itself so": (
-        lambda w: w.exit(1, who=process(7, "runc:[2:INIT]", exe="/bin/app", init=True)),
+        lambda w: w.exit(1, who=POSING),
         *("exited", "certain"),
     ),
     "fragmented": (
@@ -365,10 +383,13 @@ def test_what_happened_to_the_child_is_told() -> None:
 
 
 def test_the_tiny_limit_of_a_container_that_never_ran() -> None:
-    preparing = process(7, "runc:[2:INIT]", exe="/usr/bin/runc")
-    explanation = told(lambda w: w.oom(preparing, limit=2))
+    explanation = told(lambda w: w.oom(PREPARING, limit=2))
     assert explanation.verdict.id == "oom_tiny_limit"
     assert "a limit of 2 B" in explanation.verdict.sentence
+    assert "1024m" in explanation.verdict.remedy
+    # version 2 of cgroups counts in pages
+    assert "a limit of less than a page" in sentence(lambda w: w.oom(PREPARING, limit=0))
+    assert "1024m" not in told(lambda w: w.oom(PREPARING, limit=3 * MIB)).verdict.remedy
 
 
 def test_a_sender_without_a_description() -> None:

@@ -128,7 +128,7 @@ class World:
             "file_bytes": 0,
             "shmem_bytes": 0,
             "oom_score_adj": 999,
-            "is_container_init": victim is INIT,
+            "is_container_init": victim.pid_in_pod == 1,
         }
         own = {f: getattr(victim, f) for f in _FIELDS}
         dying = Victim(**own, facts=facts)
