@@ -26,10 +26,12 @@ _RUNTIMES = {
 # They copy themselves into memory to be safe from the container (CVE-2019-5736), under these names.
 _RUNTIMES_IN_MEMORY = ("/memfd:runc_cloned:", "/memfd:crun_cloned:")
 # Where packages, and the distributions that Kubernetes comes in, put a node's programs: the file
-# hierarchy standard, stores of their own, and the places of k3s and RKE2, k0s and Google's nodes.
+# hierarchy standard, stores of their own, and the places of k3s and RKE2, k0s, Google's nodes and
+# Bottlerocket.
 _PACKAGED = (
     *("/usr/", "/bin/", "/sbin/", "/lib/", "/lib32/", "/lib64/", "/libx32/", "/opt/"),
     *("/snap/", "/nix/store/", "/gnu/store/", "/home/kubernetes/bin/"),
+    *("/x86_64-bottlerocket-linux-gnu/", "/aarch64-bottlerocket-linux-gnu/"),
     *(
         f"/var/lib/{name}/"
         for name in ("containerd", "containers", "docker", "flatpak", "k0s", "kubelet", "rancher")

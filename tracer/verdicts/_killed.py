@@ -17,10 +17,11 @@ def blow_of_a_process(story: Story) -> Entry | None:
     return blow if blow.body["origin"] in BY_PROCESSES else None
 
 
-def sentence(blow: Entry) -> str:
+def sentence(blow: Entry, place: str | None = None) -> str:
+    """`place` is where the sender stands, if that is not what its name makes of it."""
     sender = blow.event.by
     name = blow.body["signal"]["name"]
-    return f"killed: {name} from {who(sender)} {where(blow)}{descent(sender)}"
+    return f"killed: {name} from {who(sender)} {place or where(blow)}{descent(sender)}"
 
 
 def judged(

@@ -23,6 +23,7 @@ from tracer.verdicts import Certainty, Explanation
 
 CHILD = process(8, "worker", parents=[(INIT.pid, "app"), (1, "init")])
 PREPARING = process(7, "runc:[2:INIT]", exe="/usr/bin/runc", init=True)
+OWN_RUNC = process(900, "runc", HOST, exe="/srv/runc")
 POSING = process(7, "runc:[2:INIT]", exe="/bin/app", init=True)
 Tell = Callable[[World], object]
 
@@ -66,6 +67,18 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
     "where no package puts programs": (
         killed("host", "/srv/.x/killer"),
         *("killed_by_suspicious_process", "likely"),
+    ),
+    "a stranger with the name of a runtime": (
+        killed("runtime", "/srv/runc"),
+        *("killed_by_suspicious_process", "likely"),
+    ),
+    "a runtime that was installed in a place of its own": (
+        lambda w: (
+            w.at(-2000).signal("SIGTERM", "runtime", OWN_RUNC),
+            w.at(0).signal("SIGKILL", "runtime", OWN_RUNC),
+            w.exit(by=9),
+        ),
+        *("stop_unfinished", "likely"),
     ),
     "in a home": (killed("host", "/root/killer"), "killed_by_suspicious_process", "likely"),
     "of a package of its own": (killed("host", "/opt/x/killer"), "killed_from_host", "certain"),
@@ -331,6 +344,7 @@ def test_sentences() -> None:
         "killed: SIGKILL from killer[50] (/tmp/x) on the host;"
         " its program lies where everybody may write"
     )
+    assert "(/srv/runc) on the host;" in sentence(killed("runtime", "/srv/runc"))
     assert sentence(killed("host", "/srv/x")) == (
         "killed: SIGKILL from killer[50] (/srv/x) on the host;"
         " its program lies where no package puts programs"
