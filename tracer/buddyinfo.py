@@ -9,8 +9,10 @@ from typing import Any
 
 from tracer.units import size
 
-# What the zones keep back for emergencies is not memory that anybody can have.
-NOTHING = 64 << 20
+# What the zones keep back for emergencies is not memory that anybody can have: where transparent
+# huge pages are on, vm.min_free_kbytes is 66 MiB, and pages are given up until half as much again
+# is free (watermarks in mm/page_alloc.c, khugepaged's wish in mm/khugepaged.c).
+NOTHING = 128 << 20
 # x86 has that much for devices which cannot reach more. It is nearly always free, and kept from
 # whoever does not ask for it: lowmem_reserve_ratio in Documentation/admin-guide/sysctl/vm.rst.
 OLD_DEVICES = 16 << 20
@@ -60,7 +62,7 @@ def reading(
         line += f"{size(large) if large else 'none'} of it in blocks of {size(page_size << order)}"
         line += " or more: "
         if not large:
-            return line + "fragmented"
+            return line + ("fragmented" if free >= NOTHING else "little, and in pieces")
     if any("ACCOUNT" in flag for flag in flags or ()):
         return line + "the limit of its cgroup, or kept back for others"
     return line + "kept back for others"

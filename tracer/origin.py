@@ -25,6 +25,18 @@ _RUNTIMES = {
 }
 # They copy themselves into memory to be safe from the container (CVE-2019-5736), under these names.
 _RUNTIMES_IN_MEMORY = ("/memfd:runc_cloned:", "/memfd:crun_cloned:")
+# Where packages, and the distributions that Kubernetes comes in, put a node's programs: the file
+# hierarchy standard, stores of their own, and the places of k3s and RKE2, k0s, Google's nodes and
+# Bottlerocket.
+_PACKAGED = (
+    *("/usr/", "/bin/", "/sbin/", "/lib/", "/lib32/", "/lib64/", "/libx32/", "/opt/"),
+    *("/snap/", "/nix/store/", "/gnu/store/", "/home/kubernetes/bin/"),
+    *("/x86_64-bottlerocket-linux-gnu/", "/aarch64-bottlerocket-linux-gnu/"),
+    *(
+        f"/var/lib/{name}/"
+        for name in ("containerd", "containers", "docker", "flatpak", "k0s", "kubelet", "rancher")
+    ),
+)
 _WRITABLE_BY_ALL = ("/tmp/", "/var/tmp/", "/dev/shm/", "/memfd:")
 
 
@@ -71,3 +83,9 @@ def suspicious_exe(exe: str | None) -> bool:
     if exe is None or exe.startswith(_RUNTIMES_IN_MEMORY):
         return False
     return exe.endswith(" (deleted)") or exe.startswith(_WRITABLE_BY_ALL)
+
+
+def outside_of_packages(exe: str | None) -> bool:
+    """Whether a node's program lies where no package puts one. Not so of one whose path is not
+    known up to its root. Of an image this would say nothing: it has its program where it likes."""
+    return exe is not None and exe.startswith("/") and not exe.startswith(_PACKAGED)

@@ -351,9 +351,16 @@ def _add_exit(life: Life, event: Event) -> None:
         life.end = entry
 
 
-def _add_memory(life: Life, event: Event) -> None:
+def _add_oom(life: Life, event: Event) -> None:
     pid = event.about.pid if event.about else 0
-    life.add(event.kind, (pid, event.body["order"]), event, 1)
+    life.add("oom", (pid, event.body["order"]), event, 1)
+
+
+def _add_allocation(life: Life, event: Event) -> None:
+    """Apart are those of which the free lists were read too late: they explain nothing."""
+    pid = event.about.pid if event.about else 0
+    known = event.body["buddyinfo"] is not None
+    life.add("page_alloc_failure", (pid, event.body["order"], known), event, 1)
 
 
 def _add_reset(life: Life, event: Event) -> None:
@@ -376,8 +383,8 @@ def _add_other(life: Life, event: Event) -> None:
 _SORTS: dict[str, Callable[[Life, Event], None]] = {
     "signal": _add_signal,
     "exit": _add_exit,
-    "oom": _add_memory,
-    "page_alloc_failure": _add_memory,
+    "oom": _add_oom,
+    "page_alloc_failure": _add_allocation,
     "tcp_reset": _add_reset,
     "backlog_drop": _add_drop,
 }

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.lab.kernels import Kernel, LabError
@@ -27,6 +27,7 @@ PROJECT_PARTS = ("tracer", "tests", "pyproject.toml")
 
 # Debian packages of which a guest gets the programs, as they are on this machine
 PROGRAM_PACKAGES = ("bash", "coreutils", "dash", "iproute2", "mount", "procps", "util-linux")
+PROGRAM_DIRECTORIES = ("bin", "sbin", "cni")
 DISTRIBUTIONS = ("ktrace", "pytest", "pytest-rerunfailures", "pytest-timeout")
 # loaded by name while running, which no file's headers tell
 LIBRARIES = ("libbpf.so.1", "libgcc_s.so.1")
@@ -40,8 +41,9 @@ STDLIB_UNUSED = (
     "turtledemo",
 )
 
-# The first two a guest cannot do without; the others are for tests with network namespaces.
-MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "veth", "bridge", "dummy")
+# The first two a guest cannot do without; the others are for tests with network namespaces
+# and with containers.
+MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "veth", "bridge", "dummy", "overlay")
 
 
 def build_initramfs(kernel: Kernel, scratch: Path) -> Path:
@@ -50,7 +52,7 @@ def build_initramfs(kernel: Kernel, scratch: Path) -> Path:
     for directory in ("bin", "dev", "root", "modules"):
         (tree / directory).mkdir(parents=True)
     shutil.copy(_busybox(), tree / "bin" / "busybox")
-    _write_program(tree / "init", (HERE / "initramfs.sh").read_text())
+    _write_program(tree / "init", (HERE / "initramfs.sh").read_bytes())
     modules = {name: data for wanted in MODULES for name, data in kernel.module(wanted)}
     for number, (name, data) in enumerate(modules.items()):
         (tree / "modules" / f"{number:02}-{name}.ko").write_bytes(data)
@@ -69,20 +71,32 @@ def build_initramfs(kernel: Kernel, scratch: Path) -> Path:
     return image
 
 
-def build_disk(tests: Sequence[str], scratch: Path) -> Path:
-    """Its guests run these tests and then switch themselves off."""
+def build_disk(
+    arguments: Sequence[str],
+    scratch: Path,
+    *,
+    module: str = "tests.lab.guest",
+    programs: Sequence[str] = (),
+    contents: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Its guests run a module's main program with these arguments, by default these tests, and then
+    switch themselves off. They have the programs of more packages if asked, and files with these
+    contents."""
     tree = scratch / "disk"
     for directory in ("dev", "proc", "sys", "run", "root", "lab"):
         (tree / directory).mkdir(parents=True)
     (tree / "tmp").mkdir(mode=0o1777)
     _usr_layout(tree)
-    files = [_busybox(), *_programs(), *_python(), *_project()]
+    files = [_busybox(), *_programs((*PROGRAM_PACKAGES, *programs)), *_python(), *_project()]
     for path in [*files, *_needed_libraries(files)]:
         _copy(path, tree)
-    program = shlex.join([sys.executable, "-m", "tests.lab.guest"])
-    order = f'cd {shlex.quote(str(PROJECT))} && {program} "$results" {shlex.join(tests)}\n'
+    for name, data in (contents or {}).items():
+        (tree / name.lstrip("/")).parent.mkdir(exist_ok=True)
+        _write_program(tree / name.lstrip("/"), data)
+    program = shlex.join([sys.executable, "-m", module])
+    order = f'cd {shlex.quote(str(PROJECT))} && {program} "$results" {shlex.join(arguments)}\n'
     (tree / "lab" / "tests").write_text(order)
-    _write_program(tree / "lab" / "init", (HERE / "init.sh").read_text())
+    _write_program(tree / "lab" / "init", (HERE / "init.sh").read_bytes())
     _compile(tree)
     if not shutil.which("mke2fs"):
         raise LabError("the guests' disk needs mke2fs: apt-get install e2fsprogs")
@@ -108,8 +122,8 @@ def _compile(tree: Path) -> None:
     subprocess.run([*command, *(str(path) for path in project if path.is_dir())], check=True)
 
 
-def _write_program(path: Path, text: str) -> None:
-    path.write_text(text)
+def _write_program(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
     path.chmod(0o755)
 
 
@@ -129,17 +143,15 @@ def _usr_layout(tree: Path) -> None:
             (tree / "usr" / name).mkdir(parents=True, exist_ok=True)
 
 
-def _programs() -> Iterator[Path]:
+def _programs(packages: Sequence[str]) -> Iterator[Path]:
     listed = subprocess.run(
-        ["dpkg", "-L", *PROGRAM_PACKAGES], capture_output=True, text=True, check=False, timeout=60
+        ["dpkg", "-L", *packages], capture_output=True, text=True, check=False, timeout=60
     )
     if listed.returncode:
-        raise LabError(
-            f"the guests need these packages: apt-get install {' '.join(PROGRAM_PACKAGES)}"
-        )
+        raise LabError(f"the guests need these packages: apt-get install {' '.join(packages)}")
     for line in listed.stdout.splitlines():
         path = Path(line)
-        if path.parent.name in ("bin", "sbin") and path.is_file():
+        if path.parent.name in PROGRAM_DIRECTORIES and path.is_file():
             yield path
     # whichever of them the machine's administrator chose
     yield Path("/bin/sh")

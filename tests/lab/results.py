@@ -44,13 +44,15 @@ class Attached:
 
 @dataclass
 class Results:
-    """One kernel's. `lost` says how the machine was lost, if it was."""
+    """One kernel's. `lost` says how the machine was lost, if it was. `verdicts` are what was said
+    of incidents, where some were staged (tests.lab.pods)."""
 
     label: str
     release: str | None = None
     probes: dict[str, Attached] = field(default_factory=dict)
     collected: list[str] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
+    verdicts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     running: str | None = None
     ended: bool = False
     lost: str | None = None
@@ -121,6 +123,8 @@ class Results:
             self.outcomes.append(
                 Outcome(told["test"], told["outcome"], told["seconds"], told["why"], told["again"])
             )
+        elif kind == "said":
+            self.verdicts[told["incident"]] = told["verdicts"]
         elif kind == "end":
             self.ended = True
         else:

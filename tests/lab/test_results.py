@@ -64,6 +64,11 @@ def test_everything_passed() -> None:
     assert describe_failures(results) == ""
 
 
+def test_what_was_said_of_an_incident() -> None:
+    results = told(line("said", incident="a kill", verdicts=[{"verdict": "killed_from_host"}]))
+    assert results.verdicts == {"a kill": [{"verdict": "killed_from_host"}]}
+
+
 def test_a_failure_tells_why() -> None:
     results = told(
         *(began(FIRST), ended(FIRST, "failed", "assert 22 == 23")),

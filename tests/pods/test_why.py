@@ -9,29 +9,36 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.containerd import Containerd, PodHandle
-from tests.support.incidents import INCIDENTS, SLEEP, Incident, mishap, run
+from tests.support.incidents import INCIDENTS, SLEEP, Incident, SideBySide, check, mishap
 from tests.support.ktrace import Ktrace
 from tests.support.ktrace import run as ktrace_once
 
 
 @pytest.fixture(scope="module")
-def with_mishap() -> Iterator[Containerd]:
-    with Containerd(extra_files={"/mishap": mishap()}) as running:
-        yield running
+def staged(request: pytest.FixtureRequest) -> Iterator[SideBySide]:
+    """Those whose tests were chosen, in the order of the tests."""
+    items = (item for item in request.session.items if item.path == request.path)
+    params = [item.callspec.params for item in items if hasattr(item, "callspec")]
+    chosen = [one for each in params for one in each.values() if isinstance(one, Incident)]
+    with (
+        Containerd(extra_files={"/mishap": mishap()}) as containerd,
+        SideBySide(containerd, chosen) as staged,
+    ):
+        yield staged
 
 
 @pytest.mark.parametrize("one", INCIDENTS, ids=lambda one: one.name.replace(" ", "-"))
-def test_an_incident(one: Incident, with_mishap: Containerd) -> None:
-    verdicts = run(one, with_mishap)
-    assert [said["verdict"] for said in verdicts] == [one.verdict], verdicts
-    (verdict,) = verdicts
-    assert one.certainty in (None, verdict["certainty"]), verdict
-    assert bool(verdict["doubts"]) is (verdict["certainty"] != "certain")
-    assert (verdict["pod"]["namespace"], verdict["pod"]["name"]) == ("shop", "web-0")
-    told = {(line["kind"], line["boot_ns"]) for line in verdict["timeline"]}
-    assert verdict["evidence"]
-    assert all((event["kind"], event["boot_ns"]) in told for event in verdict["evidence"])
-    assert verdict["remedy"]
+def test_an_incident(one: Incident, staged: SideBySide) -> None:
+    check(one, staged.verdicts(one))
+
+
+@pytest.mark.parametrize(
+    "one", [one for one in INCIDENTS if one.name == "a fault in a function with a name"]
+)
+def test_the_function_of_a_crash(one: Incident, staged: SideBySide) -> None:
+    """By the container's own file, through its root that ktrace holds open."""
+    (verdict,) = staged.verdicts(one)
+    assert verdict["sentence"].endswith("; in mishap, function touch_nothing()")
 
 
 def test_nothing_happens(web: PodHandle, cri: tuple[str, str]) -> None:
@@ -59,10 +66,3 @@ def test_the_text(web: PodHandle, cri: tuple[str, str]) -> None:
     assert lines[0].endswith("called exit(3)")
     assert lines[1] == "  certain: the kernel said so"
     assert any(line.startswith("  do: ") for line in lines)
-
-
-def test_the_function_of_a_crash(with_mishap: Containerd) -> None:
-    """By the container's own file, through its root that ktrace holds open."""
-    (one,) = (one for one in INCIDENTS if one.name == "a fault in a function with a name")
-    (verdict,) = run(one, with_mishap)
-    assert verdict["sentence"].endswith("; in mishap, function touch_nothing()")

@@ -52,7 +52,7 @@ _QOS_OOM_SCORE_ADJ = {"guaranteed": -997, "burstable": 999, "besteffort": 1000}
 # Pods get addresses from the block that is set aside for tests of network devices (RFC 2544).
 _POD_ADDRESSES = ipaddress.IPv4Network("198.18.0.0/15")
 
-_PACKAGES = {
+PACKAGES = {
     "containerd": "containerd",
     "ctr": "containerd",
     "containerd-shim-runc-v2": "containerd",
@@ -177,15 +177,18 @@ class Containerd:
         host_network: bool = False,
         host_pid: bool = False,
         share_pid: bool = False,
+        cgroup_root: str = "",
     ) -> PodHandle:
-        """Start a pod that has no containers yet."""
+        """Start a pod that has no containers yet. `cgroup_root` is what a kubelet calls so; it has
+        no other pods, and goes with this one."""
         self._progress(f"starting pod {namespace}/{name}")
-        pod = PodHandle(self, name, namespace, uid or str(uuid.uuid4()), labels or {}, qos)
+        uid = uid or str(uuid.uuid4())
+        pod = PodHandle(self, name, namespace, uid, labels or {}, qos, cgroup_root)
         # What is noted will be killed and removed, so it must not be there already.
         places = [root / pod.cgroup.lstrip("/") for root in leftovers.cgroup_roots()]
         if any(place.exists() for place in [*places, pod.log_directory]):
             raise ContainerdError(f"a pod with the uid {pod.uid} is on this machine already")
-        self._note("cgroup", pod.cgroup)
+        self._note("cgroup", pod.cgroup_root or pod.cgroup)
         self._note("files", pod.log_directory)
         pod._start(host_network, host_pid, share_pid)
         return pod
@@ -352,13 +355,15 @@ class PodHandle:
         uid: str,
         labels: Mapping[str, str],
         qos: Qos,
+        cgroup_root: str,
     ) -> None:
         self.name = name
         self.namespace = namespace
         self.uid = uid
         self.labels = dict(labels)
         self.qos = qos
-        self.cgroup = f"{_QOS_CGROUP[qos]}/pod{uid}"
+        self.cgroup_root = cgroup_root
+        self.cgroup = f"{cgroup_root}{_QOS_CGROUP[qos]}/pod{uid}"
         self.log_directory = containerd.log_root / f"{namespace}_{name}_{uid}"
         self.sandbox_id = ""
         self.ip = ""  # empty if the pod uses the host's network
@@ -429,7 +434,7 @@ class PodHandle:
         """Stop the pod and remove it, its cgroup and its logs."""
         self.stop()
         self._containerd.client.remove_pod_sandbox(self.sandbox_id)
-        leftovers.remove_cgroup(self.cgroup)
+        leftovers.remove_cgroup(self.cgroup_root or self.cgroup)
         shutil.rmtree(self.log_directory, ignore_errors=True)
         for link in self._links:
             link.unlink(missing_ok=True)
@@ -515,6 +520,10 @@ class ContainerHandle:
         """Run a command in the container: its exit code, standard output and standard error."""
         return self._client.exec_sync(self.id, argv, timeout)
 
+    def resize(self, memory_limit: int) -> None:
+        """Give the running container another limit, as the kubelet does in place."""
+        self._client.update_memory_limit(self.id, memory_limit)
+
     def stop(self, grace_seconds: int = 30) -> None:
         """SIGTERM, and SIGKILL if the container still runs after the grace period."""
         self._client.stop_container(self.id, grace_seconds)
@@ -541,7 +550,7 @@ def _require_programs() -> None:
     if os.geteuid() != 0:
         raise ContainerdError("real pods need root")
     missing = {
-        package for program, package in _PACKAGES.items() if not shutil.which(program, path=_PATH)
+        package for program, package in PACKAGES.items() if not shutil.which(program, path=_PATH)
     }
     if missing:
         raise ContainerdError(f"real pods need: apt-get install {' '.join(sorted(missing))}")

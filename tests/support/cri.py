@@ -65,6 +65,8 @@ MESSAGES: dict[str, str] = {
     "StopContainerResponse": "",
     "RemoveContainerRequest": "1 container_id",
     "RemoveContainerResponse": "",
+    "UpdateContainerResourcesRequest": "1 container_id, 2 linux LinuxContainerResources",
+    "UpdateContainerResourcesResponse": "",
     "ContainerStatusRequest": "1 container_id, 2 verbose bool",
     "ContainerStatus": "1 id, 2 metadata ContainerMetadata, 3 state int32, 7 exit_code int32,"
     " 10 reason, 11 message, 12 labels map",
@@ -225,6 +227,15 @@ class CriClient:
             container_id=container_id,
             timeout=grace_seconds,
         )
+
+    def update_memory_limit(self, container_id: str, memory_limit: int) -> None:
+        """Of memory and swap together."""
+        resources = message(
+            "LinuxContainerResources",
+            memory_limit_in_bytes=memory_limit,
+            memory_swap_limit_in_bytes=memory_limit,
+        )
+        self._call("UpdateContainerResources", container_id=container_id, linux=resources)
 
     def remove_container(self, container_id: str) -> None:
         self._call("RemoveContainer", container_id=container_id)

@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import ctypes
 import json
+import mmap
 import os
 import shutil
 import signal
 import socket
 import struct
 import subprocess
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from threading import RLock
+from types import TracebackType
+from typing import Any, Self
 
 import psutil
 
@@ -37,7 +41,13 @@ MIB = 1 << 20
 LIMIT = 32 * MIB
 PORT, CLOSED = 7777, 81
 TIMES = 23
+AT_ONCE = 4
+SETTINGS = RLock()
 SO_ATTACH_FILTER = 26
+MAP_LOCKED = 0x2000
+# In a guest, too: gRPC, by which the pods are made here, does not survive a fork.
+OWN_INTERPRETER = ("env",)
+MISHAP_IN_GUEST = Path("/lab/mishap")
 SLEEP = ["sleep", "1000"]
 SHELL = ["sh", "-c", "while true; do sleep 1000; done"]
 DD = "dd if=/dev/zero of=/dev/null bs=64M count=1"
@@ -55,6 +65,7 @@ class Scene:
     containerd: Containerd
     pod: PodHandle
     others: list[PodHandle] = field(default_factory=list)
+    watcher: int = 0  # ktrace's pid, once it watches
 
     def other(self, name: str = "agent-0", host_pid: bool = False) -> PodHandle:
         pod = self.containerd.run_pod(name, namespace="system", host_pid=host_pid)
@@ -69,7 +80,8 @@ Stage = Callable[[Scene], Generator[None, None, None]]
 class Incident:
     """`certainty` is None where it depends on what this kernel tells; `options` are those of
     `ktrace why`; `share_pid` makes the pod's containers share their PID namespace; one that is
-    `recorded` is explained from a recording, because live `why` ends with the first end."""
+    `recorded` is explained from a recording, because live `why` ends with the first end;
+    `cgroup_root` is that of the pod's kubelet."""
 
     name: str
     verdict: str
@@ -78,9 +90,12 @@ class Incident:
     options: tuple[str, ...] = ()
     share_pid: bool = False
     recorded: bool = False
+    cgroup_root: str = ""
 
 
 INCIDENTS: list[Incident] = []
+# They take the whole machine with them, so it must be a guest: see tests.lab.pods.
+SMALL_MACHINE: list[Incident] = []
 
 
 def incident(
@@ -90,14 +105,57 @@ def incident(
     options: tuple[str, ...] = (),
     share_pid: bool = False,
     recorded: bool = False,
+    cgroup_root: str = "",
+    small_machine: bool = False,
 ) -> Callable[[Stage], Stage]:
     def add(stage: Stage) -> Stage:
         name = stage.__name__.replace("_", " ")
-        one = Incident(name, verdict, certainty, stage, options, share_pid, recorded)
-        INCIDENTS.append(one)
+        one = Incident(name, verdict, certainty, stage, options, share_pid, recorded, cgroup_root)
+        (SMALL_MACHINE if small_machine else INCIDENTS).append(one)
         return stage
 
     return add
+
+
+class SideBySide:
+    """Stages incidents a few at a time, because most of each one is waiting. Each has its pod and
+    its ktrace to itself."""
+
+    def __init__(self, containerd: Containerd, incidents: Sequence[Incident]) -> None:
+        self._pool = ThreadPoolExecutor(AT_ONCE)
+        self._containerd = containerd
+        self._running = {one: self._stage(one) for one in dict.fromkeys(incidents)}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def verdicts(self, one: Incident) -> list[dict[str, Any]]:
+        """Waits for them."""
+        return self._running[one].result()
+
+    def _stage(self, one: Incident) -> Future[list[dict[str, Any]]]:
+        return self._pool.submit(run, one, self._containerd)
+
+
+def check(one: Incident, verdicts: Sequence[dict[str, Any]]) -> None:
+    """That this was explained, as it should be, and nothing else."""
+    assert [said["verdict"] for said in verdicts] == [one.verdict], verdicts
+    (verdict,) = verdicts
+    assert one.certainty in (None, verdict["certainty"]), verdict
+    assert bool(verdict["doubts"]) is (verdict["certainty"] != "certain")
+    assert (verdict["pod"]["namespace"], verdict["pod"]["name"]) == ("shop", "web-0")
+    told = {(line["kind"], line["boot_ns"]) for line in verdict["timeline"]}
+    assert verdict["evidence"]
+    assert all((event["kind"], event["boot_ns"]) in told for event in verdict["evidence"])
+    assert verdict["remedy"]
 
 
 def run(one: Incident, containerd: Containerd) -> list[dict[str, Any]]:
@@ -108,27 +166,32 @@ def run(one: Incident, containerd: Containerd) -> list[dict[str, Any]]:
 def explanation(one: Incident, containerd: Containerd, output: str) -> str:
     """What `ktrace why` prints of it. The pod is chosen by its uid: other tests on this machine
     have pods of the same name."""
-    pod = containerd.run_pod("web-0", namespace="shop", share_pid=one.share_pid)
+    pod = containerd.run_pod(
+        "web-0", namespace="shop", share_pid=one.share_pid, cgroup_root=one.cgroup_root
+    )
     scene = Scene(containerd, pod)
     stage = one.stage(scene)
     options = ("--cri-socket", str(containerd.socket), *one.options)
     try:
         next(stage)
-        return (_recorded if one.recorded else _watched)(stage, pod.uid, options, output)
+        return (_recorded if one.recorded else _watched)(stage, scene, options, output)
     finally:
         stage.close()
         for made in (*scene.others, pod):
             made.remove()
 
 
-def _watched(stage: Iterator[None], uid: str, options: Sequence[str], output: str) -> str:
-    with Ktrace("why", uid, *options, "--duration", "60s", output=output) as ktrace:
+def _watched(stage: Iterator[None], scene: Scene, options: Sequence[str], output: str) -> str:
+    words = ("why", scene.pod.uid, *options, "--duration", "60s")
+    with Ktrace(*words, output=output, inside=OWN_INTERPRETER) as ktrace:
+        scene.watcher = ktrace.pid
         _go_on(stage)
         assert ktrace.exit_code() == 0, ktrace.stderr
         return ktrace.output.decode()
 
 
-def _recorded(stage: Iterator[None], uid: str, options: Sequence[str], output: str) -> str:
+def _recorded(stage: Iterator[None], scene: Scene, options: Sequence[str], output: str) -> str:
+    uid = scene.pod.uid
     with TemporaryDirectory(prefix="ktrace-test-") as scratch:
         file = str(Path(scratch, "incident.ktrace"))
         with Ktrace("record", "-p", uid, *options, output=file) as ktrace:
@@ -147,7 +210,9 @@ def _go_on(stage: Iterator[None]) -> None:
 
 @cache
 def mishap() -> bytes:
-    """The program that ends badly, linked statically."""
+    """The program that ends badly, linked statically. A guest has it, and no compiler."""
+    if MISHAP_IN_GUEST.exists():
+        return MISHAP_IN_GUEST.read_bytes()
     source = Path(__file__).with_name("mishap.c")
     with TemporaryDirectory(prefix="ktrace-test-") as scratch:
         program = Path(scratch, "mishap")
@@ -176,14 +241,24 @@ def killed_by_a_program_that_took_another_name(scene: Scene) -> Generator[None, 
     subprocess.run(["bash", "-c", script], check=True)
 
 
-@incident("killed_by_suspicious_process")
-def killed_by_a_program_in_tmp(scene: Scene) -> Generator[None, None, None]:
-    container = scene.pod.run("app", SLEEP)
-    with TemporaryDirectory(prefix="ktrace-test-", dir="/tmp") as scratch:
-        killer = Path(scratch, "runc")
-        shutil.copy("/bin/bash", killer)
-        yield
-        subprocess.run([killer, "-c", f"kill -9 {container.pid}; exit 0"], check=True)
+def killed_by(name: str, place: str) -> Stage:
+    def stage(scene: Scene) -> Generator[None, None, None]:
+        container = scene.pod.run("app", SLEEP)
+        with TemporaryDirectory(prefix="ktrace-test-", dir=place) as scratch:
+            killer = Path(scratch, name)
+            shutil.copy("/bin/bash", killer)
+            yield
+            subprocess.run([killer, "-c", f"kill -9 {container.pid}; exit 0"], check=True)
+
+    stage.__name__ = f"killed_by_{name}_in_{place.lstrip('/')}"
+    return stage
+
+
+# Anybody can give a file the name of a runtime.
+incident("killed_by_suspicious_process")(killed_by("runc", "/tmp"))
+incident("killed_by_suspicious_process", "likely")(killed_by("runc", "/srv"))
+incident("killed_by_suspicious_process", "likely")(killed_by("helper", "/srv"))
+incident("killed_from_host")(killed_by("helper", "/opt"))  # twin: packages put programs there
 
 
 @incident("killed_from_other_pod")
@@ -192,6 +267,17 @@ def killed_from_another_pod(scene: Scene) -> Generator[None, None, None]:
     agent = scene.other(host_pid=True).run("agent", SLEEP)
     yield
     agent.exec(["kill", "-9", str(container.pid)])
+
+
+@incident("killed_from_other_pod")
+def killed_from_another_pod_by_a_program_of_its_image(
+    scene: Scene,
+) -> Generator[None, None, None]:
+    """Twin of a program that no package has put there: images have theirs where they like."""
+    container = scene.pod.run("app", SLEEP)
+    agent = scene.other(host_pid=True).run("agent", SLEEP)
+    yield
+    agent.exec(["/mishap", "kill", str(container.pid)])
 
 
 @incident("killed_from_same_container", "likely", share_pid=True)
@@ -276,9 +362,29 @@ def out_of_memory_at_the_containers_limit(scene: Scene) -> Generator[None, None,
 
 @incident("oom_pod_limit")
 def out_of_memory_at_the_pods_limit(scene: Scene) -> Generator[None, None, None]:
-    limit(scene.pod)
+    limit(scene.pod.cgroup)
     yield
     scene.pod.run("app", DD.split())
+
+
+@incident("oom_other_limit", cgroup_root=f"/ktrace-node-{os.getpid()}")
+def out_of_memory_at_the_limit_of_all_pods(scene: Scene) -> Generator[None, None, None]:
+    """Twin: what a kubelet sets around its pods (node allocatable), not the pod's own."""
+    limit(f"{scene.pod.cgroup_root}/kubepods")
+    yield
+    scene.pod.run("app", DD.split())
+
+
+@incident("oom_tiny_limit")
+def a_limit_in_the_wrong_unit_for_a_container_that_runs(
+    scene: Scene,
+) -> Generator[None, None, None]:
+    script = f"trap '{DD}' USR1; while true; do sleep 1000 & wait; done"
+    container = scene.pod.run("app", ["sh", "-c", script])
+    wait_for("the handler", lambda: handles(container, signal.SIGUSR1))
+    yield
+    container.resize(MIB - 1)
+    os.kill(container.pid, signal.SIGUSR1)
 
 
 @incident("oom_of_child")
@@ -287,12 +393,16 @@ def out_of_memory_of_a_child(scene: Scene) -> Generator[None, None, None]:
     scene.pod.run("app", ["sh", "-c", f"{DD}; exec sleep 1000"], memory_limit=LIMIT)
 
 
-@incident("start_failed")
 def a_limit_in_the_wrong_unit(scene: Scene) -> Generator[None, None, None]:
     """1024m means 1.024 bytes, which the kubelet rounds up."""
     yield
     with suppress(CriError):
         scene.pod.run("app", SLEEP, memory_limit=2)
+
+
+# Version 1 of cgroups refuses such a limit; with version 2 runc's first process dies of it.
+incident("start_failed")(a_limit_in_the_wrong_unit)
+incident("oom_tiny_limit", small_machine=True)(a_limit_in_the_wrong_unit)
 
 
 @incident("start_failed")
@@ -317,6 +427,29 @@ def a_start_that_fails_for_want_of_pages(scene: Scene) -> Generator[None, None, 
         scene.pod.run("app", ["/mishap", "pipe", "3", "go"], memory_limit=3 * MIB).wait_exit()
 
 
+@incident("oom_system", small_machine=True)
+def out_of_memory_on_the_whole_node(scene: Scene) -> Generator[None, None, None]:
+    yield
+    scene.pod.run("app", ["/mishap", "eat"])
+
+
+@incident("page_allocation_lack", "likely", options=("--quiet-failures",), small_machine=True)
+def a_page_allocation_when_memory_is_gone(scene: Scene) -> Generator[None, None, None]:
+    with large_pipes(), unmended_memory():
+        yield
+        keep_in_memory(scene.watcher)
+        container = scene.pod.run("app", ["/mishap", "lack"])
+        wait_for("its tries", lambda: handles(container, signal.SIGUSR1), 60)
+
+
+@incident("page_allocation_fragmented", options=("--quiet-failures",), small_machine=True)
+def a_page_allocation_when_memory_is_in_pieces(scene: Scene) -> Generator[None, None, None]:
+    with large_pipes(), unmended_memory():
+        yield
+        container = scene.pod.run("app", ["/mishap", "fragments"])
+        wait_for("its tries", lambda: handles(container, signal.SIGUSR1), 60)
+
+
 # Faults
 
 
@@ -334,6 +467,13 @@ for kind in ("segv", "bus", "fpe", "ill"):
 incident("seccomp")(fault("sys"))
 incident("aborted", "likely")(fault("abrt"))  # as PID 1 it is spared SIGABRT itself
 incident("aborted", "likely", share_pid=True)(fault("abrt", "_in_a_shared_pid_namespace"))
+
+
+@incident("ended_itself", "likely", share_pid=True)
+def a_signal_to_itself(scene: Scene) -> Generator[None, None, None]:
+    """As PID 1 of its namespace it would be spared."""
+    yield
+    scene.pod.run("app", ["sh", "-c", "kill -TERM $$"])
 
 
 @incident("child_crashed")
@@ -355,8 +495,7 @@ def a_fault_in_a_function_with_a_name(scene: Scene) -> Generator[None, None, Non
     container = scene.pod.run("app", ["/mishap", "segv-on-signal"])
     wait_for("the handler", lambda: handles(container, signal.SIGUSR1))
     yield
-    (ktrace,) = (child for child in psutil.Process().children() if "why" in child.cmdline())
-    wait_for("the container's root", lambda: holds_a_root(ktrace.pid))
+    wait_for("the container's root", lambda: holds_a_root(scene.watcher))
     os.kill(container.pid, signal.SIGUSR1)
 
 
@@ -488,6 +627,16 @@ def a_service_that_refuses(scene: Scene) -> Generator[None, None, None]:
 # What incidents are made with
 
 
+def keep_in_memory(pid: int) -> None:
+    """The kernel does not give up what a process executes, so that it runs on when memory is
+    short. Until this process ends."""
+    map_file = ctypes.CDLL(None).mmap
+    for mapped in psutil.Process(pid).memory_maps():
+        with suppress(OSError), Path(mapped.path).open("rb") as file:
+            size = ctypes.c_size_t(os.fstat(file.fileno()).st_size)
+            map_file(None, size, mmap.PROT_READ, mmap.MAP_SHARED | MAP_LOCKED, file.fileno(), 0)
+
+
 def pid_in_pod(container: ContainerHandle) -> int:
     status = Path(f"/proc/{container.pid}/status").read_text()
     (numbers,) = (line for line in status.splitlines() if line.startswith("NSpid"))
@@ -518,26 +667,44 @@ def holds_a_root(pid: int) -> bool:
     return False
 
 
-def limit(pod: PodHandle) -> None:
-    """As a kubelet does when every container of a pod has a limit."""
+def limit(cgroup: str) -> None:
+    """As a kubelet does for a pod of which every container has a limit, and for all pods."""
     for hierarchy in hierarchies():
         for name in ("memory.limit_in_bytes", "memory.max"):
-            file = Path(hierarchy.mount + pod.cgroup, name)
+            file = Path(hierarchy.mount + cgroup, name)
             if file.exists():
                 file.write_text(str(LIMIT))
 
 
-@contextmanager
-def large_pipes() -> Iterator[None]:
+def large_pipes() -> AbstractContextManager[None]:
     """Anybody may have pipes of any size: nothing but memory limits them."""
-    before = {path: path.read_text() for path in PIPE_LIMITS}
-    try:
-        for path, most in PIPE_LIMITS.items():
-            path.write_text(most)
-        yield
-    finally:
-        for path, text in before.items():
-            path.write_text(text)
+    return settings(PIPE_LIMITS)
+
+
+def unmended_memory() -> AbstractContextManager[None]:
+    """The kernel keeps next to nothing for itself, and does not put pieces together. What files
+    take now would be given up later, in large pieces."""
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+    return settings(
+        {
+            Path("/proc/sys/vm/extfrag_threshold"): "1000",
+            Path("/proc/sys/vm/min_free_kbytes"): "1024",
+        }
+    )
+
+
+@contextmanager
+def settings(wanted: Mapping[Path, str]) -> Iterator[None]:
+    """Of the whole machine, so one incident at a time has its own."""
+    with SETTINGS:
+        before = {path: path.read_text() for path in wanted}
+        try:
+            for path, text in wanted.items():
+                path.write_text(text)
+            yield
+        finally:
+            for path, text in before.items():
+                path.write_text(text)
 
 
 def serve(scene: Scene, how: str) -> ContainerHandle:

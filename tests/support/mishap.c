@@ -17,8 +17,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 static void touch_nothing(int number)
@@ -70,6 +72,79 @@ static int large_pipe(int times)
 	return refused;
 }
 
+/* Asks for such pipes until some were refused, one a second. One that was granted is kept. */
+static void be_refused(int times)
+{
+	while (times) {
+		int ends[2] = { -1, -1 };
+
+		if (pipe(ends) == 0 && fcntl(ends[1], F_SETPIPE_SZ, 256 << 20) >= 0)
+			continue;
+		if (errno == ENOMEM)
+			times--;
+		close(ends[0]);
+		close(ends[1]);
+		sleep(1);
+	}
+}
+
+/* Lives on. The handler shows that all is done, and crashes. */
+static void stay(void)
+{
+	signal(SIGUSR1, touch_nothing);
+	for (;;)
+		pause();
+}
+
+/* Takes memory until the machine has less than that, in bytes. */
+static void eat(long leave)
+{
+	const long at_once = 1 << 20;
+	struct sysinfo now;
+
+	while (sysinfo(&now) == 0 && now.freeram * now.mem_unit > (unsigned long)leave)
+		if (mmap(NULL, at_once, PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0) ==
+		    MAP_FAILED)
+			exit(1);
+}
+
+/* Whether 4 MiB are free in one piece, outside of the zone that is kept for old devices. */
+static int large_piece(void)
+{
+	FILE *zones = fopen("/proc/buddyinfo", "r");
+	char zone[16];
+	int last, found = 0;
+
+	while (fscanf(zones, " Node %*d, zone %15s %*d %*d %*d %*d %*d %*d %*d %*d %*d %*d %d", zone,
+		      &last) == 2)
+		found |= last && strcmp(zone, "DMA") != 0;
+	fclose(zones);
+	return found;
+}
+
+/* Full pipes take all memory, and then nearly all of it is given back: what each keeps is in the
+ * way, and the kernel cannot move it. */
+static void break_memory(void)
+{
+	static char data[1 << 20];
+	int readers[4096], count = 0;
+	struct rlimit most;
+
+	getrlimit(RLIMIT_NOFILE, &most);
+	most.rlim_cur = most.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &most);
+	while (large_piece() && count < 4096) {
+		int ends[2];
+
+		if (pipe2(ends, O_NONBLOCK) || fcntl(ends[1], F_SETPIPE_SZ, sizeof(data)) < 0)
+			break;
+		write(ends[1], data, sizeof(data));
+		readers[count++] = ends[0];
+	}
+	while (count--)
+		read(readers[count], data, sizeof(data) / 16 * 15);
+}
+
 static void serve(int port, const char *how)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(port) };
@@ -102,11 +177,8 @@ int main(int count, char **words)
 
 	if (strcmp(what, "segv") == 0)
 		touch_nothing(0);
-	if (strcmp(what, "segv-on-signal") == 0) {
-		signal(SIGUSR1, touch_nothing);
-		for (;;)
-			pause();
-	}
+	if (strcmp(what, "segv-on-signal") == 0)
+		stay();
 	if (strcmp(what, "bus") == 0)
 		touch_behind_a_file();
 	if (strcmp(what, "fpe") == 0)
@@ -120,11 +192,23 @@ int main(int count, char **words)
 	if (strcmp(what, "pipe") == 0 && count > 3) {
 		int refused = large_pipe(atoi(words[2]));
 
-		if (strcmp(words[3], "stay") == 0) {
-			signal(SIGUSR1, touch_nothing); /* it has tried */
-			pause();
-		}
+		if (strcmp(words[3], "stay") == 0)
+			stay();
 		return refused ? 1 : 0;
+	}
+	if (strcmp(what, "kill") == 0 && count > 2)
+		kill(atoi(words[2]), SIGKILL);
+	if (strcmp(what, "eat") == 0)
+		eat(0);
+	if (strcmp(what, "lack") == 0) {
+		eat(60 << 20);
+		be_refused(3);
+		stay();
+	}
+	if (strcmp(what, "fragments") == 0) {
+		break_memory();
+		be_refused(3);
+		stay();
 	}
 	if (strcmp(what, "serve") == 0 && count > 3)
 		serve(atoi(words[2]), words[3]);

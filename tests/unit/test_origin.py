@@ -8,7 +8,13 @@ import pytest
 from tracer.event import Place, Process
 from tracer.identity.cgroup import parse
 from tracer.identity.model import Container, Pod
-from tracer.origin import is_runtime, origin_of, suspicious, suspicious_exe
+from tracer.origin import (
+    is_runtime,
+    origin_of,
+    outside_of_packages,
+    suspicious,
+    suspicious_exe,
+)
 
 WEB, DB = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", "ffffffff-ffff-4fff-8fff-ffffffffffff"
 APP, SIDECAR, OTHER = "a" * 64, "b" * 64, "c" * 64
@@ -117,6 +123,29 @@ def test_the_targets_side_decides_what_same_means() -> None:
 )
 def test_suspicious_programs(exe: str | None, suspicious: bool) -> None:
     assert suspicious_exe(exe) is suspicious
+
+
+@pytest.mark.parametrize(
+    ("exe", "outside"),
+    [
+        (None, False),
+        ("…/srv/x", False),
+        ("/usr/local/bin/x", False),
+        ("/usrlocal/x", True),
+        ("/lib64/ld.so", False),
+        ("/opt/cni/bin/bridge", False),
+        ("/nix/store/0-x/bin/x", False),
+        ("/nix/x", True),
+        ("/var/lib/rancher/k3s/data/0/bin/k3s", False),
+        ("/var/lib/.x/x", True),
+        ("/home/kubernetes/bin/kubelet", False),
+        ("/home/me/x", True),
+        ("/root/x", True),
+        ("/x", True),
+    ],
+)
+def test_programs_that_no_package_has_put_there(exe: str | None, outside: bool) -> None:
+    assert outside_of_packages(exe) is outside
 
 
 def test_in_a_container_no_program_in_memory_is_excused() -> None:

@@ -58,7 +58,7 @@ def zone(*free: int) -> dict[str, Any]:
             9,
             [zone(1)],
             None,
-            "order 9: 4 KiB free, none of it in blocks of 2 MiB or more: fragmented",
+            "order 9: 4 KiB free, none of it in blocks of 2 MiB or more: little, and in pieces",
         ),
         (1, None, None, None),
     ],

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
 
+from tracer.origin import outside_of_packages
 from tracer.timeline import ANY_PROBE, Entry, Story
 
 ALL_OF_AN_END = frozenset(("signals", "exits", "oom"))
@@ -147,6 +148,10 @@ def _doubted(verdict: Verdict, cause: Cause, story: Story) -> Verdict:
         doubts.append(
             "the PID namespace is shared, so it may not have been the container's first process"
         )
+    for entry in verdict.evidence:
+        sender = entry.event.by
+        if entry.body.get("origin") == "runtime" and sender and outside_of_packages(sender.exe):
+            doubts.append(f"{sender.exe} lies where no package puts a container runtime")
     doubts = list(dict.fromkeys(doubts))
     if tuple(doubts) == verdict.doubts:
         return verdict

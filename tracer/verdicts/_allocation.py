@@ -14,23 +14,31 @@ FRAGMENTED, LACK, LIMIT = "fragmented", "lack", "limit"
 
 
 def failures(story: Story, state: str) -> list[Entry]:
-    return [entry for entry in story.of("page_alloc_failure") if state_of(entry.body) == state]
+    """Of alike ones the last decides, of which the verdict speaks."""
+    found = story.of("page_alloc_failure")
+    return [entry for entry in found if state_of(entry.last.body) == state]
 
 
 def state_of(body: dict[str, Any]) -> str | None:
-    """None where the free lists are not known. A charged allocation that fails although there is
-    memory was refused by the cgroup's limit."""
+    """None where the free lists are not known or explain nothing. A charged allocation that fails
+    although there is such a piece was refused by the cgroup's limit, or by what is kept back."""
     zones, order = body["buddyinfo"], body["order"]
     if not zones or not body["bytes"]:
         return None
     page = body["bytes"] >> order
     zones = usable(zones, page, body["gfp_flags"])
-    if free_bytes(zones, page) < NOTHING:
-        return LACK
+    little = free_bytes(zones, page) < NOTHING
     if not free_bytes(zones, page, order):
-        return FRAGMENTED
-    charged = any("ACCOUNT" in flag for flag in body["gfp_flags"] or ())
-    return LIMIT if charged else None
+        return LACK if little else FRAGMENTED
+    if any("ACCOUNT" in flag for flag in body["gfp_flags"] or ()):
+        return LIMIT
+    return LACK if little else None
+
+
+def gives_up_early(body: dict[str, Any]) -> bool:
+    """Before a single page is refused to a caller who can wait, everything that can be given up has
+    been. For larger pieces, and for who cannot wait, the kernel does not try as hard."""
+    return bool(body["order"]) or not body["can_wait"]
 
 
 def sentence(found: list[Entry]) -> str:

@@ -17,13 +17,21 @@ def blow_of_a_process(story: Story) -> Entry | None:
     return blow if blow.body["origin"] in BY_PROCESSES else None
 
 
-def sentence(blow: Entry) -> str:
+def sentence(blow: Entry, place: str | None = None) -> str:
+    """`place` is where the sender stands, if that is not what its name makes of it."""
     sender = blow.event.by
     name = blow.body["signal"]["name"]
-    return f"killed: {name} from {who(sender)} {where(blow)}{descent(sender)}"
+    return f"killed: {name} from {who(sender)} {place or where(blow)}{descent(sender)}"
 
 
-def judged(story: Story, blow: Entry, verdict_id: str, words: str, remedy: str) -> Verdict:
+def judged(
+    story: Story,
+    blow: Entry,
+    verdict_id: str,
+    words: str,
+    remedy: str,
+    doubts: tuple[str, ...] = (),
+) -> Verdict:
     """Two that killed at the same time contradict each other: the earlier one is named."""
     assert story.end is not None
     number = blow.body["signal"]["number"]
@@ -34,7 +42,7 @@ def judged(story: Story, blow: Entry, verdict_id: str, words: str, remedy: str) 
         and entry.body["signal"]["number"] == number
         and entry.body["signal"]["result"] == "delivered"
     ]
-    doubts = tuple(f"{who(entry.event.by)} sent the same signal as well" for entry in rivals)
+    doubts += tuple(f"{who(entry.event.by)} sent the same signal as well" for entry in rivals)
     if blow.event.by is not None and blow.event.by.comm is None:
         doubts += ("the kernel's description of the sender was lost",)
     return Verdict(

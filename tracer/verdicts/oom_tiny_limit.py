@@ -1,36 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A memory limit so small that nothing can run: a unit was mistaken."""
+"""A memory limit at which the container cannot even start. With version 2 of cgroups the runtime's
+first step in the container is what the OOM killer finds; version 1 refuses such a limit."""
 
 from __future__ import annotations
 
 from tracer.timeline import Entry, Story
 from tracer.units import size
 from tracer.verdicts import Cause, Certainty, Verdict
+from tracer.verdicts._starting import is_preparing
 
 # runc itself needs more to start a container; Docker refuses less than 6 MiB.
 TINY = 1 << 20
 
+_MISTAKEN_UNIT = (
+    "a mistaken unit: in a manifest m means thousandths, and a number alone is bytes; write"
+    " memory: 1024Mi, not 1024m or 1024"
+)
+_RAISE = "raise resources.limits.memory: the runtime alone needs a few MiB to start a container"
+
 
 def _judge(story: Story) -> Verdict | None:
-    """The victim may be the runtime's own first step, before there is a first process."""
-    tiny = [entry for entry in story.of("oom") if _is_tiny(entry)]
-    if not tiny:
+    """There may be no first process yet."""
+    found = [entry for entry in story.of("oom") if _is_tiny(entry)]
+    if not found:
         return None
-    last = tiny[-1]
+    last = found[-1]
     limit = last.body["limit_bytes"]
+    small = "less than a page" if limit == 0 else size(limit)
     return Verdict(
         "oom_tiny_limit",
-        f"out of memory at a limit of {size(limit)}: too little for any program to start",
+        f"out of memory at a limit of {small}: too little for any program to start",
         Certainty.CERTAIN,
         (last, *([story.end] if story.end else [])),
-        "a mistaken unit: in a manifest m means thousandths, and a number alone is bytes; write"
-        " memory: 1024Mi, not 1024m or 1024",
+        _MISTAKEN_UNIT if limit < TINY else _RAISE,
     )
 
 
 def _is_tiny(entry: Entry) -> bool:
-    limit = entry.body["limit_bytes"]
-    return limit is not None and limit < TINY and entry.body["limit_of"] in ("container", "pod")
+    """A larger limit is too small as well if nothing but the runtime's first step was below it: the
+    container's own limit, and no command that was executed in it later."""
+    body = entry.body
+    limit, limit_of = body["limit_bytes"], body["limit_of"]
+    if limit is None or limit_of not in ("container", "pod"):
+        return False
+    first = bool(body["victim"].facts["is_container_init"])
+    alone = limit_of == "container" and first and is_preparing(entry.event.about)
+    return limit < TINY or alone
 
 
 CAUSE = Cause(93, _judge, rests_on=frozenset(("oom",)))

@@ -5,20 +5,24 @@ from __future__ import annotations
 
 from tracer.timeline import Story
 from tracer.verdicts import Cause, Certainty, Verdict
-from tracer.verdicts._allocation import LACK, failures, sentence
+from tracer.verdicts._allocation import LACK, failures, gives_up_early, sentence
 
 
 def _judge(story: Story) -> Verdict | None:
     found = failures(story, LACK)
     if not found:
         return None
+    early = all(gives_up_early(entry.last.body) for entry in found)
     return Verdict(
         "page_allocation_lack",
         f"the node is out of memory: {sentence(found)}; {found[-1].last.body['reading']}",
-        Certainty.CERTAIN,
+        Certainty.LIKELY if early else Certainty.CERTAIN,
         tuple(found),
         "free memory on the node: fewer pods or smaller ones, true memory requests, and"
         " vm.min_free_kbytes for callers that cannot wait",
+        ("files may hold memory that the kernel had no time to take back: see free -m",)
+        if early
+        else (),
     )
 
 

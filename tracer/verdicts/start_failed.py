@@ -3,21 +3,15 @@
 
 from __future__ import annotations
 
-from tracer.origin import is_runtime
 from tracer.timeline import Story
 from tracer.verdicts import Cause, Certainty, Verdict
 from tracer.verdicts._phrases import ending
-
-# What runc's own process in the container is called until it becomes the container's program.
-PREPARING = "runc:["
+from tracer.verdicts._starting import is_preparing
 
 
 def _judge(story: Story) -> Verdict | None:
-    init = story.init
-    if story.end is None or init is None or not (init.comm or "").startswith(PREPARING):
+    if story.end is None or not is_preparing(story.init):
         return None
-    if init.exe is not None and not is_runtime(init.exe):
-        return None  # a program that took that name
     blow = story.blow()
     by_runtime = blow is not None and blow.body["origin"] == "runtime"
     how = "gave up" if by_runtime else f"failed ({ending(story.end.body)})"

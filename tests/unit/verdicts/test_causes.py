@@ -22,6 +22,9 @@ from tracer import verdicts
 from tracer.verdicts import Certainty, Explanation
 
 CHILD = process(8, "worker", parents=[(INIT.pid, "app"), (1, "init")])
+PREPARING = process(7, "runc:[2:INIT]", exe="/usr/bin/runc", init=True)
+OWN_RUNC = process(900, "runc", HOST, exe="/srv/runc")
+POSING = process(7, "runc:[2:INIT]", exe="/bin/app", init=True)
 Tell = Callable[[World], object]
 
 
@@ -61,6 +64,32 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
     "in /tmp": (killed("host", "/tmp/x"), "killed_by_suspicious_process", "certain"),
     "in memory": (killed("host", "/memfd:x"), "killed_by_suspicious_process", "certain"),
     "deleted": (killed("host", "/bin/x (deleted)"), "killed_by_suspicious_process", "certain"),
+    "where no package puts programs": (
+        killed("host", "/srv/.x/killer"),
+        *("killed_by_suspicious_process", "likely"),
+    ),
+    "a stranger with the name of a runtime": (
+        killed("runtime", "/srv/runc"),
+        *("killed_by_suspicious_process", "likely"),
+    ),
+    "a runtime that was installed in a place of its own": (
+        lambda w: (
+            w.at(-2000).signal("SIGTERM", "runtime", OWN_RUNC),
+            w.at(0).signal("SIGKILL", "runtime", OWN_RUNC),
+            w.exit(by=9),
+        ),
+        *("stop_unfinished", "likely"),
+    ),
+    "in a home": (killed("host", "/root/killer"), "killed_by_suspicious_process", "likely"),
+    "of a package of its own": (killed("host", "/opt/x/killer"), "killed_from_host", "certain"),
+    "of k3s": (killed("host", "/var/lib/rancher/k3s/data/0/bin/x"), "killed_from_host", "certain"),
+    "in a place that is not known": (killed("host", "…/x/killer"), "killed_from_host", "certain"),
+    "of an image": (killed("other-pod", "/server"), "killed_from_other_pod", "certain"),
+    "of an image nearby": (killed("same-pod", "/app/server"), "killed_from_same_pod", "certain"),
+    "of its own image": (
+        killed("same-container", "/app/server"),
+        *("killed_from_same_container", "certain"),
+    ),
     "ignored": (stopped("ignored", by=9), "stop_ignored", "certain"),
     "unfinished": (stopped("delivered", by=9), "stop_unfinished", "certain"),
     "in time": (stopped("delivered", code=0), "stopped_in_time", "likely"),
@@ -87,6 +116,22 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
     ),
     "node": (out_of_memory(limit_of=None, scope="system", limit=None), "oom_system", "certain"),
     "tiny": (out_of_memory(limit=4096), "oom_tiny_limit", "certain"),
+    "too little for the runtime": (
+        lambda w: (w.oom(PREPARING, limit=3 * MIB), w.exit(by=9, who=PREPARING)),
+        *("oom_tiny_limit", "certain"),
+    ),
+    "the pod's limit while a container starts": (
+        lambda w: (w.oom(PREPARING, limit_of="pod"), w.exit(by=9, who=PREPARING)),
+        *("oom_pod_limit", "certain"),
+    ),
+    "a command that is executed at the limit": (
+        lambda w: w.oom(process(9, "runc:[2:INIT]", exe="/usr/bin/runc")),
+        *("oom_of_child", "certain"),
+    ),
+    "a program that calls itself as the runtime does": (
+        lambda w: (w.oom(POSING, limit=3 * MIB), w.exit(by=9, who=POSING)),
+        *("oom_container_limit", "certain"),
+    ),
     "member of a group": (
         lambda w: (w.oom(CHILD, members=[INIT]), w.exit(by=9)),
         *("oom_container_limit", "certain"),
@@ -189,18 +234,34 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
         *("unexplained", "unknown"),
     ),
     "not started": (
-        lambda w: w.exit(1, who=process(7, "runc:[2:INIT]", exe="/usr/bin/runc", init=True)),
+        lambda w: w.exit(1, who=PREPARING),
         *("start_failed", "certain"),
     ),
     "a program that calls itself so": (
-        lambda w: w.exit(1, who=process(7, "runc:[2:INIT]", exe="/bin/app", init=True)),
+        lambda w: w.exit(1, who=POSING),
         *("exited", "certain"),
     ),
     "fragmented": (
         lambda w: w.allocation([1 << 18, 0, 0, 0, 0]),
         *("page_allocation_fragmented", "certain"),
     ),
-    "lack": (lambda w: w.allocation([10, 0, 0, 0, 0]), "page_allocation_lack", "certain"),
+    "lack": (lambda w: w.allocation([10], order=0), "page_allocation_lack", "certain"),
+    "lack for who cannot wait": (
+        lambda w: w.allocation([10], order=0, can_wait=False),
+        *("page_allocation_lack", "likely"),
+    ),
+    "lack of a large piece": (
+        lambda w: w.allocation([10, 0, 0, 0, 0]),
+        *("page_allocation_lack", "likely"),
+    ),
+    "little of that size is left, and kept back": (
+        lambda w: w.allocation([10, 0, 0, 0, 9]),
+        *("page_allocation_lack", "likely"),
+    ),
+    "limit where little is left": (
+        lambda w: w.allocation([10, 0, 0, 0, 9], flags=["GFP_KERNEL_ACCOUNT"]),
+        *("page_allocation_at_limit", "likely"),
+    ),
     "limit": (
         lambda w: w.allocation([1 << 18, 0, 0, 0, 9], flags=["GFP_KERNEL_ACCOUNT"]),
         *("page_allocation_at_limit", "likely"),
@@ -283,6 +344,11 @@ def test_sentences() -> None:
         "killed: SIGKILL from killer[50] (/tmp/x) on the host;"
         " its program lies where everybody may write"
     )
+    assert "(/srv/runc) on the host;" in sentence(killed("runtime", "/srv/runc"))
+    assert sentence(killed("host", "/srv/x")) == (
+        "killed: SIGKILL from killer[50] (/srv/x) on the host;"
+        " its program lies where no package puts programs"
+    )
     assert sentence(stopped("ignored", by=9)) == (
         "stopped by the runtime: app[7] (/bin/app), as PID 1, ignored SIGTERM because it has no"
         " handler for it, and SIGKILL followed 2 s later"
@@ -331,10 +397,13 @@ def test_what_happened_to_the_child_is_told() -> None:
 
 
 def test_the_tiny_limit_of_a_container_that_never_ran() -> None:
-    preparing = process(7, "runc:[2:INIT]", exe="/usr/bin/runc")
-    explanation = told(lambda w: w.oom(preparing, limit=2))
+    explanation = told(lambda w: w.oom(PREPARING, limit=2))
     assert explanation.verdict.id == "oom_tiny_limit"
     assert "a limit of 2 B" in explanation.verdict.sentence
+    assert "1024m" in explanation.verdict.remedy
+    # version 2 of cgroups counts in pages
+    assert "a limit of less than a page" in sentence(lambda w: w.oom(PREPARING, limit=0))
+    assert "1024m" not in told(lambda w: w.oom(PREPARING, limit=3 * MIB)).verdict.remedy
 
 
 def test_a_sender_without_a_description() -> None:
@@ -368,4 +437,12 @@ def test_the_zone_for_old_devices_is_no_memory_that_anybody_could_have_had() -> 
     world = World()
     zones = world.allocation([1 << 18, 0, 0, 0, 0]).body["buddyinfo"]
     zones.append({"node": 0, "zone": "DMA", "free": [0, 0, 0, 0, 200]})
+    assert world.only().verdict.id == "page_allocation_fragmented"
+
+
+def test_free_lists_that_were_read_too_late_do_not_hide_others() -> None:
+    world = World()
+    world.allocation([])
+    world.allocation([1 << 18, 0, 0, 0, 0])
+    world.allocation([])
     assert world.only().verdict.id == "page_allocation_fragmented"

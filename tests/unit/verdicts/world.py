@@ -128,7 +128,7 @@ class World:
             "file_bytes": 0,
             "shmem_bytes": 0,
             "oom_score_adj": 999,
-            "is_container_init": victim is INIT,
+            "is_container_init": victim.pid_in_pod == 1,
         }
         own = {f: getattr(victim, f) for f in _FIELDS}
         dying = Victim(**own, facts=facts)
@@ -148,7 +148,11 @@ class World:
         return self.add(Event("oom", self.now, dying, victim, body))
 
     def allocation(
-        self, free: Sequence[int], order: int = 4, flags: Sequence[str] = ("GFP_KERNEL",)
+        self,
+        free: Sequence[int],
+        order: int = 4,
+        flags: Sequence[str] = ("GFP_KERNEL",),
+        can_wait: bool = True,
     ) -> Event:
         body = {
             "process": INIT,
@@ -157,7 +161,7 @@ class World:
             "gfp_flags": list(flags),
             "gfp_mask": "0xcc0",
             "quiet": False,
-            "can_wait": True,
+            "can_wait": can_wait,
             "buddyinfo": [{"node": 0, "zone": "Normal", "free": list(free)}] if free else None,
             "reading": "a reading" if free else None,
         }
