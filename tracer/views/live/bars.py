@@ -4,7 +4,7 @@ the keys."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -164,24 +164,32 @@ class Keys(Widget):
     Keys { height: 1; background: $footer-background; color: $footer-foreground; }
     Keys > .keys--key { color: $footer-key-foreground; text-style: bold; }
     """
-    _ends: tuple[tuple[int, str], ...] = ()
+    _ends: Sequence[tuple[int, str]] = ()
 
     def on_mount(self) -> None:
         self.screen.bindings_updated_signal.subscribe(self, self._changed)
 
     def render(self) -> Text:
+        bindings = self._listed()
+        line, ends = self._line(bindings, "  ")
+        if len(ends) < len(bindings):
+            line, ends = self._line(bindings, " ")
+        self._ends = ends
+        return line
+
+    def _line(self, bindings: Sequence[Binding], gap: str) -> tuple[Text, list[tuple[int, str]]]:
+        """Whole keys only, and where each of them ends."""
         style = self.get_component_rich_style("keys--key", partial=True)
         line = Text(no_wrap=True, end="")
         ends: list[tuple[int, str]] = []
-        for binding in self._listed():
+        for binding in bindings:
             key = (self.app.get_key_display(binding), style)
-            told = Text.assemble("  " if ends else " ", key, f" {binding.description}")
+            told = Text.assemble(gap if ends else " ", key, f" {binding.description}")
             if line.cell_len + told.cell_len > self.size.width:
                 break
             line.append_text(told)
             ends.append((line.cell_len, binding.key))
-        self._ends = tuple(ends)
-        return line
+        return line, ends
 
     def on_click(self, event: events.Click) -> None:
         for end, key in self._ends:
@@ -192,10 +200,10 @@ class Keys(Widget):
     def _changed(self, _screen: Screen[Any]) -> None:
         self.refresh()
 
-    def _listed(self) -> Iterable[Binding]:
+    def _listed(self) -> Sequence[Binding]:
         """One for each action: the others are in the help."""
         first: dict[str, Binding] = {}
         for _, binding, enabled, _ in self.screen.active_bindings.values():
             if enabled and binding.show:
                 first.setdefault(binding.action, binding)
-        return first.values()
+        return list(first.values())
