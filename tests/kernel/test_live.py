@@ -33,9 +33,10 @@ def fails(*_):
 sys.argv[0] = "ktrace"
 main()
 """
-# What fails, how, what is pressed for it, and what is told of it.
+SEEN = f"{TIMES} events"
+# What fails, how, what is pressed for it as soon as what is on the screen, and what is told of it.
 HOSTILE = r"KeyError('\x1b]0;mine\x07\n' + 'x' * 10000)"
-FILTER = (("f",), ("-l", "--", "-p x"), ("Enter",))
+FILTER = ((SEEN, "f"), ("filter (", "-l", "--", "-p x"), ("-p x", "Enter"))
 WAYS = {
     # In the session's thread, with the words of a stranger.
     "event": ("model.Model.event", HOSTILE, (), r"KeyError: '\x1b]0;mine\x07\nxxx"),
@@ -45,9 +46,11 @@ WAYS = {
     "key": (
         "app.LiveApp.action_pause",
         "RecursionError('deep')",
-        (("Space",),),
+        ((SEEN, "Space"),),
         "RecursionError: deep",
     ),
+    # After everything, where Textual looks after nothing any more.
+    "end": ("app.LiveApp._shutdown", "BufferError('late')", ((SEEN, "q"),), "BufferError: late"),
     # While a line is drawn.
     "line": ("screens.Words.sentence", "ZeroDivisionError('x')", (), "ZeroDivisionError: x"),
 }
@@ -72,7 +75,7 @@ def test_a_failure(way: str, terminal: Tmux, tmp_path: Path) -> None:
 
 def test_bytes_that_are_no_text(terminal: Tmux, tmp_path: Path) -> None:
     """A terminal in another encoding; no user knows how to type this."""
-    screen = ended(terminal, tmp_path, "-mtracer", (("-H", "ff"),))
+    screen = ended(terminal, tmp_path, "-mtracer", ((SEEN, "-H", "ff"),))
     assert "ktrace: what the terminal sends cannot be read\n" in screen
 
 
@@ -90,9 +93,8 @@ def ended(terminal: Tmux, directory: Path, program: str, keys: Sequence[Sequence
         programs = programs_of(process_of(recording))
         assert all(map(is_loaded, programs))
         sender.do("repeat", TIMES, "kill", target.pid, USR1)
-        if keys:
-            terminal.wait_for(f"{TIMES} events")
-        for key in keys:
+        for shown, *key in keys:
+            terminal.wait_for(shown)
             terminal.press(*key)
         screen = terminal.wait_for("code=1")
     assert not re.search("Traceback|locals|─|▁", screen)

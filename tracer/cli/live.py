@@ -133,10 +133,11 @@ def _show(make_feed: Callable[[Post, Note], Feed], zone: tzinfo | None) -> None:
     before = [(s, signal.signal(s, lambda number, frame: app.leave())) for s in _ENDING]
     try:
         app.run()
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)
-        app.wait()
+    except Exception as error:
+        app.abandon(error)
+    for number, handler in before:
+        signal.signal(number, handler)
+    app.wait()
     if app.feed.probes or not app.failure:
         click.echo(closing_line(app.feed.summary()), err=True)
     if app.failure:

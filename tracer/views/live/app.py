@@ -170,6 +170,12 @@ class LiveApp(App[None], inherit_bindings=False):
         gc.unfreeze()
         gc.enable()
 
+    def abandon(self, error: Exception) -> None:
+        """It could not even be ended: gives the terminal back."""
+        self.failure = self.failure or error
+        if self._driver:
+            self._driver.close()
+
     def panic(self, *renderables: RenderableType) -> None:
         """What no handler has caught. Textual would print it with the values of all variables,
         bytes of strangers among them; here whoever runs the application looks at `failure`."""

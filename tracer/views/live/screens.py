@@ -361,8 +361,8 @@ class EventView(View):
     _shown: Event | None = None
 
     def tell(self, event: Event) -> None:
-        """Another event than before."""
-        self._event = event
+        """Another event than before, or the same with what has become known of it since."""
+        self._event, self._shown = event, None
 
     def body(self) -> Iterable[Widget]:
         with Page():
