@@ -59,6 +59,13 @@ static void forbidden_call(void)
 	getppid();
 }
 
+static void take(long bytes)
+{
+	if (mmap(NULL, bytes, PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0) ==
+	    MAP_FAILED)
+		exit(1);
+}
+
 /* Asks for a pipe whose table of slots takes 4 MiB in one piece. */
 static int large_pipe(int times)
 {
@@ -99,13 +106,10 @@ static void stay(void)
 /* Takes memory until the machine has less than that, in bytes. */
 static void eat(long leave)
 {
-	const long at_once = 1 << 20;
 	struct sysinfo now;
 
 	while (sysinfo(&now) == 0 && now.freeram * now.mem_unit > (unsigned long)leave)
-		if (mmap(NULL, at_once, PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0) ==
-		    MAP_FAILED)
-			exit(1);
+		take(1 << 20);
 }
 
 /* Whether 4 MiB are free in one piece, outside of the zone that is kept for old devices. */
@@ -190,8 +194,10 @@ int main(int count, char **words)
 	if (strcmp(what, "sys") == 0)
 		forbidden_call();
 	if (strcmp(what, "pipe") == 0 && count > 3) {
-		int refused = large_pipe(atoi(words[2]));
+		int refused;
 
+		take(13 << 20); /* so that 4 MiB more are too much for the container's 16 */
+		refused = large_pipe(atoi(words[2]));
 		if (strcmp(words[3], "stay") == 0)
 			stay();
 		return refused ? 1 : 0;
