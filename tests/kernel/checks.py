@@ -34,8 +34,6 @@ SIGNAL_KEYS += ["signal", "origin", "sender", "target"]
 EXIT_KEYS = [*SIGNAL_KEYS[:6], "process", "exit_code", "signal", "core_dumped", "container_exit"]
 EXIT_KEYS += ["meaning"]
 
-HAS_KPROBES = Path("/sys/bus/event_source/devices/kprobe").exists()
-
 
 def check_signal(
     event: Event,

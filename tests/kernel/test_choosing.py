@@ -14,7 +14,6 @@ import sys
 import pytest
 
 from tests.kernel.checks import (
-    HAS_KPROBES,
     TIMES,
     check_complete,
     check_signal,
@@ -22,7 +21,7 @@ from tests.kernel.checks import (
     programs_of,
     signals_to,
 )
-from tests.support.ktrace import ROOT, Ktrace, run
+from tests.support.ktrace import HAS_KPROBES, ROOT, Ktrace, run
 from tests.support.raisers import Actor, facts
 from tests.support.wait import wait_for
 
@@ -162,29 +161,27 @@ def test_two_probes_in_one_stream() -> None:
         assert seen[2]["process"] == seen[1]["target"] == seen[0]["target"]
 
 
-# A probe with an attach point that this kernel does not have.
-REFUSED = [] if HAS_KPROBES else [("backlog", 1)]
+if not HAS_KPROBES:
 
-
-@pytest.mark.parametrize("refused", REFUSED)
-def test_a_probe_that_the_kernel_refuses(refused: tuple[str, int]) -> None:
-    """The others are traced, and it is said; alone it is an error."""
-    with (
-        Actor() as sender,
-        Actor() as target,
-        Ktrace(
-            *("trace", "signals,backlog,exits", "--pid", str(target.pid)), only=refused
-        ) as ktrace,
-    ):
-        sender.do("repeat", TIMES, "kill", target.pid, USR1)
-        seen = [(event["kind"], event["signal"]["name"]) for event in ktrace.stop()]
-        assert seen == [("signal", "SIGUSR1")] * TIMES
-        assert ktrace.stderr.startswith("ktrace: without backlog: this kernel accepts none of")
-    alone = [sys.executable, "-m", "tests.support.only", *map(str, refused), "backlog"]
-    ended = subprocess.run(alone, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ended.returncode == 4
-    assert ended.stderr.startswith("ktrace: backlog: this kernel accepts none of")
-    assert ended.stderr.count("\n") == 2
+    def test_a_probe_that_the_kernel_refuses() -> None:
+        """The others are traced, and it is said; alone it is an error."""
+        refused = ("backlog", 1)
+        with (
+            Actor() as sender,
+            Actor() as target,
+            Ktrace(
+                *("trace", "signals,backlog,exits", "--pid", str(target.pid)), only=refused
+            ) as ktrace,
+        ):
+            sender.do("repeat", TIMES, "kill", target.pid, USR1)
+            seen = [(event["kind"], event["signal"]["name"]) for event in ktrace.stop()]
+            assert seen == [("signal", "SIGUSR1")] * TIMES
+            assert ktrace.stderr.startswith("ktrace: without backlog: this kernel accepts none of")
+        alone = [sys.executable, "-m", "tests.support.only", *map(str, refused), "backlog"]
+        ended = subprocess.run(alone, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert ended.returncode == 4
+        assert ended.stderr.startswith("ktrace: backlog: this kernel accepts none of")
+        assert ended.stderr.count("\n") == 2
 
 
 @pytest.mark.any_kernel

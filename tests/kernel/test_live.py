@@ -21,6 +21,8 @@ from tests.support.wait import wait_for
 USR1 = int(signal.SIGUSR1)
 
 # The program with one of its functions broken.
+pytestmark = pytest.mark.any_kernel
+
 BROKEN = """
 import sys
 from tracer.cli import main

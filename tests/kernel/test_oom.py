@@ -22,7 +22,6 @@ from typing import Any, Self
 import pytest
 
 from tests.kernel.checks import (
-    HAS_KPROBES,
     TIMES,
     Event,
     check_circumstances,
@@ -31,7 +30,7 @@ from tests.kernel.checks import (
 )
 from tests.kernel.checks import signals_to as signals_of
 from tests.support.cgroups import memory_cgroup, move
-from tests.support.ktrace import Ktrace
+from tests.support.ktrace import HAS_KPROBES, Ktrace
 from tests.support.raisers import check_process, facts
 from tests.support.wait import wait_for
 from tracer import probes

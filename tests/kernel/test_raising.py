@@ -137,7 +137,7 @@ if HAS_CGROUP_KILL:
 
 def test_the_death_of_a_parent() -> None:
     """The sender is the parent, whose memory is already gone."""
-    with Ktrace("signals", "--all", "--signal", "USR1") as ktrace, Actor() as parent:
+    with Ktrace("signals", "--all", "--signal", "USR1") as ktrace, Actor(executed=True) as parent:
         members = parent.do("fork_bound", TIMES, USR1)
         who = facts(parent.pid)
         parent.start("leave", 0)

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.checks import HAS_KPROBES, TIMES, check_circumstances
-from tests.support.ktrace import IN_GUEST, Ktrace
+from tests.kernel.checks import TIMES, check_circumstances
+from tests.support.ktrace import HAS_KPROBES, IN_GUEST, Ktrace
 from tests.support.raisers import _Child, check_process, facts
 from tracer.kernel_names import enum_names
 

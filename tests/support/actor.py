@@ -49,10 +49,12 @@ REFUSED = {
 
 children: list[int] = []
 threads: list[Thread] = []
-gate = os.pipe()
+gate = (-1, -1)
 
 
 def main() -> None:
+    global gate
+    gate = os.pipe()
     signal.pthread_sigmask(signal.SIG_BLOCK, EVERY_SIGNAL)
     # Python ignores these two; a program usually does not
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)

@@ -17,15 +17,16 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from tests.support.wait import wait_for
 
 IN_GUEST = bool(os.environ.get("KTRACE_GUEST"))
+HAS_KPROBES = Path("/sys/bus/event_source/devices/kprobe").exists()
 ROOT = Path(__file__).resolve().parents[2]
 # A guest that emulates every instruction needs a minute where a machine needs a second.
 START_SECONDS = 120.0
@@ -34,9 +35,28 @@ END_SECONDS = 120.0
 _CLOSING_LINE = re.compile(r"^ktrace: (\d+) events, (\d+) lost, (\d+\.\d) s", re.MULTILINE)
 
 
-if IN_GUEST:  # see Ktrace._run_in_fork
+if IN_GUEST:  # see in_fork
     for _name in ("cli._tracing", "identity.inventory", "live", "session", "views.jsonl"):
         importlib.import_module(f"tracer.{_name}")
+
+
+def in_fork(program: Callable[[], Any]) -> NoReturn:
+    """For Popen's `preexec_fn`, in place of a new interpreter: an emulated processor takes seconds
+    to import what is imported here."""
+    code = 1
+    try:
+        os.closerange(3, 1024)  # Popen waits for an exec, or for this
+        sys.stdin, sys.stdout, sys.stderr = map(os.fdopen, (0, 1, 2), "rww")
+        program()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 @dataclass(frozen=True)
@@ -163,23 +183,9 @@ class Ktrace:
         assert self._ready.exists(), f"ktrace did not start: {self.stderr}"
 
     def _run_in_fork(self) -> None:
-        """In place of a new interpreter: an emulated processor takes seconds to import what is
-        imported here."""
-        code = 1
-        try:
-            os.closerange(3, 1024)  # Popen waits for an exec, or for this
-            signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-            sys.stdin, sys.stdout, sys.stderr = map(os.fdopen, (0, 1, 2), "rww")
-            sys.argv = ["ktrace", *self._arguments]
-            runpy.run_module(self._module, run_name="__main__")
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        sys.argv = ["ktrace", *self._arguments]
+        in_fork(lambda: runpy.run_module(self._module, run_name="__main__"))
 
     def _clear(self) -> None:
         if self._process is not None and self._process.poll() is None:

@@ -12,14 +12,17 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.support import actor
+from tests.support.ktrace import IN_GUEST, in_fork
 from tests.support.wait import wait_for
 
 ACTOR = Path(__file__).with_name("actor.py")
@@ -37,6 +40,7 @@ class _Child:
         argv: Sequence[str | bytes],
         program: str | None = None,
         descriptors: Sequence[int] = (),
+        instead: Callable[[], None] | None = None,
     ) -> None:
         self._process = subprocess.Popen(
             argv,
@@ -46,6 +50,7 @@ class _Child:
             bufsize=0,
             pass_fds=descriptors,
             start_new_session=True,
+            preexec_fn=instead,
         )
         self.pid = self._process.pid
 
@@ -86,14 +91,21 @@ class _Child:
 
 
 class Actor(_Child):
-    """`argv0` and `words` only stand in the process's arguments."""
+    """`argv0` and `words` only stand in the process's arguments. In a guest it is a fork of the
+    tests' own process unless it has any of these, or must have been seen executing a program."""
 
     def __init__(
-        self, *words: str | bytes, argv0: str | bytes = "actor", pid_namespace: bool = False
+        self,
+        *words: str | bytes,
+        argv0: str | bytes = "actor",
+        pid_namespace: bool = False,
+        executed: bool = False,
     ) -> None:
         program = os.path.realpath(sys.executable)
         flags = ["--pid-namespace"] if pid_namespace else []
-        super().__init__([argv0, "-I", "-S", str(ACTOR), *flags, *words], program)
+        forked = IN_GUEST and not (words or argv0 != "actor" or pid_namespace or executed)
+        argv = [argv0, "-I", "-S", str(ACTOR), *flags, *words]
+        super().__init__(argv, program, instead=_act if forked else None)
         if pid_namespace:
             self.pid = self.answer("the pid of PID 1")
         self.answer("the actor's start")
@@ -110,6 +122,12 @@ class Actor(_Child):
         outcome, value = json.loads(self._read(what))
         assert outcome == "done", value
         return value
+
+
+def _act() -> None:
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    in_fork(actor.main)
 
 
 class Shell(_Child):
