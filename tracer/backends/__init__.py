@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # In order of preference. Each is a module here, with `create() -> Backend` and
 # `lacking(probe: Probe | None) -> list[Lack]`, where None asks for the backend as such.
-NAMES: tuple[str, ...] = ("core",)
+NAMES = ("core", "bcc")
 
 
 @dataclass(frozen=True, slots=True)
