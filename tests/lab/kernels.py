@@ -28,14 +28,20 @@ class LabError(Exception):
 
 @dataclass(frozen=True)
 class Suite:
-    """A Debian suite, and the series of the kernel it had when the tests were written."""
+    """A Debian suite, and the series of the kernel it had when the tests were written; and the
+    backend that its guest is for."""
 
     name: str
     series: str
     has_security: bool = True
+    backend: str = "core"
 
     def __str__(self) -> str:
-        return f"{self.series}-{self.name}"
+        return f"{self.label}-{self.name}"
+
+    @property
+    def label(self) -> str:
+        return self.series if self.backend == "core" else f"{self.series}-{self.backend}"
 
 
 SUITES = (
@@ -43,6 +49,8 @@ SUITES = (
     Suite("bookworm", "6.1"),
     Suite("trixie", "6.12"),
     Suite("sid", "7.2", has_security=False),
+    Suite("bullseye", "5.10", backend="bcc"),
+    Suite("bookworm", "6.1", backend="bcc"),
 )
 
 
@@ -86,11 +94,27 @@ def fetched(suite: Suite, say: Say, refresh: bool = False) -> Kernel:
         return _found(suite, root)
 
 
+def fetched_headers(suite: Suite, kernel: Kernel, say: Say) -> Path:
+    """A root directory with the headers of exactly this kernel."""
+    directory = cache() / suite.name
+    root = directory / f"headers-{kernel.release}"
+    with _locked(directory):
+        if not root.exists():
+            apt = _Apt(suite, directory)
+            if not apt.knows(f"linux-headers-{kernel.release}"):
+                apt.update()
+            _unpack(apt, apt.header_packages(kernel.release), directory, root, say)
+    return root
+
+
 def _fetch(suite: Suite, directory: Path, root: Path, say: Say) -> None:
     apt = _Apt(suite, directory)
     say(f"fetching the package lists of {suite.name}")
     apt.update()
-    packages = apt.kernel_packages()
+    _unpack(apt, apt.kernel_packages(), directory, root, say)
+
+
+def _unpack(apt: _Apt, packages: Sequence[str], directory: Path, root: Path, say: Say) -> None:
     fresh = directory / "unpacked"
     for leftover in (fresh, directory / "packages"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -160,6 +184,17 @@ class _Apt:
             raise LabError(f"{self._suite.name} has no package {PACKAGE} that brings a kernel")
         return sorted(names)
 
+    def knows(self, package: str) -> bool:
+        return bool(self.run("apt-cache", "search", "--names-only", f"^{re.escape(package)}$"))
+
+    def header_packages(self, release: str) -> list[str]:
+        """A kernel's own headers, and those that it has in common with its siblings."""
+        told = self.run("apt-cache", "depends", f"linux-headers-{release}")
+        common = re.findall(r"Depends: (linux-headers-\d\S*-common\S*)$", told, re.MULTILINE)
+        if not common:
+            raise LabError(f"{self._suite.name} no longer has the headers of {release}: --refresh")
+        return [f"linux-headers-{release}", *common]
+
     def megabytes(self, package: str) -> float:
         told = self.run("apt-cache", "show", "--no-all-versions", package)
         found = re.search(r"^Size: (\d+)$", told, re.MULTILINE)
@@ -211,9 +246,9 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 def chosen(words: Sequence[str]) -> list[Suite]:
-    """Suites by their name or series; all if nothing is named."""
-    by_word = {word: suite for suite in SUITES for word in (suite.name, suite.series)}
-    unknown = [word for word in words if word not in by_word]
+    """Suites by their name, series or label; all if nothing is named."""
+    called = {suite: {suite.name, suite.series, suite.label, str(suite)} for suite in SUITES}
+    unknown = [word for word in words if not any(word in names for names in called.values())]
     if unknown:
         raise LabError(f"no kernel {unknown[0]}: there are {', '.join(map(str, SUITES))}")
-    return [suite for suite in SUITES if not words or {suite.name, suite.series} & set(words)]
+    return [suite for suite in SUITES if not words or called[suite] & set(words)]
