@@ -8,8 +8,8 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BUILD_PACKAGES := python3 python3-venv clang llvm libbpf-dev libbpf1 libc6-dev binutils
 TEST_PACKAGES := containerd runc busybox-static containernetworking-plugins iproute2 iptables \
 	util-linux procps ruby bpftool tmux jq
-BENCH_PACKAGES := bpftrace libbpf-tools
-LAB_PACKAGES := qemu-system-x86 e2fsprogs debian-archive-keyring \
+BENCH_PACKAGES := bpftrace libbpf-tools bpfcc-tools
+LAB_PACKAGES := qemu-system-x86 e2fsprogs debian-archive-keyring python3-bpfcc \
 	bash coreutils dash mount util-linux
 
 .PHONY: install demo test truth runbook lab check format bench wheel clean
@@ -63,13 +63,14 @@ bench: install
 	$(SUDO) $(BIN)/python -m bench.costs
 	$(SUDO) $(BIN)/python -m bench.recording
 	$(SUDO) $(BIN)/python -m bench.live
+	$(SUDO) $(BIN)/python -m bench.backends
 	$(BIN)/python -m bench.why
 
 wheel: install
 	$(BIN)/python -m build --wheel
 
 clean:
-	rm -rf build dist *.egg-info tracer/objects $(VENV)
+	rm -rf build dist *.egg-info tracer/objects tracer/sources $(VENV)
 
 # Installs what is missing and stays quiet when nothing is.
 define apt
