@@ -37,8 +37,11 @@ def main(port: str, arguments: Sequence[str]) -> int:
     with open(int(port) if port.isdigit() else port, "wb", buffering=0) as file:
         reporter = Reporter(file)
         reporter.tell("kernel", release=platform.release())
-        tell = _attached if BACKEND == "core" else _attached_together()
-        for name in probes.names():
+        wanted = probes.names()
+        if BACKEND == "stap":  # which has scripts for some
+            wanted = [name for name in wanted if not backends.lacking(BACKEND, probes.get(name))]
+        tell = _attached if BACKEND == "core" else _attached_together(wanted)
+        for name in wanted:
             reporter.tell("probe", name=name, **tell(name))
         options = ["-p", "no:cacheprovider", "--color=no", "--tb=short", "--rootdir", os.getcwd()]
         if IN_GUEST:
@@ -48,9 +51,9 @@ def main(port: str, arguments: Sequence[str]) -> int:
     return code
 
 
-def _attached_together() -> Callable[[str], dict[str, str | None]]:
+def _attached_together(names: Sequence[str]) -> Callable[[str], dict[str, str | None]]:
     """With a backend that takes long to attach anything."""
-    every = [probes.get(name) for name in probes.names()]
+    every = [probes.get(name) for name in names]
     try:
         backend = backends.choose(BACKEND, every)
         backend.attach(every, {})

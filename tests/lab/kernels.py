@@ -29,12 +29,13 @@ class LabError(Exception):
 @dataclass(frozen=True)
 class Suite:
     """A Debian suite, and the series of the kernel it had when the tests were written; and the
-    backend that its guest is for."""
+    backend that its guest is for. What takes ten minutes to prepare is for `make lab` alone."""
 
     name: str
     series: str
     has_security: bool = True
     backend: str = "core"
+    in_tests: bool = True
 
     def __str__(self) -> str:
         return f"{self.label}-{self.name}"
@@ -51,6 +52,8 @@ SUITES = (
     Suite("sid", "7.2", has_security=False),
     Suite("bullseye", "5.10", backend="bcc"),
     Suite("bookworm", "6.1", backend="bcc"),
+    Suite("bullseye", "5.10", has_security=False, backend="stap"),
+    Suite("sid", "7.2", has_security=False, backend="stap", in_tests=False),
 )
 
 
@@ -87,18 +90,18 @@ def fetched(suite: Suite, say: Say, refresh: bool = False) -> Kernel:
     """The suite's newest kernel as of the first time it was asked for, or as of now."""
     directory = cache() / suite.name
     directory.mkdir(parents=True, exist_ok=True)
-    with _locked(directory):
+    with locked(directory):
         root = directory / "root"
         if refresh or not root.exists():
             _fetch(suite, directory, root, say)
-        return _found(suite, root)
+        return found(suite.name, root)
 
 
 def fetched_headers(suite: Suite, kernel: Kernel, say: Say) -> Path:
     """A root directory with the headers of exactly this kernel."""
     directory = cache() / suite.name
     root = directory / f"headers-{kernel.release}"
-    with _locked(directory):
+    with locked(directory):
         if not root.exists():
             apt = _Apt(suite, directory)
             if not apt.knows(f"linux-headers-{kernel.release}"):
@@ -129,13 +132,14 @@ def _unpack(apt: _Apt, packages: Sequence[str], directory: Path, root: Path, say
     fresh.rename(root)
 
 
-def _found(suite: Suite, root: Path) -> Kernel:
+def found(suite: str, root: Path) -> Kernel:
+    """In what a suite's packages brought."""
     trees = [path for top in ("lib", "usr/lib") for path in root.glob(f"{top}/modules/*")]
     for tree in trees:
         for image in (root / "boot" / f"vmlinuz-{tree.name}", tree / "vmlinuz"):
             if image.exists():
                 return Kernel(tree.name, image, tree)
-    raise LabError(f"no kernel in what {suite.name}'s packages brought: remove {root}")
+    raise LabError(f"no kernel in what {suite}'s packages brought: remove {root}")
 
 
 class _Apt:
@@ -162,7 +166,7 @@ class _Apt:
 
     def update(self) -> None:
         """The suite must be there; its security updates may have moved to an archive."""
-        main, security = _archives()
+        main, security = archives()
         lines = [f"deb {main} {self._suite.name} main\n"]
         if security and self._suite.has_security:
             self._sources.write_text(
@@ -219,7 +223,7 @@ class _Apt:
         return done.stdout
 
 
-def _archives() -> tuple[str, str | None]:
+def archives() -> tuple[str, str | None]:
     """Where this machine gets Debian and its security updates from."""
     wanted = "$(ORIGIN) $(CODENAME) $(COMPONENT) $(REPO_URI)"
     told = subprocess.run(
@@ -238,7 +242,7 @@ def _archives() -> tuple[str, str | None]:
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
     """Two labs at once fetch once. The wait is bounded by what the other one may take."""
     with (directory / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.lab import stap
 from tests.lab.bcc import build_bcc_disk
 from tests.lab.image import build_disk, build_initramfs
 from tests.lab.kernels import Kernel, Say, Suite, fetched
@@ -65,16 +66,28 @@ class Lab:
         return self._machines.run_here("own", self._tests, Path(self._scratch.name))
 
     def _start(self) -> None:
-        kernels = {suite: fetched(suite, self._say, self._refresh) for suite in self._suites}
+        by_bpf = [suite for suite in self._suites if suite.backend != "stap"]
+        kernels = {suite: fetched(suite, self._say, self._refresh) for suite in by_bpf}
         scratch = Path(self._scratch.name)
         initramfs = {k: build_initramfs(k, scratch) for k in set(kernels.values())}
-        for backend in dict.fromkeys(suite.backend for suite in self._suites):
+        for backend in dict.fromkeys(suite.backend for suite in by_bpf):
             self._say(f"building the disk of the guests for {backend}")
             mine = {suite: k for suite, k in kernels.items() if suite.backend == backend}
             disk = self._disk(backend, mine, scratch)
             for suite, kernel in mine.items():
                 boot = (suite, kernel, initramfs[kernel], disk)
                 self._running[suite] = self._pool.submit(self._boot, *boot)
+        for suite in self._suites:
+            if suite.backend == "stap":
+                self._running[suite] = self._pool.submit(self._boot_for_stap, suite)
+
+    def _boot_for_stap(self, suite: Suite) -> Results:
+        """What it boots may take minutes to make, while the others run."""
+        scratch = Path(self._scratch.name)
+        tests = stap.TESTS if self._tests == TESTS else self._tests
+        kernel = stap.fetched(suite, self._say, self._refresh)
+        disk = stap.build_stap_disk(suite, kernel, tests, scratch / suite.label, self._say)
+        return self._boot(suite, kernel, build_initramfs(kernel, scratch / suite.label), disk)
 
     def _disk(self, backend: str, kernels: Mapping[Suite, Kernel], scratch: Path) -> Path:
         if backend == "core":

@@ -27,6 +27,13 @@ BACKLOG_PORT = 8080
 # has the same as a table with the reasons.
 DOCUMENTED_NULLS: dict[str, frozenset[str]] = {
     "bcc": frozenset({"tcp_reset.reason"}),
+    "stap": frozenset(
+        f"oom.{key}"
+        for key in (
+            *("scope", "cgroup_path", "limit_of", "limit_bytes", "usage_bytes"),
+            *("order", "gfp_flags"),
+        )
+    ),
 }
 # When two programs at one place run, one of them is later.
 _OF_THE_MOMENT = ("time", "boot_ns")
