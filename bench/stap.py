@@ -31,7 +31,7 @@ def main() -> None:
     for line in found:
         told = json.loads(line)
         figures = (told["start_ms"], told["resident_mb"], told["event_ns"])
-        table.add_row(told["name"], *(f"{figure:,.{figure < 10}f}" for figure in figures))
+        table.add_row(told["name"], *(f"{figure:,.{int(figure < 10)}f}" for figure in figures))
     console.print(table)
 
 
