@@ -8,15 +8,15 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BUILD_PACKAGES := python3 python3-venv clang llvm libbpf-dev libbpf1 libc6-dev binutils
 TEST_PACKAGES := containerd runc busybox-static containernetworking-plugins iproute2 iptables \
 	util-linux procps ruby bpftool tmux jq
-BENCH_PACKAGES := bpftrace libbpf-tools
-LAB_PACKAGES := qemu-system-x86 e2fsprogs debian-archive-keyring \
+BENCH_PACKAGES := bpftrace libbpf-tools bpfcc-tools
+LAB_PACKAGES := qemu-system-x86 e2fsprogs debian-archive-keyring debootstrap python3-bpfcc \
 	bash coreutils dash mount util-linux
 
 .PHONY: install demo test truth runbook lab check format bench wheel clean
 
 install: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml setup.py $(wildcard probes/*.bpf.c probes/include/*.h)
+$(VENV)/installed: pyproject.toml setup.py $(wildcard probes/*.bpf.c probes/include/*.h stap/*.stp stap/tapset/*)
 	@$(call apt,$(BUILD_PACKAGES) $(TEST_PACKAGES) $(LAB_PACKAGES))
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
@@ -56,20 +56,22 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Side by side with bpftrace and sigsnoop, in one run; then what the probes cost, and what recordings cost.
+# Side by side with bpftrace and sigsnoop, in one run; then what the probes cost, what recordings cost, and SystemTap.
 bench: install
 	@$(call apt,$(BENCH_PACKAGES))
 	$(SUDO) $(BIN)/python -m bench.signals
 	$(SUDO) $(BIN)/python -m bench.costs
 	$(SUDO) $(BIN)/python -m bench.recording
 	$(SUDO) $(BIN)/python -m bench.live
+	$(SUDO) $(BIN)/python -m bench.backends
+	$(SUDO) $(BIN)/python -m bench.stap
 	$(BIN)/python -m bench.why
 
 wheel: install
 	$(BIN)/python -m build --wheel
 
 clean:
-	rm -rf build dist *.egg-info tracer/objects $(VENV)
+	rm -rf build dist *.egg-info tracer/objects tracer/sources tracer/stap $(VENV)
 
 # Installs what is missing and stays quiet when nothing is.
 define apt

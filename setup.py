@@ -18,7 +18,8 @@ ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}
 
 
 class BuildObjects(build_py):  # type: ignore[misc]
-    """Compiles `probes/*.bpf.c` into `tracer/objects/`."""
+    """Compiles `probes/*.bpf.c` into `tracer/objects/`, and takes along what is compiled on nodes:
+    the same programs as `tracer/sources/` for BCC, and SystemTap's scripts."""
 
     def run(self) -> None:
         super().run()
@@ -27,6 +28,8 @@ class BuildObjects(build_py):  # type: ignore[misc]
         target.mkdir(parents=True, exist_ok=True)
         for source in sorted((HERE / "probes").glob("*.bpf.c")):
             compile_object(source, target / source.with_suffix(".o").name)
+        shutil.copytree(HERE / "probes", root / "tracer" / "sources", dirs_exist_ok=True)
+        shutil.copytree(HERE / "stap", root / "tracer" / "stap", dirs_exist_ok=True)
 
 
 class PlatformWheel(bdist_wheel):  # type: ignore[misc]

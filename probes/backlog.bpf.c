@@ -100,13 +100,11 @@ struct socket___backlog {
 	struct file___backlog *file;
 };
 
-#pragma clang attribute pop
-
-/* 7a26dc9e7b43 ("net: tcp: add skb drop reasons to tcp_add_backlog()") brought this value and the
- * function's third argument, where true says that the reason is; newer kernels (7.2) return the reason. */
 enum skb_drop_reason___backlog {
 	SKB_DROP_REASON_SOCKET_BACKLOG = 0x7f,
 };
+
+#pragma clang attribute pop
 
 struct kt_queue {
 	kt_address address;
@@ -117,12 +115,7 @@ struct kt_queue {
 };
 
 /* If there are more queues than this, each drop at the others is a record. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
-	__type(key, struct kt_queue);
-	__type(value, struct backlog_drop_event);
-} kt_backlog_held SEC(".maps");
+KT_MAP(kt_backlog_held, HASH, 1024, struct kt_queue, struct backlog_drop_event);
 
 /* A listening socket as tcp_conn_request() found it. */
 struct kt_found {
@@ -134,12 +127,7 @@ struct kt_found {
 	u32 limit;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct kt_found);
-} kt_backlog_found SEC(".maps");
+KT_MAP(kt_backlog_found, PERCPU_ARRAY, 1, u32, struct kt_found);
 
 /* The arguments of tcp_add_backlog(), for when it returns. */
 struct kt_added {
@@ -147,12 +135,7 @@ struct kt_added {
 	void *reason;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct kt_added);
-} kt_backlog_added SEC(".maps");
+KT_MAP(kt_backlog_added, PERCPU_ARRAY, 1, u32, struct kt_added);
 
 static __always_inline bool same_address(const u8 *one, const u8 *other)
 {
@@ -218,7 +201,7 @@ static __always_inline void count_drop(struct backlog_drop_event *drop)
 }
 
 /* Everything that the socket knows itself. False if nobody wants to know. */
-static __always_inline bool begin(struct backlog_drop_event *drop, struct sock *sk)
+static __always_inline bool begin_drop(struct backlog_drop_event *drop, struct sock *sk)
 {
 	struct cgroup *cgroup = kt_cgroup_of_socket(sk);
 	struct socket___backlog *socket;
@@ -241,7 +224,7 @@ static __always_inline void drop_at_listener(struct sock *sk, struct sk_buff *sk
 	struct backlog_drop_event drop;
 	struct kt_flow packet;
 
-	if (!begin(&drop, sk))
+	if (!begin_drop(&drop, sk))
 		return;
 	drop.queue = queue;
 	drop.stage = stage;
@@ -329,9 +312,25 @@ static __always_inline bool is_ipv6(struct sk_buff *skb)
 	return BPF_CORE_READ(skb, protocol) == bpf_htons(0x86dd);
 }
 
+/* 7a26dc9e7b43 ("net: tcp: add skb drop reasons to tcp_add_backlog()") brought this value and the
+ * function's third argument, where true says that the reason is; newer kernels (7.2) return the reason. */
+KT_PRESENT(backlog_reason, "net/dropreason-core.h net/dropreason.h linux/skbuff.h",
+	   "SKB_DROP_REASON_SOCKET_BACKLOG,");
+
 static __always_inline bool has_reason(void)
 {
-	return bpf_core_enum_value_exists(enum skb_drop_reason___backlog, SKB_DROP_REASON_SOCKET_BACKLOG);
+	return KT_CHOOSE(backlog_reason,
+			 bpf_core_enum_value_exists(enum skb_drop_reason___backlog,
+						    SKB_DROP_REASON_SOCKET_BACKLOG),
+			 true, false);
+}
+
+static __always_inline u32 reason_of_backlog(void)
+{
+	return KT_CHOOSE(backlog_reason, true,
+			 bpf_core_enum_value(enum skb_drop_reason___backlog,
+					     SKB_DROP_REASON_SOCKET_BACKLOG),
+			 0);
 }
 
 /*
@@ -351,13 +350,12 @@ static __always_inline void exit_add_backlog(struct sock *sk, u64 returned, void
 	if (has_reason()) {
 		if (told == true)
 			bpf_probe_read_kernel(&told, sizeof(told), reason);
-		if (told != bpf_core_enum_value(enum skb_drop_reason___backlog,
-						SKB_DROP_REASON_SOCKET_BACKLOG))
+		if (told != reason_of_backlog())
 			return;
 	} else if (!told || depth <= BPF_CORE_READ(sk, sk_rcvbuf)) {
 		return;
 	}
-	if (!begin(&drop, sk))
+	if (!begin_drop(&drop, sk))
 		return;
 	drop.queue = KT_QUEUE_SOCKET;
 	drop.stage = KT_STAGE_UNKNOWN;
@@ -368,28 +366,28 @@ static __always_inline void exit_add_backlog(struct sock *sk, u64 returned, void
 }
 
 SEC("fentry/tcp_conn_request")
-int fentry_conn_request(void *ctx)
+KT_TRAMPOLINE(fentry_conn_request, void *ctx)
 {
 	enter_conn_request(kt_argument(ctx, 2), kt_argument(ctx, 3));
 	return 0;
 }
 
 SEC("fexit/tcp_conn_request")
-int fexit_conn_request(void *ctx)
+KT_TRAMPOLINE(fexit_conn_request, void *ctx)
 {
 	exit_conn_request();
 	return 0;
 }
 
 SEC("fentry/tcp_v4_syn_recv_sock")
-int fentry_v4_syn_recv_sock(void *ctx)
+KT_TRAMPOLINE(fentry_v4_syn_recv_sock, void *ctx)
 {
 	enter_syn_recv_sock(kt_argument(ctx, 0), kt_argument(ctx, 1));
 	return 0;
 }
 
 SEC("fentry/tcp_v6_syn_recv_sock")
-int fentry_v6_syn_recv_sock(void *ctx)
+KT_TRAMPOLINE(fentry_v6_syn_recv_sock, void *ctx)
 {
 	struct sk_buff *skb = kt_argument(ctx, 1);
 
@@ -401,7 +399,7 @@ int fentry_v6_syn_recv_sock(void *ctx)
 /* The returned value stands behind the arguments, of which there are two or three. Kernels that know
  * reasons have a helper for that (f92c1e183604, 5.17). */
 SEC("fexit/tcp_add_backlog")
-int fexit_add_backlog(void *ctx)
+KT_TRAMPOLINE(fexit_add_backlog, void *ctx)
 {
 	u64 returned = (u64)kt_argument(ctx, 2);
 

@@ -14,12 +14,7 @@ struct exit_event {
 KT_EVENT(exit);
 
 /* Two last threads that exit at the same moment both see that nobody is left; the first one reports. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 4096);
-	__type(key, struct { u64 start; u64 pid; });
-	__type(value, u8);
-} kt_reported SEC(".maps");
+KT_MAP(kt_reported, LRU_HASH, 4096, struct { u64 start; u64 pid; }, u8);
 
 static __always_inline bool already_reported(struct task_struct *leader)
 {
@@ -66,7 +61,7 @@ static __always_inline int on_exit(struct task_struct *task)
 /* New kernels let a program on a tracepoint be preempted (7.2 does): what exits meanwhile on that CPU is
  * refused, and would be lost. Perf, which this one is attached through, switches preemption off. */
 SEC("tp/sched/sched_process_exit")
-int on_exit_undisturbed(void *context)
+KT_PROGRAM(on_exit_undisturbed, void *context)
 {
 	return on_exit((void *)bpf_get_current_task());
 }

@@ -7,7 +7,7 @@
  * there is a kill at all, and mark_victim follows at once. mark_victim alone proves nothing: it also fires
  * for a process that is dying anyway and only gets access to the last reserves.
  */
-#include <linux/ptrace.h>
+#include <linux/ptrace.h> /* struct pt_regs */
 #include "memory.h"
 
 enum oom_scope {
@@ -93,24 +93,19 @@ struct oom_progress {
 	struct oom_event event;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 1024);
-	__type(key, u64);
-	__type(value, struct oom_progress);
-} kt_oom SEC(".maps");
+KT_MAP(kt_oom, LRU_HASH, 1024, u64, struct oom_progress);
 
-static const struct oom_progress nothing;
-
-static __always_inline struct oom_progress *begin(u64 self)
+static __always_inline struct oom_progress *begin_kill(u64 self)
 {
+	struct oom_progress nothing = {};
+
 	bpf_map_update_elem(&kt_oom, &self, &nothing, BPF_ANY);
 	return bpf_map_lookup_elem(&kt_oom, &self);
 }
 
 static __always_inline int on_entry(struct oom_control *oc)
 {
-	struct oom_progress *progress = begin(bpf_get_current_pid_tgid());
+	struct oom_progress *progress = begin_kill(bpf_get_current_pid_tgid());
 	struct mem_cgroup *memcg = BPF_CORE_READ(oc, memcg);
 	struct cgroup *cgroup;
 
@@ -146,7 +141,7 @@ static __always_inline void send(struct oom_event *known)
 	kt_submit(event);
 }
 
-static __always_inline int on_exit(void)
+static __always_inline int on_return(void)
 {
 	u64 self = bpf_get_current_pid_tgid();
 	struct oom_progress *progress = bpf_map_lookup_elem(&kt_oom, &self);
@@ -160,15 +155,15 @@ static __always_inline int on_exit(void)
 }
 
 SEC("fentry/oom_kill_process")
-int BPF_PROG(on_oom_fentry, struct oom_control *oc)
+KT_TRAMPOLINE(on_oom_fentry, u64 *context)
 {
-	return on_entry(oc);
+	return on_entry((void *)context[0]);
 }
 
 SEC("fexit/oom_kill_process")
-int BPF_PROG(on_oom_fexit)
+KT_TRAMPOLINE(on_oom_fexit, u64 *context)
 {
-	return on_exit();
+	return on_return();
 }
 
 SEC("kprobe/oom_kill_process")
@@ -180,13 +175,12 @@ int BPF_KPROBE(on_oom_kprobe, struct oom_control *oc)
 SEC("kretprobe/oom_kill_process")
 int BPF_KPROBE(on_oom_kretprobe)
 {
-	return on_exit();
+	return on_return();
 }
 
 SEC("tp_btf/signal_generate")
 int BPF_PROG(on_oom_signal, int signal, struct kernel_siginfo *info, struct task_struct *target)
 {
-	const u64 SEND_SIG_PRIV = 1; /* include/linux/sched/signal.h */
 	u64 self = bpf_get_current_pid_tgid();
 	struct oom_progress *progress;
 
@@ -194,7 +188,7 @@ int BPF_PROG(on_oom_signal, int signal, struct kernel_siginfo *info, struct task
 		return 0;
 	progress = bpf_map_lookup_elem(&kt_oom, &self);
 	if (!progress)
-		progress = begin(self);
+		progress = begin_kill(self);
 	if (progress) {
 		progress->victim = (u64)target;
 		progress->signalled = bpf_ktime_get_boot_ns();
@@ -208,10 +202,9 @@ static __always_inline u64 group_of(struct task_struct *victim, u64 domain)
 	struct mem_cgroup *memcg = kt_memcg_of(victim);
 	u64 group = 0;
 
-	if (!bpf_core_field_exists(memcg->oom_group))
-		return 0;
 	for (int level = 0; level < 32 && memcg; level++) {
-		if (BPF_CORE_READ(memcg, oom_group))
+		if (KT_CHOOSE(oom_group, bpf_core_field_exists(memcg->oom_group),
+			      BPF_CORE_READ(memcg, oom_group), false))
 			group = (u64)memcg;
 		if ((u64)memcg == domain)
 			break;
@@ -277,21 +270,27 @@ static __always_inline int on_victim(struct oom_progress *progress, struct task_
 	return 0;
 }
 
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct trace_event_raw_mark_victim {
+	u32 uid;
+};
+
+#pragma clang attribute pop
+
+KT_PRESENT(victim_task, "trace/events/oom.h", "TP_PROTO(struct task_struct *task, uid_t uid)");
+
 /* The task itself since 72ba14deb40a ("mm: update mark_victim tracepoints fields"), which stable series
  * have taken over; before that its pid. */
 static __always_inline bool is_victim(u64 argument, u64 task)
 {
-	struct trace_event_raw_mark_victim {
-		u32 uid;
-	} __attribute__((preserve_access_index)) *layout = NULL;
-
-	if (bpf_core_field_exists(layout->uid))
-		return argument == task;
-	return (u32)argument == (u32)BPF_CORE_READ((struct task_struct *)task, pid);
+	return KT_CHOOSE(victim_task, bpf_core_field_exists(struct trace_event_raw_mark_victim, uid),
+			 argument == task,
+			 (u32)argument == (u32)BPF_CORE_READ((struct task_struct *)task, pid));
 }
 
 SEC("tp_btf/mark_victim")
-int on_mark_victim(u64 *context)
+KT_PROGRAM(on_mark_victim, u64 *context)
 {
 	const u64 a_moment_ns = 100000000;
 	u64 self = bpf_get_current_pid_tgid();

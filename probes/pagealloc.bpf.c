@@ -6,7 +6,7 @@
  * a machine that is well pays nothing. Where functions cannot be probed the tracepoint that ends every
  * allocation has to do, and the two instructions at its beginning are what each allocation pays.
  */
-#include <linux/ptrace.h>
+#include <linux/ptrace.h> /* struct pt_regs */
 #include "memory.h"
 
 struct page_alloc_failure_event {
@@ -42,9 +42,9 @@ KT_EVENT(page_alloc_failure);
 KT_EVENT(buddyinfo);
 
 /* Failures with one of these flags are left out. */
-const volatile u32 kt_gfp_left_out = 0;
+KT_SETTING(u32, kt_gfp_left_out, 0);
 
-static __noinline int on_failure(u32 gfp, u32 order)
+KT_GLOBAL int on_failure(u32 gfp, u32 order)
 {
 	struct task_struct *current = (void *)bpf_get_current_task();
 	struct page_alloc_failure_event *event;
@@ -68,10 +68,11 @@ static __noinline int on_failure(u32 gfp, u32 order)
 SEC("kprobe/warn_alloc")
 int BPF_KPROBE(on_warn_alloc, u64 gfp, void *nodemask, const char *format, u64 order)
 {
-	static const char wanted[] = "page allocation failure: order:";
+	const char wanted[] = "page allocation failure: order:";
 	char found[sizeof(wanted)] = {};
 
 	bpf_probe_read_kernel_str(found, sizeof(found), format);
+#pragma unroll
 	for (u32 at = 0; at < sizeof(wanted) - 1; at++)
 		if (found[at] != wanted[at])
 			return 0;
@@ -79,7 +80,7 @@ int BPF_KPROBE(on_warn_alloc, u64 gfp, void *nodemask, const char *format, u64 o
 }
 
 SEC("tp_btf/mm_page_alloc")
-int on_mm_page_alloc(u64 *context)
+KT_PROGRAM(on_mm_page_alloc, u64 *context)
 {
 	if (context[0]) /* the page */
 		return 0;

@@ -3,7 +3,7 @@
  * TCP resets, sent and received. The process that closed a connection is known only where the reset is
  * raised by its own system call; everything else happens in softirq and is the socket's, not a process's.
  */
-#include <linux/ptrace.h>
+#include <linux/ptrace.h> /* struct pt_regs */
 #include "socket.h"
 
 typedef char kt_reset_reason[32];
@@ -35,12 +35,19 @@ struct tcp_reset_event {
 KT_EVENT(tcp_reset);
 KT_EVENT(pod_network);
 
-/* The names of `enum sk_rst_reason` without their prefix, by number; written by the loader, because the
- * numbers move between releases. */
 #define REASONS 64
-const volatile kt_reset_reason kt_reset_reasons[REASONS] = {};
-
 #define NO_REASON REASONS
+
+/* The names of `enum sk_rst_reason` without their prefix, by number; written by the loader, because the
+ * numbers move between releases. Where the verifier does not tell whether there is a reason, none is asked
+ * for. */
+#ifdef KT_CHECKS_ARGUMENTS
+const volatile kt_reset_reason kt_reset_reasons[REASONS] = {};
+#define name_reason(reason, number) \
+	bpf_probe_read_kernel(reason, sizeof(kt_reset_reason), (void *)&kt_reset_reasons[number])
+#else
+#define name_reason(reason, number)
+#endif
 
 /* The flags' numbers are those of the running kernel. */
 #define has_flag(sk, flag) \
@@ -145,14 +152,13 @@ static __always_inline int report(struct sock *sk, struct sk_buff *skb, bool sen
 		kt_flow_of_socket(&event->flow, sk);
 	__builtin_memset(event->reason, 0, sizeof(event->reason));
 	if (reason < REASONS)
-		bpf_probe_read_kernel(event->reason, sizeof(event->reason),
-				      (void *)&kt_reset_reasons[reason]);
+		name_reason(event->reason, reason);
 	kt_submit(event);
 	return 0;
 }
 
 SEC("tp_btf/tcp_receive_reset")
-int on_receive_reset(void *ctx)
+KT_PROGRAM(on_receive_reset, void *ctx)
 {
 	return report(kt_argument(ctx, 0), NULL, false, NO_REASON);
 }
@@ -160,22 +166,24 @@ int on_receive_reset(void *ctx)
 /* The reason, and resets without a socket, came together: 19822a980e19 ("trace: tcp: fully support
  * trace_tcp_send_reset") and b533fb9cf4f7 ("rstreason: make it work in trace world"). The verifier refuses
  * ctx[2] where the tracepoint has no such argument. */
+#ifdef KT_CHECKS_ARGUMENTS
 SEC("tp_btf/tcp_send_reset")
-int on_send_reset_with_reason(u64 *ctx)
+KT_PROGRAM(on_send_reset_with_reason, u64 *ctx)
 {
 	return report(kt_argument(ctx, 0), kt_argument(ctx, 1), true, ctx[2]);
 }
+#endif
 
 /* Without a reason, and only where a full socket exists. */
 SEC("tp_btf/tcp_send_reset")
-int on_send_reset(void *ctx)
+KT_PROGRAM(on_send_reset, void *ctx)
 {
 	return report(kt_argument(ctx, 0), kt_argument(ctx, 1), true, NO_REASON);
 }
 
 /* Resets that answer no packet; those that do are seen in the functions that send them. */
 SEC("tp_btf/tcp_send_reset")
-int on_send_reset_by_itself(void *ctx)
+KT_PROGRAM(on_send_reset_by_itself, void *ctx)
 {
 	if (kt_argument(ctx, 1))
 		return 0;
@@ -212,13 +220,13 @@ static __always_inline int answer_v6(struct sock *sk, struct sk_buff *skb)
 }
 
 SEC("fentry/tcp_v4_send_reset")
-int on_v4_send_reset(void *ctx)
+KT_TRAMPOLINE(on_v4_send_reset, void *ctx)
 {
 	return answer_v4(kt_argument(ctx, 0), kt_argument(ctx, 1));
 }
 
 SEC("fentry/tcp_v6_send_reset")
-int on_v6_send_reset(void *ctx)
+KT_TRAMPOLINE(on_v6_send_reset, void *ctx)
 {
 	return answer_v6(kt_argument(ctx, 0), kt_argument(ctx, 1));
 }

@@ -18,7 +18,7 @@ struct signal_event {
 KT_EVENT(signal);
 
 /* bit n-1: signal n is wanted */
-const volatile u64 kt_signal_mask = ~0ULL;
+KT_SETTING(u64, kt_signal_mask, ~0ULL);
 
 enum {
 	SI_USER = 0,
@@ -27,11 +27,6 @@ enum {
 	SI_SIGIO = -5,
 	SI_KERNEL = 0x80,
 };
-
-/* The kernel's two stand-ins for a siginfo pointer, include/linux/sched/signal.h. The pointer is looked at
- * as a number: newer verifiers take the tracepoint's word that it is never NULL, and drop the branch. */
-#define SEND_SIG_NOINFO 0
-#define SEND_SIG_PRIV 1
 
 static __always_inline s32 code_of(u64 info)
 {

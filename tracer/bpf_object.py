@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 from elftools.common.exceptions import ELFError
@@ -57,11 +59,22 @@ class BadObject(KtraceError):
     """A BPF object that is not one of ours, or is damaged."""
 
 
+@dataclass(frozen=True, slots=True)
+class MapShape:
+    """What a map is made from: its type (enum bpf_map_type), sizes in bytes."""
+
+    type: int
+    key_size: int
+    value_size: int
+    entries: int
+
+
 class BpfObject:
     """What a compiled probe says about itself: `schemas` by event name (`signal` for `struct
     signal_event`), and where its settings lie in `.rodata`."""
 
     def __init__(self, data: bytes) -> None:
+        self._data = data
         try:
             self._read(data)
         except (ELFError, *_DAMAGE) as error:
@@ -83,6 +96,37 @@ class BpfObject:
         btf = _Btf(section.data())
         names = [n.removeprefix("kt_kind_") for n in self.settings if n.startswith("kt_kind_")]
         self.schemas = {name: btf.schema(name) for name in names}
+
+    # What follows is for a backend that makes maps and programs itself.
+
+    @cached_property
+    def defaults(self) -> dict[str, bytes]:
+        """What the settings are if nobody writes them."""
+        rodata = self._section(".rodata")
+        return {name: rodata[at : at + size] for name, (at, size) in self.settings.items()}
+
+    @cached_property
+    def maps(self) -> dict[str, MapShape]:
+        return _Btf(self._section(".BTF")).maps()
+
+    @cached_property
+    def programs(self) -> dict[str, str]:
+        """The section of each program, `kprobe/warn_alloc`, by its name."""
+        elf = ELFFile(io.BytesIO(self._data))
+        symbols = elf.get_section_by_name(".symtab")
+        assert isinstance(symbols, SymbolTableSection)
+        found = {
+            symbol.name: elf.get_section(symbol["st_shndx"]).name
+            for symbol in symbols.iter_symbols()
+            if symbol["st_info"]["type"] == "STT_FUNC"
+        }
+        return {name: section for name, section in found.items() if "/" in section}
+
+    def _section(self, name: str) -> bytes:
+        section = ELFFile(io.BytesIO(self._data)).get_section_by_name(name)
+        assert section is not None
+        data: bytes = section.data()
+        return data
 
 
 class _Btf:
@@ -129,6 +173,23 @@ class _Btf:
                     raise BadObject(f"struct {wanted} has more than {MAX_FIELDS} members")
                 return Schema(name, size, found_fields)
         raise BadObject(f"the BPF object declares {name} but has no struct {wanted}")
+
+    def maps(self) -> dict[str, MapShape]:
+        """Variables of the section `.maps`. The members of such a variable's type are pointers: to
+        a key, to a value, or to an array with as many elements as the number that is meant."""
+        section = next((t for t in self._types if t[:2] == (".maps", _DATASEC)), None)
+        return dict(self._map(variable[0]) for variable in (section[3] if section else ()))
+
+    def _map(self, variable: int) -> tuple[str, MapShape]:
+        name, _, layout, _ = self._types[variable]
+        pointed = {self._string(at): self._types[to][2] for at, to, _ in self._types[layout][3]}
+        numbers = {
+            word: self._types[to][3][0][2] if self._types[to][1] == _ARRAY else self._size(to)
+            for word, to in pointed.items()
+        }
+        return name, MapShape(
+            numbers["type"], numbers.get("key", 0), numbers.get("value", 0), numbers["max_entries"]
+        )
 
     def _string(self, at: int) -> str:
         return self._text[at : self._text.index(b"\0", at)].decode()

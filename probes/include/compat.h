@@ -8,8 +8,6 @@
 #define KT_COMPAT_H
 
 #include "kernel.h"
-#include <bpf/bpf_core_read.h>
-#include <bpf/bpf_helpers.h>
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -19,13 +17,17 @@ struct kernfs_node___parent {
 
 #pragma clang attribute pop
 
+KT_PRESENT(kernfs_rcu_parent, "linux/kernfs.h", "*__parent;");
+KT_PRESENT(cgroup_ancestors, "linux/cgroup-defs.h", "*ancestors[]");
+KT_PRESENT(memory_controller, "generated/autoconf.h", "#define CONFIG_MEMCG 1");
+
 /* kernfs_node.__parent; plain `parent` until 633488947ef6 ("kernfs: Use RCU to access
  * kernfs_node::parent"). */
 static __always_inline struct kernfs_node *kt_kernfs_parent(struct kernfs_node *node)
 {
-	if (bpf_core_field_exists(node->__parent))
-		return BPF_CORE_READ(node, __parent);
-	return BPF_CORE_READ((struct kernfs_node___parent *)node, parent);
+	return KT_CHOOSE(kernfs_rcu_parent, bpf_core_field_exists(node->__parent),
+			 BPF_CORE_READ(node, __parent),
+			 BPF_CORE_READ((struct kernfs_node___parent *)node, parent));
 }
 
 /* The directory of `cgroup`, or of its ancestor at `level` if it lies deeper. cgroup.ancestors; before
@@ -35,27 +37,43 @@ static __always_inline struct kernfs_node *kt_ancestor_node(struct cgroup *cgrou
 	struct kernfs_node *node = BPF_CORE_READ(cgroup, kn);
 	int above = BPF_CORE_READ(cgroup, level) - level;
 
+	struct kernfs_node *known;
+
 	if (above <= 0)
 		return node;
-	if (bpf_core_field_exists(cgroup->ancestors))
-		return BPF_CORE_READ(cgroup, ancestors[level], kn);
-	for (int climbed = 0; climbed < 256 && climbed < above; climbed++)
+	known = KT_CHOOSE(cgroup_ancestors, bpf_core_field_exists(cgroup->ancestors),
+			  BPF_CORE_READ(cgroup, ancestors[level], kn), NULL);
+	if (known)
+		return known;
+	for (int climbed = 0; climbed < 256 && climbed < above; climbed++) {
+		asm volatile("" : "+r"(above)); /* else a compiler may count down from it, without the bound */
 		node = kt_kernfs_parent(node);
+	}
 	return node;
+}
+
+/* Whether the kernel has a memory controller, and the controller's number. */
+static __always_inline bool kt_has_memory_controller(void)
+{
+	return KT_CHOOSE(memory_controller, bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id),
+			 true, false);
+}
+
+static __always_inline u32 kt_memory_controller(void)
+{
+	return KT_CHOOSE(memory_controller, true,
+			 bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id), 0);
 }
 
 /* Memory behind a pointer whose type the verifier knows is read directly, at a tenth of the cost of the
  * helper. A tracepoint's arguments are such pointers, and `current` since 3ca1032ab7ab (5.11); before it
  * everything is read by the helper, so that one text does for both. What the helper has read has no type:
- * there `typed` is false. So it is for NULL and other numbers that only look like pointers. */
-#define KT_TYPED bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)
-#define KT_READ(typed, ...) ((typed) && KT_TYPED ? ___arrow(__VA_ARGS__) : BPF_CORE_READ(__VA_ARGS__))
-
+ * there `typed` is false. So it is for NULL and other numbers that only look like pointers. See KT_READ in
+ * core.h; without the kernel's BTF no pointer has a type. */
 static __always_inline struct task_struct *kt_current(void)
 {
-	if (KT_TYPED)
-		return bpf_get_current_task_btf();
-	return (void *)bpf_get_current_task();
+	return KT_CHOOSE(typed_pointers, KT_TYPED, bpf_get_current_task_btf(),
+			 (void *)bpf_get_current_task());
 }
 
 #endif

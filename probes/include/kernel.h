@@ -7,12 +7,12 @@
  * of the running kernel and the order and size of what is written here means
  * nothing. A member that was renamed on the way has a second declaration with
  * a `___suffix` (a flavour) in compat.h.
+ *
+ * Where BCC compiles this on a node, everything between the two pragmas is left
+ * out, here and elsewhere, and the node's own headers stand in its place.
  */
 #ifndef KT_KERNEL_H
 #define KT_KERNEL_H
-
-#include <linux/bpf.h>
-#include <stdbool.h>
 
 typedef __u8 u8;
 typedef __u16 u16;

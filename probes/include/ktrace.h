@@ -9,11 +9,13 @@
 #ifndef KT_KTRACE_H
 #define KT_KTRACE_H
 
+#ifdef KT_BCC
+#include "bcc.h"
+#else
+#include "core.h"
+#endif
 #include "kernel.h"
 #include "compat.h"
-#include <bpf/bpf_core_read.h>
-#include <bpf/bpf_helpers.h>
-#include <bpf/bpf_tracing.h>
 
 /* Typedefs carry meaning: user space decides by their names how a member is decoded and shown. */
 typedef u64 kt_boot_ns;      /* nanoseconds since boot, CLOCK_BOOTTIME */
@@ -92,17 +94,17 @@ struct cgroup_event {
 	kt_cgroup_path path;
 };
 
-/* The loader numbers the kinds of the objects it loads; nobody keeps a list. The pointer only makes the
- * struct's layout part of the object's BTF. */
-#define KT_EVENT(name)                         \
-	const volatile u32 kt_kind_##name = 0; \
-	const struct name##_event *const volatile kt_layout_##name = 0
+/* The kernel's two stand-ins for a siginfo pointer, include/linux/sched/signal.h. The pointer is looked at
+ * as a number: newer verifiers take the tracepoint's word that it is never NULL, and drop the branch. */
+#define SEND_SIG_NOINFO 0
+#define SEND_SIG_PRIV 1
 
+/* The loader numbers the kinds of the objects it loads; nobody keeps a list. */
 KT_EVENT(process);
 KT_EVENT(cgroup);
 
 /* How selection works; written by the loader. */
-enum kt_mode {
+enum kt_selection_mode {
 	KT_ALL,    /* everything */
 	KT_EITHER, /* one side is selected */
 	KT_TARGET, /* the target is selected, whoever the sender is */
@@ -116,28 +118,15 @@ enum kt_selected {
 	KT_UNDECIDED = KT_AS_TARGET | KT_AS_SENDER,
 };
 
-const volatile enum kt_mode kt_mode = KT_ALL;
-const volatile bool kt_by_pid = false;
+KT_SETTING(enum kt_selection_mode, kt_mode, KT_ALL);
+KT_SETTING(bool, kt_by_pid, false);
 
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 8 << 20);
-} kt_ring SEC(".maps");
+KT_RING(kt_ring, 8 << 20);
 
 /* Records that found no room in the ring, by kind. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 64);
-	__type(key, u32);
-	__type(value, u64);
-} kt_lost SEC(".maps");
+KT_MAP(kt_lost, PERCPU_ARRAY, 64, u32, u64);
 
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, kt_cgroup_id);
-	__type(value, u32);
-} kt_cgroups SEC(".maps");
+KT_MAP(kt_cgroups, LRU_HASH, 16384, kt_cgroup_id, u32);
 
 struct kt_process_key {
 	u64 start;
@@ -149,24 +138,19 @@ struct kt_process_key {
 	u64 comm[2];
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 4096);
-	__type(key, struct kt_process_key);
-	__type(value, kt_process_id);
-} kt_processes SEC(".maps");
+KT_MAP(kt_processes, LRU_HASH, 4096, struct kt_process_key, kt_process_id);
 
 /* The targets of --pid. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
-	__type(key, kt_pid);
-	__type(value, u8);
-} kt_pids SEC(".maps");
+KT_MAP(kt_pids, HASH, 1024, kt_pid, u8);
 
 #define kt_reserve(name) \
 	((struct name##_event *)kt_reserve_record(kt_kind_##name, sizeof(struct name##_event)))
 
+#define kt_submit(record) kt_submit_record(record, sizeof(*(record)))
+
+#ifdef KT_SPOOL
+#include "spool.h"
+#else
 static __always_inline void *kt_reserve_record(u32 kind, const u64 size)
 {
 	struct kt_header *header = bpf_ringbuf_reserve(&kt_ring, size, 0);
@@ -186,8 +170,6 @@ static __always_inline void *kt_reserve_record(u32 kind, const u64 size)
 
 /* Wakes the reader when the ring was empty, so that a lone event is seen at once, and again at every
  * quarter of a MiB, so that a storm is drained in time; in between the reader comes by itself. */
-#define kt_submit(record) kt_submit_record(record, sizeof(*(record)))
-
 static __always_inline void kt_submit_record(void *record, const u64 size)
 {
 	const u64 step = 256 << 10, room = (size + 15) & ~7ULL;
@@ -196,6 +178,7 @@ static __always_inline void kt_submit_record(void *record, const u64 size)
 	bpf_ringbuf_submit(record, (waiting & (step - 1)) <= room ? BPF_RB_FORCE_WAKEUP
 								  : BPF_RB_NO_WAKEUP);
 }
+#endif
 
 /* What is on the way of every event exists twice: for pointers of which the verifier knows the type (see
  * KT_READ), and, under the plain name, for all. */
@@ -217,10 +200,10 @@ static __always_inline struct cgroup *kt_memory_v1_as(struct css_set *set, const
 	struct cgroup_subsys_state *css = NULL, **slot;
 	struct cgroup *cgroup;
 
-	if (!bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id))
+	if (!kt_has_memory_controller())
 		return NULL;
 	slot = (void *)set + bpf_core_field_offset(struct css_set, subsys) +
-	       bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id) * sizeof(*slot);
+	       kt_memory_controller() * sizeof(*slot);
 	if (typed && KT_TYPED)
 		css = *slot;
 	else
@@ -274,7 +257,7 @@ static __always_inline u64 kt_number(const void *pointer)
  * A path that is too deep loses its leaf end, never its root end: the outermost pod decides whose an
  * event is, and nobody may hide it by making cgroups below.
  */
-__noinline int kt_describe_cgroup(u64 address)
+KT_GLOBAL int kt_describe_cgroup(u64 address)
 {
 	struct cgroup *cgroup = (void *)address;
 	kt_cgroup_id id = kt_id_of_cgroup(cgroup);
@@ -474,7 +457,7 @@ static __always_inline void kt_read_key(struct kt_process_key *key, struct task_
 	}
 }
 
-__noinline u64 kt_describe_process(u64 address)
+KT_GLOBAL u64 kt_describe_process(u64 address)
 {
 	const u32 PF_KTHREAD = 0x00200000;
 	struct task_struct *task = (void *)address;
@@ -527,7 +510,5 @@ static __always_inline void kt_refer_as(struct kt_party *party, struct task_stru
 	known = bpf_map_lookup_elem(&kt_processes, &key);
 	party->process = known ? *known : kt_describe_process(kt_number(task));
 }
-
-char LICENSE[] SEC("license") = "GPL";
 
 #endif

@@ -7,6 +7,10 @@
 #define KT_MEMORY_H
 
 #include "ktrace.h"
+#ifdef KT_BCC
+#include <linux/memcontrol.h>
+#include <linux/oom.h>
+#endif
 
 typedef __s64 s64;
 typedef u32 kt_gfp; /* GFP flags by the numbers of the kernel that made the record */
@@ -79,21 +83,26 @@ enum {
 };
 
 /* The loader knows the size of a page; the programs have no way to ask. */
-const volatile u32 kt_page_size = 4096;
+KT_SETTING(u32, kt_page_size, 4096);
 
 #define KT_UNKNOWN_BYTES (-1LL)
+
+KT_PRESENT(rss_percpu, "linux/mm_types.h", "struct percpu_counter rss_stat[");
+KT_PRESENT(rss_counts, "linux/mm_types.h linux/mm_types_task.h", "atomic_long_t count[NR_MM_COUNTERS];");
+KT_PRESENT(oom_group, "linux/memcontrol.h", "bool oom_group;");
 
 /* An array of percpu_counter since f1a7941243c1 ("mm: convert mm's rss stats into percpu_counter"); before
  * that plain counters. What CPUs have not added up yet is left out, as the kernel does in its own log. */
 #define KT_RSS(mm, index)                                                                                \
 	({                                                                                               \
-		s64 pages_ = KT_UNKNOWN_BYTES;                                                           \
 		struct mm_struct___percpu *percpu_ = (void *)(mm);                                       \
 		struct mm_struct___counts *counts_ = (void *)(mm);                                       \
-		if (bpf_core_field_exists(percpu_->rss_stat))                                            \
-			pages_ = BPF_CORE_READ(percpu_, rss_stat[index].count);                          \
-		else if (bpf_core_field_exists(counts_->rss_stat))                                       \
-			pages_ = BPF_CORE_READ(counts_, rss_stat.count[index].counter);                  \
+		s64 pages_ = KT_CHOOSE(                                                                  \
+			rss_percpu, bpf_core_field_exists(percpu_->rss_stat),                            \
+			BPF_CORE_READ(percpu_, rss_stat[index].count),                                   \
+			KT_CHOOSE(rss_counts, bpf_core_field_exists(counts_->rss_stat),                  \
+				  BPF_CORE_READ(counts_, rss_stat.count[index].counter),                 \
+				  KT_UNKNOWN_BYTES));                                                    \
 		pages_ == KT_UNKNOWN_BYTES ? KT_UNKNOWN_BYTES : pages_ > 0 ? pages_ * kt_page_size : 0;  \
 	})
 
@@ -103,11 +112,10 @@ static __always_inline struct mem_cgroup *kt_memcg_of(struct task_struct *task)
 	struct css_set *set = BPF_CORE_READ(task, cgroups);
 	struct cgroup_subsys_state *css = NULL, **slot;
 
-	if (!bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id) ||
-	    !bpf_core_type_exists(struct mem_cgroup))
+	if (!kt_has_memory_controller())
 		return NULL;
 	slot = (void *)set + bpf_core_field_offset(struct css_set, subsys) +
-	       bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id) * sizeof(*slot);
+	       kt_memory_controller() * sizeof(*slot);
 	bpf_core_read(&css, sizeof(css), slot);
 	return css ? (void *)css - bpf_core_field_offset(struct mem_cgroup, css) : NULL;
 }

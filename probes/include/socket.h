@@ -9,7 +9,13 @@
 #define KT_SOCKET_H
 
 #include "ktrace.h"
-#include <bpf/bpf_endian.h>
+#ifdef KT_BCC
+#include <linux/tcp.h>
+#include <net/ip6_fib.h>
+#include <net/request_sock.h>
+#include <net/route.h>
+#include <net/sock.h>
+#endif
 
 typedef u8 kt_address[16];  /* an IPv6 address; IPv4 as ::ffff:a.b.c.d */
 typedef u16 kt_port;        /* in the host's byte order */
@@ -324,6 +330,8 @@ static __always_inline kt_netns kt_netns_of_packet(struct sk_buff *skb)
 	return dev ? BPF_CORE_READ(dev, nd_net.net, ns.inum) : 0;
 }
 
+KT_PRESENT(socket_cgroup, "linux/cgroup-defs.h", "struct sock_cgroup_data { struct cgroup *cgroup;");
+
 /* The version-2 cgroup in which a socket was made, or NULL: for a mini socket, and where version 1's
  * net_cls or net_prio have taken the pointer's place. Where containers are told apart by version 1's
  * memory controller this cgroup may be the root: kt_tells_container. */
@@ -333,10 +341,11 @@ static __always_inline struct cgroup *kt_cgroup_of_socket(struct sock *sk)
 
 	if (!kt_is_full(sk))
 		return NULL;
-	if (bpf_core_field_exists(sk->sk_cgrp_data.cgroup))
-		return BPF_CORE_READ(sk, sk_cgrp_data.cgroup);
-	value = BPF_CORE_READ((struct sock___cgroup_val *)sk, sk_cgrp_data.val);
-	return value & 1 ? NULL : (struct cgroup *)(value & ~2UL); /* bit 1 is a flag too */
+	value = KT_CHOOSE(socket_cgroup, bpf_core_field_exists(sk->sk_cgrp_data.cgroup),
+			  (u64)BPF_CORE_READ(sk, sk_cgrp_data.cgroup),
+			  BPF_CORE_READ((struct sock___cgroup_val *)sk, sk_cgrp_data.val));
+	/* a pointer is even; in the older form bit 1 is a flag too */
+	return value & 1 ? NULL : (struct cgroup *)(value & ~2UL);
 }
 
 /* Whether a socket's cgroup can say whose it is: the root's sockets may be anybody's on a node where

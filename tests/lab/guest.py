@@ -14,19 +14,21 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
 import pytest
 
 from tests.support.ktrace import IN_GUEST
-from tracer import probes
+from tracer import backends, probes
 from tracer.backends.core import CoreBackend
 from tracer.errors import KtraceError
 
 # How a test says that the probe declares this kernel to lack what it needs.
 CANNOT = "cannot:"
 TESTS = "tests/kernel"
+# Whose guest this is.
+BACKEND = os.environ.get("KTRACE_LAB_BACKEND", "core")
 # In an emulated machine a second is short: what depends on one is tried again, and that is told.
 AGAIN = ("--reruns", "1")
 
@@ -35,14 +37,32 @@ def main(port: str, arguments: Sequence[str]) -> int:
     with open(int(port) if port.isdigit() else port, "wb", buffering=0) as file:
         reporter = Reporter(file)
         reporter.tell("kernel", release=platform.release())
-        for name in probes.names():
-            reporter.tell("probe", name=name, **_attached(name))
+        wanted = probes.names()
+        if BACKEND == "stap":  # which has scripts for some
+            wanted = [name for name in wanted if not backends.lacking(BACKEND, probes.get(name))]
+        tell = _attached if BACKEND == "core" else _attached_together(wanted)
+        for name in wanted:
+            reporter.tell("probe", name=name, **tell(name))
         options = ["-p", "no:cacheprovider", "--color=no", "--tb=short", "--rootdir", os.getcwd()]
         if IN_GUEST:
             options += AGAIN
         code = int(pytest.main([*options, *(arguments or [TESTS])], plugins=[reporter]))
         reporter.tell("end", code=code)
     return code
+
+
+def _attached_together(names: Sequence[str]) -> Callable[[str], dict[str, str | None]]:
+    """With a backend that takes long to attach anything."""
+    every = [probes.get(name) for name in names]
+    try:
+        backend = backends.choose(BACKEND, every)
+        backend.attach(every, {})
+    except KtraceError as error:
+        message = error.message
+        return lambda name: {"attach_point": None, "cannot": message, "log": None}
+    points = {name: point.name for name, point in backend.attached.items()}
+    backend.close()
+    return lambda name: {"attach_point": points[name], "cannot": None, "log": None}
 
 
 def _attached(name: str) -> dict[str, str | None]:

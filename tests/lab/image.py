@@ -23,7 +23,7 @@ from tests.lab.kernels import Kernel, LabError
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[1]
-PROJECT_PARTS = ("tracer", "tests", "pyproject.toml")
+PROJECT_PARTS = ("tracer", "tests", "bench", "pyproject.toml")
 
 # Debian packages of which a guest gets the programs, as they are on this machine
 PROGRAM_PACKAGES = ("bash", "coreutils", "dash", "iproute2", "mount", "procps", "util-linux")
@@ -78,29 +78,36 @@ def build_disk(
     module: str = "tests.lab.guest",
     programs: Sequence[str] = (),
     contents: Mapping[str, bytes] | None = None,
+    backend: str = "core",
+    more: Sequence[Path] = (),
+    trees: Mapping[str, Path] | None = None,
 ) -> Path:
     """Its guests run a module's main program with these arguments, by default these tests, and then
     switch themselves off. They have the programs of more packages if asked, and files with these
-    contents."""
-    tree = scratch / "disk"
+    contents; `more` are further files of this machine, `trees` directories from elsewhere, by where
+    they are to be. The tests are told which backend they are for."""
+    tree = scratch / f"{backend}-disk"
     for directory in ("dev", "proc", "sys", "run", "root", "lab"):
         (tree / directory).mkdir(parents=True)
     (tree / "tmp").mkdir(mode=0o1777)
     _usr_layout(tree)
-    files = [_busybox(), *_programs((*PROGRAM_PACKAGES, *programs)), *_python(), *_project()]
+    files = [_busybox(), *_programs((*PROGRAM_PACKAGES, *programs)), *_python(), *_project(), *more]
     for path in [*files, *_needed_libraries(files)]:
         _copy(path, tree)
+    for place, source in (trees or {}).items():
+        shutil.copytree(source, tree / place.lstrip("/"), symlinks=True, dirs_exist_ok=True)
     for name, data in (contents or {}).items():
         (tree / name.lstrip("/")).parent.mkdir(exist_ok=True)
         _write_program(tree / name.lstrip("/"), data)
     program = shlex.join([sys.executable, "-m", module])
-    order = f'cd {shlex.quote(str(PROJECT))} && {program} "$results" {shlex.join(arguments)}\n'
+    order = f"cd {shlex.quote(str(PROJECT))} && export KTRACE_LAB_BACKEND={backend} && "
+    order += f'{program} "$results" {shlex.join(arguments)}\n'
     (tree / "lab" / "tests").write_text(order)
     _write_program(tree / "lab" / "init", (HERE / "init.sh").read_bytes())
     _compile(tree)
     if not shutil.which("mke2fs"):
         raise LabError("the guests' disk needs mke2fs: apt-get install e2fsprogs")
-    image = scratch / "disk.img"
+    image = scratch / f"{backend}-disk.img"
     # not only as big as its content: tests write files, and a full disk is no finding
     megabytes = (
         sum(p.lstat().st_size for p in tree.rglob("*") if p.is_file()) // 1_000_000 * 2 + 128

@@ -28,14 +28,21 @@ class LabError(Exception):
 
 @dataclass(frozen=True)
 class Suite:
-    """A Debian suite, and the series of the kernel it had when the tests were written."""
+    """A Debian suite, and the series of the kernel it had when the tests were written; and the
+    backend that its guest is for. What takes ten minutes to prepare is for `make lab` alone."""
 
     name: str
     series: str
     has_security: bool = True
+    backend: str = "core"
+    in_tests: bool = True
 
     def __str__(self) -> str:
-        return f"{self.series}-{self.name}"
+        return f"{self.label}-{self.name}"
+
+    @property
+    def label(self) -> str:
+        return self.series if self.backend == "core" else f"{self.series}-{self.backend}"
 
 
 SUITES = (
@@ -43,6 +50,10 @@ SUITES = (
     Suite("bookworm", "6.1"),
     Suite("trixie", "6.12"),
     Suite("sid", "7.2", has_security=False),
+    Suite("bullseye", "5.10", backend="bcc"),
+    Suite("bookworm", "6.1", backend="bcc"),
+    Suite("bullseye", "5.10", has_security=False, backend="stap"),
+    Suite("sid", "7.2", has_security=False, backend="stap", in_tests=False),
 )
 
 
@@ -79,18 +90,34 @@ def fetched(suite: Suite, say: Say, refresh: bool = False) -> Kernel:
     """The suite's newest kernel as of the first time it was asked for, or as of now."""
     directory = cache() / suite.name
     directory.mkdir(parents=True, exist_ok=True)
-    with _locked(directory):
+    with locked(directory):
         root = directory / "root"
         if refresh or not root.exists():
             _fetch(suite, directory, root, say)
-        return _found(suite, root)
+        return found(suite.name, root)
+
+
+def fetched_headers(suite: Suite, kernel: Kernel, say: Say) -> Path:
+    """A root directory with the headers of exactly this kernel."""
+    directory = cache() / suite.name
+    root = directory / f"headers-{kernel.release}"
+    with locked(directory):
+        if not root.exists():
+            apt = _Apt(suite, directory)
+            if not apt.knows(f"linux-headers-{kernel.release}"):
+                apt.update()
+            _unpack(apt, apt.header_packages(kernel.release), directory, root, say)
+    return root
 
 
 def _fetch(suite: Suite, directory: Path, root: Path, say: Say) -> None:
     apt = _Apt(suite, directory)
     say(f"fetching the package lists of {suite.name}")
     apt.update()
-    packages = apt.kernel_packages()
+    _unpack(apt, apt.kernel_packages(), directory, root, say)
+
+
+def _unpack(apt: _Apt, packages: Sequence[str], directory: Path, root: Path, say: Say) -> None:
     fresh = directory / "unpacked"
     for leftover in (fresh, directory / "packages"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -105,13 +132,14 @@ def _fetch(suite: Suite, directory: Path, root: Path, say: Say) -> None:
     fresh.rename(root)
 
 
-def _found(suite: Suite, root: Path) -> Kernel:
+def found(suite: str, root: Path) -> Kernel:
+    """In what a suite's packages brought."""
     trees = [path for top in ("lib", "usr/lib") for path in root.glob(f"{top}/modules/*")]
     for tree in trees:
         for image in (root / "boot" / f"vmlinuz-{tree.name}", tree / "vmlinuz"):
             if image.exists():
                 return Kernel(tree.name, image, tree)
-    raise LabError(f"no kernel in what {suite.name}'s packages brought: remove {root}")
+    raise LabError(f"no kernel in what {suite}'s packages brought: remove {root}")
 
 
 class _Apt:
@@ -138,7 +166,7 @@ class _Apt:
 
     def update(self) -> None:
         """The suite must be there; its security updates may have moved to an archive."""
-        main, security = _archives()
+        main, security = archives()
         lines = [f"deb {main} {self._suite.name} main\n"]
         if security and self._suite.has_security:
             self._sources.write_text(
@@ -159,6 +187,17 @@ class _Apt:
         if not names:
             raise LabError(f"{self._suite.name} has no package {PACKAGE} that brings a kernel")
         return sorted(names)
+
+    def knows(self, package: str) -> bool:
+        return bool(self.run("apt-cache", "search", "--names-only", f"^{re.escape(package)}$"))
+
+    def header_packages(self, release: str) -> list[str]:
+        """A kernel's own headers, and those that it has in common with its siblings."""
+        told = self.run("apt-cache", "depends", f"linux-headers-{release}")
+        common = re.findall(r"Depends: (linux-headers-\d\S*-common\S*)$", told, re.MULTILINE)
+        if not common:
+            raise LabError(f"{self._suite.name} no longer has the headers of {release}: --refresh")
+        return [f"linux-headers-{release}", *common]
 
     def megabytes(self, package: str) -> float:
         told = self.run("apt-cache", "show", "--no-all-versions", package)
@@ -184,7 +223,7 @@ class _Apt:
         return done.stdout
 
 
-def _archives() -> tuple[str, str | None]:
+def archives() -> tuple[str, str | None]:
     """Where this machine gets Debian and its security updates from."""
     wanted = "$(ORIGIN) $(CODENAME) $(COMPONENT) $(REPO_URI)"
     told = subprocess.run(
@@ -203,7 +242,7 @@ def _archives() -> tuple[str, str | None]:
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
     """Two labs at once fetch once. The wait is bounded by what the other one may take."""
     with (directory / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -211,9 +250,9 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 def chosen(words: Sequence[str]) -> list[Suite]:
-    """Suites by their name or series; all if nothing is named."""
-    by_word = {word: suite for suite in SUITES for word in (suite.name, suite.series)}
-    unknown = [word for word in words if word not in by_word]
+    """Suites by their name, series or label; all if nothing is named."""
+    called = {suite: {suite.name, suite.series, suite.label, str(suite)} for suite in SUITES}
+    unknown = [word for word in words if not any(word in names for names in called.values())]
     if unknown:
         raise LabError(f"no kernel {unknown[0]}: there are {', '.join(map(str, SUITES))}")
-    return [suite for suite in SUITES if not words or {suite.name, suite.series} & set(words)]
+    return [suite for suite in SUITES if not words or called[suite] & set(words)]

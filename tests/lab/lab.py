@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.lab import stap
+from tests.lab.bcc import build_bcc_disk
 from tests.lab.image import build_disk, build_initramfs
 from tests.lab.kernels import Kernel, Say, Suite, fetched
 from tests.lab.machine import Machines
@@ -64,18 +66,39 @@ class Lab:
         return self._machines.run_here("own", self._tests, Path(self._scratch.name))
 
     def _start(self) -> None:
-        kernels = {suite: fetched(suite, self._say, self._refresh) for suite in self._suites}
+        by_bpf = [suite for suite in self._suites if suite.backend != "stap"]
+        kernels = {suite: fetched(suite, self._say, self._refresh) for suite in by_bpf}
         scratch = Path(self._scratch.name)
-        self._say("building the guests' disk")
-        disk = build_disk([*self._tests, *IN_GUESTS], scratch)
-        for suite, kernel in kernels.items():
-            initramfs = build_initramfs(kernel, scratch)
-            self._running[suite] = self._pool.submit(self._boot, suite, kernel, initramfs, disk)
+        initramfs = {k: build_initramfs(k, scratch) for k in set(kernels.values())}
+        for backend in dict.fromkeys(suite.backend for suite in by_bpf):
+            self._say(f"building the disk of the guests for {backend}")
+            mine = {suite: k for suite, k in kernels.items() if suite.backend == backend}
+            disk = self._disk(backend, mine, scratch)
+            for suite, kernel in mine.items():
+                boot = (suite, kernel, initramfs[kernel], disk)
+                self._running[suite] = self._pool.submit(self._boot, *boot)
+        for suite in self._suites:
+            if suite.backend == "stap":
+                self._running[suite] = self._pool.submit(self._boot_for_stap, suite)
+
+    def _boot_for_stap(self, suite: Suite) -> Results:
+        """What it boots may take minutes to make, while the others run."""
+        scratch = Path(self._scratch.name)
+        tests = stap.TESTS if self._tests == TESTS else self._tests
+        kernel = stap.fetched(suite, self._say, self._refresh)
+        disk = stap.build_stap_disk(suite, kernel, tests, scratch / suite.label, self._say)
+        return self._boot(suite, kernel, build_initramfs(kernel, scratch / suite.label), disk)
+
+    def _disk(self, backend: str, kernels: Mapping[Suite, Kernel], scratch: Path) -> Path:
+        if backend == "core":
+            return build_disk([*self._tests, *IN_GUESTS], scratch)
+        tests = self._tests if self._tests != TESTS else ()
+        return build_bcc_disk(kernels, tests, scratch, self._say)
 
     def _boot(self, suite: Suite, kernel: Kernel, initramfs: Path, disk: Path) -> Results:
         self._say(f"booting {kernel.release}")
         results = self._machines.boot(
-            suite.series, kernel, initramfs, disk, Path(self._scratch.name)
+            suite.label, kernel, initramfs, disk, Path(self._scratch.name)
         )
         self._say(f"{kernel.release}: {results.in_words()}")
         return results

@@ -27,6 +27,8 @@ from tests.support.wait import wait_for
 
 IN_GUEST = bool(os.environ.get("KTRACE_GUEST"))
 HAS_KPROBES = Path("/sys/bus/event_source/devices/kprobe").exists()
+# What tests for any backend take; in the guests for SystemTap that one.
+BACKEND = "stap" if os.environ.get("KTRACE_LAB_BACKEND") == "stap" else "auto"
 ROOT = Path(__file__).resolve().parents[2]
 # A guest that emulates every instruction needs a minute where a machine needs a second.
 START_SECONDS = 120.0
@@ -84,6 +86,7 @@ class Ktrace:
         stdout: int | None = None,
         only: tuple[str, int] | None = None,
         inside: Sequence[str] = (),
+        backend: str = BACKEND,
     ) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="ktrace-test-"))
         self._ready = self._directory / "ready"
@@ -93,7 +96,10 @@ class Ktrace:
         self._environment = {**os.environ, **(environment or {})}
         self._module = "tests.support.only" if only else "tracer"
         self._inside = inside
-        self._arguments = [*map(str, only or ()), *arguments]
+        command, *options = arguments
+        if backend != "auto":
+            options = ["--backend", backend, *options]
+        self._arguments = [*map(str, only or ()), command, *options]
         self._arguments += ["-o", output, "--ready-file", str(self._ready)]
         self._process: subprocess.Popen[bytes] | None = None
 

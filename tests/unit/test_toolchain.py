@@ -55,8 +55,9 @@ def test_install(here: str | None, command: str, monkeypatch: pytest.MonkeyPatch
 
 def put_headers(root: Path, directory: str, release: str) -> Path:
     tree = root / directory
-    (tree / "include" / "config").mkdir(parents=True)
-    (tree / "include" / "config" / "kernel.release").write_text(f"{release}\n")
+    (tree / "include" / "generated").mkdir(parents=True)
+    words = f'#define UTS_RELEASE "{release}"\n'
+    (tree / "include" / "generated" / "utsrelease.h").write_text(words)
     return tree
 
 

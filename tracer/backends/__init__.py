@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # In order of preference. Each is a module here, with `create() -> Backend` and
 # `lacking(probe: Probe | None) -> list[Lack]`, where None asks for the backend as such.
-NAMES: tuple[str, ...] = ("core",)
+NAMES = ("core", "bcc", "stap")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,11 @@ class Backend(Protocol):
         """Gives everything back. May be called more than once."""
 
 
+def create(name: str) -> Backend:
+    backend: Backend = _module(name).create()
+    return backend
+
+
 def lacking(backend: str, probe: Probe | None = None) -> list[Lack]:
     """What keeps the backend, or this probe by it, from being tried. Only cheap looks: that
     nothing is lacking does not say that the kernel will accept it."""
@@ -86,8 +91,7 @@ def choose(
         if lack is None:
             if passed_over:
                 (say or _tell)(f"ktrace: backend {name}, as {_in_words(passed_over)}")
-            backend: Backend = _module(name).create()
-            return backend
+            return create(name)
         passed_over.append((name, lack))
     remedy = passed_over[0][1].remedy if len(passed_over) == 1 else "ktrace doctor tells the rest"
     raise CannotOnThisKernel(f"cannot trace here: {_in_words(passed_over)}", remedy)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
+from tracer.bpf_object import MapShape
 from tracer.errors import KtraceError
 
 # The system call's number is the machine's, bpf(2)'s commands are the kernel's.
@@ -61,7 +62,7 @@ class Map:
         self.name = name
         self._key_size = key_size
         self._value_size = value_size
-        self._entries = entries
+        self.entries = entries
 
     def update(self, key: bytes, value: bytes) -> None:
         if number := self._element(_UPDATE, key, value):
@@ -87,12 +88,15 @@ class Map:
     def delete(self, key: bytes) -> None:
         self._element(_DELETE, key, None)
 
+    def close(self) -> None:
+        os.close(self.fd)
+
     def _keys(self) -> Iterable[bytes]:
         """Where a key was just deleted the kernel begins again, so the walk is bounded."""
         keys: dict[bytes, None] = {}
         key: bytes | None = None
         following = ctypes.create_string_buffer(self._key_size)
-        for _ in range(2 * self._entries):
+        for _ in range(2 * self.entries):
             if self._element(_NEXT_KEY, key, following):
                 break
             key = following.raw
@@ -104,13 +108,14 @@ class Map:
         return _call(command, _Element(self.fd, _address(key), _address(other), _ANY))[1]
 
 
-def create_map(kind: int, name: str, key_size: int, value_size: int, entries: int) -> Map:
+def create_map(name: str, shape: MapShape) -> Map:
+    """Raises OSError."""
+    sizes = (shape.key_size, shape.value_size, shape.entries)
     short = name.encode()[: _NAME_BYTES - 1]
-    attributes = _Create(kind, key_size, value_size, entries, map_name=short)
-    fd, number = _call(_MAP_CREATE, attributes)
+    fd, number = _call(_MAP_CREATE, _Create(shape.type, *sizes, map_name=short))
     if fd < 0:
-        raise KtraceError(f"making map {name}: {os.strerror(number)}")
-    return Map(fd, name, key_size, value_size, entries)
+        raise OSError(number, f"making map {name}: {os.strerror(number)}")
+    return Map(fd, name, *sizes)
 
 
 def count_lost(table: Map, kinds: Mapping[str, int], missed: Mapping[str, int]) -> dict[str, int]:

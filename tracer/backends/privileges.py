@@ -19,9 +19,14 @@ def check() -> None:
 
 def missing_capabilities() -> list[str]:
     """capabilities(7): CAP_SYS_ADMIN includes what CAP_BPF and CAP_PERFMON allow since 5.8."""
-    with open("/proc/self/status") as status:
-        effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff"))
-    have = {name for name, bit in _CAPABILITIES.items() if effective >> bit & 1}
+    have = {name for name, bit in _CAPABILITIES.items() if has(bit)}
     if "CAP_SYS_ADMIN" in have or have >= {"CAP_BPF", "CAP_PERFMON"}:
         return []
     return sorted({"CAP_BPF", "CAP_PERFMON"} - have)
+
+
+def has(capability: int) -> bool:
+    """By its number, include/uapi/linux/capability.h."""
+    with open("/proc/self/status") as status:
+        effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff"))
+    return bool(effective >> capability & 1)

@@ -8,6 +8,7 @@ name the package that brings it.
 from __future__ import annotations
 
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,8 +96,10 @@ def modules_must_be_signed(
 
 
 def _release_of(tree: Path) -> str | None:
-    """What built headers call themselves; None where there are none."""
+    """What headers call themselves where uname(2) looks for it; None where there are none."""
     try:
-        return (tree / "include" / "config" / "kernel.release").read_text().strip()
+        text = (tree / "include" / "generated" / "utsrelease.h").read_text()
     except OSError:
         return None
+    found = re.search(r'#define UTS_RELEASE "([^"]*)"', text)
+    return found[1] if found else None
