@@ -58,7 +58,7 @@ def event(about: Place | None, by: Place | None = HOST) -> Event:
 
 def test_the_modes_are_those_of_the_kernel_side() -> None:
     header = HEADER.read_text()
-    body = re.search(r"enum kt_mode \{(.+?)\};", header, re.DOTALL)
+    body = re.search(r"enum kt_selection_mode \{(.+?)\};", header, re.DOTALL)
     assert body
     names = re.findall(r"KT_(\w+),", body[1])
     assert [(mode.name, mode.value) for mode in Mode] == [(n, i) for i, n in enumerate(names)]

@@ -19,7 +19,7 @@ from tracer import probes
 from tracer.backends import privileges, stap, stap_modules, stap_program, toolchain
 from tracer.backends.stap import StapBackend
 from tracer.backends.stap_modules import Script
-from tracer.cli.stap import command
+from tracer.cli import root
 from tracer.errors import KtraceError, UsageError
 
 SIGNALS = probes.get("signals")
@@ -256,7 +256,7 @@ def test_a_wrong_use_of_the_command(arguments: tuple[str, ...], words: str) -> N
 
 
 def build_command(arguments: Sequence[str]) -> None:
-    command.main(list(arguments), standalone_mode=False)
+    root.main(["stap", *arguments], standalone_mode=False)
 
 
 def test_without_stap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
