@@ -29,7 +29,8 @@ class LabError(Exception):
 @dataclass(frozen=True)
 class Suite:
     """A Debian suite, and the series of the kernel it had when the tests were written; and the
-    backend that its guest is for. What takes ten minutes to prepare is for `make lab` alone."""
+    backend that its guest is for. Those that are not `in_tests` are for `make lab` alone, which may
+    take longer than `make test`."""
 
     name: str
     series: str

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lab as a whole: kernels fetched, one disk built, guests run, two at a time."""
+"""The lab as a whole: guests are prepared and run, two at a time."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +42,8 @@ class Lab:
         self._pool = ThreadPoolExecutor(AT_ONCE)
         self._scratch = tempfile.TemporaryDirectory(prefix="ktrace-lab-")
         self._running: dict[Suite, Future[Results]] = {}
+        self._building = threading.Lock()
+        self._built: Path | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -66,42 +69,39 @@ class Lab:
         return self._machines.run_here("own", self._tests, Path(self._scratch.name))
 
     def _start(self) -> None:
-        by_bpf = [suite for suite in self._suites if suite.backend != "stap"]
-        kernels = {suite: fetched(suite, self._say, self._refresh) for suite in by_bpf}
-        scratch = Path(self._scratch.name)
-        initramfs = {k: build_initramfs(k, scratch) for k in set(kernels.values())}
-        for backend in dict.fromkeys(suite.backend for suite in by_bpf):
-            self._say(f"building the disk of the guests for {backend}")
-            mine = {suite: k for suite, k in kernels.items() if suite.backend == backend}
-            disk = self._disk(backend, mine, scratch)
-            for suite, kernel in mine.items():
-                boot = (suite, kernel, initramfs[kernel], disk)
-                self._running[suite] = self._pool.submit(self._boot, *boot)
         for suite in self._suites:
-            if suite.backend == "stap":
-                self._running[suite] = self._pool.submit(self._boot_for_stap, suite)
+            self._running[suite] = self._pool.submit(self._run, suite)
 
-    def _boot_for_stap(self, suite: Suite) -> Results:
-        """What it boots may take minutes to make, while the others run."""
-        scratch = Path(self._scratch.name)
-        tests = stap.TESTS if self._tests == TESTS else self._tests
-        kernel = stap.fetched(suite, self._say, self._refresh)
-        disk = stap.build_stap_disk(suite, kernel, tests, scratch / suite.label, self._say)
-        return self._boot(suite, kernel, build_initramfs(kernel, scratch / suite.label), disk)
-
-    def _disk(self, backend: str, kernels: Mapping[Suite, Kernel], scratch: Path) -> Path:
-        if backend == "core":
-            return build_disk([*self._tests, *IN_GUESTS], scratch)
-        tests = self._tests if self._tests != TESTS else ()
-        return build_bcc_disk(kernels, tests, scratch, self._say)
-
-    def _boot(self, suite: Suite, kernel: Kernel, initramfs: Path, disk: Path) -> Results:
-        self._say(f"booting {kernel.release}")
-        results = self._machines.boot(
-            suite.label, kernel, initramfs, disk, Path(self._scratch.name)
-        )
-        self._say(f"{kernel.release}: {results.in_words()}")
+    def _run(self, suite: Suite) -> Results:
+        """What it boots may take minutes to fetch and to make, while others run."""
+        scratch = Path(self._scratch.name) / suite.label
+        scratch.mkdir()
+        kernel, disk = self._prepare(suite, scratch)
+        initramfs = build_initramfs(kernel, scratch)
+        self._say(f"booting {kernel.release} for {suite.backend}")
+        results = self._machines.boot(suite.label, kernel, initramfs, disk, scratch)
+        self._say(f"{suite.label}: {results.in_words()}")
         return results
+
+    def _prepare(self, suite: Suite, scratch: Path) -> tuple[Kernel, Path]:
+        if suite.backend == "stap":
+            tests = stap.TESTS if self._tests == TESTS else self._tests
+            kernel = stap.fetched(suite, self._say, self._refresh)
+            return kernel, stap.build_stap_disk(suite, kernel, tests, scratch, self._say)
+        kernel = fetched(suite, self._say, self._refresh)
+        if suite.backend == "bcc":
+            tests = () if self._tests == TESTS else self._tests
+            return kernel, build_bcc_disk({suite: kernel}, tests, scratch, self._say)
+        return kernel, self._core_disk()
+
+    def _core_disk(self) -> Path:
+        """The same for all kernels."""
+        with self._building:
+            if self._built is None:
+                self._say("building the guests' disk")
+                scratch = Path(self._scratch.name)
+                self._built = build_disk([*self._tests, *IN_GUESTS], scratch)
+            return self._built
 
     def _end(self) -> None:
         self._machines.close()

@@ -82,7 +82,6 @@ def fetched(suite: Suite, say: Say, refresh: bool = False) -> Kernel:
 def build_stap_disk(
     suite: Suite, kernel: Kernel, tests: Sequence[str], scratch: Path, say: Say
 ) -> Path:
-    scratch.mkdir()
     root, tree = _root(suite), scratch / "systemtap"
     files = {**modules(root, kernel, scratch, say), **_programs(root, scratch)}
     for path, source in files.items():
