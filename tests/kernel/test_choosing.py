@@ -145,7 +145,7 @@ def test_two_probes_in_one_stream() -> None:
     with (
         Ktrace("trace", "signals,exits", "--all", "--signal", "KILL,USR1") as ktrace,
         Actor() as sender,
-        Actor() as target,
+        Actor(executed=True) as target,
     ):
         sender.do("kill", target.pid, USR1)
         sender.do("kill", target.pid, KILL)

@@ -45,7 +45,7 @@ def test_the_same_of_each_incident(both: tuple[str, Ktrace, Ktrace]) -> None:
 
 
 def raise_signals() -> list[int]:
-    with Actor() as sender, Actor() as target:
+    with Actor(executed=True) as sender, Actor(executed=True) as target:
         for call in ("kill", "tkill", "sigqueue"):
             for _ in range(TIMES):
                 sender.do(call, target.pid, USR1)

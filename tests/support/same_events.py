@@ -108,7 +108,7 @@ def _of_one(kind: str, here: Event, there: Event) -> list[str]:
 
 
 def _send_signals(staged: Staged) -> None:
-    with Actor() as target:
+    with Actor(executed=True) as target:
         staged.pids.add(target.pid)
         target.do("ignore", int(signal.SIGUSR1))
         for _ in range(TIMES):
