@@ -122,7 +122,8 @@ class StapBackend:
             modules = [(probe, *_module_of(probe)) for probe in probes]
             for probe, script, module in modules:
                 self._start(probe, script, module, settings)
-            self._await_ready()
+                # one after the other: several that mount debugfs at once fail over it
+                self._await_ready()
             for running in self._running:
                 self._introduce(running)
         except BaseException:
