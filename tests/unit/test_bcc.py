@@ -30,7 +30,14 @@ from tracer.backends.bcc_programs import (
     last_words,
     read_kept,
 )
-from tracer.backends.bcc_text import MARK, look_for, make_text
+from tracer.backends.bcc_text import (
+    MARK,
+    READ_FIRST,
+    READ_LAST,
+    UNREAD,
+    look_for,
+    make_text,
+)
 from tracer.backends.objects import Objects
 
 EVERY = [probes.get(name) for name in probes.names()]
@@ -159,7 +166,20 @@ def test_kernel_types_are_the_kernels(build: Path) -> None:
     assert "#include <bpf/" not in text
     includes = re.findall(r"^#include.*$", text, re.MULTILINE)
     assert len(includes) == len(set(includes))
-    assert text.startswith("\n".join(includes))
+    assert text.startswith("\n".join([f"#ifdef {READ_LAST}", *includes]))
+
+
+def test_before_the_last_time_only_names_are_read(build: Path) -> None:
+    """BCC would parse all headers three times; it looks for programs by name the second time."""
+    head, _, names = text_of(build).rpartition("\n#else\n")
+    assert head.startswith(f"#ifdef {READ_LAST}\n")
+    assert "BPF_PROG(on_signal_generate" in head
+    shipped = Objects()
+    programs = [p for name in bcc.objects_of(EVERY) for p in shipped.open(name).described.programs]
+    assert re.findall(r"^int (\w+)\(void \*context\) { return 0; }$", names, re.MULTILINE) == [
+        *programs,
+        UNREAD,
+    ]
 
 
 def test_lines_are_named_after_their_sources(build: Path) -> None:
@@ -267,14 +287,16 @@ def test_what_the_cache_depends_on(tmp_path: Path) -> None:
 BCC = """
 import ctypes, os, signal, sys, time
 
+names = [b"one"]
+
 class lib:
-    bpf_num_functions = staticmethod(lambda module: 1)
-    bpf_function_name = staticmethod(lambda module, number: b"one")
+    bpf_num_functions = staticmethod(lambda module: len(names))
+    bpf_function_name = staticmethod(lambda module, number: names[number])
     bpf_module_kern_version = staticmethod(lambda module: 7)
 
 class BPF:
     module = None
-    def __init__(self, text):
+    def __init__(self, text, cflags):
         print("stray output")
         {compiling}
     def dump_func(self, name):
@@ -299,6 +321,13 @@ def worker(tmp_path: Path) -> Iterator[Callable[[str], Worker]]:
 
 def test_what_comes_back(worker: Callable[[str], Worker]) -> None:
     assert worker("pass").compile("int x;") == Compiled({"one": b"\x01\x02"}, 7)
+
+
+def test_a_bcc_that_does_not_tell_the_last_time(worker: Callable[[str], Worker]) -> None:
+    """What it gave is not what is to run: it compiles again, by another way."""
+    told = f"names[:] = [b'one', b'{UNREAD}'] if '-D{READ_FIRST}' in cflags else [b'two']; "
+    again = "assert names != [b'two'] or open(text.split(chr(34))[1]).read() == 'int x;'"
+    assert worker(told + again).compile("int x;") == Compiled({"two": b"\x01\x02"}, 7)
 
 
 @pytest.mark.parametrize(
@@ -372,7 +401,7 @@ def test_make_text_without_ring_buffers(build: Path) -> None:
     assert {"KT_SPOOL", "kt_slots", "kt_slots_used"} <= told.keys() | {"KT_SPOOL"}
     assert "#define KT_SPOOL\n" in text_of(build, ring=False)
     assert "#define KT_SPOOL\n" not in text_of(build)
-    assert make_text(["context"], ["m"], {"s": 1}, build, ring=True)
+    assert make_text(["context"], ["p"], ["m"], {"s": 1}, build, ring=True)
 
 
 def test_documented_nulls_are_documented() -> None:

@@ -208,8 +208,9 @@ def objects_of(probes: Iterable[Probe]) -> list[str]:
 
 def text_of(shipped: Objects, names: Sequence[str], headers: Path, ring: bool) -> str:
     """What BCC compiles: the same for every session with these objects."""
+    programs = [program for name in names for program in shipped.open(name).described.programs]
     sizes = {key: len(value) for key, value in values_of(shipped, names, {}).items()}
-    return make_text(names, shapes_of(shipped, names, ring), sizes, headers, ring=ring)
+    return make_text(names, programs, shapes_of(shipped, names, ring), sizes, headers, ring=ring)
 
 
 def shapes_of(shipped: Objects, names: Iterable[str], ring: bool) -> dict[str, MapShape]:

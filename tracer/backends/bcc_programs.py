@@ -20,14 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tracer.backends.bcc_text import MARK
+from tracer.backends.bcc_text import MARK, READ_FIRST, READ_LAST, UNREAD
 from tracer.errors import CannotOnThisKernel
 
 CACHE = Path("/var/cache/ktrace/bcc")
@@ -40,6 +40,9 @@ _TELLING = ("autoconf.h", "utsrelease.h", "uapi/linux/version.h")
 
 _LOAD_64 = 0x18  # BPF_LD | BPF_IMM | BPF_DW: two instructions' room for one constant
 _PSEUDO_MAP_FD = 1
+
+# The kernel has no use for types of ours, and BCC optimizes by itself, and once is enough.
+_FLAGS = ("-g0", "-Xclang", "-disable-llvm-passes")
 
 
 class Refused(CannotOnThisKernel):
@@ -166,10 +169,15 @@ class Worker:
         self._rest = b""
 
     def compile(self, code: str) -> Compiled:
-        with tempfile.NamedTemporaryFile("w", prefix="ktrace-", suffix=".c") as file:
-            file.write(code)
-            file.flush()
-            answer = self._ask("compile", file=file.name)
+        """Of what bcc_text.py has made."""
+        compiled = self._compile(code, READ_FIRST)
+        if UNREAD in compiled.programs:
+            with memory_file(code) as path:  # BCC does not rewrite what a text includes
+                compiled = self._compile(f'#include "{path}"\n', READ_LAST)
+        return compiled
+
+    def _compile(self, code: str, macro: str) -> Compiled:
+        answer = self._ask("compile", code=code, flags=[*_FLAGS, f"-D{macro}"])
         programs = {name: base64.b64decode(text) for name, text in answer["programs"].items()}
         return Compiled(programs, answer["version"])
 
@@ -230,6 +238,15 @@ class Worker:
         return f"{error}: {said}" if said else error
 
 
+@contextmanager
+def memory_file(text: str) -> Iterator[str]:
+    """A path to a file that no directory has, so that whatever ends us it is gone."""
+    with os.fdopen(os.memfd_create("ktrace"), "w") as file:
+        file.write(text)
+        file.flush()
+        yield f"/proc/{os.getpid()}/fd/{file.fileno()}"
+
+
 def last_words(log: str) -> str:
     """What matters of what a compiler or the verifier wrote, in a line: its first errors, or if it
     names none the last lines."""
@@ -240,7 +257,7 @@ def last_words(log: str) -> str:
 
 def cache_name(code: str, release: str, headers: Path, package: Path) -> str:
     """Tells everything that compiled programs depend on: the text, the kernel, BCC."""
-    facts = [code.encode(), release.encode()]
+    facts = [code.encode(), release.encode(), *(flag.encode() for flag in _FLAGS)]
     files = [headers / "include" / "generated" / name for name in _TELLING]
     for path in (*files, package / "version.py"):
         try:

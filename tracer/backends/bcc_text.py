@@ -19,6 +19,15 @@ SLOT_BYTES = 4608
 # The upper 48 bits of a constant that stands for a setting: KT_MARK in bcc.h.
 MARK = 0x4B5472616365
 
+# BCC reads a text with all its headers three times: to look for tracepoints, to rewrite it, and to
+# compile it. Nothing in ours is for the first two, which need to know the programs' names alone.
+# BCC itself gives a sign of the third: where READ_FIRST is defined it then defines READ_LAST. That
+# is for kernels of 2018, and no header of one with BPF enough for us asks for either.
+READ_FIRST = "CONFIG_CC_STACKPROTECTOR_AUTO"
+READ_LAST = "CONFIG_CC_STACKPROTECTOR"
+# Is among the programs only if a BCC did not define that.
+UNREAD = "kt_unread"
+
 _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
 _KERNEL_INCLUDE = re.compile(r"^#include <.*>.*$", re.MULTILINE)
 _KERNEL_TYPES = re.compile(
@@ -31,21 +40,22 @@ _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 
 def make_text(
     objects: Sequence[str],
+    programs: Iterable[str],
     maps: Iterable[str],
     settings: Mapping[str, int],
     build: Path,
     *,
     ring: bool,
 ) -> str:
-    """All programs of these objects. `maps` and `settings` get their numbers in this order, from 0
-    on; settings come with their sizes in bytes. `build` is where the kernel's headers are
-    (/lib/modules/RELEASE/build); without `ring` records leave through perf buffers."""
+    """All `programs` of these objects, by name. `maps` and `settings` get their numbers in this
+    order, from 0 on; settings come with their sizes in bytes. `build` is where the kernel's headers
+    are (/lib/modules/RELEASE/build); without `ring` records leave through perf buffers."""
     seen: set[str] = set()
     sources = "".join(_inlined(f"{name}.bpf.c", seen) for name in objects)
     # all at once and before everything else, as bcc.h takes some names away from the kernel
     includes = dict.fromkeys(_KERNEL_INCLUDE.findall(sources))
     sources = _KERNEL_INCLUDE.sub("", sources)
-    lines = [*includes, "#define KT_BCC"]
+    lines = [f"#ifdef {READ_LAST}", *includes, "#define KT_BCC"]
     if not ring:
         lines += ["#define KT_SPOOL", f"#define KT_SLOTS {SLOTS}"]
         lines += [f"#define KT_SLOT_BYTES {SLOT_BYTES}"]
@@ -58,7 +68,9 @@ def make_text(
         f"#define KT_HAS_{name} {int(present)}"
         for name, present in look_for(sources, include_directories(build))
     ]
-    return "\n".join([*lines, _FLAVOUR.sub(r"\1", _without_kernel_types(sources)), ""])
+    lines += [_FLAVOUR.sub(r"\1", _without_kernel_types(sources)), "#else"]
+    lines += [f"int {name}(void *context) {{ return 0; }}" for name in [*programs, UNREAD]]
+    return "\n".join([*lines, "#endif", ""])
 
 
 def look_for(sources: str, directories: Sequence[Path]) -> Iterator[tuple[str, bool]]:

@@ -64,10 +64,9 @@ class Worker:
         self._bcc = bcc
         self._out = out
 
-    def compile(self, file: str) -> dict[str, Any]:
-        """All programs of a source. BCC rewrites what stands in the text it is given; it does not
-        touch what that includes."""
-        module = self._bcc.BPF(text=f'#include "{file}"\n')
+    def compile(self, code: str, flags: list[str]) -> dict[str, Any]:
+        """All programs of a text."""
+        module = self._bcc.BPF(text=code, cflags=flags)
         library = self._bcc.lib
         count = library.bpf_num_functions(module.module)
         names = [library.bpf_function_name(module.module, number) for number in range(count)]
