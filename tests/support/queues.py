@@ -129,10 +129,11 @@ def overrun(port: int, drops: int, address: str) -> int:
     provides. As many as it takes until so many were dropped. The client's port."""
     client = socket.create_connection((address, port))
     served, _ = listening[port].accept()
+    clients.extend((client, served))  # who has it open is looked up later
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
         served.setsockopt(socket.SOL_SOCKET, option, 1)  # the least there is
     before, theirs = counters()["TCPBacklogDrop"], client.getsockname()[1]
-    with mmap.mmap(-1, mmap.PAGESIZE) as page, client, served:
+    with mmap.mmap(-1, mmap.PAGESIZE) as page:
         faults = _watch(page)
         reader = threading.Thread(target=served.recv_into, args=(page,))
         reader.start()
