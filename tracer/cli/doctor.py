@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -47,12 +47,12 @@ def run(output: str, cri_socket: str | None) -> None:
 def findings(cri_socket: str | None) -> Iterator[Finding]:
     yield Finding("ok", "kernel", f"{platform.release()} {platform.machine()}")
     yield _privileges()
-    yield from _backends()
+    lacks = {name: backends.lacking(name) for name in backends.NAMES}
+    yield from _backends(lacks)
     yield _tracefs()
     yield _cgroups()
     yield from _runtimes(cri_socket)
-    for name in probes.names():
-        yield from _probe(probes.get(name))
+    yield from _probes([name for name, lacking in lacks.items() if not lacking])
 
 
 def _privileges() -> Finding:
@@ -114,9 +114,8 @@ def _runtimes(socket: str | None) -> Iterator[Finding]:
         yield Finding("note", "names", "no source knows any pod", remedy)
 
 
-def _backends() -> Iterator[Finding]:
+def _backends(lacks: Mapping[str, Sequence[backends.Lack]]) -> Iterator[Finding]:
     """Whatever one of them lacks is only a problem if no other can do without."""
-    lacks = {name: backends.lacking(name) for name in backends.NAMES}
     state: State = "problem" if all(lacks.values()) else "note"
     for name, lacking in lacks.items():
         if not lacking:
@@ -125,15 +124,26 @@ def _backends() -> Iterator[Finding]:
             yield Finding(state, name, f"lacks {lack.what}", lack.remedy)
 
 
-def _probe(probe: probes.Probe) -> Iterator[Finding]:
+def _probes(usable: Sequence[str]) -> Iterator[Finding]:
+    """By the backends that have what they need; what the others lack has been said."""
+    if missing_capabilities():
+        yield Finding("problem", "probes", "not tried without those privileges")
+    elif not usable:
+        yield Finding("problem", "probes", "no backend can run them, see above")
+    else:
+        for name in probes.names():
+            yield from _probe(probes.get(name), usable)
+
+
+def _probe(probe: probes.Probe, usable: Sequence[str]) -> Iterator[Finding]:
     """Core is tried for real: loads, attaches, detaches. For the others that would take seconds,
     and a look at what they need has to do."""
-    told = [*_try(probe, backends.NAMES[0])]
-    for name in backends.NAMES[1:]:
-        told += _look(probe, name)
-    usable = any(finding.state == "ok" for finding in told)
+    told: list[Finding] = []
+    for name in usable:
+        told += _try(probe, name) if name == backends.NAMES[0] else _look(probe, name)
+    works = any(finding.state == "ok" for finding in told)
     for finding in told:
-        yield replace(finding, state="note") if usable and finding.state == "problem" else finding
+        yield replace(finding, state="note") if works and finding.state == "problem" else finding
 
 
 def _try(probe: probes.Probe, name: str) -> Iterator[Finding]:
@@ -151,9 +161,6 @@ def _try(probe: probes.Probe, name: str) -> Iterator[Finding]:
 
 
 def _look(probe: probes.Probe, name: str) -> Iterator[Finding]:
-    if backends.lacking(name):
-        yield Finding("problem", probe.name, f"{name}: lacks what is said above")
-        return
     lacking = backends.lacking(name, probe)
     for lack in lacking:
         yield Finding("problem", probe.name, f"{name}: lacks {lack.what}", lack.remedy)

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `ktrace doctor` says of backends and probes: all of it, and nothing twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from tracer import backends, probes
+from tracer.backends import Lack
+from tracer.cli import doctor
+from tracer.cli.doctor import Finding
+from tracer.errors import CannotOnThisKernel
+from tracer.probes import AttachPoint, Probe
+
+LEG = Lack("a leg", "grow one")
+ARM = Lack("an arm", "grow that")
+OTHERS = {name for name in probes.names() if name != "oom"}
+
+
+class Node:
+    """What its backends lack, as such and for a probe; core refuses what is in `refused`."""
+
+    def __init__(self) -> None:
+        self.lacks: dict[tuple[str, str | None], list[Lack]] = {}
+        self.refused: set[str] = set()
+        self.capabilities: list[str] = []
+        self.attached: dict[str, AttachPoint] = {}
+
+    def lacking(self, backend: str, probe: Probe | None = None) -> list[Lack]:
+        return self.lacks.get((backend, probe.name if probe else None), [])
+
+    def choose(self, backend: str, wanted: list[Probe]) -> Node:
+        return self
+
+    def attach(self, wanted: list[Probe], settings: dict[str, int]) -> None:
+        for probe in wanted:
+            if probe.name in self.refused:
+                raise CannotOnThisKernel(f"no {probe.name} here", "take another kernel")
+            self.attached[probe.name] = probe.attach_points[0]
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def node(monkeypatch: pytest.MonkeyPatch) -> Node:
+    made = Node()
+    monkeypatch.setattr(backends, "NAMES", ("core", "bcc", "stap"))
+    monkeypatch.setattr(backends, "lacking", made.lacking)
+    monkeypatch.setattr(backends, "choose", made.choose)
+    monkeypatch.setattr(doctor, "missing_capabilities", lambda: made.capabilities)
+    monkeypatch.setattr(doctor, "_runtimes", lambda socket: iter(()))
+    return made
+
+
+def told(*about: str) -> list[Finding]:
+    return [finding for finding in doctor.findings(None) if not about or finding.what in about]
+
+
+def test_what_a_backend_lacks_as_such_is_said_once(node: Node) -> None:
+    node.lacks["bcc", None] = [LEG]
+    node.lacks["stap", None] = [LEG, ARM]
+    assert told("core", "bcc", "stap") == [
+        Finding("ok", "core", "has what it needs"),
+        Finding("note", "bcc", "lacks a leg", "grow one"),
+        Finding("note", "stap", "lacks a leg", "grow one"),
+        Finding("note", "stap", "lacks an arm", "grow that"),
+    ]
+    of_probes = told(*probes.names())
+    assert {finding.what for finding in of_probes} == set(probes.names())
+    assert all(finding.found.startswith("core") for finding in of_probes)
+
+
+def test_what_differs_by_probe_is_said_with_the_probe(node: Node) -> None:
+    node.lacks["stap", None] = [LEG]
+    node.lacks["bcc", "oom"] = [ARM]
+    assert Finding("note", "oom", "bcc: lacks an arm", "grow that") in told("oom")
+    for name in OTHERS:
+        assert Finding("ok", name, "bcc: may be tried") in told(name)
+
+
+def test_a_probe_that_no_backend_takes_is_a_problem(node: Node) -> None:
+    node.lacks["bcc", None] = node.lacks["stap", None] = [LEG]
+    node.refused.add("oom")
+    assert told("oom") == [
+        Finding("problem", "oom", "core: no oom here", "take another kernel"),
+    ]
+    assert {finding.what for finding in told() if finding.state == "problem"} == {"oom"}
+
+
+def test_a_probe_that_another_backend_takes_is_none(node: Node) -> None:
+    node.lacks["stap", None] = [LEG]
+    node.refused.add("oom")
+    assert told("oom") == [
+        Finding("note", "oom", "core: no oom here", "take another kernel"),
+        Finding("ok", "oom", "bcc: may be tried"),
+    ]
+
+
+def test_where_no_backend_can_the_probes_are_one_line(node: Node) -> None:
+    for name in backends.NAMES:
+        node.lacks[name, None] = [LEG]
+    assert [finding.state for finding in told(*backends.NAMES)] == ["problem"] * 3
+    assert told("probes", *probes.names()) == [
+        Finding("problem", "probes", "no backend can run them, see above"),
+    ]
+
+
+def test_without_privileges_the_probes_are_one_line(node: Node) -> None:
+    node.capabilities.append("CAP_BPF")
+    assert [f.state for f in told("privileges")] == ["problem"]
+    assert told("probes", *probes.names()) == [
+        Finding("problem", "probes", "not tried without those privileges"),
+    ]
