@@ -43,7 +43,7 @@ def names_here() -> Table:
             return table
     try:
         return from_btf(Path(BTF).read_bytes())
-    except OSError:
+    except (OSError, struct.error):
         return []
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -118,3 +119,13 @@ def test_this_kernel() -> None:
     if table:
         assert gfp.bit_of("__GFP_NOWARN", table)
         assert "GFP_KERNEL" in [name for _, name in table]
+
+
+@pytest.mark.parametrize("held", [b"", b"\x9f\xeb", b"\x9f\xeb\x01\x00" + bytes(20)])
+def test_a_btf_file_that_holds_none(
+    held: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vmlinux").write_bytes(held)
+    monkeypatch.setattr(gfp, "TRACEFS", ())
+    monkeypatch.setattr(gfp, "BTF", str(tmp_path / "vmlinux"))
+    assert gfp.names_here() == []
