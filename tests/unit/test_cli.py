@@ -86,6 +86,16 @@ def test_help_lists_every_command_with_a_sentence(ktrace: Ktrace) -> None:
         assert len(line.split()) > 3
 
 
+def test_help_cuts_no_sentence(ktrace: Ktrace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    shown = " ".join(ktrace("--help").out.partition("Commands:")[2].split())
+    assert "..." not in shown
+    for command in COMMANDS:
+        told = cli.root.get_command(click.Context(cli.root), command)
+        assert told is not None
+        assert told.get_short_help_str(1000) in shown
+
+
 @pytest.mark.parametrize("command", [*probes.names(), "trace"])
 def test_selectors_are_the_same_everywhere(ktrace: Ktrace, command: str) -> None:
     out = ktrace(command, "--help").out
@@ -133,6 +143,7 @@ USAGE = {
     "count 0": (["signals", "--count", "0"], "--count"),
     "count of words": (["signals", "--count", "many"], "many"),
     "pid 0": (["exits", "--pid", "0"], "--pid"),
+    "a pid that no process can have": (["exits", "--pid", "4294967296"], "--pid"),
     "all and a pod": (["signals", "--all", "-p", "web"], "leave out --all"),
     "all and a namespace": (["signals", "--all", "-n", "shop"], "leave out --all"),
     "all and a container": (["signals", "--all", "-c", "app"], "leave out --all"),
@@ -155,6 +166,14 @@ def test_wrong_usage(ktrace: Ktrace, arguments: list[str], said: str) -> None:
     code, out, err = ktrace(*arguments)
     assert (code, out) == (2, "")
     assert said in err
+    assert err.startswith("ktrace: ")
+    assert err.count("\n") <= 2
+
+
+def test_wrong_usage_names_the_help(ktrace: Ktrace) -> None:
+    problem, remedy = ktrace("stap", "build", "--kernle", "x").err.splitlines()
+    assert "Did you mean '--kernel'?" in problem
+    assert remedy == "  ktrace stap build --help"
 
 
 @pytest.mark.parametrize(
@@ -298,6 +317,24 @@ def test_an_error_of_the_system_is_one_line(
     assert err == "ktrace: writing the output: No space left on device\n"
 
 
+def test_names_in_errors_cannot_reach_the_terminal(
+    ktrace: Ktrace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = "\x1b[2J\u202ex"
+    escaped = "\\x1b[2J\\u202ex"
+
+    def fail(**values: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(pods.command, "callback", fail)
+    error: Exception = KtraceError(f"no {hostile}", f"take {hostile}")
+    assert ktrace("pods").err == f"ktrace: no {escaped}\n  take {escaped}\n"
+    error = FileNotFoundError(2, "No such file", hostile)
+    assert ktrace("pods").err == f"ktrace: {escaped}: No such file\n"
+    error = click.UsageError(f"no {hostile}")
+    assert ktrace("pods").err == f"ktrace: no {escaped}\n  ktrace pods --help\n"
+
+
 def subprocess_run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=60, check=False, **options
@@ -311,6 +348,26 @@ def test_a_closed_pipe_ends_quietly_and_well(command: list[str]) -> None:
     ended = subprocess_run(sys.executable, "-m", "tracer", *command, stdout=writer)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_standard_streams_that_are_closed_lead_nowhere(closed: tuple[int, ...]) -> None:
+    code = "import os; from tracer import cli\n"
+    code += "try: cli.main()\n"
+    code += "finally: assert all(os.get_inheritable(fd) for fd in range(3))"
+    script = f'exec "$0" -c "$@" {" ".join(f"{fd}>&-" for fd in closed)}'
+    words = [sys.executable, code, "decode", "137"]
+    ended = subprocess_run("sh", "-c", script, *words, stdout=subprocess.PIPE)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ("SIGKILL" in ended.stdout) is (1 not in closed)
+
+
+def test_what_an_encoding_lacks_is_an_escape() -> None:
+    command = [sys.executable, "-m", "tracer", "signals", "--help"]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    ended = subprocess_run(*command, stdout=subprocess.PIPE, env=environment)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "Stop after 30s, 5m \\u2026" in ended.stdout
 
 
 @pytest.mark.parametrize("command", [["signals"], ["exits", "--all"], ["trace", "signals,exits"]])

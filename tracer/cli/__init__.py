@@ -5,6 +5,7 @@ listing `tracer.probes`; only the module of the command that runs is imported.""
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import pkgutil
 import sys
@@ -16,6 +17,7 @@ import click
 
 from tracer import probes
 from tracer.errors import KtraceError
+from tracer.views.escape import escape
 
 
 class ReaderGone(Exception):
@@ -63,8 +65,19 @@ class Commands(click.Group):
             import difflib
 
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
-            hint = f" Did you mean {near[0]!r}?" if near else " See 'ktrace --help'."
+            hint = f" Did you mean {near[0]!r}?" if near else ""
             raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx) from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """click would cut the sentences to what is left of the line."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, command.get_short_help_str(sys.maxsize))
+                    for name in self.list_commands(ctx)
+                    if (command := self.get_command(ctx, name))
+                ]
+            )
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write(
@@ -87,16 +100,19 @@ def root() -> None:
 
 def main() -> None:
     """Runs a command and turns its errors into one place's messages and exit codes."""
+    _prepare_streams()
     try:
         code = root.main(prog_name="ktrace", standalone_mode=False)
         sys.stdout.flush()
     except KtraceError as error:
-        click.echo(f"ktrace: {error.message}", err=True)
-        if error.remedy:
-            click.echo(f"  {error.remedy}", err=True)
+        _say(error.message, error.remedy)
+        code = error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
         code = error.exit_code
     except click.ClickException as error:
-        error.show()
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        _say(error.format_message(), f"{context.command_path} --help" if context else None)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = 130
@@ -105,9 +121,29 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        click.echo(f"ktrace: {error.filename or 'writing the output'}: {error.strerror}", err=True)
+        _say(f"{error.filename or 'writing the output'}: {error.strerror}")
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(problem: str, remedy: str | None = None) -> None:
+    """Each in one line. Names in it come from anybody."""
+    for start, words in (("ktrace: ", problem), ("  ", remedy)):
+        if words:
+            click.echo(start + escape(" ".join(words.split())), err=True)
+
+
+def _prepare_streams() -> None:
+    """Those that whoever started us has closed lead nowhere, or what is opened next would take
+    their place; and what their encoding does not have is written as an escape."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(nowhere, True)
+            setattr(sys, name, os.fdopen(nowhere, mode))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _modules() -> list[str]:

@@ -17,6 +17,7 @@ from tracer.errors import UsageError
 from tracer.selection import Selection, parse_labels
 
 MAX_PIDS = 1024  # kt_pids
+MAX_PID = 1 << 22  # PID_MAX_LIMIT, include/linux/threads.h
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -94,7 +95,7 @@ def selectors() -> list[click.Option]:
         click.Option(
             ["--pid", "pids"],
             multiple=True,
-            type=click.IntRange(1),
+            type=click.IntRange(1, MAX_PID),
             metavar="PID",
             help="The process it happened to. Repeatable.",
         ),
