@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from tracer.backends import Backend
 from tracer.backends.batch import Batch, Run, cell
+from tracer.errors import KtraceError
 from tracer.event import Clock
 from tracer.identity.arguments import Arguments
 from tracer.identity.model import Names
@@ -76,6 +77,7 @@ class LiveSource:
         self._running: dict[int, Cgroup] = {}
         self._end: int | None = None
         self._give_up: int | None = None
+        self._failure: KtraceError | None = None
         self._stopping = self._detached = False
 
     def attach(
@@ -117,7 +119,8 @@ class LiveSource:
         now = self._clock.now()
         last = self._detached and not parts and self._is_over(waiting, now)
         lost = self._lost_since(now) if last or now >= self._lost_checked + NS else None
-        return Turn(now, parts, more, names, answered, lost, last)
+        failure = self._failure if last else None
+        return Turn(now, parts, more, names, answered, lost, last, failure)
 
     def ask(self, cgroup: int) -> None:
         self._tickets[cgroup] = self._service.refresh()
@@ -146,8 +149,14 @@ class LiveSource:
         return seconds if self._end is None else min(seconds, (self._end - now) / NS)
 
     def _read(self, patience: float) -> None:
+        """A backend that fails ends the tracing, but what it has told is worked off first."""
         while self._backlog_bytes < self._most:
-            batch = self._backend.read(patience)
+            try:
+                batch = self._backend.read(patience)
+            except KtraceError as failure:
+                self._failure = self._failure or failure
+                self._stopping = True
+                break
             if batch is None:
                 break
             patience = 0

@@ -104,12 +104,15 @@ class Session:
         self._held: deque[Event] = deque()
 
     def run(self) -> Summary:
-        """Until the last turn."""
+        """Until the last turn. Then raises what ended the tracing, unless it was told to end."""
         try:
-            while not self.take(self._source.turn(self.waiting, self._patience())):
-                pass
+            turn = self._source.turn(self.waiting, self._patience())
+            while not self.take(turn):
+                turn = self._source.turn(self.waiting, self._patience())
         finally:
             self._source.close()
+        if turn.failure:
+            raise turn.failure
         return self.summary
 
     def stop(self) -> None:

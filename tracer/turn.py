@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tracer.errors import KtraceError
 from tracer.identity.model import Names
 from tracer.schema import Schema
 
@@ -43,7 +44,8 @@ class Lost:
 class Turn:
     """`now` is in nanoseconds since boot; `more` says that records older than that may still come;
     `names` are those that are new; `answered` are the cgroups for whose names every source has been
-    asked since the session wanted them."""
+    asked since the session wanted them; `failure` stands in the last one, if tracing ended because
+    of it."""
 
     now: int
     parts: Sequence[Part] = ()
@@ -52,6 +54,7 @@ class Turn:
     answered: Sequence[int] = ()
     lost: Lost | None = None
     last: bool = False
+    failure: KtraceError | None = None
 
     @property
     def empty(self) -> bool:

@@ -24,6 +24,7 @@ from tests.unit import records
 from tests.unit.records import argv, cgroup_path, exe
 from tracer import live, probes, session, turn
 from tracer.backends.batch import DISCARDED, HEADER, Batch, split
+from tracer.errors import KtraceError
 from tracer.event import Clock, Event
 from tracer.identity.arguments import Arguments
 from tracer.identity.cgroup import parse
@@ -485,6 +486,22 @@ def test_stopping_works_off_the_backlog(world: Make, monkeypatch: pytest.MonkeyP
     w = world()
     w.run(context() + signals(*range(1, 40)), w.stop, signals(*range(40, 50)))
     assert w.shown == list(range(1, 50))
+
+
+def test_what_a_failing_backend_had_told_is_worked_off(
+    world: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "SLICE", 3)
+
+    def fail() -> None:
+        raise KtraceError("it broke")
+
+    w = world()
+    w.backend.left_in_the_ring = [signals(50)]
+    with pytest.raises(KtraceError, match="it broke"):
+        w.run(context() + signals(*range(1, 40)), signals(*range(40, 50)), fail, signals(51))
+    assert w.shown == list(range(1, 51))
+    assert w.backend.calls[-2:] == ["detach", "close"]
 
 
 def test_duration(world: Make) -> None:
