@@ -16,7 +16,7 @@ from tests.stap.loaded import loaded_modules, stapio_of
 from tests.support.ktrace import Ktrace
 from tests.support.raisers import Actor, facts
 from tests.support.wait import wait_for
-from tracer.backends import stap_program
+from tracer.backends import stap, stap_program
 from tracer.backends.stap_modules import INSTALLED, INSTALLED_VARIABLE
 
 KILL, USR1 = int(signal.SIGKILL), int(signal.SIGUSR1)
@@ -52,6 +52,43 @@ def test_stapio_is_killed() -> None:
         assert "Traceback" not in ktrace.stderr
         for event in ktrace.events:
             check_signal(event, USR1, "SI_USER", who, whom)
+
+
+def test_stapio_ends_while_nobody_looks() -> None:
+    """All that it had written is told, and that it ended."""
+    with (
+        Actor() as sender,
+        Actor() as target,
+        Ktrace("signals", "--pid", str(target.pid)) as ktrace,
+    ):
+        who, whom = facts(sender.pid), facts(target.pid)
+        (stapio,) = stapio_of(ktrace.pid)
+        ktrace.signal(signal.SIGSTOP)
+        for _ in range(TIMES):
+            sender.do("kill", target.pid, USR1)
+            target.do("take")
+        os.kill(stapio, signal.SIGTERM)
+        wait_for("the module to go", lambda: not loaded_modules(), 60)
+        ktrace.signal(signal.SIGCONT)
+        assert ktrace.exit_code() == 1
+        assert "SystemTap ended while tracing signals" in ktrace.stderr
+        assert len(ktrace.events) == TIMES
+        for event in ktrace.events:
+            check_signal(event, USR1, "SI_USER", who, whom)
+
+
+def test_stapio_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    # ktrace is forked from this process in a guest
+    monkeypatch.setattr(stap, "END_SECONDS", 1.0)
+    with Ktrace("signals", "--all") as ktrace:
+        (stapio,) = stapio_of(ktrace.pid)
+        os.kill(stapio, signal.SIGSTOP)
+        ktrace.signal(signal.SIGTERM)
+        assert ktrace.exit_code() == 1
+        words = "was killed as it did not end within 1 s, and events of signals may be missing"
+        assert f"ktrace: SystemTap {words}" in ktrace.stderr
+        assert not Path(f"/proc/{stapio}").exists()
+        assert not loaded_modules()
 
 
 def test_two_at_once() -> None:
@@ -92,7 +129,7 @@ def test_a_module_that_does_not_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     shutil.copytree(INSTALLED, tmp_path / "modules")
-    (module,) = (tmp_path / "modules").glob("*/*/ktrace_signals.ko")
+    (module,) = (tmp_path / "modules").glob("*/*/ktrace_signals_*.ko")
     data = module.read_bytes()
     # what follows the release in its vermagic counts also where symbols have versions
     assert b" mod_unload " in data

@@ -71,7 +71,8 @@ class Summary:
 
 
 class Ktrace:
-    """`Ktrace("signals", "--all")` traces from the beginning of its `with` block.
+    """`Ktrace("signals", "--all")` traces from the beginning of its `with` block, unless `until`
+    tells that the block may begin earlier.
 
     `stdout` is a descriptor for its output, instead of a file that `output` and `events` read.
     `only` is a probe and the number of the attach point that it is to have alone; `inside` is a
@@ -87,6 +88,7 @@ class Ktrace:
         only: tuple[str, int] | None = None,
         inside: Sequence[str] = (),
         backend: str = BACKEND,
+        until: Callable[[], object] | None = None,
     ) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="ktrace-test-"))
         self._ready = self._directory / "ready"
@@ -96,6 +98,7 @@ class Ktrace:
         self._environment = {**os.environ, **(environment or {})}
         self._module = "tests.support.only" if only else "tracer"
         self._inside = inside
+        self._until = until or self._ready.exists
         command, *options = arguments
         if backend != "auto":
             options = ["--backend", backend, *options]
@@ -185,8 +188,8 @@ class Ktrace:
                 env=self._environment,
                 preexec_fn=self._run_in_fork if IN_GUEST and not self._inside else None,
             )
-        wait_for("ktrace's ready file", lambda: self._ready.exists() or self.ended, START_SECONDS)
-        assert self._ready.exists(), f"ktrace did not start: {self.stderr}"
+        wait_for("ktrace to start", lambda: self._until() or self.ended, START_SECONDS)
+        assert self._until(), f"ktrace did not start: {self.stderr}"
 
     def _run_in_fork(self) -> None:
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)

@@ -8,7 +8,8 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,14 +26,16 @@ from tracer.errors import KtraceError, UsageError
 SIGNALS = probes.get("signals")
 RELEASE = platform.release()
 BEGIN = """
-echo 'kt module ktrace_x'
 echo 'kt layout 3 signal target_pid signal'
 echo 'kt attached signal:signal_generate'
 echo 'kt ready'
 """
 WAIT = "trap 'exit 0' TERM; while :; do sleep 0.05; done\n"
 
+UNLOAD = 'if [ "$1" = -d ]; then echo $2 >>"${0%/*}/unloaded"; exit; fi'
+
 Program = Callable[[str, str], None]
+Loaded = Callable[..., None]
 
 
 @pytest.fixture
@@ -58,12 +61,46 @@ def backend() -> StapBackend:
     return StapBackend()
 
 
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Loaded:
+    """Says which modules are loaded, and which of them somebody uses."""
+    modules = tmp_path / "proc-modules"
+    modules.write_text("")
+    monkeypatch.setattr(stap_program, "MODULES", modules)
+
+    def put(*names: str, used: Sequence[str] = ()) -> None:
+        lines = [f"{name} 380928 0 - Live 0x0\n" for name in names]
+        lines += [f"{name} 380928 1 - Live 0x0\n" for name in used]
+        modules.write_text("".join(lines))
+
+    return put
+
+
+@contextmanager
+def waiting(*argv: str) -> Iterator[int]:
+    """A process with these arguments, which does nothing."""
+    process = subprocess.Popen(["sh", "-c", "read nothing", *argv], stdin=subprocess.PIPE)
+    yield process.pid
+    process.kill()
+    process.communicate()
+
+
 def read_all(backend: StapBackend) -> list[tuple[int, int]]:
     """Target and signal of every record, until the backend's end or its error."""
     schema = described("signals").schemas["signal"]
     found = []
     while batch := backend.read(1.0):
         found += [(r.target_pid, r.signal) for r in schema.cells(batch.data)]
+    return found
+
+
+def read_until(backend: StapBackend, words: str) -> list[tuple[int, int]]:
+    """The same, with an error at the end."""
+    found = []
+    schema = described("signals").schemas["signal"]
+    with pytest.raises(KtraceError, match=words):
+        while batch := backend.read(1.0):
+            found += [(r.target_pid, r.signal) for r in schema.cells(batch.data)]
     return found
 
 
@@ -127,15 +164,22 @@ def test_a_module_that_does_not_load(
 
 
 def test_one_that_dies_in_the_middle(program: Program, backend: StapBackend) -> None:
-    """What it had said until then is not lost."""
-    program("staprun", f"{BEGIN}echo 'kt 3 1 0 55 23 9 1'; echo 'ERROR: a fault' >&2")
+    """What it had said until then is not lost, and half a line is no record."""
+    half = "echo 'kt 3 1 0 55 23 9 1'; printf 'kt 3 2 0 56 24 9 2'"
+    program("staprun", f"{BEGIN}{half}; echo 'ERROR: a fault' >&2")
     backend.attach([SIGNALS], {})
-    with pytest.raises(KtraceError, match="ended while tracing signals: ERROR: a fault"):
-        found = []
-        while True:
-            batch = backend.read(1.0)
-            found.append(batch)
-    assert len(found) == 1 and found[0] is not None
+    assert read_until(backend, "ended while tracing signals: ERROR: a fault") == [(23, 9)]
+    backend.close()
+
+
+def test_one_that_dies_at_the_end(program: Program, backend: StapBackend) -> None:
+    """Before it told how many records there were."""
+    last = "trap 'echo \"kt 3 1 0 55 23 9 1\"; echo broken >&2; exit' TERM"
+    program("staprun", f"{last}{BEGIN}while :; do sleep 0.05; done")
+    backend.attach([SIGNALS], {})
+    backend.detach()
+    words = "ended before it had told all events of signals: broken"
+    assert read_until(backend, words) == [(23, 9)]
     backend.close()
 
 
@@ -149,36 +193,110 @@ def test_one_that_never_begins(
 
 
 def test_one_that_does_not_end(
-    program: Program,
-    backend: StapBackend,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    program: Program, backend: StapBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is killed, and its module is unloaded by force."""
+    """It is killed."""
     monkeypatch.setattr(stap, "END_SECONDS", 0.2)
-    program("staprun", f"trap '' TERM{BEGIN}while :; do sleep 0.05; done")
+    program("staprun", f"trap '' TERM{BEGIN}echo stubborn >&2\nwhile :; do sleep 0.05; done")
     backend.attach([SIGNALS], {})
     backend.detach()
+    words = "was killed as it did not end within 0.2 s, and events of signals may be missing"
+    assert read_until(backend, f"{words}: stubborn") == []
     backend.close()
-    assert "did not end within 0.2 s and is killed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("signed", [False, True])
 def test_a_module_that_stays_is_unloaded_or_told(
     program: Program,
     backend: StapBackend,
-    monkeypatch: pytest.MonkeyPatch,
+    loaded: Loaded,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    signed: bool,
+) -> None:
+    """Its name is known without its help. One that is signed keeps the name of its file."""
+    if signed:
+        module = Script("signals").module(tmp_path / "modules", RELEASE)
+        module.write_bytes(b"a module" + b"~Module signature appended~\n")
+    program("staprun", f"{UNLOAD}\necho $$ >{tmp_path}/pid\n{BEGIN}{WAIT}")
+    backend.attach([SIGNALS], {})
+    pid = (tmp_path / "pid").read_text().strip()
+    name = "ktrace_signals_0000000"
+    if not signed:
+        name = f"{name.removesuffix('0' * (len(pid) + 1))}_{pid}"
+    loaded(name)
+    backend.close()
+    assert (tmp_path / "unloaded").read_text() == f"{name}\n"
+    assert f"{name} is still loaded: rmmod {name}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("pid", "name"),
+    [
+        (7, "ktrace_oom_00000_7"),
+        (65536, "ktrace_oom_0_65536"),
+        (4194304, "ktrace_oom_4194304"),
+    ],
+)
+def test_staprun_keeps_the_length_of_a_name(pid: int, name: str) -> None:
+    module = Script("oom").module(Path(), RELEASE)
+    assert stap_program.name_in_kernel(module, pid) == name
+    assert stap_program.name_in_kernel(module, None) == "ktrace_oom_0000000"
+
+
+def test_what_nobody_reads_from_is_unloaded(
+    program: Program,
+    backend: StapBackend,
+    loaded: Loaded,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    modules = tmp_path / "proc-modules"
-    modules.write_text("ktrace_x 380928 1 - Live 0x0\n")
-    monkeypatch.setattr(stap_program, "MODULES", modules)
-    program("staprun", f'[ "$1" = -d ] && echo "$@" >{tmp_path}/orders && exit\n{BEGIN}{WAIT}')
-    backend.attach([SIGNALS], {})
-    backend.detach()
+    """Before anything is loaded; and not what another one is just loading, or uses."""
+    program("staprun", f"{UNLOAD}\n{BEGIN}{WAIT}")
+    module = Script("signals").module(tmp_path / "modules", RELEASE)
+    with (
+        waiting("staprun", "-R", str(module)) as staprun,
+        waiting("stapio", "ktrace_oom_0000_99") as stapio,
+        waiting("sleep") as other,
+    ):
+        being_loaded = [stap_program.name_in_kernel(module, staprun), "ktrace_oom_0000_99"]
+        left = [stap_program.name_in_kernel(module, pid) for pid in (stapio, other)]
+        loaded(*left, *being_loaded, "ktrace_of_others", used=["ktrace_exits_0000_98"])
+        backend.attach([SIGNALS], {})
+        backend.close()
+    assert (tmp_path / "unloaded").read_text().splitlines() == left
+    said = capsys.readouterr().err.splitlines()
+    assert said == [f"ktrace: the kernel module {m} is still loaded: rmmod {m}" for m in left]
+
+
+def test_modules_are_loaded_one_after_the_other(
+    program: Program, backend: StapBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """None is started while another is not ready yet: they would fail over mounting debugfs. This
+    staprun is not ready before it was asked, and looks for its like then."""
+    monkeypatch.setattr(stap_program, "PROC", tmp_path / "proc")
+    exits = Script("exits").module(tmp_path / "modules", RELEASE)
+    exits.parent.mkdir(parents=True)
+    exits.write_bytes(b"another module")
+    program(
+        "staprun",
+        f"""
+        stem=$(basename $4 .ko) end=_$$
+        name=$(printf %.$((${{#stem}} - ${{#end}}))s $stem)$end
+        mkdir -p {tmp_path}/proc/$name
+        until grep -q ready {tmp_path}/proc/$name/orders 2>{os.devnull}; do sleep 0.01; done
+        for pid in $(ps -ww -o pid=,args= --ppid $PPID | awk '/ktrace_.*ko/ {{ print $1 }}'); do
+            [ $pid = $$ ] || [ -e {tmp_path}/ready-$pid ] || echo $pid >>{tmp_path}/not-ready
+        done
+        touch {tmp_path}/ready-$$
+        echo kt ready
+        {WAIT}
+        """,
+    )
+    backend.attach([SIGNALS, probes.get("exits")], {})
     backend.close()
-    assert (tmp_path / "orders").read_text() == "-d ktrace_x\n"
-    assert "ktrace_x is still loaded: rmmod ktrace_x" in capsys.readouterr().err
+    assert len(list(tmp_path.glob("ready-*"))) == 2
+    assert not (tmp_path / "not-ready").exists()
 
 
 # Building
@@ -186,13 +304,13 @@ def test_a_module_that_stays_is_unloaded_or_told(
 
 def test_a_module_is_built_once(program: Program, tmp_path: Path) -> None:
     script = Script("exits")
-    program("stap", f'echo "$@" >>{tmp_path}/calls; touch ktrace_exits.ko')
+    program("stap", f'echo "$@" >>{tmp_path}/calls; touch "${{5}}.ko"')
     assert stap_modules.find(script, "5.0") is None
     module = stap_modules.build(script, "5.0", tmp_path / "cache")
     assert stap_modules.find(script, "5.0") == module
     assert stap_modules.find(script, "5.1") is None
     (call,) = (tmp_path / "calls").read_text().splitlines()
-    assert call.startswith("-r 5.0 -p4 -m ktrace_exits ")
+    assert call.startswith("-r 5.0 -p4 -m ktrace_exits_0000000 ")
     assert list(module.parent.iterdir()) == [module], "nothing else is left"
 
 

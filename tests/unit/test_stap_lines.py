@@ -141,10 +141,24 @@ def test_more_bytes_than_a_member_has_are_no_record() -> None:
 
 
 def test_what_a_script_says_of_itself() -> None:
-    said = b"kt module ktrace_x\nkt attached oom:mark_victim\nkt cannot-tell the limit\nkt ready\n"
+    said = b"kt attached oom:mark_victim\nkt cannot-tell the limit\nkt ready\n"
     lines, _, stray_lines = fed(said)
-    assert (lines.module, lines.attached, lines.ready) == ("ktrace_x", "oom:mark_victim", True)
+    assert (lines.attached, lines.ready) == ("oom:mark_victim", True)
     assert (lines.cannot_tell, stray_lines) == (["the limit"], [])
+
+
+def test_it_has_told_everything_with_the_totals() -> None:
+    lines, _, stray_lines = fed(LAYOUT, b"kt ready\n")
+    assert not lines.complete
+    list(lines.feed(b"kt total 3 0\nkt total 4 0\n"))  # it may have fewer kinds than numbers
+    assert (lines.complete, stray_lines) == (True, [])
+
+
+@pytest.mark.parametrize("torn", [b"kt total 3 1x", b"kt total 3", b"kt layout 3 \xff time"])
+def test_what_it_says_of_itself_may_be_torn(torn: bytes) -> None:
+    lines, _, stray_lines = fed(LAYOUT, torn + b"\n")
+    assert not lines.complete
+    assert stray_lines == [torn.decode(errors="backslashreplace")]
 
 
 @pytest.mark.parametrize("layout", [b"signal no_such_member", b"no_such_event time"])

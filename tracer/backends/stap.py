@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from tracer.backends import Backend, Lack, privileges, toolchain
+from tracer.backends import Backend, Lack, privileges, stap_leftovers, toolchain
 from tracer.backends.batch import Batch, cell, split
 from tracer.backends.objects import CONTEXT, Objects
 from tracer.backends.reader import Reader
@@ -118,6 +118,7 @@ class StapBackend:
         self._detached = False
 
     def attach(self, probes: list[Probe], settings: dict[str, int]) -> None:
+        stap_leftovers.unload_all(_say)
         try:
             modules = [(probe, *_module_of(probe)) for probe in probes]
             for probe, script, module in modules:
@@ -157,8 +158,11 @@ class StapBackend:
         while self._running and time.monotonic() < deadline:
             self._listen(0.1)
         for running in self._running:
-            _say(f"ktrace: SystemTap did not end within {END_SECONDS:g} s and is killed")
             running.program.close(_say)
+            what = f"was killed as it did not end within {END_SECONDS:g} s, and events"
+            self._failure = running.program.failure(
+                f"{what} of {running.probe.name} may be missing"
+            )
         self._reader.last_call()
 
     def close(self) -> None:
@@ -201,8 +205,8 @@ class StapBackend:
     def _take(self) -> Batch | None:
         if not self._detached:
             self._listen(0)
-            if self._failure and not self._records:
-                raise self._failure
+        if self._failure and not self._records:
+            raise self._failure
         cells = [cell(record) for record in self._records]
         self._records.clear()
         return split(b"".join(cells))[0] if cells else None
@@ -217,15 +221,20 @@ class StapBackend:
                 self._end(running)
             else:
                 self._records += running.lines.feed(data)
-                running.program.module = running.lines.module
 
     def _end(self, running: _Running) -> None:
         """Its output is closed. If nobody asked it to end, what it said before comes first."""
         self._running.remove(running)
         self._ended.append(running)
-        if not self._detached:
-            what = "ended while tracing" if running.lines.ready else "cannot trace"
-            self._failure = running.program.failure(f"{what} {running.probe.name}")
+        if not running.lines.ready:
+            what = "cannot trace"
+        elif not self._detached:
+            what = "ended while tracing"
+        elif not running.lines.complete:
+            what = "ended before it had told all events of"
+        else:
+            return
+        self._failure = running.program.failure(f"{what} {running.probe.name}")
 
     def _order(self, words: str) -> None:
         for running in self._running:

@@ -34,16 +34,16 @@ class _Kind:
 
 @dataclass(slots=True)
 class Lines:
-    """One script's output. `schemas` are those that it may write, by name. `module`, `attached`
-    and `cannot_tell` are what the script says of itself; `stray` is told every line that is no
-    record and nothing of that."""
+    """One script's output. `schemas` are those that it may write, by name. `attached`,
+    `cannot_tell`, `ready` and `complete` are what the script says of itself; `stray` is told every
+    line that is no record and nothing of that."""
 
     schemas: Mapping[str, Schema]
     stray: Callable[[str], None]
-    module: str | None = None
     attached: str = ""
     cannot_tell: list[str] = field(default_factory=list)
     ready: bool = False
+    complete: bool = False
     _kinds: dict[bytes, _Kind] = field(default_factory=dict)
     _rest: bytes = b""
 
@@ -75,30 +75,40 @@ class Lines:
                 record = _record(self._kinds[head], words)
                 if record is not None:
                     return record
-            elif self._announce(head, words):
+            elif self._announces(head, words):
                 return None
         if line:
             self.stray(line[:200].decode("utf-8", "backslashreplace"))
         return None
 
+    def _announces(self, head: bytes, words: list[bytes]) -> bool:
+        """Whether the line is something that a script says of itself, and is whole."""
+        try:
+            return self._announce(head, words)
+        except ValueError:
+            return False
+
     def _announce(self, head: bytes, words: list[bytes]) -> bool:
-        """Whether the line is something that a script says of itself."""
         if head == b"layout" and len(words) > 2:
             self._lay_out(words[0], words[1].decode(), [word.decode() for word in words[2:]])
-        elif head == b"module" and len(words) == 1:
-            self.module = words[0].decode()
         elif head == b"attached":
             self.attached = b" ".join(words).decode()
         elif head == b"cannot-tell":
             self.cannot_tell.append(b" ".join(words).decode())
-        elif head == b"total" and len(words) == 2 and words[0] in self._kinds:
-            kind = self._kinds[words[0]]
-            kind.newest = max(kind.newest, int(words[1]))
+        elif head == b"total" and len(words) == 2:
+            self._count(*words)
         elif head == b"ready":
             self.ready = True
         else:
             return False
         return True
+
+    def _count(self, number: bytes, total: bytes) -> None:
+        """The last that a script says: how many lines of each kind there were, if it has it."""
+        newest = int(total)
+        self.complete = True
+        if kind := self._kinds.get(number):
+            kind.newest = max(kind.newest, newest)
 
     def _lay_out(self, number: bytes, name: str, members: list[str]) -> None:
         schema = self.schemas.get(name)

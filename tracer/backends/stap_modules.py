@@ -2,8 +2,8 @@
 """The kernel modules that SystemTap makes of the scripts in stap/: found, or built and kept.
 
 A module is for one kernel release and one version of its script, and lies below a directory of
-modules as RELEASE/DIGEST/ktrace_PROBE.ko. It holds no selection and no settings: those are numbers
-that it is given when it is loaded, so one module serves every call.
+modules as RELEASE/DIGEST/ktrace_PROBE_0000000.ko. It holds no selection and no settings: those are
+numbers that it is given when it is loaded, so one module serves every call.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ WORDS = 8
 # for, so a storm must not end the tracing.
 OPTIONS = ("-DMAXACTION=20000", "-DINTERRUPTIBLE=0", "-DSTP_NO_OVERLOAD", "-DMAXERRORS=1000000")
 
+# In a module's name: so many digits has the greatest process id (PID_MAX_LIMIT in
+# include/linux/threads.h). staprun writes its own there when it loads the module.
+PLACE_OF_PID = "0" * 7
+
 _SIGNATURE = b"~Module signature appended~\n"  # include/linux/module_signature.h
 
 
@@ -54,7 +58,7 @@ class Script:
 
     @property
     def module_name(self) -> str:
-        return f"ktrace_{self.probe}"
+        return f"ktrace_{self.probe}_{PLACE_OF_PID}"
 
     @cached_property
     def settings(self) -> frozenset[str]:
@@ -95,7 +99,8 @@ def find(script: Script, release: str) -> Path | None:
 
 def is_signed(module: Path) -> bool:
     with module.open("rb") as file:
-        file.seek(-len(_SIGNATURE), os.SEEK_END)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - len(_SIGNATURE)))
         return file.read() == _SIGNATURE
 
 

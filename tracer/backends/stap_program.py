@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tracer.backends.stap_modules import last_words
+from tracer.backends.stap_modules import is_signed, last_words
 from tracer.errors import KtraceError
 
 READ_BYTES = 1 << 20
@@ -38,8 +38,8 @@ class Program:
 
     def __init__(self, module: Path, settings: Mapping[str, int]) -> None:
         numbers = [f"{name}={value}" for name, value in settings.items()]
-        # -R: under a name of its own, as another ktrace may have loaded the same
-        command = ["staprun", "-R", "-b", BUFFER_MEGABYTES, str(module), *numbers]
+        renaming = [] if is_signed(module) else ["-R"]
+        command = ["staprun", *renaming, "-b", BUFFER_MEGABYTES, str(module), *numbers]
         try:
             self._process = subprocess.Popen(
                 command,
@@ -58,7 +58,7 @@ class Program:
         self.stdout, self.stderr = self._process.stdout.fileno(), self._process.stderr.fileno()
         for descriptor in (self.stdout, self.stderr):
             os.set_blocking(descriptor, False)
-        self.module: str | None = None  # its name in the kernel, once the script has told
+        self.module = name_in_kernel(module, self._process.pid if renaming else None)
         self._said: deque[str] = deque(maxlen=KEPT_LINES)
 
     @property
@@ -84,7 +84,7 @@ class Program:
     def order(self, words: str) -> None:
         """An order for the script. Where the module is gone its end is noticed by who reads."""
         with contextlib.suppress(OSError):
-            (PROC / str(self.module) / "orders").write_text(f"{words}\n")
+            (PROC / self.module / "orders").write_text(f"{words}\n")
 
     def stop(self) -> None:
         """Asks it to end; what is still in the kernel is written before it does."""
@@ -106,30 +106,50 @@ class Program:
         for pipe in (self._process.stdout, self._process.stderr):
             assert pipe
             pipe.close()
-        if self.module and is_loaded(self.module):
-            _unload(self.module)
-        if self.module and is_loaded(self.module):
+        if is_left(self.module) and not unload(self.module):
             say(f"ktrace: the kernel module {self.module} is still loaded: rmmod {self.module}")
 
     def _listen(self) -> None:
+        assert self._process.stderr
+        if self._process.stderr.closed:
+            return
         with contextlib.suppress(BlockingIOError, ValueError, OSError):
             while data := os.read(self.stderr, 65536):
                 for line in data.decode("utf-8", "backslashreplace").splitlines():
                     self._said.append(line[:300])
 
 
-def is_loaded(module: str) -> bool:
+def name_in_kernel(module: Path, pid: int | None) -> str:
+    """What staprun -R makes of a module's name: as long as before, with its own process id at the
+    end, so that another ktrace can load the same. A signed module bears no change; there is no pid
+    then, and it can be loaded only once."""
+    if pid is None:
+        return module.stem
+    end = f"_{pid}"
+    return module.stem[: -len(end)] + end
+
+
+def references() -> dict[str, int]:
+    """By how many each loaded module is used; stapio uses that which it reads from."""
     try:
-        return any(line.split(" ", 1)[0] == module for line in MODULES.open())
+        lines = [line.split() for line in MODULES.read_text().splitlines()]
     except OSError:
-        return False
+        return {}
+    return {name: int(used) for name, _, used, *_ in lines}
 
 
-def _unload(module: str) -> None:
-    """staprun -d also takes away the module's files, which rmmod does not."""
+def is_left(module: str) -> bool:
+    """Whether it is loaded and nobody reads from it."""
+    return references().get(module) == 0
+
+
+def unload(module: str) -> bool:
+    """staprun -d also takes away the module's files, which rmmod does not. It leaves a module alone
+    that somebody reads from. Returns whether the module is gone."""
     staprun = shutil.which("staprun")
     if staprun:
         with contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run(
                 [staprun, "-d", module], capture_output=True, timeout=END_SECONDS, check=False
             )
+    return not is_left(module)
