@@ -368,7 +368,7 @@ def test_a_package_that_does_not_load(tmp_path: Path) -> None:
 
 
 def test_a_program_that_is_not_for_bcc() -> None:
-    programs = bcc_programs.Programs(Path("/nowhere"), (), ())
+    programs = bcc_programs.Programs(Path("/nowhere"), (), (), interrupt=-1)
     with pytest.raises(Refused, match="on_send_reset_with_reason is not for kernels without BTF"):
         programs.attach([Site("on_send_reset_with_reason", "raw_tracepoint", "tcp_send_reset")])
 

@@ -55,7 +55,8 @@ class Backend(Protocol):
         """Waits up to `timeout` seconds for records. Returns early when `wake` was called."""
 
     def wake(self) -> None:
-        """Makes a waiting `read` return. May be called from a signal handler or another thread."""
+        """Makes a waiting `read` return, and an `attach` that waits for a compiler raise
+        `KeyboardInterrupt`. May be called from a signal handler or another thread."""
 
     def lost(self) -> dict[str, int]:
         """Records that found no room, by event name, since attaching."""

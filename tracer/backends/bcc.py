@@ -160,7 +160,7 @@ class BccBackend:
         self._open_ring()  # before anything is written to it
         descriptors = [made.fd for made in self._maps.values()]
         numbers = [int.from_bytes(value, "little") for value in values.values()]
-        with Programs(package, descriptors, numbers) as programs:
+        with Programs(package, descriptors, numbers, self._reader.woken) as programs:
             programs.compile(code, headers)
             for probe in probes:
                 self._attach_probe(probe, programs)

@@ -80,16 +80,20 @@ class Compiled:
 
 class Programs:
     """Inside its `with` block there is a process in which BCC works. `descriptors` of maps and
-    `settings` are in the order of their numbers in the text."""
+    `settings` are in the order of their numbers in the text. Once the descriptor `interrupt` is
+    readable nothing is waited for any more."""
 
-    def __init__(self, package: Path, descriptors: Sequence[int], settings: Sequence[int]) -> None:
+    def __init__(
+        self, package: Path, descriptors: Sequence[int], settings: Sequence[int], interrupt: int
+    ) -> None:
         self._package = package
         self._descriptors = descriptors
         self._settings = settings
+        self._interrupt = interrupt
         self._compiled = Compiled({}, 0)
 
     def __enter__(self) -> Self:
-        self._worker = Worker(self._package, self._descriptors)
+        self._worker = Worker(self._package, self._descriptors, self._interrupt)
         return self
 
     def __exit__(
@@ -151,9 +155,13 @@ def fill_in(instructions: bytes, descriptors: Sequence[int], settings: Sequence[
 
 
 class Worker:
-    """The other process, and what it says."""
+    """The other process, and what it says. While that is awaited, `interrupt` becoming readable
+    raises `KeyboardInterrupt`: compiling takes too long to go on for somebody who has left."""
 
-    def __init__(self, package: Path, inherited: Iterable[int]) -> None:
+    def __init__(
+        self, package: Path, inherited: Iterable[int], interrupt: int | None = None
+    ) -> None:
+        self._interrupt = [] if interrupt is None else [interrupt]
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._read = 0
         self._ours, theirs = socket.socketpair()
@@ -217,9 +225,10 @@ class Worker:
         assert self._process.stdout
         end = time.monotonic() + PATIENCE_SECONDS
         while b"\n" not in self._rest:
-            readable, _, _ = select.select(
-                [self._process.stdout], [], [], max(0.0, end - time.monotonic())
-            )
+            awaited = [self._process.stdout.fileno(), *self._interrupt]
+            readable, _, _ = select.select(awaited, [], [], max(0.0, end - time.monotonic()))
+            if set(readable) & set(self._interrupt):
+                raise KeyboardInterrupt
             if not readable:
                 self._process.kill()
                 raise Refused(self._in_words(f"BCC did not answer for {PATIENCE_SECONDS:g} s"))

@@ -32,7 +32,8 @@ def main() -> None:
     directory, descriptor = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else prints something means it for people
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the one who waits
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # who waits decides, though all of us may get them
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     worker = Worker(load_package(directory), socket.socket(fileno=int(descriptor)))
     for line in sys.stdin:

@@ -50,6 +50,11 @@ class Reader:
             batch = take()
         return self._with_companions(batch) if self._companions else batch
 
+    @property
+    def woken(self) -> int:
+        """A descriptor that is readable from `wake` until the next `read`."""
+        return self._wake
+
     def wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_write(self._wake, 1)
