@@ -24,7 +24,8 @@ class Made(ModuleType):
         super().__init__(name)
         self.lacks = lacks
 
-    def create(self) -> str:
+    def create(self, say: backends.Say) -> str:
+        self.say = say
         return f"made {self.__name__}"
 
     def lacking(self, probe: Probe | None) -> list[Lack]:
@@ -51,6 +52,13 @@ def choose(wanted: str, *probes: Probe) -> tuple[object, list[str]]:
 @pytest.mark.usefixtures("made")
 def test_the_first_is_taken_without_a_word() -> None:
     assert choose("auto", EXITS) == ("made good", [])
+
+
+@pytest.mark.usefixtures("made")
+def test_what_takes_long_is_said_to_the_same_ears() -> None:
+    _, said = choose("auto", EXITS)
+    sys.modules["tracer.backends.good"].say("building")
+    assert said == ["building"]
 
 
 @pytest.mark.parametrize("probe", ["", "exits"])

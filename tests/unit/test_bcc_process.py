@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""While BCC compiles: who can end it, and that its process never stays behind. The BCC
+"""While BCC compiles: who is told, who can end it, and that its process never stays behind. The BCC
 here does what a test wants; the real one is for the lab's guests (tests/backends/)."""
 
 from __future__ import annotations
@@ -78,6 +78,32 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def test_compiling_is_said_and_only_once(
+    package: Path, interrupt: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(bcc_programs, "CACHE", tmp_path / "cache")
+    (package / "may-end").touch()
+    said: list[str] = []
+    for _ in range(2):
+        with Programs(package, (), (), interrupt) as programs:
+            programs.compile("int x;", tmp_path, said.append)
+    assert len(started(package)) == 1
+    words = "ktrace: compiling for this kernel with BCC; some seconds, and only once"
+    assert said == [words]
+
+
+def test_it_is_said_before_it_compiles(package: Path, interrupt: int, tmp_path: Path) -> None:
+    def say(words: str) -> None:
+        assert started(package) == []
+        raise InterruptedError(words)
+
+    with (
+        pytest.raises(InterruptedError, match="compiling"),
+        Programs(package, (), (), interrupt) as programs,
+    ):
+        programs.compile("int x;", tmp_path, say)
+
+
 def test_who_waits_can_be_called_away(
     package: Path, interrupt: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -87,7 +113,7 @@ def test_who_waits_can_be_called_away(
         pytest.raises(KeyboardInterrupt),
         Programs(package, (), (), interrupt) as programs,
     ):
-        programs.compile("int x;", tmp_path)
+        programs.compile("int x;", tmp_path, lambda _: None)
     assert children_of(os.getpid()) == []
     assert not (tmp_path / "cache").exists()
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from tracer import probes
-from tracer.cli._tracing import _with_accepted
+from tracer.cli._tracing import _say, _with_accepted
 from tracer.errors import CannotOnThisKernel
 from tracer.probes import Probe
 
@@ -48,7 +48,7 @@ def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> K
 
 @pytest.mark.parametrize("kernel", [Kernel("backlog", "oom")], indirect=True)
 def test_the_others_are_traced(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
-    traced = _with_accepted(kernel.together, EVERY, VALUES, None)
+    traced = _with_accepted(kernel.together, EVERY, VALUES, _say)
     assert traced == [name for name in probes.names() if name not in kernel.refused]
     told = [f"ktrace: without {name}: this kernel accepts none of x" for name in kernel.refused]
     assert capsys.readouterr().err.splitlines() == told
@@ -71,7 +71,7 @@ def test_it_is_said_where_it_can_be_read(
 def test_no_way_out(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
     """If all are refused, or only all together, the first refusal is what is said."""
     with pytest.raises(CannotOnThisKernel) as raised:
-        _with_accepted(kernel.together, EVERY, VALUES, None)
+        _with_accepted(kernel.together, EVERY, VALUES, _say)
     first = "backlog: this kernel accepts none of x" if kernel.refused else "not together"
     assert raised.value.message == first
     assert capsys.readouterr().err == ""

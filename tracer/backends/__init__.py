@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from tracer.schema import Schema
 
 
-# In order of preference. Each is a module here, with `create() -> Backend` and
+# In order of preference. Each is a module here, with `create(say: Say) -> Backend` and
 # `lacking(probe: Probe | None) -> list[Lack]`, where None asks for the backend as such.
 NAMES = ("core", "bcc", "stap")
+# Is told what the user should know meanwhile: what will take long, and why.
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,12 @@ class Backend(Protocol):
         """Gives everything back. May be called more than once."""
 
 
-def create(name: str) -> Backend:
-    backend: Backend = _module(name).create()
+def tell(words: str) -> None:
+    print(words, file=sys.stderr)
+
+
+def create(name: str, say: Say = tell) -> Backend:
+    backend: Backend = _module(name).create(say)
     return backend
 
 
@@ -80,19 +86,17 @@ def lacking(backend: str, probe: Probe | None = None) -> list[Lack]:
     return found
 
 
-def choose(
-    wanted: str, probes: Sequence[Probe], say: Callable[[str], None] | None = None
-) -> Backend:
+def choose(wanted: str, probes: Sequence[Probe], say: Say = tell) -> Backend:
     """The backend of that name, or for `auto` the first that lacks nothing for these probes. If
-    that is not the first of all, `say` is told why; by default standard error."""
+    that is not the first of all, `say` is told why."""
     privileges.check()
     passed_over: list[tuple[str, Lack]] = []
     for name in NAMES if wanted == "auto" else (wanted,):
         lack = _first_lack(name, probes)
         if lack is None:
             if passed_over:
-                (say or _tell)(f"ktrace: backend {name}, as {_in_words(passed_over)}")
-            return create(name)
+                say(f"ktrace: backend {name}, as {_in_words(passed_over)}")
+            return create(name, say)
         passed_over.append((name, lack))
     remedy = passed_over[0][1].remedy if len(passed_over) == 1 else "ktrace doctor tells the rest"
     raise CannotOnThisKernel(f"cannot trace here: {_in_words(passed_over)}", remedy)
@@ -118,10 +122,6 @@ def _first_lack(name: str, probes: Sequence[Probe]) -> Lack | None:
 
 def _in_words(passed_over: Sequence[tuple[str, Lack]]) -> str:
     return "; ".join(f"{name} lacks {lack.what}" for name, lack in passed_over)
-
-
-def _tell(words: str) -> None:
-    print(words, file=sys.stderr)
 
 
 def _module(backend: str) -> Any:

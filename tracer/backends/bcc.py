@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from tracer.backends import Backend, Lack, bpf, none_accepted, toolchain
+from tracer.backends import Backend, Lack, Say, bpf, none_accepted, tell, toolchain
 from tracer.backends.batch import Batch
 from tracer.backends.bcc_programs import Link, Programs, Refused, Site
 from tracer.backends.bcc_text import SLOT_BYTES, SLOTS, make_text
@@ -45,8 +45,8 @@ KINDS = {
 _PERF_EVENT_ARRAY, _PERCPU_ARRAY = 4, 6
 
 
-def create() -> Backend:
-    return BccBackend()
+def create(say: Say) -> Backend:
+    return BccBackend(say=say)
 
 
 def lacking(probe: Probe | None) -> list[Lack]:
@@ -88,12 +88,13 @@ class BccBackend:
 
     name = "bcc"
 
-    def __init__(self, ring: bool | None = None) -> None:
+    def __init__(self, ring: bool | None = None, say: Say = tell) -> None:
         self.attached: dict[str, AttachPoint] = {}
         self._shipped = Objects()
         self.schemas = self._shipped.schemas
         self._reader = Reader(self.schemas)
         self._wants_ring = ring
+        self._say = say
         self._maps: dict[str, bpf.Map] = {}
         self._ring: MappedRing | CopyingRing | PerfRing | None = None
         self._links: dict[str, list[Link]] = {}  # by object
@@ -161,7 +162,7 @@ class BccBackend:
         descriptors = [made.fd for made in self._maps.values()]
         numbers = [int.from_bytes(value, "little") for value in values.values()]
         with Programs(package, descriptors, numbers, self._reader.woken) as programs:
-            programs.compile(code, headers)
+            programs.compile(code, headers, self._say)
             for probe in probes:
                 self._attach_probe(probe, programs)
             context = self._shipped.open(CONTEXT).described.programs

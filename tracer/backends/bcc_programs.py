@@ -27,6 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tracer.backends import Say
 from tracer.backends.bcc_text import MARK, READ_FIRST, READ_LAST, UNREAD
 from tracer.errors import CannotOnThisKernel
 
@@ -104,11 +105,12 @@ class Programs:
     ) -> None:
         self._worker.close()
 
-    def compile(self, code: str, headers: Path) -> None:
+    def compile(self, code: str, headers: Path, say: Say) -> None:
         """Raises `Refused` with the compiler's words."""
         path = CACHE / cache_name(code, os.uname().release, headers, self._package)
         kept = read_kept(path)
         if kept is None:
+            say("ktrace: compiling for this kernel with BCC; some seconds, and only once")
             kept = self._worker.compile(code)
             keep(path, kept)
         self._compiled = kept

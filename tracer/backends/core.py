@@ -8,7 +8,7 @@ import errno
 import os
 import sys
 
-from tracer.backends import Backend, Lack, none_accepted
+from tracer.backends import Backend, Lack, Say, none_accepted
 from tracer.backends.batch import Batch
 from tracer.backends.bpf import Map, count_lost
 from tracer.backends.libbpf import Libbpf, LibbpfError, LoadedObject
@@ -26,7 +26,7 @@ BTF = "/sys/kernel/btf/vmlinux"
 _BTF_MAGIC = (0xEB9F).to_bytes(2, sys.byteorder)
 
 
-def create() -> Backend:
+def create(_: Say) -> Backend:
     return CoreBackend()
 
 

@@ -11,14 +11,13 @@ import platform
 import re
 import select
 import shutil
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from tracer.backends import Backend, Lack, privileges, stap_leftovers, toolchain
+from tracer.backends import Backend, Lack, Say, privileges, stap_leftovers, tell, toolchain
 from tracer.backends.batch import Batch, cell, split
 from tracer.backends.objects import CONTEXT, Objects
 from tracer.backends.reader import Reader
@@ -37,8 +36,8 @@ CAP_SYS_MODULE = 16
 _SKIPPED = re.compile(r"skipped probes: (\d+)")
 
 
-def create() -> Backend:
-    return StapBackend()
+def create(say: Say) -> Backend:
+    return StapBackend(say)
 
 
 def lacking(probe: Probe | None) -> list[Lack]:
@@ -106,7 +105,8 @@ def _read(path: str) -> str | None:
 class StapBackend:
     name = "stap"
 
-    def __init__(self) -> None:
+    def __init__(self, say: Say = tell) -> None:
+        self._say = say
         self.attached: dict[str, AttachPoint] = {}
         self._shipped = Objects()
         self.schemas = self._shipped.schemas
@@ -118,9 +118,9 @@ class StapBackend:
         self._detached = False
 
     def attach(self, probes: list[Probe], settings: dict[str, int]) -> None:
-        stap_leftovers.unload_all(_say)
+        stap_leftovers.unload_all(self._say)
         try:
-            modules = [(probe, *_module_of(probe)) for probe in probes]
+            modules = [(probe, *_module_of(probe, self._say)) for probe in probes]
             for probe, script, module in modules:
                 self._start(probe, script, module, settings)
                 # one after the other: several that mount debugfs at once fail over it
@@ -158,7 +158,7 @@ class StapBackend:
         while self._running and time.monotonic() < deadline:
             self._listen(0.1)
         for running in self._running:
-            running.program.close(_say)
+            running.program.close(self._say)
             what = f"was killed as it did not end within {END_SECONDS:g} s, and events"
             self._failure = running.program.failure(
                 f"{what} of {running.probe.name} may be missing"
@@ -167,7 +167,7 @@ class StapBackend:
 
     def close(self) -> None:
         for running in (*self._running, *self._ended):
-            running.program.close(_say)
+            running.program.close(self._say)
         self._running, self._ended = [], []
         self._reader.close()
 
@@ -256,18 +256,14 @@ class _Running:
         return {**lost, own: lost.get(own, 0) + skipped}
 
 
-def _module_of(probe: Probe) -> tuple[Script, Path]:
+def _module_of(probe: Probe, say: Say) -> tuple[Script, Path]:
     script, release = Script(probe.name), platform.release()
     module = find(script, release)
     if module is None:
-        _say(f"ktrace: building SystemTap's module of {probe.name}; a minute or two, and only once")
+        say(f"ktrace: building SystemTap's module of {probe.name}; a minute or two, and only once")
         module = build(script, release, cache())
     return script, module
 
 
 def _no_maps(name: str) -> NoReturn:
     raise KtraceError(f"a SystemTap script has no map {name}")
-
-
-def _say(words: str) -> None:
-    print(words, file=sys.stderr)

@@ -89,13 +89,17 @@ def trace(probes: Sequence[Probe], values: Mapping[str, Any]) -> None:
     run.to_the_end()
 
 
+def _say(words: str) -> None:
+    click.echo(words, err=True)
+
+
 class Tracing:
     """A session that is attached and has begun, with those of the probes that this node takes. They
     are `probes` then, and `backend` is what runs them.
 
     Without a sink nothing is decoded. `alone` says that signals are to end it, which only the main
-    thread can arrange; `say` is told which probes are left out, and why another backend than the
-    first was chosen, instead of standard error."""
+    thread can arrange; `say` is told which probes are left out, why another backend than the first
+    was chosen and what takes long, instead of standard error."""
 
     backend: str
     probes: Sequence[Probe]
@@ -110,7 +114,7 @@ class Tracing:
         out: Destination | None,
         *,
         alone: bool = True,
-        say: Callable[[str], None] | None = None,
+        say: Callable[[str], None] = _say,
     ) -> None:
         from tracer.backends import Backend, choose, privileges
         from tracer.identity.inventory import check_globs, name_sources
@@ -174,7 +178,7 @@ def _with_accepted(
     attach: Callable[[Sequence[Probe]], T],
     probes: Sequence[Probe],
     values: Mapping[str, Any],
-    say: Callable[[str], None] | None,
+    say: Callable[[str], None],
 ) -> T:
     """Attaches all probes together. If the node refuses one, those that it takes, and says which
     are left out. Raises `CannotOnThisKernel` if it takes none."""
@@ -185,7 +189,7 @@ def _with_accepted(
         if len(refused) in (0, len(probes)):
             raise
     for error in refused.values():
-        (say or _say)(f"ktrace: without {error.message}")
+        say(f"ktrace: without {error.message}")
     return attach([probe for probe in probes if probe.name not in refused])
 
 
@@ -200,10 +204,6 @@ def _refusal(probe: Probe, values: Mapping[str, Any]) -> CannotOnThisKernel | No
         return error
     backend.close()
     return None
-
-
-def _say(words: str) -> None:
-    click.echo(words, err=True)
 
 
 def _give_back_memory() -> None:
