@@ -151,11 +151,11 @@ class BccBackend:
         package, headers = find_package(), toolchain.headers().directory
         assert package and headers, "choose() looks for them first"
         names = objects_of(probes)
+        _lift_memory_limit()  # before the first map, which may be one too many
         if self._wants_ring is None:
             self._wants_ring = _has_ring_buffers(self._shipped)
         values = values_of(self._shipped, names, settings)
         code = text_of(self._shipped, names, headers, self._wants_ring)
-        _lift_memory_limit()
         for name, shape in shapes_of(self._shipped, names, self._wants_ring).items():
             self._maps[name] = bpf.create_map(name, shape)
         self._open_ring()  # before anything is written to it
