@@ -24,9 +24,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.lab.bcc import build_bcc_disk
-from tests.lab.image import build_initramfs
-from tests.lab.kernels import SUITES, fetched
+from tests.lab.bcc import SUITES, additions
+from tests.lab.image import Additions, build_disk, build_initramfs
+from tests.lab.kernels import fetched
 from tests.lab.machine import _qemu
 from tests.support.wait import wait_for
 from tracer.backends.bcc_programs import CACHE
@@ -44,7 +44,8 @@ def main() -> None:
     kernel = fetched(suite, _say)
     with tempfile.TemporaryDirectory(prefix="ktrace-bench-") as directory:
         scratch = Path(directory)
-        disk = build_bcc_disk({suite: kernel}, (), scratch, _say, [Path(PEER)], "bench.backends")
+        more = additions(suite, kernel, scratch, _say) + Additions((Path(PEER),))
+        disk = build_disk((), scratch, module="bench.backends", additions=more)
         initramfs = build_initramfs(kernel, scratch)
         ours, theirs = socket.socketpair()
         command = _qemu(kernel, initramfs, disk)(theirs.fileno())

@@ -11,7 +11,7 @@ import re
 from rich.console import Console
 from rich.table import Table
 
-from tests.lab.kernels import SUITES
+from tests.lab.guests import SUITES
 from tests.lab.lab import Lab
 from tests.lab.results import describe_failures
 

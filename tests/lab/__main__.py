@@ -14,8 +14,9 @@ from collections.abc import Iterable
 import click
 from rich.console import Console
 
-from tests.lab.kernels import SUITES, LabError, chosen
-from tests.lab.lab import TESTS, Lab
+from tests.lab.guests import SUITES, chosen
+from tests.lab.kernels import LabError
+from tests.lab.lab import Lab
 from tests.lab.matrix import show
 from tests.lab.results import Results, describe_failures
 
@@ -29,7 +30,11 @@ from tests.lab.results import Results, describe_failures
     "--slowest", type=int, default=0, metavar="N", help="Tell each kernel's slowest tests."
 )
 def main(
-    kernels: tuple[str, ...], tests: tuple[str, ...], own: bool, refresh: bool, slowest: int
+    kernels: tuple[str, ...],
+    tests: tuple[str, ...],
+    own: bool,
+    refresh: bool,
+    slowest: int,
 ) -> None:
     """Run the kernel tests on Debian's kernels, in QEMU, and on this machine's own."""
     started = time.monotonic()
@@ -37,7 +42,7 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         suites = chosen(kernels)
-        with Lab(suites, say, tests or TESTS, refresh) as lab:
+        with Lab(suites, say, tests, refresh) as lab:
             everything = [told(lab.results(suite)) for suite in suites]
             if own:
                 say("running on this machine's own kernel")

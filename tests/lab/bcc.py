@@ -15,52 +15,70 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.lab.image import build_disk
+from tests.lab import kernels
+from tests.lab.image import Additions
 from tests.lab.kernels import Kernel, LabError, Say, Suite, cache, fetched_headers
+from tests.lab.makers import attach_together
+from tests.lab.results import Attached
 from tracer import probes
 from tracer.backends import bcc
 from tracer.backends.bcc_programs import CACHE, Worker, cache_name, keep
 from tracer.backends.objects import Objects
 
+SUITES = (
+    Suite("bullseye", "5.10", ("bcc", "core")),
+    Suite("bookworm", "6.1", ("bcc", "core")),
+)
 TESTS = ("tests/backends/test_bcc.py",)
+PROBES = probes.names()
 COMPILES_ITSELF = "5.10"
 # loaded by name
 LIBRARY = Path("/usr/lib/x86_64-linux-gnu/libbcc.so.0")
 
 
-def build_bcc_disk(
-    kernels: Mapping[Suite, Kernel],
-    tests: Sequence[str],
-    scratch: Path,
-    say: Say,
-    others: Sequence[Path] = (),
-    module: str = "tests.lab.guest",
-) -> Path:
-    """One for all kernels, with `others` of this machine's files."""
+fetched = kernels.fetched
+
+
+def additions(suite: Suite, kernel: Kernel, scratch: Path, say: Say) -> Additions:
+    """BCC, the kernel's headers where BCC looks for them, and what was compiled."""
     package = bcc.find_package()
     if not package or not LIBRARY.exists():
         raise LabError("the guests need BCC: apt-get install python3-bpfcc")
-    compiled = cache() / "compiled"
-    trees = {str(CACHE): compiled}
-    for suite, kernel in kernels.items():
-        root = fetched_headers(suite, kernel, say)
-        for headers in (root / "usr" / "src").glob("linux-headers-*"):
-            for part in ("include", "arch/x86"):
-                trees[f"/usr/src/{headers.name}/{part}"] = headers / part
-        trees[f"/lib/modules/{kernel.release}"] = root / "lib" / "modules" / kernel.release
-        _compile(kernel.release, root, package, compiled, probes.names(), True, say)
-        if suite.series != COMPILES_ITSELF:
-            _compile(kernel.release, root, package, compiled, ["signals"], False, say)
-    more = [*sorted(package.glob("*.py")), LIBRARY, *others]
-    return build_disk(tests or TESTS, scratch, module=module, backend="bcc", more=more, trees=trees)
+    sources = fetched_headers(suite, kernel, say) / "usr" / "src"
+    own = f"linux-headers-{kernel.release}"
+    common = next(sources.glob("linux-headers-*-common")).name
+    compiled = cache() / "compiled" / kernel.release
+    here = _links(scratch / "headers", sources / own, sources / common)
+    _compile(kernel.release, here, package, compiled, PROBES, True, say)
+    if suite.series != COMPILES_ITSELF:
+        _compile(kernel.release, here, package, compiled, ["signals"], False, say)
+    there = _links(scratch / "links", Path("/usr/src", own), Path("/usr/src", common))
+    trees = [(str(CACHE), compiled), (f"/lib/modules/{kernel.release}", there)]
+    for name in (own, common):
+        for part in ("include", "arch/x86"):
+            trees.append((f"/usr/src/{name}/{part}", sources / name / part))
+    return Additions((*sorted(package.glob("*.py")), LIBRARY), tuple(trees))
+
+
+def attach() -> Iterator[tuple[str, Attached]]:
+    return attach_together("bcc", PROBES)
+
+
+def _links(directory: Path, own: Path, common: Path) -> Path:
+    """A directory with what leads from a kernel's modules to its headers."""
+    directory.mkdir()
+    (directory / "build").symlink_to(own)
+    (directory / "source").symlink_to(common)
+    return directory
 
 
 def _compile(
     release: str,
-    root: Path,
+    headers: Path,
     package: Path,
     compiled: Path,
     wanted: Sequence[str],
@@ -68,29 +86,20 @@ def _compile(
     say: Say,
 ) -> None:
     """Into the file in which the guest will look for it."""
-    tree = root / "here"
-    tree.mkdir(exist_ok=True)
-    own, common = (_headers(root, release), _headers(root, "*-common"))
-    for name, target in (("build", own), ("source", common)):
-        (tree / name).unlink(missing_ok=True)
-        (tree / name).symlink_to(target)
     names = bcc.objects_of(map(probes.get, wanted))
-    code = bcc.text_of(Objects(), names, tree / "build", ring)
-    file = compiled / cache_name(code, release, tree / "build", package)
+    code = bcc.text_of(Objects(), names, headers / "build", ring)
+    file = compiled / cache_name(code, release, headers / "build", package)
     if file.exists():
         return
     say(f"compiling the programs for {release}")
-    compiled.mkdir(exist_ok=True)
-    source = root / "source.c"
-    source.write_text(code)
-    command = [sys.executable, "-m", "tests.lab.bcc", str(source), str(tree), str(file)]
-    done = subprocess.run(["unshare", "--mount", *command], capture_output=True, text=True)
+    compiled.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", suffix=".c") as source:
+        source.write(code)
+        source.flush()
+        command = [sys.executable, "-m", "tests.lab.bcc", source.name, str(headers), str(file)]
+        done = subprocess.run(["unshare", "--mount", *command], capture_output=True, text=True)
     if done.returncode:
         raise LabError(f"compiling the programs for {release}: {done.stderr.strip()}")
-
-
-def _headers(root: Path, which: str) -> Path:
-    return next((root / "usr" / "src").glob(f"linux-headers-{which}")).resolve()
 
 
 def main(source: str, headers: str, file: str) -> None:

@@ -14,15 +14,14 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, BinaryIO
 
 import pytest
 
+from tests.lab.makers import maker
 from tests.support.ktrace import IN_GUEST
-from tracer import backends, probes
-from tracer.backends.core import CoreBackend
-from tracer.errors import KtraceError
 
 # How a test says that the probe declares this kernel to lack what it needs.
 CANNOT = "cannot:"
@@ -37,45 +36,14 @@ def main(port: str, arguments: Sequence[str]) -> int:
     with open(int(port) if port.isdigit() else port, "wb", buffering=0) as file:
         reporter = Reporter(file)
         reporter.tell("kernel", release=platform.release())
-        wanted = probes.names()
-        if BACKEND == "stap":  # which has scripts for some
-            wanted = [name for name in wanted if not backends.lacking(BACKEND, probes.get(name))]
-        tell = _attached if BACKEND == "core" else _attached_together(wanted)
-        for name in wanted:
-            reporter.tell("probe", name=name, **tell(name))
+        for name, attached in maker(BACKEND).attach():
+            reporter.tell("probe", name=name, **asdict(attached))
         options = ["-p", "no:cacheprovider", "--color=no", "--tb=short", "--rootdir", os.getcwd()]
         if IN_GUEST:
             options += AGAIN
         code = int(pytest.main([*options, *(arguments or [TESTS])], plugins=[reporter]))
         reporter.tell("end", code=code)
     return code
-
-
-def _attached_together(names: Sequence[str]) -> Callable[[str], dict[str, str | None]]:
-    """With a backend that takes long to attach anything."""
-    every = [probes.get(name) for name in names]
-    try:
-        backend = backends.choose(BACKEND, every)
-        backend.attach(every, {})
-    except KtraceError as error:
-        message = error.message
-        return lambda name: {"attach_point": None, "cannot": message, "log": None}
-    points = {name: point.name for name, point in backend.attached.items()}
-    backend.close()
-    return lambda name: {"attach_point": points[name], "cannot": None, "log": None}
-
-
-def _attached(name: str) -> dict[str, str | None]:
-    """Tries for real. What libbpf had to say is the verifier's log, where that refused."""
-    backend = CoreBackend()
-    try:
-        backend.attach([probes.get(name)], {})
-    except KtraceError as error:
-        log = "\n".join(backend._library._log)
-        return {"attach_point": None, "cannot": error.message, "log": log}
-    point = backend.attached[name].name
-    backend.close()
-    return {"attach_point": point, "cannot": None, "log": None}
 
 
 class Reporter:

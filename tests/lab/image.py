@@ -17,6 +17,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.kernels import Kernel, LabError
@@ -44,6 +45,18 @@ STDLIB_UNUSED = (
 # The first two a guest cannot do without; the others are for tests with network namespaces
 # and with containers.
 MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "veth", "bridge", "dummy", "overlay")
+
+
+@dataclass(frozen=True)
+class Additions:
+    """What some guests have beside what all have: files as they are on this machine, and
+    directories from elsewhere, each after the path that it is to have."""
+
+    files: tuple[Path, ...] = ()
+    trees: tuple[tuple[str, Path], ...] = ()
+
+    def __add__(self, other: Additions) -> Additions:
+        return Additions(self.files + other.files, self.trees + other.trees)
 
 
 def build_initramfs(kernel: Kernel, scratch: Path) -> Path:
@@ -78,36 +91,36 @@ def build_disk(
     module: str = "tests.lab.guest",
     programs: Sequence[str] = (),
     contents: Mapping[str, bytes] | None = None,
-    backend: str = "core",
-    more: Sequence[Path] = (),
-    trees: Mapping[str, Path] | None = None,
+    backends: Sequence[str] = ("core",),
+    additions: Additions = Additions(),
 ) -> Path:
     """Its guests run a module's main program with these arguments, by default these tests, and then
     switch themselves off. They have the programs of more packages if asked, and files with these
-    contents; `more` are further files of this machine, `trees` directories from elsewhere, by where
-    they are to be. The tests are told which backend they are for."""
-    tree = scratch / f"{backend}-disk"
+    contents. The tests are told which backends are in there, and for which it is: the first."""
+    tree = scratch / "disk"
     for directory in ("dev", "proc", "sys", "run", "root", "lab"):
         (tree / directory).mkdir(parents=True)
     (tree / "tmp").mkdir(mode=0o1777)
     _usr_layout(tree)
-    files = [_busybox(), *_programs((*PROGRAM_PACKAGES, *programs)), *_python(), *_project(), *more]
+    files = [_busybox(), *_programs((*PROGRAM_PACKAGES, *programs)), *_python(), *_project()]
+    files += additions.files
     for path in [*files, *_needed_libraries(files)]:
         _copy(path, tree)
-    for place, source in (trees or {}).items():
+    for place, source in additions.trees:
         shutil.copytree(source, tree / place.lstrip("/"), symlinks=True, dirs_exist_ok=True)
     for name, data in (contents or {}).items():
         (tree / name.lstrip("/")).parent.mkdir(exist_ok=True)
         _write_program(tree / name.lstrip("/"), data)
     program = shlex.join([sys.executable, "-m", module])
-    order = f"cd {shlex.quote(str(PROJECT))} && export KTRACE_LAB_BACKEND={backend} && "
+    told = f"KTRACE_LAB_BACKEND={backends[0]} KTRACE_LAB_BACKENDS='{' '.join(backends)}'"
+    order = f"cd {shlex.quote(str(PROJECT))} && export {told} && "
     order += f'{program} "$results" {shlex.join(arguments)}\n'
     (tree / "lab" / "tests").write_text(order)
     _write_program(tree / "lab" / "init", (HERE / "init.sh").read_bytes())
     _compile(tree)
     if not shutil.which("mke2fs"):
         raise LabError("the guests' disk needs mke2fs: apt-get install e2fsprogs")
-    image = scratch / f"{backend}-disk.img"
+    image = scratch / "disk.img"
     # not only as big as its content: tests write files, and a full disk is no finding
     megabytes = (
         sum(p.lstat().st_size for p in tree.rglob("*") if p.is_file()) // 1_000_000 * 2 + 128

@@ -29,40 +29,35 @@ class LabError(Exception):
 @dataclass(frozen=True)
 class Suite:
     """A Debian suite, and the series of the kernel it had when the tests were written; and the
-    backend that its guest is for. Those that are not `in_tests` are for `make lab` alone, which may
-    take longer than `make test`."""
+    backends in its guest, the first of which is the one that it is for. Those that are not
+    `in_tests` are for `make lab` alone, which may take longer than `make test`."""
 
     name: str
     series: str
+    backends: tuple[str, ...] = ("core",)
     has_security: bool = True
-    backend: str = "core"
     in_tests: bool = True
 
     def __str__(self) -> str:
         return f"{self.label}-{self.name}"
 
     @property
+    def backend(self) -> str:
+        return self.backends[0]
+
+    @property
     def label(self) -> str:
         return self.series if self.backend == "core" else f"{self.series}-{self.backend}"
 
 
-SUITES = (
-    Suite("bullseye", "5.10"),
-    Suite("bookworm", "6.1"),
-    Suite("trixie", "6.12"),
-    Suite("sid", "7.2", has_security=False),
-    Suite("bullseye", "5.10", backend="bcc"),
-    Suite("bookworm", "6.1", backend="bcc"),
-    Suite("bullseye", "5.10", has_security=False, backend="stap"),
-    Suite("sid", "7.2", has_security=False, backend="stap", in_tests=False),
-)
-
-
 @dataclass(frozen=True)
 class Kernel:
+    """`root` is the directory that its packages were unpacked into."""
+
     release: str
     image: Path
     modules: Path
+    root: Path
 
     def module(self, name: str) -> list[tuple[str, bytes]]:
         """A module after those it needs, each by name and content; none that is built in."""
@@ -100,6 +95,8 @@ def fetched(suite: Suite, say: Say, refresh: bool = False) -> Kernel:
 
 def fetched_headers(suite: Suite, kernel: Kernel, say: Say) -> Path:
     """A root directory with the headers of exactly this kernel."""
+    if (kernel.root / "usr" / "src" / f"linux-headers-{kernel.release}").exists():
+        return kernel.root
     directory = cache() / suite.name
     root = directory / f"headers-{kernel.release}"
     with locked(directory):
@@ -139,7 +136,7 @@ def found(suite: str, root: Path) -> Kernel:
     for tree in trees:
         for image in (root / "boot" / f"vmlinuz-{tree.name}", tree / "vmlinuz"):
             if image.exists():
-                return Kernel(tree.name, image, tree)
+                return Kernel(tree.name, image, tree, root)
     raise LabError(f"no kernel in what {suite}'s packages brought: remove {root}")
 
 
@@ -248,12 +245,3 @@ def locked(directory: Path) -> Iterator[None]:
     with (directory / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def chosen(words: Sequence[str]) -> list[Suite]:
-    """Suites by their name, series or label; all if nothing is named."""
-    called = {suite: {suite.name, suite.series, suite.label, str(suite)} for suite in SUITES}
-    unknown = [word for word in words if not any(word in names for names in called.values())]
-    if unknown:
-        raise LabError(f"no kernel {unknown[0]}: there are {', '.join(map(str, SUITES))}")
-    return [suite for suite in SUITES if not words or called[suite] & set(words)]

@@ -11,27 +11,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.lab import stap
-from tests.lab.bcc import build_bcc_disk
-from tests.lab.image import build_disk, build_initramfs
-from tests.lab.kernels import Kernel, Say, Suite, fetched
+from tests.lab.image import Additions, build_disk, build_initramfs
+from tests.lab.kernels import Say, Suite
 from tests.lab.machine import Machines
+from tests.lab.makers import maker
 from tests.lab.results import Results
 
 AT_ONCE = 2
-TESTS = ("tests/kernel",)
-# What no kernel can change is tested here, and not once more by an emulated processor.
-IN_GUESTS = ("-m", "not any_kernel")
+OWN_TESTS = ("tests/kernel",)
 
 
 class Lab:
-    """Inside its `with` block the guests run; `results` waits for one of them."""
+    """Inside its `with` block the guests run; `results` waits for one of them. `tests` are pytest's
+    arguments; by default each backend has its own (tests.lab.makers)."""
 
     def __init__(
         self,
         suites: Sequence[Suite],
         say: Say,
-        tests: Sequence[str] = TESTS,
+        tests: Sequence[str] = (),
         refresh: bool = False,
     ) -> None:
         self._suites = suites
@@ -43,7 +41,7 @@ class Lab:
         self._scratch = tempfile.TemporaryDirectory(prefix="ktrace-lab-")
         self._running: dict[Suite, Future[Results]] = {}
         self._building = threading.Lock()
-        self._built: Path | None = None
+        self._disks: dict[tuple[Sequence[str], Sequence[str], Additions], Path] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -66,7 +64,7 @@ class Lab:
 
     def own_results(self) -> Results:
         """Of this machine's own kernel, now. Guests take part of its CPUs meanwhile."""
-        return self._machines.run_here("own", self._tests, Path(self._scratch.name))
+        return self._machines.run_here("own", self._tests or OWN_TESTS, Path(self._scratch.name))
 
     def _start(self) -> None:
         for suite in self._suites:
@@ -76,32 +74,31 @@ class Lab:
         """What it boots may take minutes to fetch and to make, while others run."""
         scratch = Path(self._scratch.name) / suite.label
         scratch.mkdir()
-        kernel, disk = self._prepare(suite, scratch)
+        kernel = maker(suite.backend).fetched(suite, self._say, self._refresh)
+        additions = Additions()
+        for backend in suite.backends:
+            additions += maker(backend).additions(suite, kernel, scratch, self._say)
+        disk = self._disk(suite, additions)
         initramfs = build_initramfs(kernel, scratch)
         self._say(f"booting {kernel.release} for {suite.backend}")
         results = self._machines.boot(suite.label, kernel, initramfs, disk, scratch)
+        results.backends = suite.backends
         self._say(f"{suite.label}: {results.in_words()}")
         return results
 
-    def _prepare(self, suite: Suite, scratch: Path) -> tuple[Kernel, Path]:
-        if suite.backend == "stap":
-            tests = stap.TESTS if self._tests == TESTS else self._tests
-            kernel = stap.fetched(suite, self._say, self._refresh)
-            return kernel, stap.build_stap_disk(suite, kernel, tests, scratch, self._say)
-        kernel = fetched(suite, self._say, self._refresh)
-        if suite.backend == "bcc":
-            tests = () if self._tests == TESTS else self._tests
-            return kernel, build_bcc_disk({suite: kernel}, tests, scratch, self._say)
-        return kernel, self._core_disk()
-
-    def _core_disk(self) -> Path:
-        """The same for all kernels."""
+    def _disk(self, suite: Suite, additions: Additions) -> Path:
+        """One for all guests that have the same on it."""
+        tests = tuple(self._tests or maker(suite.backend).TESTS)
+        content = (suite.backends, tests, additions)
         with self._building:
-            if self._built is None:
-                self._say("building the guests' disk")
-                scratch = Path(self._scratch.name)
-                self._built = build_disk([*self._tests, *IN_GUESTS], scratch)
-            return self._built
+            if content not in self._disks:
+                self._say(f"building a disk for {suite.backend}")
+                scratch = Path(self._scratch.name, f"disk-{len(self._disks)}")
+                scratch.mkdir()
+                self._disks[content] = build_disk(
+                    tests, scratch, backends=suite.backends, additions=additions
+                )
+            return self._disks[content]
 
     def _end(self) -> None:
         self._machines.close()

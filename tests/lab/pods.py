@@ -17,8 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tests.lab.core import SUITES
 from tests.lab.image import build_disk, build_initramfs
-from tests.lab.kernels import SUITES, LabError, Say, fetched
+from tests.lab.kernels import LabError, Say, fetched
 from tests.lab.machine import Machines
 from tests.lab.results import describe_failures
 from tests.support.containerd import PACKAGES, Containerd

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -45,9 +45,11 @@ class Attached:
 @dataclass
 class Results:
     """One kernel's. `lost` says how the machine was lost, if it was. `verdicts` are what was said
-    of incidents, where some were staged (tests.lab.pods)."""
+    of incidents, where some were staged (tests.lab.pods). `backends` are those in the machine, the
+    one whose probes are told first."""
 
     label: str
+    backends: Sequence[str] = ("core",)
     release: str | None = None
     probes: dict[str, Attached] = field(default_factory=dict)
     collected: list[str] = field(default_factory=list)
@@ -113,7 +115,7 @@ class Results:
         if kind == "kernel":
             self.release = told["release"]
         elif kind == "probe":
-            self.probes[told["name"]] = Attached(told["attach_point"], told["cannot"], told["log"])
+            self.probes[told["name"]] = Attached(told["point"], told["cannot"], told["log"])
         elif kind == "collected":
             self.collected = told["tests"]
         elif kind == "began":

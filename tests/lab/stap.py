@@ -15,14 +15,20 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.lab.image import PROJECT, build_disk
+from tests.lab.image import PROJECT, Additions
 from tests.lab.kernels import Kernel, LabError, Say, Suite, archives, cache, found, locked
+from tests.lab.makers import attach_together
+from tests.lab.results import Attached
 from tracer import probes
 from tracer.backends.stap_modules import INSTALLED, Script
 
+SUITES = (
+    Suite("bullseye", "5.10", ("stap", "core"), has_security=False),
+    Suite("sid", "7.2", ("stap", "core"), has_security=False, in_tests=False),
+)
 FLAVOUR = "cloud-amd64"
 # Kernels come without security updates: for bullseye's its SystemTap builds nothing
 # (docs/compatibility.md).
@@ -40,6 +46,7 @@ TESTS = (
     "tests/kernel/test_choosing.py::test_the_default_shows_only_what_concerns_pods",
     "tests/kernel/test_choosing.py::test_two_probes_in_one_stream",
 )
+PROBES = [name for name in probes.names() if Script(name).exists]
 GUIDE_SCRIPT = PROJECT / "tests" / "stap" / "sg.stp"
 GUIDE_MODULE = Path("/lab/sg.ko")
 
@@ -79,16 +86,19 @@ def fetched(suite: Suite, say: Say, refresh: bool = False) -> Kernel:
     return found(suite.name, root)
 
 
-def build_stap_disk(
-    suite: Suite, kernel: Kernel, tests: Sequence[str], scratch: Path, say: Say
-) -> Path:
+def additions(suite: Suite, kernel: Kernel, scratch: Path, say: Say) -> Additions:
+    """The programs and the modules."""
     root, tree = _root(suite), scratch / "systemtap"
     files = {**modules(root, kernel, scratch, say), **_programs(root, scratch)}
     for path, source in files.items():
         target = tree / str(path)[1:]
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, target)
-    return build_disk(tests, scratch, backend="stap", trees={"/": tree})
+    return Additions(trees=(("/", tree),))
+
+
+def attach() -> Iterator[tuple[str, Attached]]:
+    return attach_together("stap", PROBES)
 
 
 def _root(suite: Suite) -> Path:
@@ -101,7 +111,7 @@ def modules(root: Path, kernel: Kernel, scratch: Path, say: Say) -> dict[Path, P
     """By the paths that they get in the guest. Only what has changed is built."""
     kept = cache() / "stap" / "modules"
     environment = _with_stap_of(root, scratch)
-    scripts = [script for script in map(Script, probes.names()) if script.exists]
+    scripts = [Script(name) for name in PROBES]
     with locked(cache() / "stap"):
         if missing := [s.probe for s in scripts if not s.module(kept, kernel.release).exists()]:
             say(f"building SystemTap's modules of {', '.join(missing)}")

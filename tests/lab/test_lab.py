@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.kernels import SUITES, Suite
+from tests.lab.guests import SUITES
+from tests.lab.kernels import Suite
 from tests.lab.lab import Lab
 from tests.lab.machine import BOOTS, TOTAL_SECONDS
 from tests.lab.results import describe_failures

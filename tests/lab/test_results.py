@@ -8,19 +8,24 @@ import json
 import lzma
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from tests.lab import machine
+from tests.lab import core, lab, machine
 from tests.lab.guest import judge_skip
-from tests.lab.kernels import SUITES, Kernel, LabError, chosen
+from tests.lab.guests import SUITES, chosen
+from tests.lab.image import Additions
+from tests.lab.kernels import Kernel, LabError, Suite
 from tests.lab.machine import BOOTS, Machines
+from tests.lab.makers import maker
 from tests.lab.matrix import show
 from tests.lab.results import Outcome, Results, describe_failures
+from tracer import backends, probes
 
 FIRST, SECOND = "tests/kernel/test_signals.py::test_one", "tests/kernel/test_exits.py::test_two[3]"
 
@@ -39,8 +44,8 @@ def ended(test: str, outcome: str, why: str = "", again: str = "") -> bytes:
 
 BEGINNING = [
     line("kernel", release="5.10.0-1-test"),
-    line("probe", name="signals", attach_point="tp_btf/signal_generate", cannot=None, log=None),
-    line("probe", name="exits", attach_point="tp_btf/sched_process_exit", cannot=None, log=None),
+    line("probe", name="signals", point="tp_btf/signal_generate", cannot=None, log=None),
+    line("probe", name="exits", point="tp_btf/sched_process_exit", cannot=None, log=None),
     line("collected", tests=[FIRST, SECOND]),
 ]
 
@@ -91,9 +96,7 @@ def test_what_a_kernel_cannot_is_no_failure() -> None:
 def test_a_probe_that_does_not_attach() -> None:
     results = told(ended(FIRST, "passed"), ended(SECOND, "passed"))
     results.take(
-        line(
-            "probe", name="exits", attach_point=None, cannot="none of", log="R1 invalid mem access"
-        )
+        line("probe", name="exits", point=None, cannot="none of", log="R1 invalid mem access")
     )
     results.take(line("end", code=0))
     assert not results.good
@@ -215,7 +218,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
 def run_of(directory: Path, descriptor: int) -> list[str]:
     """As in a guest, except that no probe is attached: that wants root."""
     program = (
-        "import sys; from tests.lab import guest; guest.probes.names = list;"
+        "import sys; from tests.lab import core, guest; core.PROBES = ();"
         " sys.exit(guest.main(sys.argv[1], sys.argv[2:]))"
     )
     options = ["--continue-on-collection-errors", "-c", "/dev/null", str(directory)]
@@ -267,7 +270,7 @@ def test_only_what_was_lost_before_its_tests_is_booted_again(
 ) -> None:
     told = f"results.write({began(FIRST)!r} + b'\\n')" if begin else "pass"
     monkeypatch.setattr(machine, "_qemu", lambda *_: program(told))
-    kernel = Kernel("5.10.0-1-test", tmp_path, tmp_path)
+    kernel = Kernel("5.10.0-1-test", tmp_path, tmp_path, tmp_path)
     results = Machines().boot("5.10", kernel, tmp_path, tmp_path, tmp_path)
     assert results.lost
     assert results.boots == boots
@@ -310,6 +313,59 @@ def test_the_matrix() -> None:
         assert words in text.getvalue()
 
 
+@pytest.fixture
+def disks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
+    """What the lab was asked to build, while its machines are a few words of Python. There is a
+    backend more, which is a module in the lab's folder and nothing else."""
+    built: list[dict[str, Any]] = []
+
+    def build(tests: Sequence[str], _: Path, **details: Any) -> Path:
+        built.append({"tests": tests, **details})
+        return tmp_path
+
+    kernel = Kernel("1.0-test", tmp_path, tmp_path, tmp_path)
+    made = ModuleType("tests.lab.made")
+    made.TESTS = ("tests/made",)  # type: ignore[attr-defined]
+    made.fetched = lambda *_: kernel  # type: ignore[attr-defined]
+    made.additions = lambda *_: Additions((Path("/made"),))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, made.__name__, made)
+    monkeypatch.setattr(core, "fetched", lambda *_: kernel)
+    monkeypatch.setattr(lab, "build_disk", build)
+    monkeypatch.setattr(lab, "build_initramfs", lambda *_: tmp_path)
+    whole = [*BEGINNING, ended(FIRST, "passed"), ended(SECOND, "passed"), line("end", code=0)]
+    lines = b"".join(each + b"\n" for each in whole)
+    monkeypatch.setattr(machine, "_qemu", lambda *_: program(f"results.write({lines!r})"))
+    return built
+
+
+def test_a_guest_has_what_each_of_its_backends_needs(disks: list[dict[str, Any]]) -> None:
+    suite = Suite("new", "1.0", ("made", "core"))
+    with lab.Lab([suite], lambda _: None) as running:
+        results = running.results(suite)
+    assert results.good
+    assert (results.label, results.backends) == ("1.0-made", ("made", "core"))
+    additions = Additions((Path("/made"),))
+    assert disks == [
+        {"tests": ("tests/made",), "backends": ("made", "core"), "additions": additions}
+    ]
+
+
+def test_guests_with_the_same_needs_share_a_disk(disks: list[dict[str, Any]]) -> None:
+    suites = [Suite("new", "1.0"), Suite("newer", "2.0"), Suite("new", "1.0", ("made",))]
+    with lab.Lab(suites, lambda _: None, ["a_test.py"]) as running:
+        assert all(running.results(suite).good for suite in suites)
+    assert sorted(disk["backends"] for disk in disks) == [("core",), ("made",)]
+    assert {tuple(disk["tests"]) for disk in disks} == {("a_test.py",)}
+
+
+def test_every_backend_has_guests_of_its_own() -> None:
+    for name in backends.NAMES:
+        assert [suite.backend for suite in maker(name).SUITES] == [name] * len(maker(name).SUITES)
+        assert maker(name).SUITES and maker(name).TESTS
+        assert set(maker(name).PROBES) <= set(probes.names())
+    assert len({suite.label for suite in SUITES}) == len(SUITES)
+
+
 def test_kernels_are_chosen_by_series_or_suite() -> None:
     assert chosen([]) == list(SUITES)
     labels = ["5.10", "7.2", "5.10-bcc", "5.10-stap", "7.2-stap"]
@@ -325,7 +381,7 @@ def test_modules_come_after_those_they_need(tmp_path: Path) -> None:
     plain = b"ELF\0license=GPL\0depends=virtio_ring\0"
     (folder / "virtio-blk.ko").write_bytes(plain)
     (folder / "virtio_ring.ko.xz").write_bytes(lzma.compress(b"ELF\0depends=\0"))
-    kernel = Kernel("5.10.0-1-test", tmp_path, tmp_path)
+    kernel = Kernel("5.10.0-1-test", tmp_path, tmp_path, tmp_path)
     assert kernel.module("virtio_blk") == [
         ("virtio_ring", b"ELF\0depends=\0"),
         ("virtio_blk", plain),

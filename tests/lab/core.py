@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guests for the core backend, for which every guest has what it needs: all kernel tests run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.lab import kernels
+from tests.lab.image import Additions
+from tests.lab.kernels import Kernel, Say, Suite
+from tests.lab.results import Attached
+from tracer import probes
+from tracer.backends.core import CoreBackend
+from tracer.errors import KtraceError
+
+SUITES = (
+    Suite("bullseye", "5.10"),
+    Suite("bookworm", "6.1"),
+    Suite("trixie", "6.12"),
+    Suite("sid", "7.2", has_security=False),
+)
+# What no kernel can change is tested here, and not once more by an emulated processor.
+TESTS = ("tests/kernel", "-m", "not any_kernel")
+PROBES = probes.names()
+
+fetched = kernels.fetched
+
+
+def additions(suite: Suite, kernel: Kernel, scratch: Path, say: Say) -> Additions:
+    return Additions()
+
+
+def attach() -> Iterator[tuple[str, Attached]]:
+    """One after the other."""
+    for name in PROBES:
+        yield name, _attached(name)
+
+
+def _attached(name: str) -> Attached:
+    """What libbpf had to say is the verifier's log, where that refused."""
+    backend = CoreBackend()
+    try:
+        backend.attach([probes.get(name)], {})
+    except KtraceError as error:
+        return Attached(None, error.message, "\n".join(backend._library._log))
+    point = backend.attached[name].name
+    backend.close()
+    return Attached(point, None, None)
