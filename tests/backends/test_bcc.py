@@ -19,7 +19,6 @@ import pytest
 from tests.kernel.checks import TIMES, check_complete, check_signal
 from tests.support.ktrace import Ktrace
 from tests.support.raisers import Actor, children_of, facts
-from tests.support.same_events import kinds, stage, undocumented
 from tracer import backends, probes
 from tracer.backends import bcc, bcc_programs, core
 from tracer.backends.bcc import BccBackend
@@ -28,24 +27,6 @@ from tracer.backends.bcc_programs import Refused
 EVERY = ",".join(probes.names())
 SIGNALS = probes.get("signals")
 USR1 = int(signal.SIGUSR1)
-
-
-def test_the_same_events() -> None:
-    """Both at once, of the same incidents."""
-    with (
-        Ktrace("trace", EVERY, "--all", "--backend", "core") as by_core,
-        Ktrace("trace", EVERY, "--all", "--backend", "bcc") as by_bcc,
-    ):
-        staged = stage()
-        seen, found = by_core.stop(), by_bcc.stop()
-        assert (by_core.summary.lost, by_bcc.summary.lost) == (0, 0)
-    counts = kinds(seen, staged)
-    assert counts["signal"] >= TIMES + 1
-    assert counts["exit"] == TIMES + 2  # the target of the signals, and the victim
-    assert counts["oom"] == 1
-    assert counts["tcp_reset"] >= 2 * TIMES  # both ends, and what the full queue leaves behind
-    assert counts["backlog_drop"] >= 1
-    assert undocumented(seen, found, staged, "bcc") == []
 
 
 def test_without_btf_bcc_is_taken(tmp_path: Path) -> None:

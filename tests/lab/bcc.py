@@ -33,7 +33,7 @@ SUITES = (
     Suite("bullseye", "5.10", ("bcc", "core")),
     Suite("bookworm", "6.1", ("bcc", "core")),
 )
-TESTS = ("tests/backends/test_bcc.py",)
+TESTS = ("tests/backends/test_bcc.py", "tests/backends/test_same_events.py")
 PROBES = probes.names()
 COMPILES_ITSELF = "5.10"
 # loaded by name

@@ -26,7 +26,7 @@ from tracer import probes
 from tracer.backends.stap_modules import INSTALLED, Script
 
 SUITES = (
-    Suite("bullseye", "5.10", ("stap", "core"), has_security=False),
+    Suite("bullseye", "5.10", ("stap", "core", "bcc"), has_security=False),
     Suite("sid", "7.2", ("stap", "core"), has_security=False, in_tests=False),
 )
 FLAVOUR = "cloud-amd64"
@@ -37,6 +37,7 @@ PROGRAMS = ("/usr/bin/staprun", "/usr/lib/systemtap/stapio")
 # Beside those that only SystemTap has: every field of every kind, and selection.
 TESTS = (
     "tests/stap",
+    "tests/backends/test_same_events.py",
     "tests/kernel/test_raising.py::test_a_call_with_a_pid",
     "tests/kernel/test_raising.py::test_a_killer_that_is_gone_at_once",
     "tests/kernel/test_exits.py::test_exit_with_a_code",

@@ -366,6 +366,18 @@ def test_every_backend_has_guests_of_its_own() -> None:
     assert len({suite.label for suite in SUITES}) == len(SUITES)
 
 
+def test_in_one_guest_are_all_backends() -> None:
+    """Where the comparison of events is among the tests (tests/backends/test_same_events.py)."""
+    together = [suite for suite in SUITES if set(suite.backends) == set(backends.NAMES)]
+    compared = [suite for suite in together if suite.in_tests and runs_comparison(suite)]
+    assert compared
+    assert all("core" in suite.backends for suite in SUITES if runs_comparison(suite))
+
+
+def runs_comparison(suite: Suite) -> bool:
+    return "tests/backends/test_same_events.py" in maker(suite.backend).TESTS
+
+
 def test_kernels_are_chosen_by_series_or_suite() -> None:
     assert chosen([]) == list(SUITES)
     labels = ["5.10", "7.2", "5.10-bcc", "5.10-stap", "7.2-stap"]

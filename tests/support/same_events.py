@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What two backends say of the same incidents, event by event.
+"""What several backends say of the same incidents, event by event.
 
-Both trace while `stage` makes one of each thing that ktrace can tell, on a kernel that has what
-either needs; `differences` compares what they have seen of that, key by key.
+All trace while `stage` makes some of each thing that ktrace can tell, on a kernel that has what
+each of them needs; `differences` compares what two have seen of that, key by key.
 """
 
 from __future__ import annotations
@@ -10,21 +10,25 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Iterable, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.kernel.checks import TIMES
 from tests.kernel.test_oom import LIMIT, MIB, Eater
+from tests.support import fragmentation
 from tests.support.cgroups import memory_cgroup
 from tests.support.queues import LOOPBACK, Queues
-from tests.support.raisers import Actor
+from tests.support.raisers import Actor, Idle
 
 Event = dict[str, Any]
-BACKLOG_PORT = 8080
+BACKLOG_PORTS = range(8080, 8080 + TIMES)
 
-# By backend: keys that are null there and not for core, of an event's kind. docs/compatibility.md
-# has the same as a table with the reasons.
+# By backend: keys that may be null there and not for core, of an event's kind.
+# docs/compatibility.md has the same as a table with the reasons.
 DOCUMENTED_NULLS: dict[str, frozenset[str]] = {
     "bcc": frozenset({"tcp_reset.reason"}),
     "stap": frozenset(
@@ -37,6 +41,23 @@ DOCUMENTED_NULLS: dict[str, frozenset[str]] = {
 }
 # When two programs at one place run, one of them is later.
 _OF_THE_MOMENT = ("time", "boot_ns")
+
+
+def _form(zones: Any) -> Any:
+    return [(zone["node"], zone["zone"], len(zone["free"])) for zone in zones]
+
+
+def _beginning(reading: str) -> str:
+    """What follows is concluded from the free lists."""
+    return reading.partition(":")[0]
+
+
+# Each ktrace reads the free lists for itself: how many pieces there were at that moment is not
+# compared, nor what one of them was too late for.
+_OF_THE_MOMENT_IN_PART: dict[str, Callable[[Any], Any]] = {
+    "page_alloc_failure.buddyinfo": _form,
+    "page_alloc_failure.reading": _beginning,
+}
 
 
 @dataclass
@@ -52,24 +73,30 @@ class Staged:
         return about.get("pid") in self.pids or bool(self.ports & set(ends))
 
 
-def stage() -> Staged:
-    """Signals of a known sender, exits, an OOM kill in a cgroup, refused connections, and a full
-    accept queue: 23 of each that can be made so often in a moment."""
+@contextmanager
+def stage() -> Iterator[Staged]:
+    """Signals of a known sender and of a timer, exits, OOM kills in a cgroup, refused connections,
+    full accept queues, and page allocations that fail: 23 of each, or of each kind of it. Whose the
+    queues are is looked up by each ktrace when it comes to them: that process lives as long as the
+    block."""
     staged = Staged()
     _send_signals(staged)
     _exit(staged)
     _run_out_of_memory(staged)
     _meet_closed_port(staged)
-    _meet_full_queue(staged)
-    return staged
+    _fail_to_allocate(staged)
+    with _full_queues(staged):
+        yield staged
 
 
-def differences(one: Iterable[Event], other: Iterable[Event], staged: Staged) -> list[str]:
-    """Of the staged events; `kind.key: this here, that there` for each. One that is missing, or
-    stands elsewhere, is a difference too."""
-    pairs = [_by_kind(filter(staged.concerns, events)) for events in (one, other)]
+def differences(
+    one: Iterable[Event], other: Iterable[Event], staged: Staged, kinds: Collection[str]
+) -> list[str]:
+    """Of the staged events of these kinds; `kind.key: this here, that there` for each. One that is
+    missing, or stands elsewhere, is a difference too."""
+    pairs = [_by_kind(events, staged) for events in (one, other)]
     found = []
-    for kind in sorted(pairs[0].keys() | pairs[1].keys()):
+    for kind in sorted(kinds):
         here, there = (events.get(kind, []) for events in pairs)
         if len(here) != len(there):
             found.append(f"{kind}: {len(here)} here, {len(there)} there")
@@ -78,57 +105,88 @@ def differences(one: Iterable[Event], other: Iterable[Event], staged: Staged) ->
     return found
 
 
-def undocumented(one: Sequence[Event], other: Sequence[Event], staged: Staged, name: str) -> Any:
-    """The differences of a backend from core (`one`) that are no documented nulls."""
-    excuses = tuple(f"{key}: " for key in DOCUMENTED_NULLS[name])
-    return [
-        found
-        for found in differences(one, other, staged)
-        if not (found.startswith(excuses) and found.endswith(" here, None there"))
-    ]
+def undocumented(found: Iterable[str], backend: str) -> list[str]:
+    """The differences of a backend from core (`here`) that are no documented nulls."""
+    excuses = tuple(f"{key}: " for key in DOCUMENTED_NULLS[backend])
+    return [d for d in found if not (d.startswith(excuses) and d.endswith(" here, None there"))]
 
 
-def kinds(events: Iterable[Event], staged: Staged) -> dict[str, int]:
-    return {kind: len(those) for kind, those in _by_kind(filter(staged.concerns, events)).items()}
+def counts(events: Iterable[Event], staged: Staged) -> dict[str, int]:
+    """By kind."""
+    return {kind: len(those) for kind, those in _by_kind(events, staged).items()}
 
 
-def _by_kind(events: Iterable[Event]) -> dict[str, list[Event]]:
+def _by_kind(events: Iterable[Event], staged: Staged) -> dict[str, list[Event]]:
     found: dict[str, list[Event]] = {}
-    for event in events:
+    for event in filter(staged.concerns, events):
         found.setdefault(event["kind"], []).append(event)
+    found["backlog_drop"] = _folded(found.get("backlog_drop", []))
     return found
 
 
+def _folded(drops: Iterable[Event]) -> list[Event]:
+    """What follows the first drop at a queue each ktrace adds up for a second of its own. Here all
+    of a queue are one event: the first, with the count of all."""
+    first: dict[Any, Event] = {}
+    for drop in drops:
+        queue = (drop["local"]["port"], drop["queue"], drop["stage"])
+        if queue in first:
+            first[queue]["count"] += drop["count"]
+        else:
+            first[queue] = dict(drop)
+    return list(first.values())
+
+
 def _of_one(kind: str, here: Event, there: Event) -> list[str]:
-    return [
-        f"{kind}.{key}: {here.get(key)!r} here, {there.get(key)!r} there"
-        for key in here.keys() | there.keys()
-        if key not in _OF_THE_MOMENT and here.get(key) != there.get(key)
-    ]
+    found = []
+    if list(here) != list(there):
+        found.append(f"{kind}: the keys {list(here)} here, {list(there)} there")
+    for key in here:
+        one, other = here[key], there.get(key)
+        if (part := _OF_THE_MOMENT_IN_PART.get(f"{kind}.{key}")) and one and other:
+            one, other = part(one), part(other)
+        elif part or key in _OF_THE_MOMENT:
+            continue
+        if one != other:
+            found.append(f"{kind}.{key}: {one!r} here, {other!r} there")
+    return found
 
 
 def _send_signals(staged: Staged) -> None:
-    with Actor(executed=True) as target:
-        staged.pids.add(target.pid)
-        target.do("ignore", int(signal.SIGUSR1))
-        for _ in range(TIMES):
-            os.kill(target.pid, signal.SIGUSR1)
+    usr1, term = int(signal.SIGUSR1), int(signal.SIGTERM)
+    with Actor(executed=True) as sender, Actor(executed=True) as target:
+        staged.pids |= {sender.pid, target.pid}
+        for call in ("kill", "tkill", "sigqueue"):
+            for _ in range(TIMES):
+                sender.do(call, target.pid, usr1)
+                target.do("take")
+        for _ in range(2):  # blocked, and then pending
+            sender.do("kill", target.pid, term)
+        target.do("alarm_in", 0.01)
+        assert {target.do("take")[0] for _ in range(2)} == {term, signal.SIGALRM}
+        target.do("ignore", int(signal.SIGUSR2))
+        os.kill(target.pid, signal.SIGUSR2)
         os.kill(target.pid, signal.SIGKILL)
         target.wait()
 
 
 def _exit(staged: Staged) -> None:
-    for code in range(TIMES):
-        pid = os.posix_spawn("/bin/sh", ["sh", "-c", f"exit {code}"], os.environ)
-        staged.pids.add(pid)
-        os.waitpid(pid, 0)
+    for number in range(TIMES):
+        process = subprocess.Popen(["sh", "-c", f"exit {number}", "a word"])
+        assert process.wait(60) == number
+        staged.pids.add(process.pid)
+        with Idle() as victim:
+            os.kill(victim.pid, signal.SIGKILL)
+            staged.pids.add(victim.pid)
 
 
 def _run_out_of_memory(staged: Staged) -> None:
-    with memory_cgroup(LIMIT) as cgroup, Eater(cgroup) as eater:
-        staged.pids.add(eater.pid)
-        assert not eater.eat(2 * LIMIT // MIB)
-        eater.wait()
+    with memory_cgroup(LIMIT) as cgroup:
+        for _ in range(TIMES):
+            with Eater(cgroup) as eater:
+                staged.pids.add(eater.pid)
+                assert not eater.eat(2 * LIMIT // MIB)
+                eater.wait()
 
 
 def _meet_closed_port(staged: Staged) -> None:
@@ -141,10 +199,21 @@ def _meet_closed_port(staged: Staged) -> None:
             assert client.connect_ex(where)
 
 
-def _meet_full_queue(staged: Staged) -> None:
-    staged.ports.add(BACKLOG_PORT)
+@contextmanager
+def _full_queues(staged: Staged) -> Iterator[None]:
+    """Two knocks at each."""
+    staged.ports |= set(BACKLOG_PORTS)
     with Queues() as queues:
         queues.do("sysctl", "ipv4/tcp_syncookies", 0)
-        queues.do("listen", BACKLOG_PORT, 1, LOOPBACK["ipv4"])
-        queues.do("connect", BACKLOG_PORT, 2, LOOPBACK["ipv4"])
-        queues.do("knock", BACKLOG_PORT, TIMES, LOOPBACK["ipv4"])
+        for port in BACKLOG_PORTS:
+            queues.do("listen", port, 1, LOOPBACK["ipv4"])
+            queues.do("connect", port, 2, LOOPBACK["ipv4"])
+            queues.do("knock", port, 2, LOOPBACK["ipv4"])
+        yield
+
+
+def _fail_to_allocate(staged: Staged) -> None:
+    program = [os.path.realpath(sys.executable), "-I", "-S", fragmentation.__file__, str(TIMES)]
+    process = subprocess.Popen(program)
+    staged.pids.add(process.pid)
+    assert process.wait(120) == 0
