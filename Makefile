@@ -12,7 +12,7 @@ BENCH_PACKAGES := bpftrace libbpf-tools bpfcc-tools
 LAB_PACKAGES := qemu-system-x86 e2fsprogs debian-archive-keyring debootstrap python3-bpfcc \
 	bash coreutils dash mount util-linux
 
-.PHONY: install demo test truth runbook lab check format bench wheel clean
+.PHONY: install demo test truth runbook lab matrix check format bench wheel clean
 
 install: $(VENV)/installed
 
@@ -42,6 +42,10 @@ runbook: install
 # The kernel tests on Debian's kernels under QEMU, as a matrix. LAB="5.10 7.2" chooses.
 lab: install
 	$(SUDO) $(BIN)/python -m tests.lab $(LAB)
+
+# The same on all of them, and the matrix goes into the documentation.
+matrix: install
+	$(SUDO) $(BIN)/python -m tests.lab --write docs/compatibility.md
 
 # Building the wheel compiles the BPF programs with warnings as errors.
 check: install

@@ -10,10 +10,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import click
 from rich.console import Console
 
+from tests.lab.document import markdown, replaced
 from tests.lab.guests import SUITES, chosen
 from tests.lab.kernels import LabError
 from tests.lab.lab import Lab
@@ -29,19 +31,30 @@ from tests.lab.results import Results, describe_failures
 @click.option(
     "--slowest", type=int, default=0, metavar="N", help="Tell each kernel's slowest tests."
 )
+@click.option(
+    "--write",
+    "document",
+    type=click.Path(exists=True, dir_okay=False, writable=True, path_type=Path),
+    help="Also put the matrix into this document.",
+)
 def main(
     kernels: tuple[str, ...],
     tests: tuple[str, ...],
     own: bool,
     refresh: bool,
     slowest: int,
+    document: Path | None,
 ) -> None:
     """Run the kernel tests on Debian's kernels, in QEMU, and on this machine's own."""
     started = time.monotonic()
+    if document and (kernels or tests or not own):
+        raise click.UsageError("--write tells of a whole run: name no kernel and no test")
     # ends as Ctrl-C does, so that nothing stays behind
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         suites = chosen(kernels)
+        if document:
+            replaced(document.read_text(), "")  # it has a place for the matrix
         with Lab(suites, say, tests, refresh) as lab:
             everything = [told(lab.results(suite)) for suite in suites]
             if own:
@@ -51,6 +64,8 @@ def main(
         raise click.ClickException(str(error)) from error
     if slowest:
         show_slowest(everything, slowest)
+    if document:
+        document.write_text(replaced(document.read_text(), markdown(everything)))
     show(everything, Console(width=None if sys.stdout.isatty() else 160))
     say(f"{len(everything)} kernels of {len(SUITES) + 1} in {time.monotonic() - started:.0f} s")
     raise SystemExit(not all(results.good for results in everything))

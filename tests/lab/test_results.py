@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import lzma
+import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -14,9 +15,14 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from tests.lab import core, lab, machine
+from tests.lab.__main__ import main
+from tests.lab.document import BEGIN, END, LONGEST, markdown, replaced
 from tests.lab.guest import judge_skip
 from tests.lab.guests import SUITES, chosen
 from tests.lab.image import Additions
@@ -311,6 +317,119 @@ def test_the_matrix() -> None:
     show([lost, whole], Console(file=text, width=160))
     for words in ("tp_btf/signal_generate", "1 passed", "1 cannot", "lost", "no cgroup.kill"):
         assert words in text.getvalue()
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """Of all tables, without the lines below the titles."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [re.split(r" (?<!\\)\| ", line.strip("| ")) for line in lines]
+    return [row for row in cells if set(row) != {"---"}]
+
+
+def test_the_matrix_of_the_documentation() -> None:
+    whole = told(
+        ended(FIRST, "passed", again="Traceback …\nE  22 != 23"),
+        *(ended(SECOND, "cannot", "no cgroup.kill"), line("end", code=0)),
+    )
+    whole.seconds = 61.7
+    other = Results("6.1-bcc", ("bcc", "core"))
+    for each in [
+        line("kernel", release="6.1.0-1-test"),
+        line("probe", name="signals", point="raw_tp/signal_generate", cannot=None, log=None),
+        line("probe", name="exits", point=None, cannot="no room | left", log=None),
+        line("collected", tests=[FIRST, SECOND]),
+        ended(FIRST, "failed", "assert 1\nE  12 != 23"),
+        line("end", code=1),
+    ]:
+        other.take(each)
+    text = markdown([whole, other])
+    titles, *rows = rows_of(text)
+    assert [dict(zip(titles, row, strict=True)) for row in rows[:2]] == [
+        {
+            **{"guest": "5.10", "kernel": "`5.10.0-1-test`", "backend": "core", "all": "good"},
+            **{"passed": "1", "failed": "0", "cannot": "1", "second try": "1", "seconds": "62"},
+        },
+        {
+            **{"guest": "6.1-bcc", "kernel": "`6.1.0-1-test`", "backend": "bcc, core"},
+            **{"passed": "0", "failed": "1", "cannot": "0", "second try": "0", "seconds": "0"},
+            "all": "**not good**",
+        },
+    ]
+    assert rows[2:] == [
+        ["probe", "attached at", "guests"],
+        ["exits", "`tp_btf/sched_process_exit`", "5.10"],
+        ["exits", r"**nowhere**: `no room \| left`", "6.1-bcc"],
+        ["signals", "`tp_btf/signal_generate`", "5.10"],
+        ["signals", "`raw_tp/signal_generate`", "6.1-bcc"],
+    ]
+    assert [remark for remark in text.splitlines() if remark.startswith("-")] == [
+        f"- 5.10: `{SECOND}` cannot: `no cgroup.kill`",
+        f"- 5.10: `{FIRST}` passed at its second try: `E 22 != 23`",
+        f"- 6.1-bcc: `{SECOND}` never ran",
+        f"- 6.1-bcc: `{FIRST}` failed: `E 12 != 23`",
+    ]
+
+
+def test_guests_that_attached_at_the_same_place_share_a_row() -> None:
+    one, other = told(line("end", code=0)), told(line("end", code=0))
+    other.label = "6.1"
+    assert ["signals", "`tp_btf/signal_generate`", "5.10, 6.1"] in rows_of(markdown([one, other]))
+
+
+def test_a_lost_machine_is_lost_in_the_documentation() -> None:
+    early, late = Results("6.12"), told(began(FIRST))
+    for lost in (early, late):
+        lost.lose("its process ended with -9")
+    text = markdown([early, late])
+    _, first, second, *rest = rows_of(text)
+    assert (first[:2], first[-1]) == (["6.12", "not told"], "**lost**")
+    assert (second[:2], second[-1]) == (["5.10", "`5.10.0-1-test`"], "**lost**")
+    assert ["signals", "**lost** before that was told", "6.12"] in rest
+    assert f"- 5.10: `the machine was lost during {FIRST}: its process ended with -9`" in text
+    assert "good" not in text and "never ran" not in text
+
+
+@given(st.text(), st.text(), st.text())
+def test_nothing_that_a_guest_tells_leaves_its_place(release: str, point: str, why: str) -> None:
+    results = Results("5.10")
+    for each in [
+        line("kernel", release=release),
+        line("probe", name="signals", point=f"a{point}", cannot=None, log=None),
+        line("collected", tests=[FIRST]),
+        ended(FIRST, "failed", f"{why}!\n{END}{why}"),
+        line("end", code=1),
+    ]:
+        results.take(each)
+    text = markdown([results])
+    lines = text.splitlines()
+    assert [each[:2] for each in lines] == ["| "] * 3 + [""] + ["| "] * 3 + [""] + ["- "]
+    assert {len(row) for row in rows_of(text)} == {3, 9}
+    assert max(map(len, lines)) < 3 * LONGEST
+    assert replaced(replaced(DOCUMENT, text), text) == replaced(DOCUMENT, text)
+
+
+DOCUMENT = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+
+
+def test_only_what_stands_between_the_marks_is_replaced() -> None:
+    assert replaced(DOCUMENT, "new\n") == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["", f"{BEGIN}\n", f"{END}\n{BEGIN}\n", f"{DOCUMENT}{DOCUMENT}", f"x{BEGIN}\n{END}\n"]
+)
+def test_a_document_without_a_place_for_the_matrix(text: str) -> None:
+    with pytest.raises(LabError, match="needs these two lines"):
+        replaced(text, "new")
+
+
+@pytest.mark.parametrize("chosen", [["6.1"], ["--no-own"], ["--test", "tests/unit"]])
+def test_the_documentation_tells_of_whole_runs_only(tmp_path: Path, chosen: list[str]) -> None:
+    document = tmp_path / "document.md"
+    document.write_text(DOCUMENT)
+    done = CliRunner().invoke(main, [*chosen, "--write", str(document)])
+    assert (done.exit_code, document.read_text()) == (2, DOCUMENT)
+    assert "--write tells of a whole run" in done.output
 
 
 @pytest.fixture
