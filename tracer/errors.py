@@ -34,5 +34,9 @@ class NoSuchPod(KtraceError):
     exit_code = 5
 
 
+class NoSuchProcess(KtraceError):
+    exit_code = 5
+
+
 class BadRecording(KtraceError):
     exit_code = 6

@@ -155,13 +155,33 @@ def test_parquet(tmp_path: Path, told: list[dict[str, Any]]) -> None:
         assert row["ktrace.sentence"] == event.get("sentence", row["ktrace.sentence"]) != ""
 
 
-def test_without_its_library_parquet_names_the_remedy() -> None:
+def test_without_its_library_parquet_names_the_remedy(tmp_path: Path) -> None:
+    earlier = tmp_path / "earlier"
+    earlier.write_text("kept")
     code = "import sys; sys.modules['pyarrow'] = None; from tracer.cli import main; main()"
-    command = [sys.executable, "-c", code, "export", str(FIRST), "-f", "parquet"]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "export",
+        str(FIRST),
+        "-f",
+        "parquet",
+        "-o",
+        str(earlier),
+    ]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert ended.returncode == 1
-    assert "pip install 'ktrace[parquet]'" in ended.stderr
+    assert "-m pip install pyarrow" in ended.stderr
     assert "Traceback" not in ended.stderr
+    assert earlier.read_text() == "kept"
+
+
+def test_a_recording_that_cannot_be_read_costs_no_earlier_export(tmp_path: Path) -> None:
+    earlier = tmp_path / "earlier"
+    earlier.write_text("kept")
+    assert run("export", "none.ktrace", "-o", str(earlier)).returncode == 6
+    assert earlier.read_text() == "kept"
 
 
 def plain(value: Any) -> Any:

@@ -695,3 +695,24 @@ def test_a_recording_can_be_looked_at_where_there_is_no_linux(arguments: list[st
     ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == run(*arguments, file).stdout
+
+
+@pytest.mark.parametrize("command", ["replay", "info", "export", "why"])
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("none.ktrace", "none.ktrace cannot be read: No such file or directory"),
+        ("folder.ktrace", "folder.ktrace cannot be read: Is a directory"),
+        ("other.ktrace", "other.ktrace: this is not a ktrace recording"),
+        ("unreadable.ktrace", "unreadable.ktrace: reading it failed: Input/output error"),
+    ],
+)
+def test_what_is_no_recording_is_named(
+    command: str, name: str, problem: str, tmp_path: Path
+) -> None:
+    (tmp_path / "folder.ktrace").mkdir()
+    (tmp_path / "other.ktrace").write_bytes(b"\x1f\x8b")
+    (tmp_path / "unreadable.ktrace").symlink_to("/proc/self/mem")
+    ended = run(command, str(tmp_path / name))
+    assert (ended.returncode, ended.stdout) == (6, "")
+    assert ended.stderr.splitlines()[0].endswith(f"/{problem}")

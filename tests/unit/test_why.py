@@ -179,6 +179,13 @@ def test_a_recording_that_is_cut_or_damaged(file: Path) -> None:
 
 
 def test_a_recording_that_is_not_there() -> None:
-    done = run("why", "/nonexistent.ktrace", "--pod", "web-0")
+    done = run("why", "nonexistent", "--pod", "web-0")
     assert done.returncode == 2
     assert "there is no recording" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["nonexistent.ktrace", "/nonexistent", "./nonexistent", "/dev"])
+def test_what_can_only_be_a_recording_is_not_taken_for_a_pod(name: str) -> None:
+    done = run("why", name)
+    assert (done.returncode, done.stdout) == (6, "")
+    assert "cannot be read" in done.stderr

@@ -103,7 +103,9 @@ def selectors() -> list[click.Option]:
             ["--all", "everything"], is_flag=True, help="Also what concerns no pod: the whole node."
         ),
         click.Option(
-            ["--wait"], is_flag=True, help="Do not fail when no such pod is there yet: wait for it."
+            ["--wait"],
+            is_flag=True,
+            help="Do not fail when no such pod or process is there yet: wait for it.",
         ),
     ]
 

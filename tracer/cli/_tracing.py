@@ -30,6 +30,7 @@ from tracer.event import Clock
 from tracer.identity.model import Names
 from tracer.probes import Probe
 from tracer.session import Session, Sink, Summary
+from tracer.views.escape import escape
 
 if TYPE_CHECKING:
     from tracer.recording.files import Destination
@@ -117,15 +118,20 @@ class Tracing:
         say: Callable[[str], None] = _say,
     ) -> None:
         from tracer.backends import Backend, choose, privileges
-        from tracer.identity.inventory import check_globs, name_sources
+        from tracer.identity.inventory import check_globs, check_labels, check_pids, name_sources
         from tracer.identity.names import NameService
         from tracer.live import LiveSource
 
         chosen = selection(values)
         limit = values.get("count")
         privileges.check()
+        if not values["wait"]:
+            check_pids(chosen.pids)
+        sources = name_sources(values["cri_socket"])
+        if chosen.labels:
+            check_labels(sources)
         arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
-        names = NameService(name_sources(values["cri_socket"]), arrivals.put)
+        self._names = names = NameService(sources, arrivals.put)
         names.start()
         if chosen.globs and not values["wait"]:
             check_globs(chosen.globs, names, arrivals)
@@ -167,6 +173,8 @@ class Tracing:
             self.recorder.close()
             unrecorded = self.recorder.unrecorded
         click.echo(closing_line(summary, unrecorded), err=True)
+        for source, failure in self._names.failures.items():
+            click.echo(f"ktrace: names may be missing: {source}: {escape(failure)}", err=True)
 
     def _end_with(self, error: OSError) -> None:
         """Who only records has nothing left to do."""

@@ -19,19 +19,17 @@ from tracer.recording.exporters import ExportSink, Target
 
 def run(file: str, format_: str, out: str | None, **values: Any) -> None:
     exporter = exporters.get(format_)
+    exporter.require()
     if out is None and exporter.binary and sys.stdout.isatty():
         raise UsageError(
             f"{format_} is nothing for a terminal", f"add -o {Path(file).stem}{exporter.suffix}"
         )
     sinks: list[ExportSink] = []
     with ExitStack() as stack:
-        stream: BinaryIO = sys.stdout.buffer
-        if out is not None:
-            if Path(out).exists() and Path(out).samefile(file):
-                raise UsageError(f"{out} is the recording itself", "give another file with -o")
-            stream = stack.enter_context(Path(out).open("wb"))
 
         def make(told: Any, probes: Any, clock: Any, places: Any) -> ExportSink:
+            """Only now, or a recording that cannot be read would cost the export before it."""
+            stream = stack.enter_context(_open(out, file)) if out else sys.stdout.buffer
             kinds = {kind: probe for probe in probes for kind in probe.decode}
             sinks.append(exporter.make(Target(stream, clock, told.node, kinds, places)))
             return sinks[0]
@@ -41,6 +39,12 @@ def run(file: str, format_: str, out: str | None, **values: Any) -> None:
         finally:
             for sink in sinks:
                 sink.close()
+
+
+def _open(out: str, recording: str) -> BinaryIO:
+    if Path(out).exists() and Path(out).samefile(recording):
+        raise UsageError(f"{out} is the recording itself", "give another file with -o")
+    return Path(out).open("wb")
 
 
 command = make_command(

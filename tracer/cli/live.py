@@ -22,6 +22,7 @@ from tracer.cli.trace import chosen_probes
 from tracer.errors import KtraceError, UsageError
 from tracer.event import Clock
 from tracer.probes import Probe
+from tracer.recording import SUFFIX
 from tracer.selection import Selection
 from tracer.session import Session, Summary
 from tracer.views.escape import escape
@@ -41,8 +42,6 @@ Note = Callable[[str], None]
 
 
 def run(what: str | None, speed: str, zone: str | None, **values: Any) -> None:
-    from tracer.recording.format import SUFFIX
-
     _check_terminal()
     chosen_zone = _zone(zone)
     if what and (Path(what).is_file() or what.endswith(SUFFIX) or "/" in what):

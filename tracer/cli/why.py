@@ -22,6 +22,7 @@ from tracer.errors import BadRecording, NoSuchPod, UsageError
 from tracer.event import Clock, Event, Place, to_json
 from tracer.faults import FaultFinder
 from tracer.probes.exits import is_container_init
+from tracer.recording import SUFFIX
 from tracer.selection import pod_matches
 from tracer.session import Session
 from tracer.timeline import SIGKILL, Timelines, ends_container
@@ -94,12 +95,17 @@ def _asks_to_end(event: Event) -> bool:
 
 def run(what: str, pods: tuple[str, ...], output: str, color: str, **values: Any) -> None:
     show = _show_json if output == "json" else partial(_show_text, in_colour(color))
-    if Path(what).is_file():
+    if _is_recording(what):
         _explain_recording(what, pods, values["containers"], show)
     elif pods:
         raise UsageError(f"there is no recording {what!r}", "--pod chooses a pod of a recording")
     else:
         _watch(what, values, show)
+
+
+def _is_recording(what: str) -> bool:
+    """A file, or what can only be meant to be one."""
+    return Path(what).is_file() or what.endswith(SUFFIX) or what.startswith(("/", "."))
 
 
 # Live

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pods and containers on this node as they are now: `ktrace pods`, completion, and the check that a
-pod somebody asked for is there."""
+"""Pods and containers on this node as they are now: `ktrace pods`, completion, and the check that
+what somebody asked for is there."""
 
 from __future__ import annotations
 
 import difflib
 import os
 import queue
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tracer.errors import NoSuchPod, UsageError
+from tracer.errors import NoSuchPod, NoSuchProcess, UsageError
+from tracer.identity.logs import LogDirectorySource
 from tracer.identity.model import Container, Names, NameSource, NameSourceError, Pod
 from tracer.identity.names import NameService, default_sources
 from tracer.identity.tree import Cgroup, container_cgroups
@@ -100,6 +102,39 @@ def check_globs(
             f"no pod {glob!r} on this node; {hint}",
             "ktrace pods lists them; --wait traces a pod that is still to come",
         )
+
+
+def check_pids(pids: Iterable[int]) -> None:
+    """Raises `NoSuchProcess` if one of them is not running, or is only a thread: events are of
+    whole processes."""
+    for pid in sorted(pids):
+        process = _process_of(pid)
+        if process is None:
+            raise NoSuchProcess(
+                f"no process {pid} is running", "--wait traces one that is still to come"
+            )
+        if process != pid:
+            raise NoSuchProcess(
+                f"{pid} is a thread of process {process}", f"select that: --pid {process}"
+            )
+
+
+def check_labels(sources: Sequence[NameSource]) -> None:
+    """Raises `UsageError` if no source could tell a label: nothing would ever match."""
+    if all(isinstance(source, LogDirectorySource) for source in sources):
+        raise UsageError(
+            "labels are known to the container runtime alone, and none of its usual sockets exists",
+            "--cri-socket PATH names it; or select by --pod and --namespace",
+        )
+
+
+def _process_of(thread: int) -> int | None:
+    """Tgid in /proc/PID/status, proc(5)."""
+    try:
+        lines = Path(f"/proc/{thread}/status").read_bytes().splitlines()
+    except OSError:
+        return None
+    return next((int(line[5:]) for line in lines if line.startswith(b"Tgid:")), None)
 
 
 def _entry(cgroup: Cgroup, container_id: str, names: Names) -> Entry | None:

@@ -15,6 +15,7 @@ from typing import BinaryIO, cast
 
 from tracer.errors import KtraceError
 from tracer.event import Clock, Event
+from tracer.recording import SUFFIX
 from tracer.recording.files import Beginning, RecordingFile, close_in_order
 
 NS = 1_000_000_000
@@ -24,7 +25,7 @@ MAX_WINDOW = 256 << 20
 PIECES = 8
 # Whatever happens has come here in a block after so long.
 LAG = 2 * NS
-PREFIX, SUFFIX = "flight-", ".ktrace"
+PREFIX = "flight-"
 
 
 @dataclass(slots=True)

@@ -27,7 +27,6 @@ from tracer.identity.model import Container, Names, Pod
 from tracer.schema import Field, Schema
 from tracer.turn import Lost, Part, Turn
 
-SUFFIX = ".ktrace"
 MAGIC = b"\x89KTRACE\n"
 MAJOR, MINOR = 1, 0
 FILE_HEADER = struct.Struct("<8sHHI")

@@ -33,8 +33,8 @@ _KNOWN = frozenset(Kind)
 
 
 class Reader:
-    """Opens a recording and reads what it says of itself. Raises `BadRecording`, or OSError if the
-    file cannot be read at all.
+    """Opens a recording and reads what it says of itself. Raises `BadRecording`, also if the file
+    cannot be read at all.
 
     When `blocks` has come to its end: `cut` tells that the file ends within a block, `damage` what
     is wrong with the first block that cannot be used, `used` how many of the file's `size` bytes
@@ -46,16 +46,24 @@ class Reader:
         self.ended = False
         self.damage: str | None = None
         self.skipped = 0
-        self._file = path.open("rb")
+        self.size = self.used = 0
+        try:
+            self._file = path.open("rb")
+        except OSError as error:
+            raise BadRecording(
+                f"{path} cannot be read: {error.strerror}",
+                "ktrace record -o FILE makes a recording",
+            ) from error
         try:
             self.size = path.stat().st_size
-            self.used = 0
-            header = self._file.read(FILE_HEADER.size)
+            header = self._read(FILE_HEADER.size)
             check_file_header(header)
             self.used = len(header)
             self.metadata = self._metadata()
-        except BaseException:
+        except BaseException as error:
             self._file.close()
+            if isinstance(error, BadRecording):
+                raise BadRecording(f"{path}: {error.message}", error.remedy) from error
             raise
 
     def __enter__(self) -> Self:
@@ -109,12 +117,12 @@ class Reader:
 
     def _next(self) -> Block | None:
         """None at the end of the file, and where it is cut."""
-        header = self._file.read(BLOCK_HEADER_BYTES)
+        header = self._read(BLOCK_HEADER_BYTES)
         if len(header) < BLOCK_HEADER_BYTES:
             self.cut = bool(header)
             return None
         length, summary, crc, about = block_lengths(header)
-        body = self._file.read(length)
+        body = self._read(length)
         if len(body) < length:
             self.cut = True
             return None
@@ -122,3 +130,9 @@ class Reader:
             raise BadRecording("a block is damaged: its CRC does not match")
         self.used += len(header) + length
         return Block(*about, summary=body[:summary], frame=body[summary:])
+
+    def _read(self, most: int) -> bytes:
+        try:
+            return self._file.read(most)
+        except OSError as error:
+            raise BadRecording(f"reading it failed: {error.strerror}") from error

@@ -54,10 +54,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Exporter:
+    """`require` raises `KtraceError` if something is not there that the format needs."""
+
     help: str
     suffix: str
     binary: bool
     make: Callable[[Target], ExportSink]
+    require: Callable[[], object] = lambda: None
 
 
 def names() -> list[str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -110,9 +111,12 @@ def _pyarrow() -> pyarrow:
         import pyarrow.parquet
     except ImportError as error:
         raise KtraceError(
-            f"Parquet needs a library that is not there: {error}", "pip install 'ktrace[parquet]'"
+            f"Parquet needs a library that is not there: {error}",
+            f"{sys.executable} -m pip install pyarrow",
         ) from error
     return pyarrow
 
 
-EXPORTER = Exporter("Parquet, for DuckDB, Spark and pandas", ".parquet", True, ParquetExport)
+EXPORTER = Exporter(
+    "Parquet, for DuckDB, Spark and pandas", ".parquet", True, ParquetExport, _pyarrow
+)
