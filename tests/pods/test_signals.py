@@ -152,6 +152,15 @@ def test_a_dead_socket_costs_names_not_events(web: PodHandle, tmp_path: Path) ->
     assert [event["pod"]["name"] for event in events] == ["web-0"]
 
 
+def test_a_dead_socket_is_told_at_the_end(web: PodHandle, tmp_path: Path) -> None:
+    path = tmp_path / "dead.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))  # refuses
+        with Ktrace("signals", "-p", "web-0", "--cri-socket", str(path)) as ktrace:
+            ktrace.stop()  # with a selector, the sources have been heard before it began
+            assert f"ktrace: names may be missing: cri {path}: " in ktrace.stderr
+
+
 def test_a_pod_deleted_before_its_name_is_known() -> None:
     """No runtime has ever heard of it: uid and container id come from the kernel alone, and the
     cgroup is gone before anybody could look."""

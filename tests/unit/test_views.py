@@ -419,6 +419,16 @@ def test_the_terminal_is_filled(probe: str, width: int, data: st.DataObject) -> 
     assert everything == wanted
 
 
+@pytest.mark.parametrize("probe", [*probes.names(), "stream"])
+def test_sixty_columns_have_room_for_the_pod(probe: str) -> None:
+    by_kind = {kind: p for p in PROBES for kind in p.decode}
+    own = stream_columns(by_kind) if probe == "stream" else probes.get(probe).columns
+    columns = [TIME, SIGN] + [c for c in own if not c.wide]
+    widths = lay_out(columns, [100] * len(columns), 60)
+    assert "POD" in [c.title for c, w in zip(columns, widths, strict=True) if w]
+    assert taken(widths) <= 60
+
+
 def column(title: str, narrow: int, width: int, rank: int = 0) -> Column:
     return Column(title, lambda e: None, narrow, width, rank)
 

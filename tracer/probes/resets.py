@@ -14,7 +14,7 @@ from tracer.identity.resolver import Resolver
 from tracer.kernel_names import enum_names
 from tracer.probes import AttachPoint, Probe
 from tracer.schema import Schema
-from tracer.views.columns import CONTAINER, POD, Column, pod_name, process_name
+from tracer.views.columns import CONTAINER, Column, pod_name, process_name
 
 # include/net/tcp_states.h
 STATES = (
@@ -205,8 +205,8 @@ PROBE = Probe(
         Column("RESET", lambda e: e.body["direction"], 5, 8),
         Column("LOCAL", lambda e: _text(e.body["local"]), 13, 47),
         Column("REMOTE", lambda e: _text(e.body["remote"]), 13, 47, 3),
-        Column("REASON", _word, 12, 32),
-        POD,
+        Column("REASON", _word, 9, 32),
+        Column("POD", lambda e: pod_name(e.place), 10, 40, 1),
         Column("PEER", lambda e: pod_name(e.by_place), 10, 40, 4),
         CONTAINER,
         Column("PROCESS", lambda e: process_name(e.about), 10, 23, 5),

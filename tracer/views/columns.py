@@ -69,5 +69,5 @@ def stream_columns(probes: Mapping[str, Probe]) -> tuple[Column, ...]:
         Column("KIND", lambda e: e.kind, 6, 12, 2),
         POD,
         CONTAINER,
-        Column("WHAT", lambda e: probes[e.kind].summary(e), 30, 120),
+        Column("WHAT", lambda e: probes[e.kind].summary(e), 27, 120),
     )
