@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -456,6 +457,20 @@ def test_pods_wide(ktrace: Ktrace, entries: list[Entry]) -> None:
     assert out.split("\n")[0].split()[-3:] == ["RUNTIME", "UID", "CGROUP"]
     assert out.split("\n")[1].split()[-3:] == ["containerd", "u1", "/a"]
     assert "/c\\x07" in out
+
+
+def test_pods_on_a_narrow_terminal(
+    ktrace: Ktrace, entries: list[Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries[:] = [dataclasses.replace(ENTRIES[0], pod="web-7d9f4c8b6-x2x7k")]
+    monkeypatch.setattr(pods, "terminal_width", lambda: 60)
+    header, row = ktrace("pods").out.splitlines()
+    assert header.split() == ["NAMESPACE", "POD", "CONTAINER", "ID", "PID"]
+    assert row.split() == ["shop", "web-7d9f4c8b6-x2x7k", "nginx", "a" * 12, "7"]
+    monkeypatch.setattr(pods, "terminal_width", lambda: 45)
+    assert max(map(len, ktrace("pods").out.splitlines())) <= 45
+    wide = ktrace("pods", "-o", "wide").out.splitlines()
+    assert len(wide[1]) > 60, "a wide table is never cut"
 
 
 def test_pods_as_json(ktrace: Ktrace, entries: list[Entry]) -> None:

@@ -111,3 +111,15 @@ def test_without_privileges_the_probes_are_one_line(node: Node) -> None:
     assert told("probes", *probes.names()) == [
         Finding("problem", "probes", "not tried without those privileges"),
     ]
+
+
+def test_findings_are_broken_between_words_and_remedies_are_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "terminal_width", lambda: 30)
+    doctor._print(Finding("note", "oom", "one two three four five six", "copy this" * 5))
+    assert capsys.readouterr().out.splitlines() == [
+        "· oom         one two three",
+        "              four five six",
+        "              → " + "copy this" * 5,
+    ]

@@ -17,6 +17,7 @@ from tracer.backends.privileges import missing_capabilities
 from tracer.cli._options import cri_socket as cri_socket_option
 from tracer.errors import KtraceError
 from tracer.views.escape import escape
+from tracer.views.terminal import terminal_width, wrapped
 
 State = Literal["ok", "note", "problem"]
 SIGNS = {"ok": ("✔", "green"), "note": ("·", "yellow"), "problem": ("✘", "red")}
@@ -169,8 +170,10 @@ def _look(probe: probes.Probe, name: str) -> Iterator[Finding]:
 
 
 def _print(finding: Finding) -> None:
+    """A remedy is not broken: it may be a command to be copied."""
     sign, colour = SIGNS[finding.state]
-    click.echo(f"{click.style(sign, fg=colour)} {finding.what:<11} {escape(finding.found)}")
+    found = wrapped(f"  {finding.what:<11} {escape(finding.found)}", 14, terminal_width())
+    click.echo(click.style(sign, fg=colour) + found[1:])
     if finding.remedy:
         click.echo(f"  {'':<11} → {escape(finding.remedy)}")
 

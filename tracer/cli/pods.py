@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import sys
+from typing import NamedTuple
 
 import click
 import orjson
@@ -15,6 +16,8 @@ from tracer.errors import KtraceError
 from tracer.identity.inventory import Entry, current_names, inventory
 from tracer.views.columns import UNKNOWN
 from tracer.views.escape import escape
+from tracer.views.table import cells, lay_out, line_of
+from tracer.views.terminal import terminal_width
 
 
 def run(namespaces: tuple[str, ...], output: str, no_headers: bool, cri_socket: str | None) -> None:
@@ -36,16 +39,38 @@ def run(namespaces: tuple[str, ...], output: str, no_headers: bool, cri_socket: 
     _print(entries, wide=output == "wide", headers=not no_headers)
 
 
+class Column(NamedTuple):
+    """As `tracer.views.table.Width` has it."""
+
+    title: str
+    narrow: int
+    rank: int = 0
+    width: int = sys.maxsize
+
+
+COLUMNS = [
+    Column("NAMESPACE", 9),
+    Column("POD", 16),
+    Column("CONTAINER", 9),
+    Column("ID", 12, 2),
+    Column("PID", 7, 1),
+    Column("QOS", 10, 3),
+    Column("NETNS", 10, 4),
+]
+MORE_COLUMNS = [Column("RUNTIME", 10), Column("UID", 36), Column("CGROUP", 20)]
+
+
 def _print(entries: list[Entry], wide: bool, headers: bool) -> None:
-    titles = ["NAMESPACE", "POD", "CONTAINER", "ID", "PID", "QOS", "NETNS"]
-    if wide:
-        titles += ["RUNTIME", "UID", "CGROUP"]
-    shown = [titles] if headers else []
+    """Fitted to the terminal; with `wide` nothing is cut."""
+    columns = COLUMNS + MORE_COLUMNS * wide
+    shown = [[column.title for column in columns]] if headers else []
     shown += [[_shown(value) for value in _row(entry, wide)] for entry in entries]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    needs = [max(map(cells, texts)) for texts in zip(*shown, strict=True)]
+    columns = [c._replace(narrow=min(c.narrow, n)) for c, n in zip(columns, needs, strict=True)]
+    terminal = None if wide else terminal_width()
+    widths = lay_out(columns, needs, terminal)
     for row in shown:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo(line.rstrip())
+        click.echo(line_of(row, widths, cut=terminal is not None))
 
 
 def _row(entry: Entry, wide: bool) -> list[str | int | None]:

@@ -215,9 +215,11 @@ def _show_json(explanation: Explanation, clock: Clock, node: str) -> None:
 
 
 def _show_text(colour: bool, explanation: Explanation, clock: Clock, _node: str) -> None:
+    from tracer.views.terminal import terminal_width
     from tracer.views.verdict import to_text
 
-    click.echo(to_text(explanation, clock, colour=colour), color=colour)
+    text = to_text(explanation, clock, colour=colour, width=terminal_width())
+    click.echo(text, color=colour)
 
 
 command = make_command(

@@ -88,14 +88,14 @@ class Table:
         lines = []
         if self._titles_due:
             self._titles_due = False
-            titles = _line([c.title for c in self._columns], widths, terminal is not None)
+            titles = line_of([c.title for c in self._columns], widths, terminal is not None)
             lines.append(self._style(titles, bold=True))
         for alarm, row in self._rows:
             if len(row) == 1:
                 note = row[0] if terminal is None else row[0][:terminal]
                 lines.append(self._style(note, fg="yellow", bold=True))
                 continue
-            line = _line(row, widths, terminal is not None)
+            line = line_of(row, widths, terminal is not None)
             lines.append(self._style(line, fg="red", bold=True) if alarm else line)
         self._rows.clear()
         self._out.write("\n".join(lines) + "\n")
@@ -131,7 +131,8 @@ def _total(widths: Iterable[int]) -> int:
     return sum(every) + len(GAP) * (len(every) - 1)
 
 
-def _line(texts: Sequence[str], widths: Sequence[int | None], cut: bool) -> str:
+def line_of(texts: Sequence[str], widths: Sequence[int | None], cut: bool) -> str:
+    """The columns that have a width, side by side."""
     parts = []
     for text, width in zip(texts, widths, strict=True):
         if width is None:

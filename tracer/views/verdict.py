@@ -16,9 +16,12 @@ from tracer.units import span
 from tracer.verdicts import Certainty, Explanation, Verdict
 from tracer.views.columns import container_name, pod_name
 from tracer.views.escape import escape
+from tracer.views.terminal import wrapped
 
 # What stands in the timeline besides the evidence: the last ones before the moment in question.
 MAX_LINES = 20
+# Where the words of the timeline begin.
+TEXT_AT = 13
 
 _CERTAINTIES = {
     Certainty.CERTAIN: "certain: the kernel said so",
@@ -35,18 +38,25 @@ def subject(story: Story) -> str:
     return " ".join(part for part in parts if part) or "a container that is not known"
 
 
-def to_text(explanation: Explanation, clock: Clock, *, colour: bool = False) -> str:
-    """The sentence first, then how sure it is, the timeline, what to do and what else holds."""
+def to_text(
+    explanation: Explanation, clock: Clock, *, colour: bool = False, width: int | None = None
+) -> str:
+    """The sentence first, then how sure it is, the timeline, what to do and what else holds.
+    Lines longer than `width` are broken."""
     story, verdict = explanation.story, explanation.verdict
-    sentence = escape(f"{subject(story)}: {verdict.sentence}")
-    certainty = escape(_certainty(verdict))
+
+    def line(text: str, indent: int) -> str:
+        return wrapped(escape(text), indent, width)
+
+    sentence = line(f"{subject(story)}: {verdict.sentence}", 4)
+    certainty = line(f"  {_certainty(verdict)}", 4).lstrip()
     if colour:
         sentence = click.style(sentence, bold=True)
         certainty = click.style(certainty, fg=_COLOURS[verdict.certainty])
-    rest = _timeline_lines(explanation, clock)
-    rest += ["", f"  do: {verdict.remedy}"]
-    rest += [f"  also: {other.sentence} ({other.certainty})" for other in explanation.others]
-    return "\n".join([sentence, f"  {certainty}", "", *map(escape, rest)]) + "\n"
+    timeline = [line(text, TEXT_AT) for text in _timeline_lines(explanation, clock)]
+    remedy = line(f"  do: {verdict.remedy}", 6)
+    others = [line(f"  also: {o.sentence} ({o.certainty})", 8) for o in explanation.others]
+    return "\n".join([sentence, f"  {certainty}", "", *timeline, "", remedy, *others]) + "\n"
 
 
 def to_event(explanation: Explanation, clock: Clock) -> Event:

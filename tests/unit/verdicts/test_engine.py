@@ -394,3 +394,14 @@ def test_a_recording_that_begins_in_the_middle() -> None:
     assert killed(world).only().story.starts_before_tracing()
     early = World(began=SECOND)
     assert not killed(early).only().story.starts_before_tracing()
+
+
+def test_on_a_terminal_lines_are_broken_between_words() -> None:
+    world = World()
+    world.at(0).signal("SIGKILL", "host", process(50, "x", HOST))
+    world.exit(by=9)
+    explanation = world.only()
+    whole, broken = to_text(explanation, CLOCK), to_text(explanation, CLOCK, width=40)
+    assert max(map(len, whole.splitlines())) > 40
+    assert max(map(len, broken.splitlines())) <= 40
+    assert broken.split() == whole.split()
