@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,6 +116,38 @@ def test_completion(ktrace: Ktrace, shell: str) -> None:
     code, out, _ = ktrace("completion", shell)
     assert code == 0
     assert "_KTRACE_COMPLETE" in out
+
+
+POD_NAMES = ["web-0", "web.1", "db", "\x1b[2J[red]web", "web$(reboot)", "web 2", ""]
+
+
+@pytest.mark.parametrize(
+    ("words", "begun", "completed"),
+    [
+        (["signals", "-p"], "web", ["web-0", "web.1"]),
+        (["why"], "d", ["d", "db"]),
+        (["trace"], "exits,o", ["exits,oom"]),
+        (["record"], "sig", ["signals"]),
+        (["live"], "re", ["re", "resets"]),
+        (["replay"], "in", ["in"]),
+        (["info"], "", [""]),
+        (["export"], "", [""]),
+        (["record", "-o"], "", [""]),
+        (["signals", "--record"], "", [""]),
+        ([], "sig", ["signals"]),
+    ],
+)
+def test_what_is_completed(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], begun: str, completed: list[str]
+) -> None:
+    """What is only one word in a shell, whatever pods are called. Files the shell finds itself."""
+    shown = [dataclasses.replace(ENTRIES[0], pod=name) for name in POD_NAMES]
+    monkeypatch.setattr("tracer.identity.inventory.current_names", lambda socket: Names())
+    monkeypatch.setattr("tracer.identity.inventory.inventory", lambda names: shown)
+    items = ShellComplete(cli.root, {}, "ktrace", "_").get_completions(words, begun)
+    assert [item.value for item in items] == completed
+    files = {item.value for item in items if item.type == "file"}
+    assert files <= {begun}
 
 
 # Refusals

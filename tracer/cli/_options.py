@@ -12,13 +12,17 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from tracer import probes
 from tracer.backends import NAMES
 from tracer.errors import UsageError
 from tracer.selection import Selection, parse_labels
 
 MAX_PIDS = 1024  # kt_pids
 MAX_PID = 1 << 22  # PID_MAX_LIMIT, include/linux/threads.h
+_WORD = re.compile(r"[\w.-]+", re.ASCII)
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+Completion = Callable[[Any, Any, str], list[CompletionItem]]
 
 
 class Duration(click.ParamType[float]):
@@ -39,19 +43,42 @@ class Duration(click.ParamType[float]):
         return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
-def _complete(attribute: str) -> Callable[[Any, Any, str], list[CompletionItem]]:
+def _complete(attribute: str) -> Completion:
+    """Of names only those that are the same word in a shell: they are anybody's."""
+
     def complete(_ctx: Any, _param: Any, begun: str) -> list[CompletionItem]:
         from tracer.identity.inventory import current_names, inventory
 
-        words = {getattr(entry, attribute) for entry in inventory(current_names(None))}
-        return [CompletionItem(w) for w in sorted(filter(None, words)) if w.startswith(begun)]
+        names = {getattr(entry, attribute) or "" for entry in inventory(current_names(None))}
+        words = sorted(name for name in names if _WORD.fullmatch(name))
+        return [CompletionItem(word) for word in words if word.startswith(begun)]
 
     return complete
+
+
+complete_pod = _complete("pod")
+complete_namespace = _complete("namespace")
+
+
+def complete_probes(_ctx: Any, _param: Any, begun: str) -> list[CompletionItem]:
+    """The last of `A,B,…`."""
+    before, comma, last = begun.rpartition(",")
+    names = [name for name in probes.names() if name.startswith(last)]
+    return [CompletionItem(before + comma + name) for name in names]
+
+
+def or_file(complete: Completion) -> Completion:
+    """What it says, and the names of files."""
+    return lambda ctx, param, begun: [
+        CompletionItem(begun, type="file"),
+        *complete(ctx, param, begun),
+    ]
 
 
 def cri_socket() -> click.Option:
     return click.Option(
         ["--cri-socket"],
+        type=click.Path(),
         metavar="PATH",
         help="The container runtime's CRI socket; default: the known ones that exist.",
     )
@@ -63,14 +90,14 @@ def selectors() -> list[click.Option]:
             ["-p", "--pod", "pods"],
             multiple=True,
             metavar="NAME",
-            shell_complete=_complete("pod"),
+            shell_complete=complete_pod,
             help="The pod it happened to: name, namespace/name, uid, or a glob. Repeatable.",
         ),
         click.Option(
             ["-n", "--namespace", "namespaces"],
             multiple=True,
             metavar="NAME",
-            shell_complete=_complete("namespace"),
+            shell_complete=complete_namespace,
             help="Its namespace, or a glob. Repeatable.",
         ),
         click.Option(
@@ -177,6 +204,7 @@ def limits() -> list[click.Option]:
         ),
         click.Option(
             ["--ready-file"],
+            type=click.Path(),
             metavar="PATH",
             help="Create this file once every probe is attached.",
         ),

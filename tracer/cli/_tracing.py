@@ -56,6 +56,7 @@ def command(
 def record_option() -> click.Option:
     return click.Option(
         ["--record", "recording"],
+        type=click.Path(),
         metavar="FILE",
         help="Keep everything in FILE, too; ktrace replay shows it again.",
     )

@@ -96,6 +96,7 @@ command = click.Command(
         click.Argument(["what"], required=False, metavar="[X]"),
         click.Option(
             ["--kernel-format"],
+            type=click.Path(),
             metavar="FILE",
             help="Name gfp flags by the events/kmem/mm_page_alloc/format of another kernel.",
         ),

@@ -181,7 +181,13 @@ def _print(finding: Finding) -> None:
 command = click.Command(
     "doctor",
     params=[
-        click.Option(["-o", "--output"], type=click.Choice(["table", "json"]), default="table"),
+        click.Option(
+            ["-o", "--output"],
+            type=click.Choice(["table", "json"]),
+            default="table",
+            show_default=True,
+            help="json is one object a line.",
+        ),
         cri_socket_option(),
     ],
     callback=run,

@@ -57,7 +57,7 @@ command = make_command(
         "ktrace export incident.ktrace | jq -r .kind | sort | uniq -c",
     ),
     [
-        click.Argument(["file"], metavar="FILE"),
+        click.Argument(["file"], type=click.Path(), metavar="FILE"),
         click.Option(
             ["-f", "--format", "format_"],
             type=click.Choice(exporters.names()),
@@ -65,7 +65,12 @@ command = make_command(
             show_default=True,
             help="The format.",
         ),
-        click.Option(["-o", "--output", "out"], metavar="FILE", help="Default: standard output."),
+        click.Option(
+            ["-o", "--output", "out"],
+            type=click.Path(),
+            metavar="FILE",
+            help="Default: standard output.",
+        ),
         *chosen_of_recording(),
     ],
     run,

@@ -106,7 +106,7 @@ command = make_command(
     "Say what a recording is of: node, time, probes, pods, losses, damage.",
     ("ktrace info incident.ktrace", "ktrace info incident.ktrace -o json | jq .pods"),
     [
-        click.Argument(["file"], metavar="FILE"),
+        click.Argument(["file"], type=click.Path(), metavar="FILE"),
         click.Option(
             ["-o", "--output"],
             type=click.Choice(["table", "json"]),

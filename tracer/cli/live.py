@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tracer import probes
-from tracer.cli._options import cri_socket, limits, no_argv, selection, selectors
+from tracer.cli._options import (
+    complete_probes,
+    cri_socket,
+    limits,
+    no_argv,
+    or_file,
+    selection,
+    selectors,
+)
 from tracer.cli._recording import check_whole, wanted_of_recording
 from tracer.cli._tracing import Tracing, closing_line, make_command, record_option
 from tracer.cli.trace import chosen_probes
@@ -193,7 +201,12 @@ command = make_command(
         "ktrace live node.ktrace              a recording, with a time bar",
     ),
     [
-        click.Argument(["what"], metavar="[PROBE[,PROBE…]|FILE]", required=False),
+        click.Argument(
+            ["what"],
+            metavar="[PROBE[,PROBE…]|FILE]",
+            required=False,
+            shell_complete=or_file(complete_probes),
+        ),
         *(option for name in probes.names() for option in probes.get(name).options),
         *selectors(),
         *limits(),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import click
 import orjson
 
-from tracer.cli._options import cri_socket
+from tracer.cli._options import complete_namespace, cri_socket
 from tracer.errors import KtraceError
 from tracer.identity.inventory import Entry, current_names, inventory
 from tracer.views.columns import UNKNOWN
@@ -92,14 +92,21 @@ def _shown(value: str | int | None) -> str:
 command = click.Command(
     "pods",
     params=[
-        click.Option(["-n", "--namespace", "namespaces"], multiple=True, metavar="NAME"),
+        click.Option(
+            ["-n", "--namespace", "namespaces"],
+            multiple=True,
+            metavar="NAME",
+            shell_complete=complete_namespace,
+            help="Only this namespace, or a glob. Repeatable.",
+        ),
         click.Option(
             ["-o", "--output"],
             type=click.Choice(["table", "wide", "json"]),
             default="table",
-            help="wide adds runtime, uid and cgroup path.",
+            show_default=True,
+            help="wide adds runtime, uid and cgroup path; json is one object a line.",
         ),
-        click.Option(["--no-headers"], is_flag=True),
+        click.Option(["--no-headers"], is_flag=True, help="Leave out the column titles."),
         cri_socket(),
     ],
     callback=run,

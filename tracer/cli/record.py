@@ -14,7 +14,15 @@ import click
 import orjson
 
 from tracer import probes
-from tracer.cli._options import Duration, Size, cri_socket, limits, no_argv, selectors
+from tracer.cli._options import (
+    Duration,
+    Size,
+    complete_probes,
+    cri_socket,
+    limits,
+    no_argv,
+    selectors,
+)
 from tracer.cli._tracing import Tracing, make_command
 from tracer.cli.trace import chosen_probes
 from tracer.errors import KtraceError, UsageError
@@ -123,8 +131,19 @@ command = make_command(
         "ktrace replay node.ktrace                          later, on a laptop",
     ),
     [
-        click.Argument(["names"], metavar="[PROBE[,PROBE…]]", required=False),
-        click.Option(["-o", "--output", "file"], required=True, metavar="FILE", help="Where to."),
+        click.Argument(
+            ["names"],
+            metavar="[PROBE[,PROBE…]]",
+            required=False,
+            shell_complete=complete_probes,
+        ),
+        click.Option(
+            ["-o", "--output", "file"],
+            type=click.Path(),
+            required=True,
+            metavar="FILE",
+            help="Where to.",
+        ),
         *(option for name in probes.names() for option in probes.get(name).options),
         *selectors(),
         *limits(),

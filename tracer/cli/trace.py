@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tracer import probes
+from tracer.cli._options import complete_probes
 from tracer.cli._tracing import command as tracing_command
 from tracer.cli._tracing import trace
 from tracer.errors import UsageError
@@ -38,7 +39,7 @@ command = tracing_command(
         "ktrace trace signals,exits -p web -o json",
     ),
     [
-        click.Argument(["names"], metavar="PROBE[,PROBE…]"),
+        click.Argument(["names"], metavar="PROBE[,PROBE…]", shell_complete=complete_probes),
         *(option for name in probes.names() for option in probes.get(name).options),
     ],
     run,

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tracer import probes
-from tracer.cli._options import color, cri_socket, in_colour, limits, no_argv
+from tracer.cli._options import (
+    color,
+    complete_pod,
+    cri_socket,
+    in_colour,
+    limits,
+    no_argv,
+    or_file,
+)
 from tracer.cli._tracing import Tracing, make_command
 from tracer.errors import BadRecording, NoSuchPod, UsageError
 from tracer.event import Clock, Event, Place, to_json
@@ -233,7 +241,9 @@ command = make_command(
         "ktrace why node.ktrace --pod web-0     one pod of it",
     ),
     [
-        click.Argument(["what"], metavar="[NAMESPACE/]POD|FILE"),
+        click.Argument(
+            ["what"], metavar="[NAMESPACE/]POD|FILE", shell_complete=or_file(complete_pod)
+        ),
         click.Option(
             ["-p", "--pod", "pods"],
             multiple=True,
