@@ -384,6 +384,15 @@ def test_a_closed_pipe_ends_quietly_and_well(command: list[str]) -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+def test_the_exit_code_of_an_error_that_nobody_reads() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "tracer", "sgnals"]
+    ended = subprocess.run(command, cwd=ROOT, stderr=writer, timeout=60, check=False)
+    os.close(writer)
+    assert ended.returncode == 2
+
+
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
 def test_standard_streams_that_are_closed_lead_nowhere(closed: tuple[int, ...]) -> None:
     code = "import os; from tracer import cli\n"

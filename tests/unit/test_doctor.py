@@ -123,3 +123,13 @@ def test_findings_are_broken_between_words_and_remedies_are_not(
         "              four five six",
         "              → " + "copy this" * 5,
     ]
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_colour_is_by_the_one_rule(
+    colour: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which knows NO_COLOR."""
+    monkeypatch.setattr(doctor, "in_colour", lambda choice: colour and choice == "auto")
+    doctor._print(Finding("ok", "core", "has what it needs"))
+    assert ("\x1b" in capsys.readouterr().out) is colour

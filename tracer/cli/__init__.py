@@ -10,7 +10,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -130,7 +130,8 @@ def _say(problem: str, remedy: str | None = None) -> None:
     """Each in one line. Names in it come from anybody."""
     for start, words in (("ktrace: ", problem), ("  ", remedy)):
         if words:
-            click.echo(start + escape(" ".join(words.split())), err=True)
+            with suppress(BrokenPipeError):  # the exit code tells, too
+                click.echo(start + escape(" ".join(words.split())), err=True)
 
 
 def _prepare_streams() -> None:

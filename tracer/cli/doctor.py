@@ -15,6 +15,7 @@ import orjson
 from tracer import backends, probes
 from tracer.backends.privileges import missing_capabilities
 from tracer.cli._options import cri_socket as cri_socket_option
+from tracer.cli._options import in_colour
 from tracer.errors import KtraceError
 from tracer.views.escape import escape
 from tracer.views.terminal import terminal_width, wrapped
@@ -173,7 +174,7 @@ def _print(finding: Finding) -> None:
     """A remedy is not broken: it may be a command to be copied."""
     sign, colour = SIGNS[finding.state]
     found = wrapped(f"  {finding.what:<11} {escape(finding.found)}", 14, terminal_width())
-    click.echo(click.style(sign, fg=colour) + found[1:])
+    click.echo(click.style(sign, fg=colour) + found[1:], color=in_colour("auto"))
     if finding.remedy:
         click.echo(f"  {'':<11} → {escape(finding.remedy)}")
 
