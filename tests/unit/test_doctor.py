@@ -10,6 +10,7 @@ from tracer.backends import Lack
 from tracer.cli import doctor
 from tracer.cli.doctor import Finding
 from tracer.errors import CannotOnThisKernel
+from tracer.identity.logs import LogDirectorySource
 from tracer.probes import AttachPoint, Probe
 
 LEG = Lack("a leg", "grow one")
@@ -133,3 +134,13 @@ def test_colour_is_by_the_one_rule(
     monkeypatch.setattr(doctor, "in_colour", lambda choice: colour and choice == "auto")
     doctor._print(Finding("ok", "core", "has what it needs"))
     assert ("\x1b" in capsys.readouterr().out) is colour
+
+
+def test_a_node_whose_runtime_cannot_be_asked_knows_no_labels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    logs = [LogDirectorySource()]
+    monkeypatch.setattr("tracer.identity.inventory.name_sources", lambda socket: logs)
+    (told,) = [f for f in doctor._runtimes(None) if "labels" in f.found]
+    assert (told.state, told.what) == ("note", "names")
+    assert "--cri-socket" in str(told.remedy)

@@ -94,7 +94,7 @@ def _cgroups() -> Finding:
 def _runtimes(socket: str | None) -> Iterator[Finding]:
     import queue
 
-    from tracer.identity.inventory import first_names, name_sources
+    from tracer.identity.inventory import check_labels, first_names, name_sources
     from tracer.identity.model import Names
     from tracer.identity.names import NameService
 
@@ -111,6 +111,10 @@ def _runtimes(socket: str | None) -> Iterator[Finding]:
             yield Finding("note", "names", f"{source.name}: {failures[source.name]}", remedy)
         else:
             yield Finding("ok", "names", source.name)
+    try:
+        check_labels(sources)
+    except KtraceError as error:
+        yield Finding("note", "names", error.message, error.remedy)
     if not names.pods:
         remedy = "pods are shown by uid; --cri-socket PATH names the runtime's socket"
         yield Finding("note", "names", "no source knows any pod", remedy)
