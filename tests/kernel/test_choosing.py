@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -232,6 +233,24 @@ def test_a_signal_ends_it_in_order(number: int) -> None:
         check_complete(ktrace, events)
         assert CLOSING_LINE.fullmatch(ktrace.stderr)
         wait_for("the programs to go", lambda: not any(map(is_loaded, programs)))
+
+
+def one_more_than(seen: int, ktrace: Ktrace) -> bool:
+    assert not ktrace.ended
+    return len(ktrace.events) == seen + 1
+
+
+def test_under_nohup_it_outlives_the_terminal() -> None:
+    with (
+        Actor() as sender,
+        Actor() as target,
+        Ktrace("signals", "--pid", str(target.pid), inside=["nohup"]) as ktrace,
+    ):
+        for seen in range(TIMES):
+            ktrace.signal(signal.SIGHUP)
+            sender.do("sigqueue", target.pid, 40)
+            wait_for("the event", partial(one_more_than, seen, ktrace))
+        check_complete(ktrace, ktrace.stop())
 
 
 @pytest.mark.any_kernel

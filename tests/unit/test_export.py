@@ -83,7 +83,7 @@ def test_selectors_hold_for_exports(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("-p", "db"), ("--to", "+52ms"), ("--count", "7"), ("--pid", "10")]
+    "arguments", [("-n", "db"), ("--to", "+52ms"), ("--count", "7"), ("--pid", "10")]
 )
 def test_selectors_hold_for_verdicts(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     out = export(tmp_path, "jsonl", *arguments)

@@ -42,7 +42,6 @@ def kinds(*arguments: str) -> list[str]:
         (["-p", "web-0"], [*SIGNALS, "oom", "exit", "backlog_drop", "lost"]),
         (["-p", UID], [*SIGNALS, "oom", "exit", "backlog_drop", "lost"]),
         (["-n", "sh*", "-c", "nginx"], [*SIGNALS, "oom", "exit", "backlog_drop", "lost"]),
-        (["-p", "db-*"], ["lost"]),
         (["-l", "app=web,tier"], [*SIGNALS, "oom", "exit", "backlog_drop", "lost"]),
         (["-l", "app=db"], ["lost"]),
         (["--pid", "20"], ["exit", "page_alloc_failure", "lost"]),
@@ -57,6 +56,33 @@ def kinds(*arguments: str) -> list[str]:
 )
 def test_what_is_shown(arguments: list[str], shown: list[str]) -> None:
     assert kinds(*arguments) == shown
+
+
+@pytest.mark.parametrize("command", ["replay", "export"])
+@pytest.mark.parametrize(
+    ("pod", "hint"), [("shop/web-1", "the nearest: shop/web-0"), ("zzz", "it knows of 1 pods")]
+)
+def test_a_pod_that_is_not_in_it(command: str, pod: str, hint: str) -> None:
+    ended = run(command, str(FIRST), "-p", pod)
+    assert ended.returncode == 5
+    assert f"nothing is recorded of a pod {pod!r}; {hint}" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-n", "nowhere"], True),
+        (["-c", "nobody"], True),
+        (["--from", "+1h"], True),
+        (["-p", "web-0", "--to", "+0s"], True),
+        (["-n", "shop"], False),
+        ([], False),
+    ],
+)
+def test_that_nothing_was_asked_for_that_is_there(arguments: list[str], said: bool) -> None:
+    ended = run("replay", str(FIRST), *arguments)
+    assert ended.returncode == 0
+    assert ("is what was asked for" in ended.stderr) is said
 
 
 @pytest.mark.parametrize("when", ["+", "+soon", "yesterday", "2023-13-14T22:13:25Z", "22:13"])

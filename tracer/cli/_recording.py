@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import difflib
 import gc
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,13 @@ import click
 from tracer import probes
 from tracer.cli._options import Duration, count, selection, selectors
 from tracer.cli._tracing import closing_line, stop_on_signals
-from tracer.errors import BadRecording, UsageError
+from tracer.errors import BadRecording, NoSuchPod, UsageError
 from tracer.event import Clock, Place
 from tracer.probes import Probe
 from tracer.recording.view import Chosen, Window
-from tracer.selection import Selection
+from tracer.selection import Selection, pod_matches
 from tracer.session import Session, Sink
+from tracer.views.columns import pod_name
 
 if TYPE_CHECKING:
     from tracer.recording.explained import Explained
@@ -54,9 +56,8 @@ def play(
             _moment(values["begin"], told, "--from"), _moment(values["end"], told, "--to")
         )
         sink = make(told, known, clock, lambda: session.resolver.places())
-        chosen = Chosen(
-            sink, wanted_of_recording(values), window, values["count"], source.interrupt
-        )
+        wanted = wanted_of_recording(values)
+        chosen = Chosen(sink, wanted, window, values["count"], source.interrupt)
         explained = _explained(chosen, told, clock) if explain else None
         shown = explained or chosen
         session = Session(source, known, told.selection, shown, clock, told.count)
@@ -64,11 +65,32 @@ def play(
         summary = session.run()
         if explained:
             explained.explain()
-        summary.events = chosen.events
+        held, summary.events = summary.events, chosen.events
         summary.nameless += chosen.nameless
         summary.undecoded += chosen.unshown
         click.echo(closing_line(summary), err=True)
         check_whole(reader, file)
+        if held and not chosen.events and not session.stopping:
+            check_pods(wanted.globs, session.resolver.places())
+            click.echo(
+                f"ktrace: none of its {held} events is what was asked for; ktrace info tells what"
+                " it holds",
+                err=True,
+            )
+
+
+def check_pods(globs: Sequence[str], places: Iterable[Place]) -> None:
+    """Raises `NoSuchPod` for a pod of which nothing is recorded."""
+    known = {pod_name(place): place.pod for place in places if place.pod}
+    for glob in globs:
+        if any(pod and pod_matches(pod, glob) for pod in known.values()):
+            continue
+        near = difflib.get_close_matches(glob, [name for name in known if name], 3, 0.4)
+        hint = f"the nearest: {', '.join(near)}" if near else f"it knows of {len(known)} pods"
+        raise NoSuchPod(
+            f"nothing is recorded of a pod {glob!r}; {hint}",
+            "it may never have existed, or nothing happened to it: ktrace info FILE lists the pods",
+        )
 
 
 def _explained(chosen: Chosen, told: Metadata, clock: Clock) -> Explained:

@@ -257,7 +257,7 @@ def make_sink(probes: Sequence[Probe], values: Mapping[str, Any], clock: Clock, 
 
 def stop_on_signals(session: Session, stop: Callable[[], None]) -> None:
     """The first signal ends the session in order, a second one at once: somebody may be blocked
-    writing to a pipe that nobody reads."""
+    writing to a pipe that nobody reads. Under nohup the end of the terminal stays ignored."""
 
     def on_signal(number: int, _frame: Any) -> None:
         if session.stopping:
@@ -266,8 +266,10 @@ def stop_on_signals(session: Session, stop: Callable[[], None]) -> None:
         stop()
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), on_signal)
+        number = getattr(signal, name, None)
+        ignored = name == "SIGHUP" and number and signal.getsignal(number) is signal.SIG_IGN
+        if number and not ignored:
+            signal.signal(number, on_signal)
 
 
 def _create(path: str) -> None:

@@ -4,7 +4,6 @@ what to do. Live it waits until there is something to explain."""
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 import time
@@ -26,7 +25,7 @@ from tracer.cli._options import (
     or_file,
 )
 from tracer.cli._tracing import Tracing, make_command
-from tracer.errors import BadRecording, NoSuchPod, UsageError
+from tracer.errors import BadRecording, UsageError
 from tracer.event import Clock, Event, Place, to_json
 from tracer.faults import FaultFinder
 from tracer.probes.exits import is_container_init
@@ -35,7 +34,7 @@ from tracer.selection import pod_matches
 from tracer.session import Session
 from tracer.timeline import SIGKILL, Timelines, ends_container
 from tracer.verdicts import Explanation, explain_all
-from tracer.views.columns import container_name, pod_name
+from tracer.views.columns import container_name
 
 if TYPE_CHECKING:
     from tracer.recording.metadata import Metadata
@@ -163,7 +162,7 @@ def _explain_recording(
     file: str, pods: Sequence[str], containers: Sequence[str], show: Show
 ) -> None:
     """What was read of a damaged recording is explained, and then its damage is said."""
-    from tracer.cli._recording import play
+    from tracer.cli._recording import check_pods, play
 
     told: list[tuple[Metadata, Clock, Timelines]] = []
 
@@ -179,7 +178,7 @@ def _explain_recording(
         damage = error
     for metadata, clock, timelines in told:
         if not damage:
-            _check_pods(pods, timelines)
+            check_pods(pods, timelines.places())
         wanted = [
             explanation
             for explanation in explain_all(timelines.stories())
@@ -188,20 +187,6 @@ def _explain_recording(
         _show(wanted, clock, metadata.node, show)
     if damage:
         raise damage
-
-
-def _check_pods(globs: Sequence[str], timelines: Timelines) -> None:
-    """Raises `NoSuchPod` for a pod that nothing is recorded of."""
-    known = {pod_name(place): place.pod for place in timelines.places() if place.pod}
-    for glob in globs:
-        if any(pod and pod_matches(pod, glob) for pod in known.values()):
-            continue
-        near = difflib.get_close_matches(glob, [name for name in known if name], 3, 0.4)
-        hint = f"the nearest: {', '.join(near)}" if near else f"it has events of {len(known)} pods"
-        raise NoSuchPod(
-            f"nothing is recorded of a pod {glob!r}; {hint}",
-            "it may never have existed, or nothing happened to it: ktrace why FILE explains all",
-        )
 
 
 def _is_wanted(place: Place, pods: Sequence[str], containers: Sequence[str]) -> bool:
