@@ -495,6 +495,13 @@ def test_control_bytes_are_shown_escaped() -> None:
         assert "a\\x1b]0;b\\x07" in line
 
 
+def test_a_name_cannot_look_like_two_columns() -> None:
+    known = resolver(b"sh[1]  runtime", NAMED)
+    (line,) = table(signal(known), width=200, headers=False)
+    assert "sh[1] \\x20runtime[2]" in line
+    assert "  runtime" not in line
+
+
 @pytest.mark.parametrize("colour", [False, True])
 def test_what_must_stand_out_has_a_sign(colour: bool) -> None:
     known = resolver(names=NAMED)

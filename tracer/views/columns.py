@@ -29,8 +29,12 @@ class Column:
 
 
 def process_name(process: Process | None) -> str | None:
-    """`nginx[1234]`, or only `[1234]` where the name was lost."""
-    return f"{process.comm or ''}[{process.pid}]" if process else None
+    """`nginx[1234]`, or only `[1234]` where the name was lost. A name that would look like two
+    columns does not."""
+    if process is None:
+        return None
+    comm = (process.comm or "").replace("  ", " \\x20")
+    return f"{comm}[{process.pid}]"
 
 
 def exe(process: Process | None) -> str | None:
