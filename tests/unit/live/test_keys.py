@@ -61,6 +61,17 @@ def test_screens() -> None:
     play(body)
 
 
+def test_an_empty_list_says_so() -> None:
+    async def body(app: LiveApp, pilot: Pilot[Any]) -> None:
+        rows = lines(app)
+        assert "nothing yet" not in rows.render_line(1).text
+        rows.show((), 0)
+        assert "nothing yet" in rows.render_line(1).text
+        assert rows.render_line(2).text.isspace()
+
+    play(body)
+
+
 def test_the_cursor() -> None:
     async def body(app: LiveApp, pilot: Pilot[Any]) -> None:
         await pilot.press("2")

@@ -24,6 +24,8 @@ P = TypeVar("P", contravariant=True)
 
 # A line as it is searched and copied.
 WIDE = 250
+# Instead of the first row, so that an empty list is not taken for one that is not drawn.
+NOTHING = "nothing yet"
 
 
 class Painter(Protocol[P]):
@@ -136,6 +138,8 @@ class Lines(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
         row, width = round(self.scroll_y) + y - 1, self.scrollable_content_region.width
         if y == 0:
             return self._strip(self._painter.titles(width))
+        if y == 1 and not self.rows:
+            return self._strip(Text(f"   {NOTHING}", "dim", no_wrap=True, end=""))
         if row >= len(self.rows):
             return Strip.blank(width, self.rich_style)
         text = self._painter.paint(self.rows[row], width)
