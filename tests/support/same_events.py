@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from subprocess import PIPE
 from typing import Any
 
 from tests.kernel.checks import TIMES
@@ -22,7 +23,7 @@ from tests.kernel.test_oom import LIMIT, MIB, Eater
 from tests.support import fragmentation
 from tests.support.cgroups import memory_cgroup
 from tests.support.queues import LOOPBACK, Queues
-from tests.support.raisers import Actor, Idle
+from tests.support.raisers import Actor
 
 Event = dict[str, Any]
 BACKLOG_PORTS = range(8080, 8080 + TIMES)
@@ -175,9 +176,12 @@ def _exit(staged: Staged) -> None:
         process = subprocess.Popen(["sh", "-c", f"exit {number}", "a word"])
         assert process.wait(60) == number
         staged.pids.add(process.pid)
-        with Idle() as victim:
-            os.kill(victim.pid, signal.SIGKILL)
+        with subprocess.Popen(["cat"], bufsize=0, stdin=PIPE, stdout=PIPE) as victim:
             staged.pids.add(victim.pid)
+            assert victim.stdin and victim.stdout
+            victim.stdin.write(b"!")
+            assert victim.stdout.read(1) == b"!"  # so that its arguments are known to all
+            victim.kill()
 
 
 def _run_out_of_memory(staged: Staged) -> None:
