@@ -299,6 +299,7 @@ def keep(path: Path, compiled: Compiled) -> None:
         fresh = path.with_suffix(f".{os.getpid()}")
         fresh.write_text(text)
         fresh.replace(path)
-        kept = sorted(path.parent.glob("*.json"), key=lambda p: p.stat().st_mtime_ns)
+        # also what somebody who was killed had not finished
+        kept = sorted(path.parent.iterdir(), key=lambda p: p.stat().st_mtime_ns)
         for old in kept[:-KEPT]:
             old.unlink()
