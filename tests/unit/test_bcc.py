@@ -158,6 +158,12 @@ def test_settings_have_their_defaults_and_what_is_set() -> None:
     assert "kt_reset_reasons" not in values
 
 
+def test_the_order_of_probes_does_not_matter(build: Path) -> None:
+    """What was compiled for `exits,signals` serves `signals,exits`."""
+    names = bcc.objects_of(reversed(EVERY))
+    assert bcc.text_of(Objects(), names, build, True) == text_of(build)
+
+
 def test_kernel_types_are_the_kernels(build: Path) -> None:
     """Nothing is left of our declarations, their flavours, or what only libbpf has."""
     text = text_of(build)

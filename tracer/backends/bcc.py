@@ -204,7 +204,8 @@ class BccBackend:
 
 
 def objects_of(probes: Iterable[Probe]) -> list[str]:
-    return [CONTEXT, *dict.fromkeys(probe.object for probe in probes)]
+    """In one order, in whichever the probes were named: what was compiled is then the same."""
+    return [CONTEXT, *sorted({probe.object for probe in probes})]
 
 
 def text_of(shipped: Objects, names: Sequence[str], headers: Path, ring: bool) -> str:
