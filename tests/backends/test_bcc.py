@@ -35,7 +35,8 @@ def test_without_btf_bcc_is_taken(tmp_path: Path) -> None:
         expected, me = facts(target.pid), facts(os.getpid())
         for actor in (target, other):
             actor.do("ignore", USR1)
-        with Ktrace("trace", EVERY, "--all", "--pid", str(target.pid)) as ktrace:
+        wanted = ("--all", "--pid", str(target.pid))
+        with Ktrace("trace", EVERY, *wanted, backend="auto") as ktrace:
             for _ in range(TIMES):
                 os.kill(other.pid, USR1)
                 os.kill(target.pid, USR1)

@@ -28,10 +28,9 @@ from tests.support.fragmentation import (
     setting,
     take_large_block,
 )
-from tests.support.ktrace import IN_GUEST, Ktrace
+from tests.support.ktrace import BACKEND, IN_GUEST, Ktrace
 from tests.support.raisers import check_process, facts
-from tracer import probes
-from tracer.backends.core import CoreBackend
+from tracer import backends, probes
 
 KEYS = ["kind", "time", "boot_ns", "node", "pod", "container", "process", "order", "bytes"]
 KEYS += ["gfp_flags", "gfp_mask", "quiet", "can_wait", "buddyinfo", "reading"]
@@ -60,8 +59,9 @@ for _ in range(int(sys.argv[1])):
 def sees_refused_charges() -> bool:
     """At the end of each allocation it shows that a cgroup's limit refused it; warn_alloc() is not
     called then."""
-    backend = CoreBackend()
-    backend.attach([probes.get("pagealloc")], {})
+    probe = probes.get("pagealloc")
+    backend = backends.choose(BACKEND, [probe])
+    backend.attach([probe], {})
     backend.close()
     return backend.attached["pagealloc"].name == "tp_btf/mm_page_alloc"
 

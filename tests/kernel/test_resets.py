@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.kernel.checks import TIMES, check_circumstances
-from tests.support.ktrace import HAS_KPROBES, IN_GUEST, Ktrace
+from tests.support.ktrace import BACKEND, HAS_KPROBES, IN_GUEST, Ktrace
 from tests.support.raisers import _Child, check_process, facts
 from tracer.kernel_names import enum_names
 
@@ -32,9 +32,10 @@ KEYS += ["reason_inferred", "meaning", "state", "local", "remote", "process"]
 REASONS = set(enum_names("sk_rst_reason").values())
 
 # The attach points by their place in the probe's table. Functions can be traced where there are
-# kprobes; fentry came earlier (5.5) than all else that ktrace needs.
+# kprobes; fentry came earlier (5.5) than all else that ktrace needs. The first two ways need BTF.
 BY_REASON, BY_FENTRY, BY_KPROBE, BY_TRACEPOINT = range(4)
-THERE = [bool(REASONS), HAS_KPROBES, HAS_KPROBES, True]
+BTF = BACKEND != "bcc"
+THERE = [BTF and bool(REASONS), BTF and HAS_KPROBES, HAS_KPROBES, True]
 POINTS = [point for point, there in enumerate(THERE) if there]
 
 # A process in a network namespace of its own, with an address of each family on its loopback.

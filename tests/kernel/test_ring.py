@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.ktrace import BACKEND
 from tests.support.wait import wait_for
-from tracer import probes
-from tracer.backends.core import CoreBackend
+from tracer import backends, probes
+from tracer.backends import Backend
 from tracer.backends.ring import CopyingRing, MappedRing
 
 TIMES = 23
@@ -40,9 +41,10 @@ def test_every_record_comes_once_and_in_order(
     machine: str, ring: type, child: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    backend = CoreBackend()
+    probe = probes.get("signals")
+    backend: Any = backends.choose(BACKEND, [probe])
     try:
-        backend.attach([probes.get("signals")], {"kt_signal_mask": 1 << signal.SIGCONT - 1})
+        backend.attach([probe], {"kt_signal_mask": 1 << signal.SIGCONT - 1})
         assert type(backend._ring) is ring
         for _ in range(TIMES):
             os.kill(child, signal.SIGCONT)
@@ -57,7 +59,7 @@ def test_every_record_comes_once_and_in_order(
     assert times == sorted(times)
 
 
-def signals_in(backend: CoreBackend, pid: int) -> list[Any]:
+def signals_in(backend: Backend, pid: int) -> list[Any]:
     found = []
     while (batch := backend.read(0)) is not None:
         for run in batch.runs:

@@ -3,25 +3,38 @@
 their own kernel.
 
 An emulated processor compiles all programs in four minutes and this machine in ten seconds. So what
-a guest's tests need is compiled here, by the same BCC from the same headers, and lies in the
-guest's cache; one program is left for the guest to compile itself.
+a guest's tests need is compiled here, from the same headers, and lies in the guest's cache; one
+program is left for the guest to compile itself. A BCC knows headers of its own time: for kernels
+that are newer than this machine's, that of their suite compiles, in a whole Debian unpacked for it.
+The guest loads what came out by this machine's.
 
-    python -m tests.lab.bcc SOURCE HEADERS FILE      compiles in the place of ktrace
+    python -m tests.lab.bcc SOURCE HEADERS FILE SYSTEM      compiles in the place of ktrace
 """
 
 from __future__ import annotations
 
-import os
 import platform
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab import kernels
-from tests.lab.image import Additions
-from tests.lab.kernels import Kernel, LabError, Say, Suite, cache, fetched_headers
+from tests.lab.image import PROJECT, Additions
+from tests.lab.kernels import (
+    Kernel,
+    LabError,
+    Say,
+    Suite,
+    archives,
+    cache,
+    fetched_headers,
+    locked,
+)
 from tests.lab.makers import attach_together
 from tests.lab.results import Attached
 from tracer import probes
@@ -32,10 +45,19 @@ from tracer.backends.objects import Objects
 SUITES = (
     Suite("bullseye", "5.10", ("bcc", "core")),
     Suite("bookworm", "6.1", ("bcc", "core")),
+    Suite("trixie", "6.12", ("bcc", "core"), in_tests=False),
+    Suite("sid", "7.2", ("bcc", "core"), has_security=False, in_tests=False),
 )
-TESTS = ("tests/backends/test_bcc.py", "tests/backends/test_same_events.py")
+# Beside those that only BCC has: every field of every kind that has one, each thing that a kind
+# tells apart, and selection. In a file, as what is known of a process's arguments ends after 1024
+# bytes, and tests compare those of the tests' own process.
+TESTS = ("@tests/lab/bcc.txt",)
 PROBES = probes.names()
+# What these tests trace together.
+TOGETHER = (*([name] for name in PROBES), ["signals", "exits"], ["signals", "oom", "exits"], PROBES)
 COMPILES_ITSELF = "5.10"
+# Suites of which the kernel's headers are too new for this machine's BCC.
+WITH_OWN_BCC = ("trixie", "sid")
 # loaded by name
 LIBRARY = Path("/usr/lib/x86_64-linux-gnu/libbcc.so.0")
 
@@ -53,9 +75,12 @@ def additions(suite: Suite, kernel: Kernel, scratch: Path, say: Say) -> Addition
     common = next(sources.glob("linux-headers-*-common")).name
     compiled = cache() / "compiled" / kernel.release
     here = _links(scratch / "headers", sources / own, sources / common)
-    _compile(kernel.release, here, package, compiled, PROBES, True, say)
+    system = _system(suite, say) if suite.name in WITH_OWN_BCC else Path("/")
+    compiler = _Compiler(kernel.release, here, package, system, compiled, say)
+    for wanted in TOGETHER:
+        compiler.compile(wanted)
     if suite.series != COMPILES_ITSELF:
-        _compile(kernel.release, here, package, compiled, ["signals"], False, say)
+        compiler.compile(["signals"], ring=False)
     there = _links(scratch / "links", Path("/usr/src", own), Path("/usr/src", common))
     trees = [(str(CACHE), compiled), (f"/lib/modules/{kernel.release}", there)]
     for name in (own, common):
@@ -76,41 +101,87 @@ def _links(directory: Path, own: Path, common: Path) -> Path:
     return directory
 
 
-def _compile(
-    release: str,
-    headers: Path,
-    package: Path,
-    compiled: Path,
-    wanted: Sequence[str],
-    ring: bool,
-    say: Say,
-) -> None:
-    """Into the file in which the guest will look for it."""
-    names = bcc.objects_of(map(probes.get, wanted))
-    code = bcc.text_of(Objects(), names, headers / "build", ring)
-    file = compiled / cache_name(code, release, headers / "build", package)
-    if file.exists():
-        return
-    say(f"compiling the programs for {release}")
-    compiled.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", suffix=".c") as source:
-        source.write(code)
-        source.flush()
-        command = [sys.executable, "-m", "tests.lab.bcc", source.name, str(headers), str(file)]
-        done = subprocess.run(["unshare", "--mount", *command], capture_output=True, text=True)
-    if done.returncode:
-        raise LabError(f"compiling the programs for {release}: {done.stderr.strip()}")
+@dataclass(frozen=True)
+class _Compiler:
+    """`headers` are those of this kernel, and `system` has the BCC that reads them; `package` is
+    that of the guest."""
+
+    release: str
+    headers: Path
+    package: Path
+    system: Path
+    compiled: Path
+    say: Say
+
+    def compile(self, wanted: Sequence[str], ring: bool = True) -> None:
+        """Into the file in which the guest will look for it."""
+        names = bcc.objects_of(map(probes.get, wanted))
+        code = bcc.text_of(Objects(), names, self.headers / "build", ring)
+        name = cache_name(code, self.release, self.headers / "build", self.package)
+        file = self.compiled / name
+        if file.exists():
+            return
+        self.say(f"compiling {', '.join(names)} for {self.release}")
+        self.compiled.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", suffix=".c") as source:
+            source.write(code)
+            source.flush()
+            command = [sys.executable, "-m", "tests.lab.bcc", source.name]
+            command += map(str, (self.headers, file, self.system))
+            done = subprocess.run(["unshare", "--mount", *command], capture_output=True, text=True)
+        if done.returncode:
+            raise LabError(f"compiling for {self.release}: {done.stderr.strip()}")
 
 
-def main(source: str, headers: str, file: str) -> None:
+def _system(suite: Suite, say: Say) -> Path:
+    """A directory with a Debian that has its BCC, kept from one lab to the next."""
+    place = cache() / "bcc"
+    place.mkdir(parents=True, exist_ok=True)
+    root = place / suite.name
+    with locked(place):
+        if not root.exists():
+            say(f"unpacking a Debian {suite.name} with its BCC: some minutes, once")
+            fresh = place / "unpacked"
+            shutil.rmtree(fresh, ignore_errors=True)
+            command = ["debootstrap", "--variant=minbase", "--include=python3-bpfcc"]
+            command += [suite.name, str(fresh), archives()[0]]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise LabError(f"unpacking {suite.name}: {done.stdout.strip()[-300:]}")
+            fresh.rename(root)
+    return root
+
+
+def main(source: str, headers: str, file: str, system: str) -> None:
     """In a mount namespace of its own, where these headers are the running kernel's."""
-    subprocess.run(["mount", "-t", "tmpfs", "headers", "/lib/modules"], check=True)
-    os.symlink(headers, f"/lib/modules/{platform.release()}")
+    modules = Path(system, "lib", "modules")
+    modules.mkdir(exist_ok=True)
+    _mount("-t", "tmpfs", "headers", modules)
+    (modules / platform.release()).symlink_to(headers)
     package = bcc.find_package()
     assert package
+    if system != "/":
+        _enter(Path(system), Path(headers))
     worker = Worker(package, ())
     keep(Path(file), worker.compile(Path(source).read_text()))
     worker.close()
+
+
+def _enter(system: Path, headers: Path) -> None:
+    """The worker is started inside, where the project and the headers lie at the same places."""
+    for place in (PROJECT, headers, cache()):
+        inside = system / str(place)[1:]
+        inside.mkdir(parents=True, exist_ok=True)
+        _mount("--bind", place, inside)
+    _mount("-t", "proc", "proc", system / "proc")
+    starter = system / "run" / "python"
+    starter.write_text(f'#!/bin/sh\nexec chroot {shlex.quote(str(system))} python3 "$@"\n')
+    starter.chmod(0o755)
+    sys.executable = str(starter)
+
+
+def _mount(*arguments: str | Path) -> None:
+    subprocess.run(["mount", *arguments], check=True)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ from tests.support.wait import wait_for
 
 IN_GUEST = bool(os.environ.get("KTRACE_GUEST"))
 HAS_KPROBES = Path("/sys/bus/event_source/devices/kprobe").exists()
-# What tests for any backend take; in the guests for SystemTap that one.
-BACKEND = "stap" if os.environ.get("KTRACE_LAB_BACKEND") == "stap" else "auto"
+# What tests for any backend take: in a guest the one it is for.
+BACKEND = os.environ.get("KTRACE_LAB_BACKEND", "auto")
 ROOT = Path(__file__).resolve().parents[2]
 # A guest that emulates every instruction needs a minute where a machine needs a second.
 START_SECONDS = 120.0
