@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,14 +49,22 @@ MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "veth", "bridge", "dumm
 
 @dataclass(frozen=True)
 class Additions:
-    """What some guests have beside what all have: files as they are on this machine, and
-    directories from elsewhere, each after the path that it is to have."""
+    """What some guests have beside what all have: files as they are on this machine, and the
+    programs of Debian packages; after the path that each is to have, directories from elsewhere,
+    and contents of files."""
 
     files: tuple[Path, ...] = ()
     trees: tuple[tuple[str, Path], ...] = ()
+    packages: tuple[str, ...] = ()
+    contents: tuple[tuple[str, bytes], ...] = ()
 
     def __add__(self, other: Additions) -> Additions:
-        return Additions(self.files + other.files, self.trees + other.trees)
+        return Additions(
+            self.files + other.files,
+            self.trees + other.trees,
+            self.packages + other.packages,
+            self.contents + other.contents,
+        )
 
 
 def build_initramfs(kernel: Kernel, scratch: Path) -> Path:
@@ -89,26 +97,24 @@ def build_disk(
     scratch: Path,
     *,
     module: str = "tests.lab.guest",
-    programs: Sequence[str] = (),
-    contents: Mapping[str, bytes] | None = None,
     backends: Sequence[str] = ("core",),
     additions: Additions = Additions(),
 ) -> Path:
     """Its guests run a module's main program with these arguments, by default these tests, and then
-    switch themselves off. They have the programs of more packages if asked, and files with these
-    contents. The tests are told which backends are in there, and for which it is: the first."""
+    switch themselves off. The tests are told which backends are in there, and for which it is: the
+    first."""
     tree = scratch / "disk"
     for directory in ("dev", "proc", "sys", "run", "root", "lab"):
         (tree / directory).mkdir(parents=True)
     (tree / "tmp").mkdir(mode=0o1777)
     _usr_layout(tree)
-    files = [_busybox(), *_programs((*PROGRAM_PACKAGES, *programs)), *_python(), *_project()]
-    files += additions.files
+    programs = _programs((*PROGRAM_PACKAGES, *additions.packages))
+    files = [_busybox(), *programs, *_python(), *_project(), *additions.files]
     for path in [*files, *_needed_libraries(files)]:
         _copy(path, tree)
     for place, source in additions.trees:
         shutil.copytree(source, tree / place.lstrip("/"), symlinks=True, dirs_exist_ok=True)
-    for name, data in (contents or {}).items():
+    for name, data in additions.contents:
         (tree / name.lstrip("/")).parent.mkdir(exist_ok=True)
         _write_program(tree / name.lstrip("/"), data)
     program = shlex.join([sys.executable, "-m", module])

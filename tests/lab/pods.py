@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tests.lab.core import SUITES
-from tests.lab.image import build_disk, build_initramfs
+from tests.lab.image import Additions, build_disk, build_initramfs
 from tests.lab.kernels import LabError, Say, fetched
 from tests.lab.machine import Machines
 from tests.lab.results import describe_failures
@@ -26,8 +26,11 @@ from tests.support.containerd import PACKAGES, Containerd
 from tests.support.incidents import MISHAP_IN_GUEST, SMALL_MACHINE, Incident, mishap, run
 
 SUITE = next(suite for suite in SUITES if suite.series == "6.1")
-# It gives copies of them to its pods.
-CONTAINERD_READS = {"/etc/hosts": b"127.0.0.1 localhost\n", "/etc/resolv.conf": b""}
+# It gives copies of these files to its pods.
+CONTAINERD = Additions(
+    packages=tuple(sorted(set(PACKAGES.values()))),
+    contents=(("/etc/hosts", b"127.0.0.1 localhost\n"), ("/etc/resolv.conf", b"")),
+)
 # An emulated machine needs a minute where a machine needs a second.
 CALL_SECONDS = 120.0
 
@@ -44,8 +47,7 @@ def small_machine(say: Say) -> Mapping[str, list[dict[str, Any]]]:
             (),
             scratch,
             module=__name__,
-            programs=sorted(set(PACKAGES.values())),
-            contents={str(MISHAP_IN_GUEST): mishap(), **CONTAINERD_READS},
+            additions=CONTAINERD + Additions(contents=((str(MISHAP_IN_GUEST), mishap()),)),
         )
         say(f"staging incidents in a guest with {kernel.release}")
         initramfs = build_initramfs(kernel, scratch)

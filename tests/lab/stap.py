@@ -21,6 +21,7 @@ from pathlib import Path
 from tests.lab.image import PROJECT, Additions
 from tests.lab.kernels import Kernel, LabError, Say, Suite, archives, cache, found, locked
 from tests.lab.makers import attach_together
+from tests.lab.pods import CONTAINERD
 from tests.lab.results import Attached
 from tracer import probes
 from tracer.backends.stap_modules import INSTALLED, Script
@@ -95,7 +96,7 @@ def additions(suite: Suite, kernel: Kernel, scratch: Path, say: Say) -> Addition
         target = tree / str(path)[1:]
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, target)
-    return Additions(trees=(("/", tree),))
+    return CONTAINERD + Additions(trees=(("/", tree),))
 
 
 def attach() -> Iterator[tuple[str, Attached]]:
