@@ -4,11 +4,15 @@ end is told in words, and nothing stays in the kernel."""
 
 from __future__ import annotations
 
+import os
+import pty
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,7 @@ from tests.kernel.checks import TIMES, is_loaded, programs_of
 from tests.support.raisers import Actor
 from tests.support.tmux import START_SECONDS, Tmux
 from tests.support.wait import wait_for
+from tracer.cli.live import LEAVING_SECONDS
 
 USR1 = int(signal.SIGUSR1)
 
@@ -79,6 +84,49 @@ def test_bytes_that_are_no_text(terminal: Tmux, tmp_path: Path) -> None:
     """A terminal in another encoding; no user knows how to type this."""
     screen = ended(terminal, tmp_path, "-mtracer", ((SEEN, "-H", "ff"),))
     assert "ktrace: what the terminal sends cannot be read\n" in screen
+
+
+@pytest.mark.parametrize("vanishes", [True, False], ids=["vanished", "stuck"])
+def test_a_terminal_that_holds_everything_up(vanishes: bool, tmp_path: Path) -> None:
+    """Nobody reads what is drawn, so that drawing waits; then the terminal is gone, or its user has
+    had enough. What can still be drawn is not all that is to be."""
+    ready = tmp_path / "ready"
+    words = [sys.executable, "-m", "tracer", "live", "signals", "--ready-file", str(ready)]
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execve(sys.executable, words, {**os.environ, "TERM": "xterm-256color"})
+    try:
+        wait_for("ktrace to be attached", ready.exists, START_SECONDS)
+        programs = programs_of(pid)
+        assert len(programs) >= 4
+        os.write(terminal, b"\t" * 100)  # from one screen to the other
+        wait_for("drawing to wait", Standstill(pid), START_SECONDS)
+        if vanishes:
+            os.close(terminal)
+        else:
+            os.kill(pid, signal.SIGTERM)
+        wait_for("its programs to go", lambda: not any(map(is_loaded, programs)), 5)
+        wait_for("its end", lambda: os.waitpid(pid, os.WNOHANG)[0], LEAVING_SECONDS + 10)
+    finally:
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        if not vanishes:
+            os.close(terminal)
+
+
+class Standstill:
+    """Whether a process's main thread has not run for a second, though it usually does."""
+
+    def __init__(self, pid: int) -> None:
+        self._status = Path(f"/proc/{pid}/task/{pid}/status")
+        self._runs, self._since = "", 0.0
+
+    def __call__(self) -> bool:
+        (runs,) = re.findall(r"^voluntary_ctxt_switches.*", self._status.read_text(), re.MULTILINE)
+        if runs != self._runs:
+            self._runs, self._since = runs, time.monotonic()
+        return time.monotonic() - self._since > 1
 
 
 def ended(terminal: Tmux, directory: Path, program: str, keys: Sequence[Sequence[str]]) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 # Of the words of a failure.
 MAX_FAILURE = 300
+LEAVING_SECONDS = 5.0
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Post = Callable[["Snapshot"], None]
@@ -137,7 +139,12 @@ def _show(make_feed: Callable[[Post, Note], Feed], zone: tzinfo | None) -> None:
 
     by_kind = {kind: p for p in map(probes.get, probes.names()) for kind in p.decode}
     app = LiveApp(make_feed, by_kind, _parse_selectors, zone)
-    before = [(s, signal.signal(s, lambda number, frame: app.leave())) for s in _ENDING]
+
+    def end(number: int, frame: object) -> None:
+        _insist()
+        app.leave()
+
+    before = [(s, signal.signal(s, end)) for s in _ENDING]
     try:
         app.run()
     except Exception as error:
@@ -151,6 +158,14 @@ def _show(make_feed: Callable[[Post, Note], Feed], zone: tzinfo | None) -> None:
         raise _told(app.failure) from app.failure
     if app.feed.player and app.feed.player.read:
         check_whole(app.feed.player.read, str(app.feed.player.path))
+
+
+def _insist() -> None:
+    """A terminal that has vanished, or takes nothing any more, may hold up for ever what draws on
+    it. Whoever asks for the end gets it."""
+    last = threading.Timer(LEAVING_SECONDS, os._exit, [1])
+    last.daemon = True
+    last.start()
 
 
 def _told(failure: BaseException) -> KtraceError:

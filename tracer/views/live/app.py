@@ -135,8 +135,9 @@ class LiveApp(App[None], inherit_bindings=False):
 
     def leave(self) -> None:
         """Ends the application in order, now or as soon as it has begun. For signal handlers and
-        other threads."""
+        other threads. The session ends even if a terminal holds up what draws on it."""
         self._leaving = True
+        self.feed.stop()
         if self._loop_running:
             with suppress(RuntimeError):  # it has ended already
                 self._loop_running.call_soon_threadsafe(self.action_leave)
@@ -174,6 +175,7 @@ class LiveApp(App[None], inherit_bindings=False):
         """It could not even be ended: gives the terminal back."""
         self.failure = self.failure or error
         if self._driver:
+            self._driver.disable_input()
             self._driver.close()
 
     def panic(self, *renderables: RenderableType) -> None:
