@@ -18,8 +18,8 @@ from textual.widgets import Input, Static
 
 from tests.unit.live.world import RECORDING, live_app, running, until
 from tracer.views.columns import container_name, pod_name
-from tracer.views.live.app import LiveApp
-from tracer.views.live.bars import Keys, Prompt, TimeBar
+from tracer.views.live.app import LiveApp, Told
+from tracer.views.live.bars import Keys, Prompt, Status, TimeBar
 from tracer.views.live.lines import Lines
 from tracer.views.live.player import Player
 from tracer.views.live.screens import EventView, HelpView, PodsView, PodView, StreamView
@@ -68,6 +68,16 @@ def test_an_empty_list_says_so() -> None:
         rows.show((), 0)
         assert "nothing yet" in rows.render_line(1).text
         assert rows.render_line(2).text.isspace()
+
+    play(body)
+
+
+def test_a_snapshot_while_the_screen_is_taken_away() -> None:
+    async def body(app: LiveApp, pilot: Pilot[Any]) -> None:
+        await app.screen.query_one(Status).remove()
+        app.on_told(Told(app.latest))
+        await lines(app).remove()
+        app.on_told(Told(app.latest))
 
     play(body)
 

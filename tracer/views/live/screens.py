@@ -45,8 +45,8 @@ class View(Screen[None], inherit_bindings=False):
         Binding("backspace,escape", "back", "Back"),
     ]
 
-    # A snapshot, or another size, may come before there is anything to draw it on.
-    _composed = False
+    # How many widgets it has when all are there.
+    _whole = 0
 
     @property
     def live(self) -> LiveApp:
@@ -63,8 +63,14 @@ class View(Screen[None], inherit_bindings=False):
     def body(self) -> Iterable[Widget]:
         raise NotImplementedError
 
+    @property
+    def _composed(self) -> bool:
+        """A snapshot, or another size, may come before there is anything to draw it on, and when
+        that is being taken away."""
+        return 0 < self._whole <= len(self.children)
+
     def on_mount(self) -> None:
-        self._composed = True
+        self._whole = len(self.children)
         self.draw(self.live.shown)
 
     def on_screen_resume(self) -> None:
