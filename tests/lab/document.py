@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from tests.lab.kernels import LabError
-from tests.lab.results import Outcome, Results
+from tests.lab.results import Outcome, Results, in_brief
 
 BEGIN = "<!-- From here on written by make matrix. -->"
 END = "<!-- Up to here written by make matrix. -->"
@@ -37,12 +37,13 @@ def _counts(everything: Sequence[Results]) -> Iterable[Sequence[str]]:
     yield "guest", "kernel", "backend", "passed", "failed", "cannot", "second try", "seconds", "all"
     for results in everything:
         counts = results.counts()
-        numbers = (*(counts[what] for what in ("passed", "failed", "cannot")),)
         yield (
             results.label,
             _code(results.release) if results.release else "not told",
             ", ".join(results.backends),
-            *map(str, (*numbers, len(results.repeated), round(results.seconds))),
+            *(str(counts[what]) for what in ("passed", "failed", "cannot")),
+            str(len(results.repeated)),
+            f"{results.seconds:.0f}",
             _judgement(results),
         )
 
@@ -90,8 +91,7 @@ def _remarks(everything: Sequence[Results]) -> Iterable[str]:
 
 
 def _remark(results: Results, outcome: Outcome, what: str, why: str) -> str:
-    last = why.rstrip().rpartition("\n")[2]
-    return f"- {results.label}: {_code(outcome.test)} {what}: {_code(last)}"
+    return f"- {results.label}: {_code(outcome.test)} {what}: {_code(in_brief(why))}"
 
 
 def _table(rows: Iterable[Sequence[str]]) -> str:

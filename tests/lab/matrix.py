@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tests.lab.results import Results
+from tests.lab.results import Results, in_brief
 
 STYLES = {"passed": "green", "failed": "red", "cannot": "yellow"}
 
@@ -58,5 +58,5 @@ def _reasons(everything: Sequence[Results]) -> Iterable[str]:
         for outcome in results.cannots:
             yield f"{results.label}: {outcome.test} cannot: {outcome.why}"
         for outcome in results.repeated:
-            last = outcome.again.rstrip().rpartition("\n")[2]
-            yield f"{results.label}: {outcome.test} passed at its second try: {last}"
+            why = in_brief(outcome.again)
+            yield f"{results.label}: {outcome.test} passed at its second try: {why}"

@@ -143,6 +143,12 @@ class Results:
         self.lost = f"the machine was lost {where}: {how}"
 
 
+def in_brief(why: str) -> str:
+    """The first line that pytest marks as the error, else the last one."""
+    lines = why.splitlines() or [""]
+    return next((line for line in lines if line.startswith("E ")), lines[-1])
+
+
 def describe_failures(results: Results) -> str:
     """For a reader who has nothing else: each failure, and what the machine said when it went."""
     return "\n\n".join(_failures(results))

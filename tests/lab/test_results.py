@@ -328,7 +328,7 @@ def rows_of(text: str) -> list[list[str]]:
 
 def test_the_matrix_of_the_documentation() -> None:
     whole = told(
-        ended(FIRST, "passed", again="Traceback …\nE  22 != 23"),
+        ended(FIRST, "passed", again="Traceback …\nE  22 != 23\nE  Use -v\n--- its output"),
         *(ended(SECOND, "cannot", "no cgroup.kill"), line("end", code=0)),
     )
     whole.seconds = 61.7
