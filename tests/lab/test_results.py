@@ -25,7 +25,7 @@ from tests.lab.__main__ import main
 from tests.lab.document import BEGIN, END, LONGEST, markdown, replaced
 from tests.lab.guest import judge_skip
 from tests.lab.guests import SUITES, chosen
-from tests.lab.image import Additions
+from tests.lab.image import PROJECT, Additions
 from tests.lab.kernels import Kernel, LabError, Suite
 from tests.lab.machine import BOOTS, Machines
 from tests.lab.makers import maker
@@ -421,6 +421,14 @@ def test_only_what_stands_between_the_marks_is_replaced() -> None:
 def test_a_document_without_a_place_for_the_matrix(text: str) -> None:
     with pytest.raises(LabError, match="needs these two lines"):
         replaced(text, "new")
+
+
+def test_the_documentation_tells_of_every_guest() -> None:
+    """make matrix, where this fails."""
+    text = (PROJECT / "docs" / "compatibility.md").read_text()
+    matrix = text.partition(BEGIN)[2].partition(END)[0]
+    told = [row[0] for row in rows_of(matrix) if len(row) == 9]
+    assert told == ["guest", *(suite.label for suite in SUITES), "own"]
 
 
 @pytest.mark.parametrize("chosen", [["6.1"], ["--no-own"], ["--test", "tests/unit"]])
