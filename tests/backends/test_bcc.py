@@ -7,8 +7,10 @@ What these tests trace together is compiled outside; what they compile themselve
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ import pytest
 
 from tests.kernel.checks import TIMES, check_complete, check_signal
 from tests.support.ktrace import Ktrace
-from tests.support.raisers import Actor, children_of, facts
+from tests.support.raisers import Actor, Shell, children_of, copy_of_shell, facts
 from tracer import backends, probes
 from tracer.backends import bcc, bcc_programs, core
 from tracer.backends.bcc import BccBackend
@@ -47,6 +49,25 @@ def test_without_btf_bcc_is_taken(tmp_path: Path) -> None:
             check_complete(ktrace, events)
     for event in events:
         check_signal(event, USR1, "SI_USER", me, expected, result="ignored")
+
+
+def test_a_program_on_another_mount() -> None:
+    """fs/mount.h is not among the headers, so bcc.h says itself what a struct mount holds."""
+    place = Path(tempfile.mkdtemp(prefix="ktrace-test-", dir="/dev/shm"))  # mounts on two mounts
+    try:
+        with (
+            Shell(copy_of_shell(place / "program")) as sender,
+            Actor() as target,
+            Ktrace("signals", "--pid", str(target.pid)) as ktrace,
+        ):
+            who, whom = facts(sender.pid), facts(target.pid)
+            assert who["exe"] == f"{place}/program"
+            sender.do(f"kill -USR1 {target.pid}")
+            target.do("take")
+            (event,) = ktrace.stop()
+            check_signal(event, USR1, "SI_USER", who, whom)
+    finally:
+        shutil.rmtree(place)
 
 
 def test_perf_buffers() -> None:
