@@ -56,6 +56,9 @@ class Reader:
         return self._wake
 
     def wake(self) -> None:
+        """Nothing, if it is closed: who stops a session may be late."""
+        if self._epoll.closed:
+            return
         with contextlib.suppress(BlockingIOError):
             os.eventfd_write(self._wake, 1)
 
