@@ -98,7 +98,7 @@ def test_staprun_is_killed(holding: Holding) -> None:
 
 @pytest.mark.parametrize("which", [UNLOADED, LOADED])
 def test_ktrace_is_killed(holding: Holding, which: str) -> None:
-    """staprun goes on, and stapio finds that nobody reads what it writes."""
+    """staprun goes on; some stapios find that nobody reads what they write, others need longer."""
     held = holding(which)
     with Ktrace("signals", "--all", until=held.there) as ktrace:
         ktrace.signal(KILL)
