@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from tracer import probes
-from tracer.cli._tracing import _say, _with_accepted
-from tracer.errors import CannotOnThisKernel
+from tracer.cli._tracing import Tracing, _say, _with_accepted
+from tracer.errors import CannotOnThisKernel, KtraceError
 from tracer.probes import Probe
 
 EVERY = [probes.get(name) for name in probes.names()]
@@ -75,3 +75,25 @@ def test_no_way_out(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
     first = "backlog: this kernel accepts none of x" if kernel.refused else "not together"
     assert raised.value.message == first
     assert capsys.readouterr().err == ""
+
+
+class Failing:
+    def run(self) -> None:
+        raise KtraceError("what traces has ended")
+
+
+class Recorder:
+    closed = False
+    unrecorded = 0
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_recording_is_ended_though_tracing_fails() -> None:
+    tracing = object.__new__(Tracing)
+    recorder = Recorder()
+    vars(tracing).update(session=Failing(), recorder=recorder)
+    with pytest.raises(KtraceError, match="what traces has ended"):
+        tracing.to_the_end()
+    assert recorder.closed

@@ -168,11 +168,13 @@ class Tracing:
             _create(values["ready_file"])
 
     def to_the_end(self) -> None:
-        summary = self.session.run()
         unrecorded = 0
-        if self.recorder:
-            self.recorder.close()
-            unrecorded = self.recorder.unrecorded
+        try:
+            summary = self.session.run()
+        finally:  # what was seen before a failure is kept
+            if self.recorder:
+                self.recorder.close()
+                unrecorded = self.recorder.unrecorded
         click.echo(closing_line(summary, unrecorded), err=True)
         for source, failure in self._names.failures.items():
             click.echo(f"ktrace: names may be missing: {source}: {escape(failure)}", err=True)

@@ -102,7 +102,7 @@ class LiveFeed:
             self._session.run()
         finally:
             self._stopped = True
-        tracing.recorder.close()
+            tracing.recorder.close()
 
     def stop(self) -> None:
         stopped, self._stopped = self._stopped, True
