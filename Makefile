@@ -60,7 +60,7 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Side by side with bpftrace and sigsnoop, in one run; then what the probes cost, what recordings cost, and SystemTap.
+# Side by side with bpftrace and sigsnoop, in one run; then what the probes cost, what recordings cost, and the backends.
 bench: install
 	@$(call apt,$(BENCH_PACKAGES))
 	$(SUDO) $(BIN)/python -m bench.signals
@@ -68,7 +68,6 @@ bench: install
 	$(SUDO) $(BIN)/python -m bench.recording
 	$(SUDO) $(BIN)/python -m bench.live
 	$(SUDO) $(BIN)/python -m bench.backends
-	$(SUDO) $(BIN)/python -m bench.stap
 	$(BIN)/python -m bench.why
 
 wheel: install

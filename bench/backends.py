@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """python -m bench.backends
 
-The backends side by side with killsnoop of bpfcc-tools, in one guest of the lab (5.10): how long
-until they trace, how much memory they have then, what a signal costs that they see. The guest's
+The three backends side by side with what one would use instead: killsnoop of bpfcc-tools, and a few
+lines of SystemTap's language. All of them run in one guest of the lab, on a kernel that each can
+trace. How long until they trace, in turns, as the median; how much memory they and what they have
+started hold then; and what a signal that they see costs its sender more, at best. The guest's
 processor is emulated, so only what stands in one table can be compared.
 """
 
@@ -17,61 +19,79 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.lab.bcc import SUITES, additions
 from tests.lab.image import Additions, build_disk, build_initramfs
-from tests.lab.kernels import fetched
-from tests.lab.machine import _qemu
+from tests.lab.machine import qemu
+from tests.lab.makers import maker
+from tests.lab.stap import GUIDE_MODULE, SUITES
+from tests.stap.loaded import loaded_modules
+from tests.support.ktrace import ROOT
+from tests.support.raisers import Actor, children_of
 from tests.support.wait import wait_for
 from tracer.backends.bcc_programs import CACHE
 
-PEER = "/usr/sbin/killsnoop-bpfcc"
+SUITE = SUITES[0]
+KILLSNOOP = "/usr/sbin/killsnoop-bpfcc"
 BCC_PACKAGES = "/usr/lib/python3/dist-packages"
-SERIES = "5.10-bcc"
-KILLS = 5000
+STARTS = 3
+ROUNDS = 25
+SIGNALS = 2000
 SECONDS = 600.0
-KTRACE = [sys.executable, "-m", "tracer", "signals", "--all", "-o", "json", "--backend"]
+USR1 = int(signal.SIGUSR1)
 
 
 def main() -> None:
-    suite = next(suite for suite in SUITES if suite.label == SERIES)
-    kernel = fetched(suite, _say)
     with tempfile.TemporaryDirectory(prefix="ktrace-bench-") as directory:
         scratch = Path(directory)
-        more = additions(suite, kernel, scratch, _say) + Additions((Path(PEER),))
-        disk = build_disk((), scratch, module="bench.backends", additions=more)
-        initramfs = build_initramfs(kernel, scratch)
+        kernel = maker(SUITE.backend).fetched(SUITE, _say)
+        additions = Additions((Path(KILLSNOOP),))
+        for backend in SUITE.backends:
+            additions += maker(backend).additions(SUITE, kernel, scratch, _say)
+        _say("building the guest's disk")
+        disk = build_disk((), scratch, module="bench.backends", additions=additions)
+        _say(f"measuring on {kernel.release}: some minutes")
         ours, theirs = socket.socketpair()
-        command = _qemu(kernel, initramfs, disk)(theirs.fileno())
-        guest = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-        )
+        command = qemu(kernel, build_initramfs(kernel, scratch), disk)(theirs.fileno())
+        with (scratch / "console").open("wb") as console:
+            guest = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                pass_fds=[theirs.fileno()],
+            )
         theirs.close()
         with ours.makefile() as lines:
             rows = [json.loads(line) for line in lines]
         guest.wait(SECONDS)
-    _show(kernel.release, rows)
+        if len(rows) < len(TRACERS):
+            print((scratch / "console").read_text(errors="backslashreplace")[-4000:])
+            raise SystemExit("the guest ended before everything was measured")
+    show(kernel.release, rows)
 
 
-def _show(release: str, rows: list[dict[str, float | str]]) -> None:
-    table = Table(title=f"signals on {release}, emulated")
-    for title in ("", "starts in", "resident", "a kill(2)"):
-        table.add_column(title, justify="right" if title else "left")
+def show(release: str, rows: list[dict[str, Any]]) -> None:
+    table = Table(title=f"signals on {release}, emulated: compare within the table only")
+    table.add_column("")
+    for title in ("starts in", "× killsnoop", "resident", "a signal more"):
+        table.add_column(title, justify="right")
+    peer = next(row["start"] for row in rows if row["name"] == "killsnoop")
     for row in rows:
         table.add_row(
-            str(row["name"]),
-            f"{row['start']:.1f} s" if row["start"] else "–",
-            f"{row['megabytes']:.0f} MB" if row["megabytes"] else "–",
-            f"{row['kill']:.1f} µs",
+            row["name"],
+            f"{row['start']:.1f} s",
+            f"{row['start'] / peer:.2f}",
+            f"{row['megabytes']:.1f} MB",
+            "it gave up" if row["signal"] is None else f"{row['signal'] * 1e6:.1f} µs",
         )
     Console(width=100).print(table)
 
@@ -83,83 +103,132 @@ def _say(words: str) -> None:
 # In the guest
 
 
+@dataclass(frozen=True)
+class Running:
+    """`seconds` passed until it traced."""
+
+    seconds: float
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    @property
+    def gave_up(self) -> bool:
+        """SystemTap does, and says so, when a script takes too much of a processor."""
+        return self.process.poll() is not None or b"ERROR" in self.output.read_bytes()
+
+    @property
+    def megabytes(self) -> float:
+        """Resident, with what it has started."""
+        family = (self.process.pid, *children_of(self.process.pid))
+        statuses = [Path(f"/proc/{pid}/status").read_text() for pid in family]
+        lines = [line for text in statuses for line in text.splitlines() if "VmRSS:" in line]
+        return sum(int(line.split()[1]) for line in lines) / 1e3
+
+
+@dataclass(frozen=True)
+class Tracer:
+    """`ready` looks at its output and at the file that READY in its command stands for; `before`
+    is done before each start."""
+
+    name: str
+    command: tuple[str, ...]
+    ready: Callable[[Path, Path], bool]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    before: Callable[[], None] = lambda: None
+
+    @contextmanager
+    def running(self) -> Iterator[Running]:
+        """Until the end of the `with` block."""
+        self.before()
+        with tempfile.TemporaryDirectory() as directory:
+            output, ready = Path(directory, "output"), Path(directory, "ready")
+            command = [word.replace("READY", str(ready)) for word in self.command]
+            with output.open("wb") as file:
+                began = time.monotonic()
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                    cwd=ROOT,
+                    env={**os.environ, **self.environment},
+                )
+            try:
+                wait_for(self.name, lambda: self.ready(output, ready), SECONDS, 0.01)
+                yield Running(time.monotonic() - began, process, output)
+            finally:
+                process.terminate()
+                process.wait(SECONDS)
+                wait_for("its modules to go", lambda: not loaded_modules(), SECONDS)
+
+
+def _wrote(output: Path, ready: Path) -> bool:
+    """Both others write their first line when they trace."""
+    return b"\n" in output.read_bytes()
+
+
+def _made_file(output: Path, ready: Path) -> bool:
+    return ready.exists()
+
+
+def _forget() -> None:
+    shutil.rmtree(CACHE, ignore_errors=True)
+
+
+def _ktrace(backend: str, name: str = "", before: Callable[[], None] = lambda: None) -> Tracer:
+    words = (sys.executable, "-m", "tracer", "signals", "--all", "-o", "json")
+    command = (*words, "--backend", backend, "--ready-file", "READY")
+    return Tracer(name or f"ktrace, {backend}", command, _made_file, before=before)
+
+
+TRACERS = (
+    Tracer(
+        "killsnoop",
+        (os.path.realpath(sys.executable), "-u", KILLSNOOP),
+        _wrote,
+        {"PYTHONPATH": BCC_PACKAGES},
+    ),
+    Tracer("plain script of stap", ("staprun", str(GUIDE_MODULE), f"wanted={USR1}"), _wrote),
+    _ktrace("core"),
+    _ktrace("bcc", "ktrace, bcc, the first time", _forget),
+    _ktrace("bcc"),
+    _ktrace("stap"),
+)
+
+
 def inside(port: str) -> None:
+    starts: dict[str, list[float]] = {tracer.name: [] for tracer in TRACERS}
+    resident: dict[str, float] = {}
+    for _ in range(1 + STARTS):  # the first reads what it needs from the disk
+        for tracer in TRACERS:
+            with tracer.running() as running:
+                starts[tracer.name].append(running.seconds)
+                resident[tracer.name] = running.megabytes
     with open(port, "w", buffering=1) as out:
-        for name, start in (
-            ("nothing", _nothing),
-            ("killsnoop-bpfcc", _killsnoop),
-            ("core", lambda: _ktrace("core")),
-            ("bcc, the first time", _bcc_afresh),
-            ("bcc", lambda: _ktrace("bcc")),
-        ):
-            with start() as (seconds, pid):
-                resident = _megabytes(pid) if pid else 0.0
-                row = {"name": name, "start": seconds, "megabytes": resident, "kill": _kill_cost()}
+        for tracer in TRACERS:
+            row = {"name": tracer.name, "start": median(starts[tracer.name][1:])}
+            row |= {"megabytes": resident[tracer.name], "signal": _cost(tracer)}
             out.write(json.dumps(row) + "\n")
 
 
-@contextmanager
-def _nothing() -> Iterator[tuple[float, int]]:
-    yield 0.0, 0
+def _cost(tracer: Tracer) -> float | None:
+    """Of a signal, in seconds. None if it did not trace to the end."""
+    with Actor() as sender, Actor() as target:  # the target blocks it: one is pending
+        alone = _each(sender, target.pid)
+        with tracer.running() as running:
+            traced = _each(sender, target.pid)
+            return None if running.gave_up else traced - alone
 
 
-@contextmanager
-def _killsnoop() -> Iterator[tuple[float, int]]:
-    """It writes its titles when it is attached."""
-    environment = {**os.environ, "PYTHONPATH": BCC_PACKAGES}
-    program = [os.path.realpath(sys.executable), "-u", PEER]
-    with tempfile.NamedTemporaryFile() as out:
-        command = _started(program, out.fileno(), environment)
-        with command as (began, process):
-            wait_for("killsnoop", lambda: os.path.getsize(out.name), SECONDS)
-            yield time.monotonic() - began, process.pid
+def _each(sender: Actor, target: int) -> float:
+    """Seconds that a signal takes its sender, at best: whatever disturbs makes it slower."""
 
+    def once() -> float:
+        began = time.monotonic()
+        sender.do("repeat", SIGNALS, "kill", target, USR1)
+        return (time.monotonic() - began) / SIGNALS
 
-@contextmanager
-def _ktrace(backend: str) -> Iterator[tuple[float, int]]:
-    with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryFile() as out:
-        ready = Path(directory, "ready")
-        command = _started([*KTRACE, backend, "--ready-file", str(ready)], out.fileno(), None)
-        with command as (began, process):
-            wait_for("ktrace", ready.exists, SECONDS)
-            yield time.monotonic() - began, process.pid
-
-
-@contextmanager
-def _bcc_afresh() -> Iterator[tuple[float, int]]:
-    shutil.rmtree(CACHE, ignore_errors=True)
-    with _ktrace("bcc") as told:
-        yield told
-
-
-@contextmanager
-def _started(
-    command: list[str], out: int, environment: dict[str, str] | None
-) -> Iterator[tuple[float, subprocess.Popen[bytes]]]:
-    began = time.monotonic()
-    process = subprocess.Popen(
-        command, stdout=out, stderr=subprocess.DEVNULL, env=environment, stdin=subprocess.DEVNULL
-    )
-    try:
-        yield began, process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _megabytes(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
-
-
-def _kill_cost() -> float:
-    """In microseconds, of a signal to oneself that is ignored."""
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    own, kill, number = os.getpid(), os.kill, signal.SIGUSR1
-    began = time.monotonic()
-    for _ in range(KILLS):
-        kill(own, number)
-    return (time.monotonic() - began) / KILLS * 1e6
+    return min(once() for _ in range(ROUNDS))
 
 
 if __name__ == "__main__":

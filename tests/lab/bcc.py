@@ -2,7 +2,7 @@
 """The lab's column for the BCC backend: guests that have this machine's BCC, and the headers of
 their own kernel.
 
-An emulated processor compiles all programs in four minutes and this machine in ten seconds. So what
+An emulated processor needs a minute to compile all programs, and this machine two seconds. So what
 a guest's tests need is compiled here, from the same headers, and lies in the guest's cache; one
 program is left for the guest to compile itself. A BCC knows headers of its own time: for kernels
 that are newer than this machine's, that of their suite compiles, in a whole Debian unpacked for it.

@@ -66,7 +66,7 @@ class Machines:
         """Another boot follows only if the guest was lost before its tests began."""
         for number in range(1, BOOTS + 1):
             results = Results(label, boots=number)
-            self.run(_qemu(kernel, initramfs, disk), results, scratch)
+            self.run(qemu(kernel, initramfs, disk), results, scratch)
             if self._closed or not results.lost or results.began:
                 break
         return results
@@ -124,7 +124,7 @@ class Machines:
         return process
 
 
-def _qemu(kernel: Kernel, initramfs: Path, disk: Path) -> Command:
+def qemu(kernel: Kernel, initramfs: Path, disk: Path) -> Command:
     if not shutil.which("qemu-system-x86_64"):
         raise LabError("the guests need QEMU: apt-get install qemu-system-x86")
     return lambda descriptor: [

@@ -275,7 +275,7 @@ def test_only_what_was_lost_before_its_tests_is_booted_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, begin: bool, boots: int
 ) -> None:
     told = f"results.write({began(FIRST)!r} + b'\\n')" if begin else "pass"
-    monkeypatch.setattr(machine, "_qemu", lambda *_: program(told))
+    monkeypatch.setattr(machine, "qemu", lambda *_: program(told))
     kernel = Kernel("5.10.0-1-test", tmp_path, tmp_path, tmp_path)
     results = Machines().boot("5.10", kernel, tmp_path, tmp_path, tmp_path)
     assert results.lost
@@ -461,7 +461,7 @@ def disks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any
     monkeypatch.setattr(lab, "build_initramfs", lambda *_: tmp_path)
     whole = [*BEGINNING, ended(FIRST, "passed"), ended(SECOND, "passed"), line("end", code=0)]
     lines = b"".join(each + b"\n" for each in whole)
-    monkeypatch.setattr(machine, "_qemu", lambda *_: program(f"results.write({lines!r})"))
+    monkeypatch.setattr(machine, "qemu", lambda *_: program(f"results.write({lines!r})"))
     return built
 
 

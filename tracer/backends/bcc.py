@@ -155,13 +155,14 @@ class BccBackend:
         if self._wants_ring is None:
             self._wants_ring = _has_ring_buffers(self._shipped)
         values = values_of(self._shipped, names, settings)
-        code = text_of(self._shipped, names, headers, self._wants_ring)
         for name, shape in shapes_of(self._shipped, names, self._wants_ring).items():
             self._maps[name] = bpf.create_map(name, shape)
         self._open_ring()  # before anything is written to it
         descriptors = [made.fd for made in self._maps.values()]
         numbers = [int.from_bytes(value, "little") for value in values.values()]
         with Programs(package, descriptors, numbers, self._reader.woken) as programs:
+            # while BCC is being imported there
+            code = text_of(self._shipped, names, headers, self._wants_ring)
             programs.compile(code, headers, self._say)
             for probe in probes:
                 self._attach_probe(probe, programs)
