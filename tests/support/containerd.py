@@ -430,11 +430,12 @@ class PodHandle:
         """Kill every container of the pod and take its network away; all stay listed."""
         self._containerd.client.stop_pod_sandbox(self.sandbox_id)
 
-    def remove(self) -> None:
-        """Stop the pod and remove it, its cgroup and its logs."""
+    def remove(self, *, as_kubelet: bool = False) -> None:
+        """Stop the pod and remove it, its cgroup and its logs. Where cgroups are hybrid, a kubelet
+        leaves the one in the unified hierarchy."""
         self.stop()
         self._containerd.client.remove_pod_sandbox(self.sandbox_id)
-        leftovers.remove_cgroup(self.cgroup_root or self.cgroup)
+        leftovers.remove_cgroup(self.cgroup_root or self.cgroup, leave_unified=as_kubelet)
         shutil.rmtree(self.log_directory, ignore_errors=True)
         for link in self._links:
             link.unlink(missing_ok=True)

@@ -226,10 +226,10 @@ def _kill_until_gone(what: str, live: Callable[[], Iterable[int]]) -> None:
 # --- cgroups -------------------------------------------------------------------------------------
 
 
-def cgroup_roots() -> list[Path]:
+def cgroup_roots(*kinds: str) -> list[Path]:
     """Where each cgroup hierarchy is mounted: version 2, every version 1 controller, or both."""
     mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
-    return [Path(mount[1]) for mount in mounts if mount[2] in ("cgroup", "cgroup2")]
+    return [Path(mount[1]) for mount in mounts if mount[2] in (kinds or ("cgroup", "cgroup2"))]
 
 
 def cgroup_processes(cgroup: str) -> list[int]:
@@ -242,9 +242,10 @@ def cgroup_processes(cgroup: str) -> list[int]:
     return sorted(found)
 
 
-def remove_cgroup(cgroup: str) -> None:
-    """Remove a cgroup whose processes are gone, with all below it, from every hierarchy."""
-    for root in cgroup_roots():
+def remove_cgroup(cgroup: str, leave_unified: bool = False) -> None:
+    """Remove a cgroup whose processes are gone, with all below it, from every hierarchy; or from
+    all of version 1, if there are some."""
+    for root in (leave_unified and cgroup_roots("cgroup")) or cgroup_roots():
         top = root / cgroup.lstrip("/")
         try:
             wait_for(f"{top} to become removable", partial(_remove_tree, top), timeout=5)
