@@ -21,6 +21,7 @@ from tests.lab.kernels import LabError
 from tests.lab.lab import Lab
 from tests.lab.matrix import show
 from tests.lab.results import Results, describe_failures
+from tests.support.packages import FetchError
 
 
 @click.command()
@@ -60,7 +61,7 @@ def main(
             if own:
                 say("running on this machine's own kernel")
                 everything.append(told(lab.own_results()))
-    except LabError as error:
+    except (LabError, FetchError) as error:
         raise click.ClickException(str(error)) from error
     if slowest:
         show_slowest(everything, slowest)

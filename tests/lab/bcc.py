@@ -25,18 +25,10 @@ from pathlib import Path
 
 from tests.lab import kernels
 from tests.lab.image import PROJECT, Additions
-from tests.lab.kernels import (
-    Kernel,
-    LabError,
-    Say,
-    Suite,
-    archives,
-    cache,
-    fetched_headers,
-    locked,
-)
+from tests.lab.kernels import Kernel, LabError, Suite, cache, fetched_headers
 from tests.lab.makers import attach_together
 from tests.lab.results import Attached
+from tests.support.packages import Say, archives, locked
 from tracer import probes
 from tracer.backends import bcc
 from tracer.backends.bcc_programs import CACHE, Worker, cache_name, keep

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tests.lab import kernels
 from tests.lab.image import Additions
-from tests.lab.kernels import Kernel, Say, Suite
+from tests.lab.kernels import Kernel, Suite
 from tests.lab.results import Attached
+from tests.support.packages import Say
 from tracer import probes
 from tracer.backends.core import CoreBackend
 from tracer.errors import KtraceError

@@ -12,10 +12,11 @@ from types import TracebackType
 from typing import Self
 
 from tests.lab.image import Additions, build_disk, build_initramfs
-from tests.lab.kernels import Say, Suite
+from tests.lab.kernels import Suite
 from tests.lab.machine import Machines
 from tests.lab.makers import maker
 from tests.lab.results import Results
+from tests.support.packages import Say
 
 AT_ONCE = 2
 OWN_TESTS = ("tests/kernel",)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from tests.lab.image import Additions
-from tests.lab.kernels import Kernel, Say, Suite
+from tests.lab.kernels import Kernel, Suite
 from tests.lab.results import Attached
+from tests.support.packages import Say
 from tracer import backends, probes
 from tracer.errors import KtraceError
 

@@ -19,11 +19,12 @@ from typing import Any, BinaryIO
 
 from tests.lab.core import SUITES
 from tests.lab.image import Additions, build_disk, build_initramfs
-from tests.lab.kernels import LabError, Say, fetched
+from tests.lab.kernels import LabError, fetched
 from tests.lab.machine import Machines
 from tests.lab.results import describe_failures
 from tests.support.containerd import PACKAGES, Containerd
 from tests.support.incidents import MISHAP_IN_GUEST, SMALL_MACHINE, Incident, mishap, run
+from tests.support.packages import Say
 
 SUITE = next(suite for suite in SUITES if suite.series == "6.1")
 # It gives copies of these files to its pods.

@@ -19,10 +19,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.lab.image import PROJECT, Additions
-from tests.lab.kernels import Kernel, LabError, Say, Suite, archives, cache, found, locked
+from tests.lab.kernels import Kernel, LabError, Suite, cache, found
 from tests.lab.makers import attach_together
 from tests.lab.pods import CONTAINERD
 from tests.lab.results import Attached
+from tests.support.packages import Say, archives, locked
 from tracer import probes
 from tracer.backends.stap_modules import INSTALLED, Script
 
