@@ -61,7 +61,7 @@ PACKAGES = {
     str(CNI_PLUGINS / "bridge"): "containernetworking-plugins",
 }
 # The usual places, also where the caller's PATH leaves out the superuser's programs.
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class ContainerdError(Exception):
@@ -112,7 +112,7 @@ class Containerd:
         """Start containerd, ready for `run_pod`. If that fails, nothing is left behind."""
         if self._journal is not None:
             raise ContainerdError("this containerd is already running")
-        _require_programs()
+        require_programs()
         name = f"kt-{uuid.uuid4().hex[:8]}"  # also the bridge's name: at most 15 characters
         self._journal = leftovers.Journal.open_new(name, self._shared_directories())
         try:
@@ -200,11 +200,11 @@ class Containerd:
         journal.note("bridge", name)
         self._root.mkdir(mode=0o700)
         with leftovers.machine_lock():
-            subnet = _make_bridge(name)
-        self._write_network(name, subnet)
+            subnet = make_bridge(name)
+        write_network(self._root / "cni", name, subnet, self._root / "addresses")
         config = self._root / "config.toml"
-        snapshotter = "overlayfs" if _overlay_works(self._root) else "native"
-        config.write_text(self._config(snapshotter), encoding="utf-8")
+        snapshotter = "overlayfs" if overlay_works(self._root) else "native"
+        config.write_text(configuration(self._root, self._root, snapshotter), encoding="utf-8")
 
         self._progress("starting containerd")
         with (self._root / "containerd.log").open("wb") as log:
@@ -213,7 +213,7 @@ class Containerd:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={"PATH": _PATH},
+                env={"PATH": PATH},
                 start_new_session=True,  # Ctrl-C is for the tests, which then stop it in order
             )
         # Meanwhile, since containerd takes a moment:
@@ -223,19 +223,7 @@ class Containerd:
         self._await("containerd to answer", self._answers)
 
         self._progress("importing the test image")
-        loaded = subprocess.run(
-            [
-                *("ctr", "--address", str(self.socket), "--namespace", "k8s.io"),
-                *("images", "import", "--snapshotter", snapshotter, str(archive)),
-            ],
-            check=False,
-            capture_output=True,
-            text=True,
-            env={"PATH": _PATH},
-            timeout=self._timeout,
-        )
-        if loaded.returncode != 0:
-            raise ContainerdError(f"ctr cannot import the test image: {loaded.stderr.strip()}")
+        import_image(self.socket, archive, snapshotter, self._timeout)
         # The CRI plugin hears of an import by an event, a little later.
         self._await("the test image to be listed", self._has_images)
 
@@ -270,78 +258,6 @@ class Containerd:
         cgroups = [root / name for root in leftovers.cgroup_roots() for name in leftovers.KUBEPODS]
         places = [self.log_root, leftovers.SHIM_SOCKETS, leftovers.CNI_RESULTS]
         return cgroups + places + ([self.links_root] if self.links_root else [])
-
-    def _config(self, snapshotter: str) -> str:
-        values = {
-            name: json.dumps(str(self.root / name))
-            for name in ("root", "state", "tmp", "opt", "runc", "containerd.sock", "cni")
-        }
-        # restrict_oom_score_adj: without CAP_SYS_RESOURCE runc cannot lower the score.
-        # netns_mounts_under_state_dir: so that they are known as ours.
-        return f"""version = 2
-root = {values["root"]}
-state = {values["state"]}
-temp = {values["tmp"]}
-disabled_plugins = [
-  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
-  "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp",
-]
-
-[grpc]
-address = {values["containerd.sock"]}
-
-[plugins."io.containerd.internal.v1.opt"]
-path = {values["opt"]}
-
-[plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "{PAUSE_IMAGE}"
-restrict_oom_score_adj = true
-netns_mounts_under_state_dir = true
-stream_server_address = "127.0.0.1"
-stream_server_port = "0"
-
-[plugins."io.containerd.grpc.v1.cri".cni]
-bin_dir = "{CNI_PLUGINS}"
-conf_dir = {values["cni"]}
-
-[plugins."io.containerd.grpc.v1.cri".containerd]
-snapshotter = "{snapshotter}"
-
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-runtime_type = "io.containerd.runc.v2"
-
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-Root = {values["runc"]}
-SystemdCgroup = false
-"""
-
-    def _write_network(self, bridge: str, subnet: ipaddress.IPv4Network) -> None:
-        """A bridge to the host and to the other pods, and no way out.
-
-        The bridge is ours already: as its gateway the plugin would turn on IP forwarding.
-        """
-        network = {
-            "cniVersion": "0.4.0",
-            "name": bridge,
-            "plugins": [
-                {
-                    "type": "bridge",
-                    "bridge": bridge,
-                    "isGateway": False,
-                    "ipMasq": False,
-                    "ipam": {
-                        "type": "host-local",
-                        "ranges": [[{"subnet": str(subnet), "gateway": str(subnet[1])}]],
-                        "routes": [{"dst": "0.0.0.0/0"}],
-                        "dataDir": str(self.root / "addresses"),
-                    },
-                }
-            ],
-        }
-        folder = self.root / "cni"
-        folder.mkdir()
-        (folder / "10-ktrace.conflist").write_text(json.dumps(network), encoding="utf-8")
 
 
 class PodHandle:
@@ -547,17 +463,113 @@ class ContainerHandle:
         return leftovers.cgroup_processes(self.cgroup)
 
 
-def _require_programs() -> None:
+def configuration(root: Path, state: Path, snapshotter: str) -> str:
+    """Of a containerd that keeps all it has below these two directories: in `state` its socket, and
+    what is gone when the machine is started again."""
+    values = {
+        name: json.dumps(str(path))
+        for name, path in {
+            **{name: root / name for name in ("root", "tmp", "opt", "cni")},
+            **{name: state / name for name in ("state", "runc", "containerd.sock")},
+        }.items()
+    }
+    # restrict_oom_score_adj: without CAP_SYS_RESOURCE runc cannot lower the score.
+    # netns_mounts_under_state_dir: so that they are known as ours.
+    return f"""version = 2
+root = {values["root"]}
+state = {values["state"]}
+temp = {values["tmp"]}
+disabled_plugins = [
+  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
+  "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp",
+]
+
+[grpc]
+address = {values["containerd.sock"]}
+
+[plugins."io.containerd.internal.v1.opt"]
+path = {values["opt"]}
+
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{PAUSE_IMAGE}"
+restrict_oom_score_adj = true
+netns_mounts_under_state_dir = true
+stream_server_address = "127.0.0.1"
+stream_server_port = "0"
+
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "{CNI_PLUGINS}"
+conf_dir = {values["cni"]}
+
+[plugins."io.containerd.grpc.v1.cri".containerd]
+snapshotter = "{snapshotter}"
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+Root = {values["runc"]}
+SystemdCgroup = false
+"""
+
+
+def import_image(socket: Path, archive: Path, snapshotter: str, timeout: float = 30.0) -> None:
+    loaded = subprocess.run(
+        [
+            *("ctr", "--address", str(socket), "--namespace", "k8s.io"),
+            *("images", "import", "--snapshotter", snapshotter, str(archive)),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"PATH": PATH},
+        timeout=timeout,
+    )
+    if loaded.returncode != 0:
+        raise ContainerdError(f"ctr cannot import the test image: {loaded.stderr.strip()}")
+
+
+def write_network(
+    folder: Path, bridge: str, subnet: ipaddress.IPv4Network, addresses: Path
+) -> None:
+    """A bridge to the host and to the other pods, and no way out.
+
+    The bridge is ours already: as its gateway the plugin would turn on IP forwarding.
+    """
+    network = {
+        "cniVersion": "0.4.0",
+        "name": bridge,
+        "plugins": [
+            {
+                "type": "bridge",
+                "bridge": bridge,
+                "isGateway": False,
+                "ipMasq": False,
+                "ipam": {
+                    "type": "host-local",
+                    "ranges": [[{"subnet": str(subnet), "gateway": str(subnet[1])}]],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                    "dataDir": str(addresses),
+                },
+            }
+        ],
+    }
+    folder.mkdir()
+    (folder / "10-ktrace.conflist").write_text(json.dumps(network), encoding="utf-8")
+
+
+def require_programs() -> None:
     if os.geteuid() != 0:
         raise ContainerdError("real pods need root")
     missing = {
-        package for program, package in PACKAGES.items() if not shutil.which(program, path=_PATH)
+        package for program, package in PACKAGES.items() if not shutil.which(program, path=PATH)
     }
     if missing:
         raise ContainerdError(f"real pods need: apt-get install {' '.join(sorted(missing))}")
 
 
-def _overlay_works(folder: Path) -> bool:
+def overlay_works(folder: Path) -> bool:
     """Whether overlayfs can be mounted in this folder: not in most containers, for instance."""
     trial = folder / "overlay-trial"
     for name in ("lower", "upper", "work", "merged"):
@@ -575,7 +587,7 @@ def _overlay_works(folder: Path) -> bool:
     return True
 
 
-def _make_bridge(name: str) -> ipaddress.IPv4Network:
+def make_bridge(name: str) -> ipaddress.IPv4Network:
     """Make a bridge with a subnet that this machine has no route into, and return the subnet."""
     listing = _ip("-json", "route", "show", "table", "all")
     taken = []

@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.support.wait import WaitTimeout, wait_for
+from tracer.views.escape import escape
 
 STATE = Path("/run/ktrace-tests")
 KUBEPODS = ("kubepods", "kubepods/besteffort", "kubepods/burstable")
@@ -42,11 +44,16 @@ class LeftoverError(Exception):
     """Something of a test containerd could not be removed."""
 
 
+class HeldError(LeftoverError):
+    """The instance is in use; says by whom."""
+
+
 class Journal:
     """One instance's list of what it has put on the machine.
 
     kinds: `directory` (all its files, and what marks its processes and mounts), `bridge`,
-    `cgroup` (a pod's), `files` (a directory elsewhere), `link` (a symbolic link elsewhere).
+    `cgroup` (a pod's), `files` (a directory elsewhere), `link` (a symbolic link elsewhere), `owner`
+    (the process that holds it).
     """
 
     def __init__(self, path: Path) -> None:
@@ -62,7 +69,8 @@ class Journal:
             _note_missing(shared_directories)
             journal = cls(STATE / f"{name}.journal")
             if not journal.claim():
-                raise LeftoverError(f"another test run uses {journal.path}")
+                raise HeldError(f"{journal.path} is held by {_owner(journal.path)}")
+            journal.note("owner", os.getpid())
             return journal
 
     def claim(self) -> bool:
@@ -77,7 +85,7 @@ class Journal:
     def close(self) -> None:
         self._file.close()
 
-    def note(self, kind: str, value: str | Path) -> None:
+    def note(self, kind: str, value: str | int | Path) -> None:
         self._file.write(f"{kind} {value}\n")
         self._file.flush()
 
@@ -116,6 +124,18 @@ class Journal:
                 raise LeftoverError(f"cannot remove {directory}")
         self.path.unlink()
         self.close()
+
+
+def _owner(path: Path) -> str:
+    """Who holds a journal: its pid and command line."""
+    found = re.search(r"^owner (\d+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    if not found:
+        return "a process that has just begun"
+    try:
+        words = Path("/proc", found[1], "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    except FileNotFoundError:
+        return f"pid {found[1]}, which has just ended"
+    return f"pid {found[1]} ({escape(shlex.join(os.fsdecode(word) for word in words))})"
 
 
 def clear_stale() -> None:
