@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracer.bounded import keep
 from tracer.event import Clock, Event, Place, Process
+from tracer.executed import command_of, may_be_executed
 from tracer.probes.exits import is_container_init
 
 if TYPE_CHECKING:
@@ -27,8 +28,12 @@ MAX_LIVES = 4096
 MAX_ALIKE = 16  # entries in one group
 MAX_GROUPS = 64  # of one timeline
 MAX_LOSSES = 1024
+MAX_COMMANDS = 64  # of one timeline that the runtime executed
+MAX_GAPS = 8  # between alike events
 # How far back before an end, or before the last thing that hurt, a lost event could have mattered.
 WINDOW_NS = 60_000_000_000
+# A kubelet probes once a second or less often, and each time a little earlier or later.
+SHORTEST_PERIOD_NS, LATE_NS = 700_000_000, 500_000_000
 
 SIGKILL = 9
 ANY_PROBE = "any"  # of losses that were added up
@@ -41,11 +46,13 @@ HARMLESS = frozenset(
 @dataclass(slots=True, eq=False)
 class Entry:
     """Events that are alike: the first one, the last one, and how many (for `backlog_drop` how many
-    connections). An entry equals only itself."""
+    connections). `gaps` are the last times between them, where they may have a rhythm. An entry
+    equals only itself."""
 
     event: Event
     last: Event
     count: int
+    gaps: tuple[int, ...] = ()
 
     @property
     def boot_ns(self) -> int:
@@ -54,6 +61,17 @@ class Entry:
     @property
     def body(self) -> dict[str, Any]:
         return self.event.body
+
+    @property
+    def period_ns(self) -> int | None:
+        """After how long they come again, if that is regular and no faster than a kubelet probes.
+        Now and then one may be late."""
+        if len(self.gaps) < 2:
+            return None
+        period = sorted(self.gaps)[len(self.gaps) // 2]
+        near = [gap for gap in self.gaps if abs(gap - period) <= max(period // 4, LATE_NS)]
+        regular = len(near) * 3 >= len(self.gaps) * 2
+        return period if regular and period >= SHORTEST_PERIOD_NS else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +87,15 @@ class Loss:
 @dataclass(slots=True)
 class Life:
     """What is kept of one container, from its start to its end, or of a pod as a whole, which is
-    where events of its network belong. `left_out` counts events that no entry holds any more."""
+    where events of its network belong. `left_out` counts events that no entry holds any more;
+    `executed` says when commands that the runtime executes there ended last."""
 
     place: Place
     groups: dict[Hashable, dict[Hashable, Entry]] = field(default_factory=dict)
     end: Entry | None = None
     events: int = 0
     left_out: int = 0
+    executed: dict[Hashable, int] = field(default_factory=dict)
 
     def add(self, group: Hashable, alike: Hashable, event: Event, count: int) -> Entry:
         entries = self.groups.get(group)
@@ -87,6 +107,8 @@ class Life:
             self.groups[group] = entries
         entry = entries.get(alike)
         if entry is not None:
+            if event.kind == "tcp_reset":
+                entry.gaps = (*entry.gaps, event.boot_ns - entry.last.boot_ns)[-MAX_GAPS:]
             entry.last = event
             entry.count += count
             return entry
@@ -346,9 +368,24 @@ def _add_signal(life: Life, event: Event) -> None:
 def _add_exit(life: Life, event: Event) -> None:
     assert event.about is not None
     first = ends_container(event)
+    if not first and may_be_executed(event.about):
+        _add_executed(life, event, command_of(event.about))
+        return
     entry = life.add(("exit", first, event.body["signal"] is None), event.about.pid, event, 1)
     if first:
         life.end = entry
+
+
+def _add_executed(life: Life, event: Event, command: Hashable) -> None:
+    """Alike are those that ended alike, but the rhythm is that of the command: a probe may fail
+    only now and then."""
+    signal, code = event.body["signal"], event.body["exit_code"]
+    outcome = signal["number"] if signal else code
+    entry = life.add(("executed", code != 0), (command, bool(signal), outcome), event, 1)
+    before = life.executed.get(command)
+    if before is not None:
+        entry.gaps = (*entry.gaps, event.boot_ns - before)[-MAX_GAPS:]
+    keep(life.executed, command, event.boot_ns, MAX_COMMANDS)
 
 
 def _add_oom(life: Life, event: Event) -> None:

@@ -494,6 +494,26 @@ def a_child_that_is_killed_from_the_host(scene: Scene) -> Generator[None, None, 
     os.kill(child, signal.SIGKILL)
 
 
+@incident("child_killed", "likely")
+def a_child_that_is_killed_by_an_executed_command(
+    scene: Scene,
+) -> Generator[None, None, None]:
+    """As `kubectl exec` does it."""
+    container = scene.pod.run("app", ["sh", "-c", "sleep 1000; exec sleep 2000"])
+    wait_for("the child", lambda: runs(container, SLEEP))
+    yield
+    container.exec(["killall", "-9", "sleep"])
+
+
+@incident("exec_probe_failing", "likely")
+def a_probe_that_fails(scene: Scene) -> Generator[None, None, None]:
+    """It takes a second itself, so it comes every second or so."""
+    container = scene.pod.run("app", SLEEP)
+    yield
+    for _ in range(8):
+        assert container.exec(["sh", "-c", "sleep 1; exit 7"]).exit_code == 7
+
+
 @incident("crashed")
 def a_fault_in_a_function_with_a_name(scene: Scene) -> Generator[None, None, None]:
     container = scene.pod.run("app", ["/mishap", "segv-on-signal"])

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from tracer.probes.resets import CLOSED_PORT
-from tracer.timeline import Story
+from tracer.timeline import Entry, Story
+from tracer.units import span
 from tracer.verdicts import Cause, Certainty, Verdict
+from tracer.verdicts._kubectl import kubectl
 from tracer.verdicts._phrases import times
 from tracer.verdicts._resets import RESTS_ON, peers, ports, total
 
@@ -18,14 +20,27 @@ def _judge(story: Story) -> Verdict | None:
     ]
     if not found:
         return None
+    regular = next((entry for entry in reversed(found) if entry.period_ns), None)
+    every = f", every {span(regular.period_ns or 0)}" if regular else ""
     return Verdict(
         "closed_port",
-        f"nothing listens on {ports(found)}: {times(total(found), 'connection')} refused, from"
-        f" {peers(found)}",
+        f"nothing listens on {ports(found)}: {times(total(found), 'connection')} refused{every},"
+        f" from {peers(found)}",
         Certainty.CERTAIN,
         tuple(found),
         "compare the port of the probe or service with what the program listens on"
-        " (ss -ltn in the container); does it listen on 127.0.0.1 only, or has it not started yet?",
+        " (ss -ltn in the container); does it listen on 127.0.0.1 only, or has it not started yet?"
+        + (_probes(story, regular) if regular else ""),
+    )
+
+
+def _probes(story: Story, regular: Entry) -> str:
+    """What comes so regularly, and from no pod, is most likely the kubelet."""
+    if regular.event.by_place is not None and regular.event.by_place.pod is not None:
+        return ""
+    return (
+        f" A kubelet's probe comes as regularly: {kubectl('describe pod', story.place)} names the"
+        " one that fails, and the pod gets no traffic until readiness succeeds"
     )
 
 

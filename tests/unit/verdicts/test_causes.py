@@ -148,6 +148,16 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
         ),
         *("child_crashed", "certain"),
     ),
+    "a probe that fails": (
+        lambda w: [
+            w.at(2000 * number).exit(
+                *(7, None, process(100 + number, "sh", parents=[(3, "containerd-shim")])),
+                ends_container=False,
+            )
+            for number in range(3)
+        ],
+        *("exec_probe_failing", "likely"),
+    ),
     "child killed": (
         lambda w: (
             w.signal("SIGKILL", "host", CRON, CHILD),
@@ -368,6 +378,18 @@ def test_sentences() -> None:
     assert sentence(lambda w: [w.reset("sent", "no_socket", "closed port") for _ in range(23)]) == (
         "nothing listens on port 80: 23 connections refused, from 198.18.0.1"
     )
+
+
+def test_refusals_with_the_rhythm_of_a_probe() -> None:
+    def tell(w: World) -> None:
+        for number in range(4):
+            w.at(2000 * number).reset("sent", "no_socket", "closed port", remote=4000 + number)
+
+    verdict = told(tell).verdict
+    assert verdict.sentence == (
+        "nothing listens on port 80: 4 connections refused, every 2 s, from 198.18.0.1"
+    )
+    assert "kubectl describe pod -n shop web-0 names the one that fails" in verdict.remedy
 
 
 def test_who_grew_on_the_node() -> None:

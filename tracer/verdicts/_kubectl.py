@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The line of kubectl that knows more than the node does, with the names filled in. They come from
+a container runtime and end in somebody's shell, so they are quoted."""
+
+from __future__ import annotations
+
+import shlex
+
+from tracer.event import Place
+
+
+def kubectl(verb: str, place: Place, *, container: bool = False) -> str:
+    """`kubectl VERB -n NAMESPACE POD [-c CONTAINER]`; without names where they are not known."""
+    words = ["kubectl", *verb.split()]
+    pod = place.pod
+    if pod is not None and pod.name is not None:
+        words += ["-n", pod.namespace, pod.name] if pod.namespace else [pod.name]
+    if container and place.container is not None and place.container.name is not None:
+        words += ["-c", place.container.name]
+    return shlex.join(words)
