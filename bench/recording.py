@@ -92,7 +92,7 @@ def ring_to_disk(storm: Path, folder: Path) -> Iterator[Figure]:
     live.attach(signals, chosen, {"kt_signal_mask": 1 << 10 - 1})
     file = folder / "storm.ktrace"
     recorder = Recorder(
-        SingleFile(file), metadata_here(backend, clock, chosen, None), signals, _fail
+        SingleFile(file), metadata_here("bench", backend, clock, chosen, None), signals, _fail
     )
     session.recorder = recorder
     seconds = 0.0

@@ -78,9 +78,17 @@ struct oom_log_event {
 	struct oom_row row[OOM_ROWS]; /* the largest first */
 };
 
+/* Why the kernel log cannot be read; made in user space. */
+struct oom_unread_event {
+	struct kt_header header;
+	s32 error; /* an errno */
+	u32 unused;
+};
+
 KT_EVENT(oom);
 KT_EVENT(oom_member);
 KT_EVENT(oom_log);
+KT_EVENT(oom_unread);
 
 /* What a task that carries out an OOM kill has come to. */
 struct oom_progress {

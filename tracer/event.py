@@ -165,13 +165,13 @@ class Clock:
 
 
 def to_json(event: Event, clock: Clock, node: str) -> bytes:
-    """One line, with its newline."""
+    """One line, with its newline. An empty `node` is an unknown one."""
     pod, container = event.place.json() if event.place else (None, None)
     value = {
         "kind": event.kind,
         "time": clock.iso(event.boot_ns),
         "boot_ns": event.boot_ns,
-        "node": node,
+        "node": node or None,
         "pod": pod,
         "container": container,
         **event.body,

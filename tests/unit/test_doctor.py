@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tracer import backends, probes
 from tracer.backends import Lack
 from tracer.cli import doctor
-from tracer.cli.doctor import Finding
+from tracer.cli._findings import Finding
 from tracer.errors import CannotOnThisKernel
+from tracer.identity.cgroup import CgroupIdentity
 from tracer.identity.logs import LogDirectorySource
+from tracer.identity.tree import Cgroup, Hierarchy
 from tracer.probes import AttachPoint, Probe
 
 LEG = Lack("a leg", "grow one")
@@ -49,7 +53,7 @@ def node(monkeypatch: pytest.MonkeyPatch) -> Node:
     monkeypatch.setattr(backends, "lacking", made.lacking)
     monkeypatch.setattr(backends, "choose", made.choose)
     monkeypatch.setattr(doctor, "missing_capabilities", lambda: made.capabilities)
-    monkeypatch.setattr(doctor, "_runtimes", lambda socket: iter(()))
+    monkeypatch.setattr(doctor, "_runtimes", lambda socket, in_pod: iter(()))
     return made
 
 
@@ -144,3 +148,98 @@ def test_a_node_whose_runtime_cannot_be_asked_knows_no_labels(
     (told,) = [f for f in doctor._runtimes(None) if "labels" in f.found]
     assert (told.state, told.what) == ("note", "names")
     assert "--cri-socket" in str(told.remedy)
+
+
+class World:
+    """What a pod shows of its node; `findings` are those about that."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.signs = ["its cgroup is a pod's"]
+        self.name = "node-7"
+        self.mounted = [Hierarchy(0, "/sys/fs/cgroup", 2)]
+        self.cgroups: list[Cgroup] = []
+        self.hosts_processes = True
+        monkeypatch.setattr("tracer.node.signs_of_a_pod", lambda: self.signs)
+        monkeypatch.setattr("tracer.node.hosts_name", lambda: self.name)
+        monkeypatch.setattr("tracer.node.sees_the_hosts_processes", lambda: self.hosts_processes)
+        monkeypatch.setattr("tracer.identity.tree.hierarchies", lambda: self.mounted)
+        monkeypatch.setattr("tracer.identity.tree.container_cgroups", lambda: self.cgroups)
+
+    def told(self, what: str, name: str | None = None) -> Finding:
+        (found,) = [f for f in doctor.findings(None, name) if f.what == what]
+        return found
+
+
+@pytest.fixture
+def pod(node: Node, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch)
+
+
+def test_it_says_that_it_runs_in_a_pod(pod: World) -> None:
+    assert pod.told("pod").found == "ktrace runs in a pod: its cgroup is a pod's"
+    pod.signs = []
+    assert not [f for f in doctor.findings(None) if f.what == "pod"]
+
+
+def test_the_nodes_name_in_a_pod(pod: World) -> None:
+    guessed = pod.told("node")
+    assert guessed.state == "note"
+    assert guessed.found.startswith("node-7, the host's own name")
+    pod.name = ""
+    unknown = pod.told("node")
+    assert unknown.state == "note"
+    assert unknown.remedy == (
+        "env: [{name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]"
+    )
+    assert pod.told("node", "node-8") == Finding("ok", "node", "node-8")
+
+
+def test_no_pod_in_a_pod_is_a_problem(pod: World) -> None:
+    empty = pod.told("cgroups")
+    assert empty.state == "problem"
+    assert "0 pods" in empty.found
+    assert "hostPath: {path: /sys/fs/cgroup}" in str(empty.remedy)
+    pod.signs = []
+    assert pod.told("cgroups").state == "ok"
+
+
+def test_a_part_of_the_cgroups_is_a_problem(pod: World) -> None:
+    identity = CgroupIdentity(pod_uid="uid")
+    pod.cgroups = [Cgroup(1, "/x", "/sys/fs/cgroup/x", identity)]
+    assert pod.told("cgroups").state == "ok"
+    pod.mounted = [Hierarchy(0, "/sys/fs/cgroup", 2, whole=False)]
+    part = pod.told("cgroups")
+    assert part.state == "problem"
+    assert "only a part" in part.found
+    assert "hostPath: {path: /sys/fs/cgroup}" in str(part.remedy)
+
+
+def test_processes_that_are_not_the_hosts(pod: World) -> None:
+    assert pod.told("processes").state == "ok"
+    pod.hosts_processes = False
+    hidden = pod.told("processes")
+    assert (hidden.state, hidden.remedy) == ("problem", "hostPID: true in the pod's spec")
+
+
+def test_a_kernel_log_that_cannot_be_read(pod: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr("tracer.kmsg.KernelLog", refuse)
+    lacking = pod.told("kernel log")
+    assert lacking.state == "note"
+    assert "hostPath: {path: /dev/kmsg}" in str(lacking.remedy)
+
+
+def test_sources_that_know_no_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In a pod they cannot be right."""
+    logs = [LogDirectorySource(str(tmp_path))]
+    monkeypatch.setattr("tracer.identity.inventory.name_sources", lambda socket: logs)
+    source, labels, none = doctor._runtimes(None, in_pod=True)
+    assert (source.state, source.found) == ("note", "log directories: 0 pods")
+    assert "hostPath: {path: /var/log}" in str(source.remedy)
+    assert "hostPath: {path: /run/containerd}" in str(labels.remedy)
+    assert (none.state, none.remedy) == ("problem", labels.remedy)
+    (tmp_path / "var/log/pods/shop_web-0_0a1b").mkdir(parents=True)
+    (source, _) = doctor._runtimes(None, in_pod=True)
+    assert source == Finding("ok", "names", "log directories: 1 pods")

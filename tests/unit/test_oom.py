@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -333,6 +334,36 @@ def test_the_columns_fit_in_60() -> None:
 def test_a_log_that_cannot_be_read(tmp_path: Path) -> None:
     companion = LogCompanion(SCHEMAS, str(tmp_path / "missing"))
     assert companion.records(frozenset()) == []
-    assert len(companion.records(frozenset({"oom"}))) == 1  # the names of the flags
+    _names_of_flags, unread = companion.records(frozenset({"oom"}))
     assert companion.records(frozenset({"oom"})) == []
     companion.close()
+    world = World()
+    (record,) = SCHEMAS["oom_unread"].cells(memoryview(cell(unread)))
+    PROBE.decode["oom_unread"](record, world.resolver)
+    assert body(world.kill())["unknown_because"] == (
+        "the kernel log cannot be read: No such file or directory"
+    )
+
+
+def test_why_it_is_unknown_whose_limit_it_was() -> None:
+    known = World()
+    known.log()
+    assert "unknown_because" not in body(known.kill())
+    assert "unknown_because" not in body(World().kill(scope=2))  # nobody's
+    without = body(World().kill())["unknown_because"]
+    assert without == "the kernel log has no whole report of it"
+    undescribed = body(World().kill(scope=1, limit_cgroup=99))["unknown_because"]
+    assert undescribed.startswith("the description of the cgroup")
+    other = World()
+    other.log(words=b"oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/a,task_memcg=/b")
+    assert body(other.kill())["unknown_because"].endswith("so that it can be believed")
+
+
+def test_what_cannot_be_told_without_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(oom, "KernelLog", refuse)
+    for point in PROBE.attach_points:
+        (more,) = point.here().cannot_tell[len(point.cannot_tell) :]
+        assert more.endswith("because the kernel log cannot be read: Operation not permitted")

@@ -35,6 +35,7 @@ CGROUPS_V2 = CGROUPS_V1.replace(b"\t7\t", b"\t0\t").replace(b"\t4\t", b"\t0\t")
 class FakeProc:
     def __init__(self, root: Path) -> None:
         self._root = root
+        self.parts: set[str] = set()  # mounts that show only a part of their hierarchy
 
     def path(self, *parts: str) -> Path:
         whole = os.path.join(*parts)
@@ -58,6 +59,7 @@ class FakeProc:
 def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeProc:
     fake = FakeProc(tmp_path / "fake")
     monkeypatch.setattr(tree, "Path", fake.path)
+    monkeypatch.setattr(tree, "_is_root", lambda mount: mount not in fake.parts)
     return fake
 
 
@@ -108,6 +110,15 @@ def test_a_hierarchy_is_taken_once(proc: FakeProc) -> None:
     memory = MEMORY.replace(b"/sys/fs/cgroup/memory", b"/mnt/again")
     found = proc.mounts(MEMORY, memory, cgroups=CGROUPS_V1)
     assert found == [Hierarchy(7, "/sys/fs/cgroup/memory", 1)]
+
+
+def test_the_whole_hierarchy_is_preferred(proc: FakeProc) -> None:
+    """A pod has its own part at the usual place, and the host's where it was mounted."""
+    proc.parts = {"/sys/fs/cgroup"}
+    host = V2.replace(b"/sys/fs/cgroup", b"/host/cgroup").replace(b"0:26 /", b"0:26 /../../..")
+    assert proc.mounts(V2, host) == [Hierarchy(0, "/host/cgroup", 2)]
+    assert proc.mounts(host, V2) == [Hierarchy(0, "/host/cgroup", 2)]
+    assert proc.mounts(V2) == [Hierarchy(0, "/sys/fs/cgroup", 2, whole=False)]
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,8 @@ class BccBackend:
             if point.companion:
                 map_of = self._maps.__getitem__
                 self._reader.accompany(point.companion(self._shipped.by_name(), map_of))
-            self.attached[probe.name] = replace(point, name=point.name.replace("tp_btf", "raw_tp"))
+            name = point.name.replace("tp_btf", "raw_tp")
+            self.attached[probe.name] = replace(point.here(), name=name)
             return
         raise none_accepted(probe, refused)
 

@@ -137,7 +137,7 @@ class CoreBackend:
                     raise
                 refused.append((point, error))
             else:
-                self.attached[probe.name] = point
+                self.attached[probe.name] = point.here()
                 return
         raise none_accepted(probe, refused)
 

@@ -195,10 +195,10 @@ class StapBackend:
     def _introduce(self, running: _Running) -> None:
         """What every way of attaching completes with a companion is completed here, too."""
         probe, lines = running.probe, running.lines
-        companion = probe.attach_points[0].companion
-        self.attached[probe.name] = AttachPoint(
-            lines.attached, (), tuple(lines.cannot_tell), companion
-        )
+        first = probe.attach_points[0]
+        companion = first.companion
+        cannot_tell = (*lines.cannot_tell, *first.lacks())
+        self.attached[probe.name] = AttachPoint(lines.attached, (), cannot_tell, companion)
         if companion:
             self._reader.accompany(companion(self._shipped.by_name(), _no_maps))
 

@@ -84,6 +84,30 @@ def cri_socket() -> click.Option:
     )
 
 
+class NodeName(click.ParamType[str]):
+    """What a node may be called."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from tracer.node import NAME
+
+        if not NAME.fullmatch(value):
+            self.fail(f"{value!r} is not the name of a node", param, ctx)
+        return str(value)
+
+
+def node_name() -> click.Option:
+    return click.Option(
+        ["--node-name"],
+        type=NodeName(),
+        envvar="NODE_NAME",
+        show_envvar=True,
+        metavar="NAME",
+        help="What this node is called; default: its hostname. In a pod it has to be told.",
+    )
+
+
 def selectors() -> list[click.Option]:
     return [
         click.Option(

@@ -4,7 +4,6 @@ session."""
 
 from __future__ import annotations
 
-import os
 import queue
 import signal
 import sys
@@ -21,6 +20,7 @@ from tracer.cli._options import (
     in_colour,
     limits,
     no_argv,
+    node_name,
     output,
     selection,
     selectors,
@@ -49,7 +49,8 @@ def probe_command(probe: Probe) -> click.Command:
 def command(
     name: str, summary: str, examples: Sequence[str], options: list[click.Parameter], run: Any
 ) -> click.Command:
-    shared = [*selectors(), *output(), count(), *limits(), record_option(), no_argv(), cri_socket()]
+    shared = [*selectors(), *output(), count(), *limits(), record_option(), no_argv()]
+    shared += [cri_socket(), node_name()]
     return make_command(name, summary, examples, [*options, *shared], run)
 
 
@@ -83,16 +84,27 @@ def trace(probes: Sequence[Probe], values: Mapping[str, Any]) -> None:
 
         out = SingleFile(Path(values["recording"]))
     clock = Clock()
-    sink = make_sink(probes, values, clock, os.uname().nodename)
-    run = Tracing(probes, values, sink, clock, out)
+    node = node_of(values)
+    sink = make_sink(probes, values, clock, node)
+    run = Tracing(probes, values, sink, clock, out, node)
     if sys.stderr.isatty():
         questions = ", ".join(probe.name for probe in run.probes)
-        click.echo(f"ktrace: tracing {questions} on {os.uname().nodename}; Ctrl-C ends", err=True)
+        click.echo(f"ktrace: tracing {questions} on {node or 'this node'}; Ctrl-C ends", err=True)
     run.to_the_end()
 
 
 def _say(words: str) -> None:
     click.echo(words, err=True)
+
+
+def node_of(values: Mapping[str, Any], say: Callable[[str], None] = _say) -> str:
+    """What the node is called; empty where nobody knows, and then `say` is told."""
+    from tracer import node
+
+    name = node.name(values["node_name"])
+    if not name:
+        say("ktrace: in a pod, and nobody tells the node's name: set NODE_NAME from spec.nodeName")
+    return name
 
 
 class Tracing:
@@ -114,6 +126,7 @@ class Tracing:
         sink: Sink | None,
         clock: Clock,
         out: Destination | None,
+        node: str,
         *,
         alone: bool = True,
         say: Callable[[str], None] = _say,
@@ -157,7 +170,7 @@ class Tracing:
         if out:
             from tracer.recording.recorder import Recorder, metadata_here
 
-            metadata = metadata_here(backend, clock, chosen, limit)
+            metadata = metadata_here(node, backend, clock, chosen, limit)
             on_failure = _say_failure if sink else self._end_with
             self.recorder = Recorder(out, metadata, self.probes, on_failure)
             self.session.recorder = self.recorder

@@ -6,37 +6,26 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from dataclasses import asdict, replace
 
 import click
 import orjson
 
-from tracer import backends, probes
+from tracer import backends, node, probes
 from tracer.backends.privileges import missing_capabilities
+from tracer.cli import _in_pod
+from tracer.cli._findings import SIGNS, Finding, State
 from tracer.cli._options import cri_socket as cri_socket_option
 from tracer.cli._options import in_colour
+from tracer.cli._options import node_name as node_name_option
 from tracer.errors import KtraceError
 from tracer.views.escape import escape
 from tracer.views.terminal import terminal_width, wrapped
 
-State = Literal["ok", "note", "problem"]
-SIGNS = {"ok": ("✔", "green"), "note": ("·", "yellow"), "problem": ("✘", "red")}
 
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A `note` limits what can be told; a `problem` stops something from working."""
-
-    state: State
-    what: str
-    found: str
-    remedy: str | None = None
-
-
-def run(output: str, cri_socket: str | None) -> None:
+def run(output: str, cri_socket: str | None, node_name: str | None) -> None:
     problems = 0
-    for finding in findings(cri_socket):
+    for finding in findings(cri_socket, node_name):
         problems += finding.state == "problem"
         if output == "json":
             click.echo(orjson.dumps(asdict(finding)))
@@ -46,14 +35,18 @@ def run(output: str, cri_socket: str | None) -> None:
         raise SystemExit(1)
 
 
-def findings(cri_socket: str | None) -> Iterator[Finding]:
+def findings(cri_socket: str | None, node_name: str | None = None) -> Iterator[Finding]:
+    signs = node.signs_of_a_pod()
     yield Finding("ok", "kernel", f"{platform.release()} {platform.machine()}")
+    yield from _in_pod.where(signs, node_name)
     yield _privileges()
     lacks = {name: backends.lacking(name) for name in backends.NAMES}
     yield from _backends(lacks)
     yield _tracefs()
-    yield _cgroups()
-    yield from _runtimes(cri_socket)
+    yield _in_pod.cgroups(signs)
+    yield from _in_pod.processes(signs)
+    yield _in_pod.kernel_log(signs)
+    yield from _runtimes(cri_socket, bool(signs))
     yield from _probes([name for name, lacking in lacks.items() if not lacking])
 
 
@@ -73,25 +66,7 @@ def _tracefs() -> Finding:
     return Finding("note", "tracefs", "not mounted", remedy)
 
 
-def _cgroups() -> Finding:
-    from tracer.identity.tree import container_cgroups, hierarchies
-
-    mounted = hierarchies()
-    if not mounted:
-        return Finding(
-            "problem",
-            "cgroups",
-            "no cgroup filesystem is mounted that has a memory controller or is of version 2",
-            "mount -t cgroup2 none /sys/fs/cgroup; in a pod: mount the host's /sys/fs/cgroup",
-        )
-    described = " and ".join(f"version {h.version} at {h.mount}" for h in mounted)
-    cgroups = container_cgroups()
-    pods = {c.identity.pod_uid for c in cgroups if c.identity.pod_uid}
-    containers = {c.identity.container_id for c in cgroups if c.identity.container_id}
-    return Finding("ok", "cgroups", f"{described}; {len(pods)} pods, {len(containers)} containers")
-
-
-def _runtimes(socket: str | None) -> Iterator[Finding]:
+def _runtimes(socket: str | None, in_pod: bool = False) -> Iterator[Finding]:
     import queue
 
     from tracer.identity.inventory import check_labels, first_names, name_sources
@@ -103,21 +78,28 @@ def _runtimes(socket: str | None) -> Iterator[Finding]:
     service = NameService(sources, arrivals.put)
     service.start()
     names = first_names(service, arrivals)
-    failures = service.failures
+    failures, known = service.failures, service.pods
     service.stop()
     for source in sources:
+        pods = known.get(source.name, 0)
         if source.name in failures:
             remedy = "ktrace goes on with the other sources; --cri-socket PATH chooses another"
             yield Finding("note", "names", f"{source.name}: {failures[source.name]}", remedy)
+        elif in_pod and not pods:
+            remedy = _in_pod.source_remedy(source)
+            yield Finding("note", "names", f"{source.name}: 0 pods", remedy)
         else:
-            yield Finding("ok", "names", source.name)
+            yield Finding("ok", "names", f"{source.name}: {pods} pods")
     try:
         check_labels(sources)
     except KtraceError as error:
-        yield Finding("note", "names", error.message, error.remedy)
+        mends = _in_pod.SOCKET_LINES if in_pod else error.remedy
+        yield Finding("note", "names", error.message, mends)
     if not names.pods:
+        state: State = "problem" if in_pod else "note"
         remedy = "pods are shown by uid; --cri-socket PATH names the runtime's socket"
-        yield Finding("note", "names", "no source knows any pod", remedy)
+        remedy = _in_pod.SOCKET_LINES if in_pod else remedy
+        yield Finding(state, "names", "no source knows any pod", remedy)
 
 
 def _backends(lacks: Mapping[str, Sequence[backends.Lack]]) -> Iterator[Finding]:
@@ -194,6 +176,7 @@ command = click.Command(
             help="json is one object a line.",
         ),
         cri_socket_option(),
+        node_name_option(),
     ],
     callback=run,
     help="Check what this node can tell, what it cannot, and what mends that.",

@@ -48,7 +48,7 @@ def _told(reader: Reader, seen: Overview) -> dict[str, Any]:
             counts = pods.setdefault(uid, named | {"events": {}})["events"]
             counts[kind] = count
     return {
-        "node": metadata.node,
+        "node": metadata.node or None,
         "kernel": metadata.kernel,
         "machine": metadata.machine,
         "boot_id": metadata.boot_id,
@@ -68,7 +68,7 @@ def _told(reader: Reader, seen: Overview) -> dict[str, Any]:
 
 
 def _show(told: dict[str, Any]) -> None:
-    facts = [("node", f"{told['node']}, Linux {told['kernel']} {told['machine']}")]
+    facts = [("node", f"{told['node'] or 'not known'}, Linux {told['kernel']} {told['machine']}")]
     if told["first"]:
         facts.append(("span", f"{told['first']} to {told['last']}, {told['seconds']:.1f} s"))
     facts += [("probe", f"{name}, by {point}") for name, point in told["probes"].items()]

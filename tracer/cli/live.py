@@ -21,12 +21,13 @@ from tracer.cli._options import (
     cri_socket,
     limits,
     no_argv,
+    node_name,
     or_file,
     selection,
     selectors,
 )
 from tracer.cli._recording import check_whole, wanted_of_recording
-from tracer.cli._tracing import Tracing, closing_line, make_command, record_option
+from tracer.cli._tracing import Tracing, closing_line, make_command, node_of, record_option
 from tracer.cli.trace import chosen_probes
 from tracer.errors import KtraceError, UsageError
 from tracer.event import Clock
@@ -74,7 +75,7 @@ class LiveFeed:
         from tracer.views.live.model import Model
         from tracer.views.live.switch import RecordingSwitch
 
-        self.node = os.uname().nodename
+        self.node = node_of(values, lambda words: None)
         self.clock = Clock()
         self.source: str = values["backend"]
         self.probes: Sequence[str] = ()
@@ -114,8 +115,9 @@ class LiveFeed:
         return self._session.summary if self._session else Summary()
 
     def _begin(self) -> Tracing:
+        node_of(self._values, self._note)  # now there is a screen for what it has to say
         tracing = Tracing(
-            *(self._wanted, self._values, self.model, self.clock, self.switch),
+            *(self._wanted, self._values, self.model, self.clock, self.switch, self.node),
             alone=False,
             say=self._note,
         )
@@ -238,6 +240,7 @@ command = make_command(
         record_option(),
         no_argv(),
         cri_socket(),
+        node_name(),
     ],
     run,
 )

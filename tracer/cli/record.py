@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +20,10 @@ from tracer.cli._options import (
     cri_socket,
     limits,
     no_argv,
+    node_name,
     selectors,
 )
-from tracer.cli._tracing import Tracing, make_command
+from tracer.cli._tracing import Tracing, make_command, node_of
 from tracer.cli.trace import chosen_probes
 from tracer.errors import KtraceError, UsageError
 from tracer.event import Clock, Event, to_json
@@ -39,15 +39,15 @@ MAX_FLIGHTS = 1 << 30
 
 def run(names: str | None, file: str, **values: Any) -> None:
     chosen = chosen_probes(names or ",".join(probes.names()))
-    path, clock = Path(file), Clock()
+    path, clock, node = Path(file), Clock(), node_of(values)
     if values["flight"] is None:
         if values["triggers"]:
             raise UsageError("--trigger needs a window", "add --flight 10m")
         progress = Progress(_files(path, values))
-        tracing = Tracing(chosen, values, None, clock, progress)
+        tracing = Tracing(chosen, values, None, clock, progress, node)
         progress.summary = tracing.session.summary
     else:
-        tracing = _fly(chosen, values, clock, path)
+        tracing = _fly(chosen, values, clock, path, node)
     if sys.stderr.isatty():
         questions = ", ".join(probe.name for probe in tracing.probes)
         click.echo(f"ktrace: recording {questions} to {file}; Ctrl-C ends", err=True)
@@ -91,7 +91,9 @@ def _files(path: Path, values: Mapping[str, Any]) -> Destination:
     return RotatingFiles(path, values["max_size"], values["rotate"])
 
 
-def _fly(chosen: Sequence[Probe], values: Mapping[str, Any], clock: Clock, path: Path) -> Tracing:
+def _fly(
+    chosen: Sequence[Probe], values: Mapping[str, Any], clock: Clock, path: Path, node: str
+) -> Tracing:
     """Decodes events for nothing but the triggers."""
     if values["rotate"] is not None:
         raise UsageError("--flight and --rotate exclude each other", "leave out --rotate")
@@ -105,12 +107,11 @@ def _fly(chosen: Sequence[Probe], values: Mapping[str, Any], clock: Clock, path:
         max_size=values["max_size"] or MAX_FLIGHTS,
     )
     signal.signal(signal.SIGUSR1, lambda number, frame: recorder.fire("SIGUSR1"))
-    tests = {words: _test(condition, clock) for words, condition in conditions.items()}
-    return Tracing(chosen, values, Trigger(tests, recorder.fire), clock, recorder)
+    tests = {words: _test(condition, clock, node) for words, condition in conditions.items()}
+    return Tracing(chosen, values, Trigger(tests, recorder.fire), clock, recorder, node)
 
 
-def _test(condition: Condition, clock: Clock) -> Callable[[Event], bool]:
-    node = os.uname().nodename
+def _test(condition: Condition, clock: Clock, node: str) -> Callable[[Event], bool]:
 
     def holds(event: Event) -> bool:
         possible = condition.kind in (None, event.kind)
@@ -190,6 +191,7 @@ command = make_command(
         ),
         no_argv(),
         cri_socket(),
+        node_name(),
     ],
     run,
 )

@@ -4,7 +4,6 @@ what to do. Live it waits until there is something to explain."""
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,9 +21,10 @@ from tracer.cli._options import (
     in_colour,
     limits,
     no_argv,
+    node_name,
     or_file,
 )
-from tracer.cli._tracing import Tracing, make_command
+from tracer.cli._tracing import Tracing, make_command, node_of
 from tracer.errors import BadRecording, UsageError
 from tracer.event import Clock, Event, Place, to_json
 from tracer.faults import FaultFinder
@@ -119,12 +119,12 @@ def _is_recording(what: str) -> bool:
 
 
 def _watch(pod: str, values: Mapping[str, Any], show: Show) -> None:
-    clock = Clock()
+    clock, node = Clock(), node_of(values)
     timelines = Timelines(clock)
     faults = FaultFinder()
     watch = Watch(pod, timelines, faults)
     every = [probes.get(name) for name in probes.names()]
-    tracing = Tracing(every, {**_EVERYTHING, **values, "pods": (pod,)}, watch, clock, None)
+    tracing = Tracing(every, {**_EVERYTHING, **values, "pods": (pod,)}, watch, clock, None, node)
     timelines.began_ns = clock.now()
     timelines.traced = frozenset(probe.name for probe in tracing.probes)
     watch.session = tracing.session
@@ -137,7 +137,7 @@ def _watch(pod: str, values: Mapping[str, Any], show: Show) -> None:
         if blow is not None and blow.event.about is not None:
             story.fault = faults.place_of(blow.event.about)
     faults.close()
-    _show(explain_all(stories), clock, os.uname().nodename, show)
+    _show(explain_all(stories), clock, node, show)
 
 
 # What the selectors that `why` does not have would say.
@@ -256,6 +256,7 @@ command = make_command(
         *limits(),
         no_argv(),
         cri_socket(),
+        node_name(),
     ],
     run,
 )

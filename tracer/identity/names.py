@@ -128,6 +128,12 @@ class NameService:
                 failures["names"] = self._callback_failure
             return failures
 
+    @property
+    def pods(self) -> dict[str, int]:
+        """How many pods each source knew when it answered last, by the source's name."""
+        with self._changed:
+            return {state.source.name: len(state.answer.pods) for state in self._sources}
+
     def _is_done(self, ticket: int) -> bool:
         return self._stopping or self.generation >= ticket
 

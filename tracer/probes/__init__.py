@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -52,13 +52,19 @@ class Companion(Protocol):
 @dataclass(frozen=True)
 class AttachPoint:
     """One way to hook: the programs of the object that belong together, and what cannot be told
-    this way. With no programs at all the companion is the only source: it is made from the schemas
-    by event name and from what gives the object's maps by theirs."""
+    this way; `lacks` looks what else cannot be told on this node. With no programs at all the
+    companion is the only source: it is made from the schemas by event name and from what gives the
+    object's maps by theirs."""
 
     name: str
     programs: tuple[str, ...]
     cannot_tell: tuple[str, ...] = ()
     companion: Callable[[Mapping[str, Schema], Callable[[str], Table]], Companion] | None = None
+    lacks: Callable[[], tuple[str, ...]] = field(default=lambda: ())
+
+    def here(self) -> AttachPoint:
+        """With all that cannot be told on this node."""
+        return replace(self, cannot_tell=(*self.cannot_tell, *self.lacks()))
 
 
 @dataclass(frozen=True)

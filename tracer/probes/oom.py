@@ -8,7 +8,9 @@ only believed together with the kernel's event, and only where it agrees with wh
 
 from __future__ import annotations
 
+import errno
 import mmap
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -66,6 +68,7 @@ class _Pending:
     their way already: members that come later are still in time for the sink."""
 
     logs: dict[int, Any] = field(default_factory=dict)
+    unread: str | None = None  # why the kernel log cannot be read
     members: dict[int, list[Victim]] = field(default_factory=dict)
 
 
@@ -109,6 +112,8 @@ def _decode(record: Any, resolver: Resolver) -> Event:
         "members": _members(pending, record.time),
         "largest": _largest(log) if log else None,
     }
+    if path is None and scope != "system":
+        body["unknown_because"] = _why_unknown(record, log, pending)
     return Event("oom", record.time, victim, trigger, body)
 
 
@@ -118,6 +123,21 @@ def _decode_member(record: Any, resolver: Resolver) -> None:
 
 def _decode_log(record: Any, resolver: Resolver) -> None:
     keep(_pending_of(resolver).logs, record.pid, record, MAX_PENDING)
+
+
+def _decode_unread(record: Any, resolver: Resolver) -> None:
+    _pending_of(resolver).unread = os.strerror(record.error)
+
+
+def _why_unknown(record: Any, log: Any | None, pending: _Pending) -> str:
+    """Whose limit it was."""
+    if record.limit_cgroup:
+        return "the description of the cgroup whose limit was hit was lost"
+    if log:
+        return "the kernel log does not name the cgroup so that it can be believed"
+    if pending.unread:
+        return f"the kernel log cannot be read: {pending.unread}"
+    return "the kernel log has no whole report of it"
 
 
 def _members(pending: _Pending, first: int) -> list[Victim]:
@@ -297,10 +317,12 @@ class LogCompanion:
         self._schemas = schemas
         self._reports = Reports()
         self._named = False
+        self._log: KernelLog | None = None
+        self._error = 0
         try:
-            self._log: KernelLog | None = KernelLog(path)
-        except OSError:
-            self._log = None
+            self._log = KernelLog(path)
+        except OSError as error:
+            self._error = error.errno or errno.EIO
 
     def records(self, fresh: frozenset[str]) -> list[bytes]:
         if not fresh & {"oom", "oom_member"}:
@@ -311,6 +333,8 @@ class LogCompanion:
             names = gfp.pack(gfp.names_here())
             schema = self._schemas["gfp_names"]
             records.append(schema.pack(names=names, names_bytes=len(names)))
+            if self._error:
+                records.append(self._schemas["oom_unread"].pack(error=self._error))
         if self._log:
             records += [self._record(r) for r in self._reports.feed(self._log.read())]
         return records
@@ -392,6 +416,18 @@ _NOT_IN_LOG = (
 )
 
 
+_ONLY_IN_LOG = "the largest processes of the cgroup"
+
+
+def _unread(what: str) -> tuple[str, ...]:
+    """What cannot be told where the kernel log cannot be read."""
+    try:
+        KernelLog().close()
+    except OSError as error:
+        return (f"{what}, because the kernel log cannot be read: {error.strerror}",)
+    return ()
+
+
 def _log(schemas: Mapping[str, Schema], _map_of: Any) -> LogCompanion:
     return LogCompanion(schemas)
 
@@ -411,27 +447,31 @@ PROBE = Probe(
             "fentry/oom_kill_process",
             ("on_oom_fentry", "on_oom_fexit", "on_oom_signal", "on_mark_victim"),
             companion=_log,
+            lacks=lambda: _unread(_ONLY_IN_LOG),
         ),
         AttachPoint(
             "kprobe/oom_kill_process",
             ("on_oom_kprobe", "on_oom_kretprobe", "on_oom_signal", "on_mark_victim"),
             companion=_log,
+            lacks=lambda: _unread(_ONLY_IN_LOG),
         ),
         AttachPoint(
             "tp_btf/mark_victim",
             ("on_oom_signal", "on_mark_victim"),
             (_NOT_IN_LOG,),
             _log,
+            lambda: _unread(f"whose limit it was, and {_ONLY_IN_LOG}"),
         ),
     ),
     decode={
         "oom": _decode,
         "oom_member": _decode_member,
         "oom_log": _decode_log,
+        "oom_unread": _decode_unread,
         "gfp_names": gfp.learn,
     },
     whose={"oom": "victim_process"},
-    state={"gfp_names": ()},
+    state={"gfp_names": (), "oom_unread": ()},
     columns=(
         Column("VICTIM", lambda e: process_name(e.about), 14, 23),
         Column("LIMIT", lambda e: size(e.body["limit_bytes"]), 8, 8, 2),

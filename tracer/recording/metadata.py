@@ -15,9 +15,9 @@ from tracer.selection import Selection
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """`began` is in nanoseconds since boot, and `clock_offset_ns` turns that into UTC; `attached`
-    is the attach point that each probe took, and `cannot_tell` what could not be told that way;
-    `count` is how many events were enough."""
+    """`node` is empty if nobody knew its name; `began` is in nanoseconds since boot, and
+    `clock_offset_ns` turns that into UTC; `attached` is the attach point that each probe took, and
+    `cannot_tell` what could not be told that way; `count` is how many events were enough."""
 
     node: str
     kernel: str

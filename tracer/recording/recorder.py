@@ -208,12 +208,12 @@ class _Event:
 
 
 def metadata_here(
-    backend: Backend, clock: Clock, selection: Selection, count: int | None
+    node: str, backend: Backend, clock: Clock, selection: Selection, count: int | None
 ) -> Metadata:
     """Of a session on this node that has just been attached."""
     here = os.uname()
     return Metadata(
-        node=here.nodename,
+        node=node,
         kernel=here.release,
         machine=here.machine,
         boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),

@@ -125,7 +125,7 @@ class PerfettoExport:
         container = place.container if place else None
         uid, id_ = pod.uid if pod else None, container.id if container else None
         if pod is None and container is None:
-            return self._named(None, None, self._target.node, None)
+            return self._named(None, None, self._target.node or "node", None)
         parent = None
         if pod:
             name = f"{pod.namespace}/{pod.name}" if pod.name else pod.uid

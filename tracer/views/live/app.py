@@ -25,6 +25,7 @@ from tracer.event import Event, to_json
 from tracer.probes import Probe
 from tracer.recording.files import RecordingFile
 from tracer.selection import Selection
+from tracer.views.columns import UNKNOWN
 from tracer.views.escape import escape
 from tracer.views.live.bars import Part, part
 from tracer.views.live.feed import Feed
@@ -241,7 +242,7 @@ class LiveApp(App[None], inherit_bindings=False):
         questions = (escape(" ".join(feed.probes)), f"{len(feed.probes)} probes")
         first = (
             part(5, "bold", "ktrace live"),
-            part(1, "bold", escape(feed.node)),
+            part(1, "bold", escape(feed.node or UNKNOWN)),
             part(0, "", f"{self.times.of_day(when)[:8]} {self.times.zone(when)}"),
             part(7, "dim", self.times.date(when)),
             part(3, "dim", escape(feed.source)),

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `ktrace doctor` says of what a pod may hide from ktrace: the node's name, the host's cgroups
+and processes, its kernel log. Each remedy is the line of the pod's manifest that mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tracer import node
+from tracer.cli._findings import Finding
+
+if TYPE_CHECKING:
+    from tracer.identity.model import NameSource
+
+NAME_LINE = "env: [{name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]"
+
+
+def mount(name: str, path: str) -> str:
+    """The lines of a manifest that show a path of the host's where it is there."""
+    return (
+        f"volumeMounts: [{{name: {name}, mountPath: {path}}}]"
+        f" with volumes: [{{name: {name}, hostPath: {{path: {path}}}}}]"
+    )
+
+
+# A directory, because a socket that its runtime makes again is another file.
+SOCKET_LINES = mount("runtime", "/run/containerd") + "; cri-o: /run/crio, k3s: /run/k3s/containerd"
+
+
+def source_remedy(source: NameSource) -> str:
+    from tracer.identity.logs import LogDirectorySource
+
+    if isinstance(source, LogDirectorySource):
+        return mount("logs", "/var/log")
+    return "not the kubelet's runtime? --cri-socket PATH chooses another"
+
+
+def where(signs: list[str], told: str | None) -> Iterator[Finding]:
+    """`signs` say that ktrace is in a pod, `told` is what the node is said to be called."""
+    if signs:
+        yield Finding("ok", "pod", f"ktrace runs in a pod: {', '.join(signs)}")
+    name = node.name(told)
+    if not name:
+        found = "a pod's hostname is not the node's, and nobody tells that: it stays unknown"
+        yield Finding("note", "node", found, NAME_LINE)
+    elif signs and not told:
+        found = f"{name}, the host's own name; the cluster may call it otherwise"
+        yield Finding("note", "node", found, NAME_LINE)
+    else:
+        yield Finding("ok", "node", name)
+
+
+def processes(signs: list[str]) -> Iterator[Finding]:
+    if not node.sees_the_hosts_processes():
+        found = (
+            "not the host's: arguments of what ran before, --pid, and which pod a network"
+            " namespace belongs to (resets, backlog) cannot be told"
+        )
+        remedy = "hostPID: true in the pod's spec" if signs else "run ktrace in the host's PIDs"
+        yield Finding("problem", "processes", found, remedy)
+    elif signs:
+        yield Finding("ok", "processes", "the host's")
+
+
+def kernel_log(signs: list[str]) -> Finding:
+    from tracer.kmsg import KernelLog
+
+    try:
+        KernelLog().close()
+    except OSError as error:
+        found = f"/dev/kmsg: {error.strerror}; whose limit an OOM kill hit may stay unknown"
+        remedy = mount("kmsg", "/dev/kmsg") + ", privileged: true" if signs else "run as root"
+        return Finding("note", "kernel log", found, remedy)
+    return Finding("ok", "kernel log", "/dev/kmsg")
+
+
+def cgroups(signs: list[str]) -> Finding:
+    from tracer.identity.tree import container_cgroups, hierarchies
+
+    in_pod = mount("cgroup", "/sys/fs/cgroup")
+    mounted = hierarchies()
+    if not mounted:
+        found = "no cgroup filesystem is mounted that has a memory controller or is of version 2"
+        remedy = in_pod if signs else "mount -t cgroup2 none /sys/fs/cgroup"
+        return Finding("problem", "cgroups", found, remedy)
+    described = " and ".join(f"version {h.version} at {h.mount}" for h in mounted)
+    parts = [h.mount for h in mounted if not h.whole]
+    if parts:
+        found = f"{described}; only a part of the host's can be seen at {' and '.join(parts)}"
+        remedy = in_pod if signs else "run ktrace in the host's cgroup namespace"
+        return Finding("problem", "cgroups", found, remedy)
+    found_groups = container_cgroups()
+    pods = {c.identity.pod_uid for c in found_groups if c.identity.pod_uid}
+    containers = {c.identity.container_id for c in found_groups if c.identity.container_id}
+    found = f"{described}; {len(pods)} pods, {len(containers)} containers"
+    if signs and not pods:
+        return Finding("problem", "cgroups", f"{found}, yet ktrace itself is in a pod", in_pod)
+    return Finding("ok", "cgroups", found)
