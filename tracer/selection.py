@@ -38,7 +38,8 @@ class Mode(IntEnum):
 @dataclass(frozen=True, slots=True)
 class Selection:
     """`pods` and `sender_pods` are globs of `name`, `namespace/name` or a uid; `labels` are pairs
-    that must all be there. An empty field selects everything."""
+    that must all be there. An empty field selects everything. `without_pods` is for a node that has
+    none: there a container is shown unasked, as a pod is elsewhere."""
 
     pods: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
@@ -47,6 +48,7 @@ class Selection:
     sender_pods: tuple[str, ...] = ()
     pids: frozenset[int] = frozenset()
     everything: bool = False
+    without_pods: bool = False
 
     @property
     def globs(self) -> tuple[str, ...]:
@@ -70,7 +72,8 @@ class Selection:
         if place.path is None:  # hidden in cgroups nested too deep: better shown than hidden
             return BOTH_SIDES if self.mode is Mode.EITHER else None
         if self.mode is Mode.EITHER:
-            return BOTH_SIDES if place.identity.pod_uid else 0
+            shown = _is_in_pod(place) or (self.without_pods and place.identity.container_id)
+            return BOTH_SIDES if shown else 0
         target = self._as_target(place)
         sender: bool | None = True
         if self.sender_pods:
@@ -101,9 +104,11 @@ class Selection:
     def _as_target(self, place: Place) -> bool | None:
         if not self.about_target:
             return True
-        if not place.identity.pod_uid:
-            return False
         pod, container = place.pod, place.container
+        if not _is_in_pod(place) and (self.pods or self.namespaces or self.labels):
+            # podman's pods are known to podman alone, which tells them with the name
+            unknown = self.without_pods and container is not None and container.name is None
+            return None if unknown else False
         parts: list[bool | None] = []
         if self.pods:
             parts.append(_any(_pod_matches(pod, glob) for glob in self.pods))
@@ -129,6 +134,11 @@ def parse_labels(text: Sequence[str]) -> tuple[tuple[str, str | None], ...]:
             raise UsageError(f"the label selector {word!r} is not of the form key=value or key")
         pairs.append((match["key"], match["value"]))
     return tuple(pairs)
+
+
+def _is_in_pod(place: Place) -> bool:
+    """By its path, or because its runtime says so."""
+    return place.identity.pod_uid is not None or place.pod is not None
 
 
 def pod_matches(pod: Pod, glob: str) -> bool:

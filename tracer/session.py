@@ -243,13 +243,15 @@ class Session:
     def _needs_name(place: Place) -> bool:
         if place.pod and place.pod.name is None:
             return True
-        return bool(place.pod and place.container and place.container.name is None)
+        return bool(place.container and place.container.name is None)
 
     def _learn(self, turn: Turn) -> None:
         if turn.names != Names():
             for place in self.resolver.learn(turn.names):
                 if not self._needs_name(place):
                     self._asked.pop(place.cgroup, None)
+                if place.pod and not place.identity.pod_uid:  # its runtime told of the pod
+                    self._decide(place)
             for place in list(self._undecided.values()):
                 self._decide(place)
         for cgroup in turn.answered:

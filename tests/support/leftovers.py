@@ -37,7 +37,9 @@ CNI_RESULTS = Path("/var/lib/cni/results")
 
 _LOCK = STATE / "lock"
 _SHARED = STATE / "shared-directories"
-_RUNTIME_PROGRAMS = ("containerd", "ctr", "runc")
+_RUNTIME_PROGRAMS = ("containerd", "ctr", "runc", "crun", "dockerd", "podman", "conmon")
+# Where the notes on shims' sockets lie below the directory of a containerd, or of a dockerd.
+_TASKS = ("state", "exec/containerd/daemon")
 
 
 class LeftoverError(Exception):
@@ -302,10 +304,11 @@ def _unmount(directory: Path) -> None:
 
 def _remove_shim_sockets(directory: Path) -> None:
     """Shims listen outside of the instance's directory, and note the address inside it."""
-    for note in directory.glob("state/io.containerd.runtime.v2.task/*/*/address"):
-        socket = Path(note.read_text().removeprefix("unix://"))
-        if socket.parent == SHIM_SOCKETS:
-            socket.unlink(missing_ok=True)
+    for tasks in _TASKS:
+        for note in directory.glob(f"{tasks}/io.containerd.runtime.v2.task/*/*/address"):
+            socket = Path(note.read_text().removeprefix("unix://"))
+            if socket.parent == SHIM_SOCKETS:
+                socket.unlink(missing_ok=True)
 
 
 def _remove_cni_results(directory: Path) -> None:

@@ -407,6 +407,22 @@ def test_a_place_outside_of_pods_never_gets_a_name(known: Known) -> None:
     assert (place.pod, place.container) == (None, None)
 
 
+def test_a_pod_that_the_path_does_not_tell_is_told_by_the_runtime(known: Known) -> None:
+    place = known.cgroup(path=f"/machine.slice/libpod-{CID}.scope")
+    assert (place.pod, place.container) == (None, Container(CID, "podman"))
+    pod = Pod("d6701ec289c5", "", "shop")
+    told = Names({pod.uid: pod}, {CID: Container(CID, "podman", "web", pod.uid)})
+    assert known.resolver.learn(told) == [place]
+    assert (place.pod, place.container) == (pod, told.containers[CID])
+
+
+def test_no_runtime_takes_a_container_out_of_the_pod_of_its_path(known: Known) -> None:
+    place = known.cgroup(path=f"{POD_PATH}/{CID}")
+    told = Names({"x": Pod("x", "shop", "other")}, {CID: Container(CID, name="web", pod_uid="x")})
+    known.resolver.learn(told)
+    assert place.pod is not None and place.pod.uid != "x"
+
+
 def test_a_process_whose_cgroup_was_lost_is_nowhere(known: Known) -> None:
     process = known.describe(cgroup=5)
     assert process.place is None or process.place.path is None

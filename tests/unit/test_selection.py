@@ -217,13 +217,45 @@ def test_a_selector_that_fails_for_certain_needs_no_names() -> None:
     assert chosen.wants(event(place(Pod(UID), None))) is NO
 
 
-def test_a_container_that_is_in_no_pod_is_selected_by_nothing() -> None:
+def test_a_container_that_is_in_no_pod_is_selected_as_a_container() -> None:
     docker = place(None, NGINX, f"/docker/{CID}")
-    for chosen in (Selection(containers=("nginx",)), Selection(pods=("*",))):
+    for chosen in (Selection(containers=("nginx",)), Selection(containers=(CID[:12],))):
+        assert chosen.verdict(docker) == BOTH_SIDES
+        assert chosen.wants(event(docker)) is YES
+    for chosen in (
+        Selection(pods=("*",)),
+        Selection(namespaces=("*",)),
+        Selection(labels=(("app", None),)),
+        Selection(containers=("nginx",), pods=("*",)),
+        Selection(containers=("redis",)),
+    ):
         assert chosen.verdict(docker) == 0 | AS_SENDER
         assert chosen.wants(event(docker)) is NO
     assert Selection().wants(event(docker)) is NO
     assert Selection(everything=True).wants(event(docker)) is YES
+
+
+def test_where_no_pods_are_a_container_is_shown_unasked() -> None:
+    docker = place(None, NGINX, f"/docker/{CID}")
+    shown = Selection(without_pods=True)
+    assert shown.verdict(docker) == BOTH_SIDES
+    assert shown.wants(event(docker)) is YES
+    assert shown.wants(event(HOST, docker)) is YES
+    assert shown.wants(event(HOST)) is NO
+    assert shown.verdict(place()) == BOTH_SIDES
+
+
+def test_a_pod_that_only_its_runtime_knows() -> None:
+    """Podman's pods have no cgroup that names them, and no namespace."""
+    pod = Pod("d6701ec289c5", "", "shop")
+    inside = place(pod, NGINX, f"/machine.slice/libpod-{CID}.scope")
+    named = place(None, NGINX, f"/machine.slice/libpod-{CID}.scope")
+    nameless = place(None, Container(CID), f"/machine.slice/libpod-{CID}.scope")
+    chosen = Selection(pods=("shop",), without_pods=True)
+    assert [chosen.wants(event(p)) for p in (inside, named, nameless)] == [YES, NO, UNKNOWN]
+    assert Selection(pods=("shop",)).wants(event(nameless)) is NO
+    assert Selection().wants(event(inside)) is YES
+    assert Selection(pods=("front/shop",), without_pods=True).wants(event(inside)) is NO
 
 
 # Verdicts for the kernel

@@ -641,6 +641,38 @@ def test_what_follows_waits_too_so_that_the_order_stays(world: Make) -> None:
     assert w.shown == [1, 2, 3]
 
 
+def in_no_pod() -> bytes:
+    """A container of podman's, and a process in it."""
+    described = records.pack("cgroup", cgroup=POD, **cgroup_path(f"/machine/libpod-{CID}"))
+    process = records.pack("process", process=IN_POD, pid=10, tid=10, cgroup=POD, comm=b"nginx")
+    return records.cells([described, process])
+
+
+def test_the_name_of_a_container_in_no_pod_is_asked_for_and_waited_for(world: Make) -> None:
+    w = world(Selection(without_pods=True))
+    named = Names({}, {CID: Container(CID, "podman", "web")})
+    seen: list[int] = []
+    w.run(
+        in_no_pod() + signals(1),
+        None,
+        lambda: seen.append(len(w.shown)),
+        w.names_come(named),
+        None,
+    )
+    assert seen == [0]
+    assert w.shown == [1]
+    assert w.names.tickets == 1
+
+
+def test_a_runtime_that_tells_of_a_pod_changes_the_decision(world: Make) -> None:
+    w = world(Selection(pods=("shop",)))
+    pod = Pod("d6701ec289c5", "", "shop")
+    named = Names({pod.uid: pod}, {CID: Container(CID, "podman", "web", pod.uid)})
+    w.run(in_no_pod(), None, w.names_come(named), None, signals(1), None)
+    assert w.backend.selected == [(POD, AS_SENDER), (POD, BOTH_SIDES)]
+    assert w.shown == [1]
+
+
 def test_a_sender_is_waited_for_as_well(world: Make) -> None:
     w = world()
     seen: list[int] = []

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +30,7 @@ from tracer.errors import CannotOnThisKernel, UsageError
 from tracer.event import Clock
 from tracer.identity.model import Names
 from tracer.probes import Probe
+from tracer.selection import Mode
 from tracer.session import Session, Sink, Summary
 from tracer.views.escape import escape
 
@@ -134,9 +136,13 @@ class Tracing:
         from tracer.backends import Backend, choose, privileges
         from tracer.identity.inventory import check_globs, check_labels, check_pids, name_sources
         from tracer.identity.names import NameService
+        from tracer.identity.tree import has_pods
         from tracer.live import LiveSource
 
         chosen = selection(values)
+        if chosen.mode is not Mode.ALL:
+            chosen = replace(chosen, without_pods=not has_pods())
+        self._wanted = chosen
         limit = values.get("count")
         privileges.check()
         if not values["wait"]:
@@ -189,8 +195,17 @@ class Tracing:
                 self.recorder.close()
                 unrecorded = self.recorder.unrecorded
         click.echo(closing_line(summary, unrecorded), err=True)
+        if not summary.events and self._wanted.mode is Mode.EITHER and not self._has_containers():
+            click.echo(
+                "ktrace: nothing on this node was in a pod or container; --all traces the whole"
+                " node",
+                err=True,
+            )
         for source, failure in self._names.failures.items():
             click.echo(f"ktrace: names may be missing: {source}: {escape(failure)}", err=True)
+
+    def _has_containers(self) -> bool:
+        return any(place.pod or place.container for place in self.session.resolver.places())
 
     def _end_with(self, error: OSError) -> None:
         """Who only records has nothing left to do."""

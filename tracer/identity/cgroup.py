@@ -13,6 +13,10 @@ A pod component is only believed where a kubelet puts one:
 
 What stands before it does not matter: kind, k3d, minikube and `--cgroup-root` all put a node's
 tree below something else.
+
+Without Kubernetes a container is whatever has an id as its component's name, wherever its parent
+was told to lie: `--cgroup-parent`, nerdctl's namespaces, ECS's tasks and CI runners all choose for
+themselves. A monitor beside it (conmon) is not in it.
 """
 
 import re
@@ -38,10 +42,16 @@ def parse(path: str) -> CgroupIdentity:
     found = _KUBERNETES.search(path)
     if found is None:
         plain = _PLAIN.search(path)
-        return _container(plain["prefix"], plain["id"]) if plain else _NOBODY
+        if plain is None:
+            return _NOBODY
+        return CgroupIdentity(
+            container_id=plain["id"] or plain["task_id"] or plain["build_id"],
+            runtime=_RUNTIMES.get(plain["prefix"] or plain["parent"] or ""),
+        )
     uid = found["uid"] or found["slice_uid"]
     if uid is None:
-        return _container(found["loose_prefix"] or "cri-containerd", found["loose_id"])
+        runtime = _RUNTIMES[found["loose_prefix"] or "cri-containerd"]
+        return CgroupIdentity(container_id=found["loose_id"], runtime=runtime)
     if found["mismatch"] is not None:
         below = _CONTAINER.fullmatch(found["mismatch"].replace(":", "-"))
     else:
@@ -54,10 +64,6 @@ def parse(path: str) -> CgroupIdentity:
     )
 
 
-def _container(prefix: str | None, container_id: str) -> CgroupIdentity:
-    return CgroupIdentity(container_id=container_id, runtime=_RUNTIMES.get(prefix or "docker"))
-
-
 _NOBODY = CgroupIdentity()
 
 _QOS = {None: "Guaranteed", "burstable": "Burstable", "besteffort": "BestEffort"}
@@ -67,6 +73,7 @@ _RUNTIMES = {
     "crio": "cri-o",
     "docker": "docker",
     "libpod": "podman",
+    "nerdctl": "containerd",
 }
 
 _ID = r"[0-9a-f]{64}"
@@ -109,15 +116,19 @@ _KUBERNETES = re.compile(
     re.VERBOSE,
 )
 
-# Without Kubernetes. Podman's own pods are slices around these scopes and have no uid.
+# Without Kubernetes. Podman's own pods are slices around these scopes, or an id below
+# libpod_parent, which is no container; with --cgroups=split it says libpod-payload. A task of ECS
+# on Fargate has an id that is no hash, and BuildKit's are of 25 letters and digits.
 _PLAIN = re.compile(
     rf"""
     (?:^|/)
     (?:
-        (?:[^/:]*\.slice:)? (?P<prefix>docker|libpod)[-:]
-      | docker/
+        (?:(?P<parent>docker)/)?
+        (?:[^/:]*\.slice:)? (?:(?P<prefix>(?!crio-conmon)[a-z]+)(?:-payload)?[-:])?
+        (?<!libpod_parent/) (?P<id>{_ID}) (?:\.scope)?
+      | ecs/[0-9a-f]{{32}}/(?P<task_id>[0-9a-f]{{32}}-[0-9]{{1,20}})
+      | buildkit/(?P<build_id>[0-9a-z]{{25}})
     )
-    (?P<id>{_ID}) (?:\.scope)?
     (?=/|\Z)
     """,
     re.VERBOSE,

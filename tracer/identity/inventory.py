@@ -5,8 +5,10 @@ what somebody asked for is there."""
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import os
 import queue
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +96,13 @@ def check_globs(
     for glob in globs:
         if any(pod_matches(pod, glob) for pod in pods.values()):
             continue
-        known = sorted(f"{p.namespace}/{p.name}" if p.name else p.uid for p in pods.values())
+        plain = _plain_container(glob, names)
+        if plain:
+            raise NoSuchPod(
+                f"no pod {glob!r} on this node, but a container of that name in no pod",
+                f"select that: -c {shlex.quote(plain)}",
+            )
+        known = sorted(pod.title for pod in pods.values())
         bare = {name.rpartition("/")[2]: name for name in known}
         near = [bare[n] for n in difflib.get_close_matches(glob.rpartition("/")[2], bare, 3, 0.4)]
         hint = f"the nearest: {', '.join(near)}" if near else f"{len(known)} pods are on this node"
@@ -102,6 +110,17 @@ def check_globs(
             f"no pod {glob!r} on this node; {hint}",
             "ktrace pods lists them; --wait traces a pod that is still to come",
         )
+
+
+def _plain_container(glob: str, names: Names) -> str | None:
+    """The name of a running container that is in no pod."""
+    for cgroup in container_cgroups():
+        container = names.containers.get(cgroup.identity.container_id or "")
+        if container is None or cgroup.identity.pod_uid or container.pod_uid:
+            continue
+        if container.name and fnmatch.fnmatchcase(container.name, glob):
+            return container.name
+    return None
 
 
 def check_pids(pids: Iterable[int]) -> None:

@@ -14,13 +14,21 @@ MAX_NAME = 253
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A Kubernetes pod. `labels` are the user's own, without what the kubelet adds."""
+    """A pod of Kubernetes, or of podman: there the namespace is empty, as it has none, and the uid
+    is what podman calls an id. `labels` are the user's own, without what the kubelet adds."""
 
     uid: str
     namespace: str | None = None
     name: str | None = None
     # A dict cannot be hashed; two pods with equal labels still compare equal.
     labels: Mapping[str, str] | None = field(default=None, hash=False)
+
+    @property
+    def title(self) -> str:
+        """`namespace/name`, or what of it is known, or the uid."""
+        if self.name is None:
+            return self.uid
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
 
 @dataclass(frozen=True, slots=True)

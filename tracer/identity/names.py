@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 from tracer.identity import cri
@@ -22,7 +23,7 @@ from tracer.identity.cri import CriSource
 from tracer.identity.logs import LogDirectorySource
 from tracer.identity.model import Container, Names, NameSource, NameSourceError, Pod
 
-DOCKER_SOCKET = "/var/run/docker.sock"
+PODMAN_STORAGE = "/var/lib/containers/storage"  # of root, containers-storage.conf(5)
 
 
 class NameService:
@@ -297,11 +298,35 @@ def default_sources(cri_socket: str | None = None) -> list[NameSource]:
             present.setdefault(os.path.realpath(path), path)
         sources += map(CriSource, present.values())
     sources.append(LogDirectorySource())
-    if _is_socket(DOCKER_SOCKET):
-        from tracer.identity.docker import DockerSource  # takes long: http.client, email, ssl
-
-        sources.append(DockerSource(DOCKER_SOCKET))
+    sources += _without_kubernetes()
     return sources
+
+
+def _without_kubernetes() -> list[NameSource]:
+    """Podman before Docker: one socket may be both, and podman's own words tell more."""
+    sources: list[NameSource] = []
+    podman = _socket_of("CONTAINER_HOST", "/run/podman/podman.sock")
+    docker = _socket_of("DOCKER_HOST", "/var/run/docker.sock")
+    if podman or docker:
+        from tracer.identity.docker import DockerSource  # takes long: http.client, email, ssl
+        from tracer.identity.podman import PodmanSource
+
+        if podman:
+            sources.append(PodmanSource(podman))
+        if docker and not (podman and os.path.realpath(docker) == os.path.realpath(podman)):
+            sources.append(DockerSource(docker))
+    if os.path.isdir(PODMAN_STORAGE):
+        from tracer.identity.podman import PodmanFiles
+
+        sources.append(PodmanFiles(Path(PODMAN_STORAGE)))
+    return sources
+
+
+def _socket_of(variable: str, usual: str) -> str | None:
+    """The socket that Docker's or podman's own commands would use here, if there is one."""
+    scheme, _, path = os.environ.get(variable, "").partition("://")
+    found = path if scheme == "unix" else usual
+    return found if _is_socket(found) else None
 
 
 def _is_socket(path: str) -> bool:

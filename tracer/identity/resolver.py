@@ -133,14 +133,15 @@ class Resolver:
     def _name(self, place: Place) -> None:
         """Names once known stay, also when the source has forgotten a pod that is gone."""
         identity = place.identity
-        if identity.pod_uid:
-            told_pod = self.names.pods.get(identity.pod_uid)
-            known_pod = place.pod or Pod(identity.pod_uid)
-            place.rename(_completed(told_pod, known_pod), place.container)
         if identity.container_id:
             told = self.names.containers.get(identity.container_id)
             known = place.container or Container(identity.container_id, identity.runtime)
             place.rename(place.pod, _completed(told, known))
+        # where the path tells no pod the runtime may
+        uid = identity.pod_uid or (place.container and place.container.pod_uid)
+        if uid:
+            told_pod = self.names.pods.get(uid)
+            place.rename(_completed(told_pod, place.pod or Pod(uid)), place.container)
 
 
 def _completed(told: T | None, known: T) -> T:

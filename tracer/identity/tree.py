@@ -72,6 +72,13 @@ def container_cgroups() -> list[Cgroup]:
     return found
 
 
+def has_pods() -> bool:
+    """Whether any pod is on this node."""
+    return any(
+        parse(path).pod_uid for hierarchy in hierarchies() for path in _walk(hierarchy.mount)
+    )
+
+
 def hierarchies() -> list[Hierarchy]:
     """Version 1's memory hierarchy if it is in use, then version 2."""
     memory = _memory_hierarchy()

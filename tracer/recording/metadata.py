@@ -66,7 +66,13 @@ def _selection_of(told: Any) -> Selection:
     _check(all(isinstance(k, str) and (v is None or isinstance(v, str)) for k, v in labels))
     pids = frozenset(told["pids"])
     _check(all(type(pid) is int for pid in pids))
-    return Selection(**lists, labels=labels, pids=pids, everything=bool(told["everything"]))
+    return Selection(
+        **lists,
+        labels=labels,
+        pids=pids,
+        everything=bool(told["everything"]),
+        without_pods=bool(told.get("without_pods")),
+    )
 
 
 def _check(holds: bool) -> None:

@@ -44,9 +44,7 @@ def exe(process: Process | None) -> str | None:
 def pod_name(place: Place | None) -> str | None:
     """`namespace/name`, else the uid."""
     pod = place and place.pod
-    if not pod:
-        return None
-    return f"{pod.namespace}/{pod.name}" if pod.name else pod.uid
+    return pod.title if pod else None
 
 
 def container_name(place: Place | None) -> str | None:

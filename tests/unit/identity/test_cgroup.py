@@ -26,7 +26,7 @@ def pod(
     return CgroupIdentity(uid, container, runtime, qos)
 
 
-def container(runtime: str, container_id: str = CID) -> CgroupIdentity:
+def container(runtime: str | None, container_id: str = CID) -> CgroupIdentity:
     return CgroupIdentity(None, container_id, runtime, None)
 
 
@@ -221,6 +221,31 @@ LAYOUTS = {
         f"/machine.slice/machine-libpod_pod_{NODE}.slice/libpod-{CID}.scope",
         container("podman"),
     ),
+    "podman's own pod, cgroupfs": (
+        f"/libpod_parent/{NODE}/libpod-{CID}",
+        container("podman"),
+    ),
+    "podman, its own service's cgroup": (
+        f"/system.slice/web.service/libpod-payload-{CID}",
+        container("podman"),
+    ),
+    "podman, another parent": (f"/custom/libpod-{CID}", container("podman")),
+    "docker, another parent": (f"/custom/{CID}", container(None)),
+    "docker, another slice": (f"/custom.slice/docker-{CID}.scope", container("docker")),
+    "nerdctl": (f"/default/{CID}", container(None)),
+    "nerdctl, systemd": (f"/system.slice/nerdctl-{CID}.scope", container("containerd")),
+    "nerdctl, rootless": (
+        f"/user.slice/user-1000.slice/user@1000.service/user.slice/nerdctl-{CID}.scope",
+        container("containerd"),
+    ),
+    "ECS": (f"/ecs/{STATIC}/{CID}", container(None)),
+    "ECS on Fargate": (
+        f"/ecs/{STATIC}/{STATIC}-1234567890",
+        container(None, f"{STATIC}-1234567890"),
+    ),
+    "BuildKit": (f"/docker/buildkit/{'k3' * 12}z", container(None, f"{'k3' * 12}z")),
+    "a CI runner's": (f"/actions_job/{CID}", container(None)),
+    "docker in a container of another parent": (f"/custom/{CID}/docker/{NESTED}", container(None)),
     "podman's monitor": (f"/machine.slice/libpod-conmon-{CID}.scope", NOBODY),
     # Nobody's.
     "root": ("/", NOBODY),
@@ -229,14 +254,21 @@ LAYOUTS = {
     "containerd itself": ("/system.slice/containerd.service", NOBODY),
     "kubepods itself": ("/kubepods.slice/kubepods-burstable.slice", NOBODY),
     "kubepods itself, cgroupfs": ("/kubepods/besteffort", NOBODY),
-    "a pod in an implausible place": (f"/user.slice/pod{UID}/{CID}", NOBODY),
-    "a pod below a lone QoS class": (f"/burstable/pod{UID}/{CID}", NOBODY),
-    "a pod not directly below kubepods": (f"/kubepods/x/pod{UID}/{CID}", NOBODY),
-    "a slice that does not say kubepods": (f"/user-pod{UNDERSCORED}.slice/{CID}", NOBODY),
     "a slice that only ends like kubepods": (f"/mykubepods-pod{UNDERSCORED}.slice", NOBODY),
-    "a directory that only ends like kubepods": (f"/my_kubepods/pod{UID}/{CID}", NOBODY),
     "no slice": (f"/kubepods-pod{UNDERSCORED}", NOBODY),
-    "an id that nobody claims": (f"/somewhere/{CID}", NOBODY),
+    "an id in upper case alone": (f"/custom/{CID.upper()}", NOBODY),
+    "more than an id": (f"/custom/{CID}0", NOBODY),
+    "podman's own pod itself, cgroupfs": (f"/libpod_parent/{NODE}", NOBODY),
+    "a task of ECS itself": (f"/ecs/{STATIC}", NOBODY),
+    # A container for certain, in a pod that is not believed.
+    "a pod in an implausible place": (f"/user.slice/pod{UID}/{CID}", container(None)),
+    "a pod below a lone QoS class": (f"/burstable/pod{UID}/{CID}", container(None)),
+    "a pod not directly below kubepods": (f"/kubepods/x/pod{UID}/{CID}", container(None)),
+    "a slice that does not say kubepods": (
+        f"/user-pod{UNDERSCORED}.slice/{CID}",
+        container(None),
+    ),
+    "a directory that only ends like kubepods": (f"/my_kubepods/pod{UID}/{CID}", container(None)),
 }
 
 
@@ -293,8 +325,9 @@ def test_nobody_below_a_pod_poses_as_another(path: str, suffix: str) -> None:
 @given(st.sampled_from(CONTAINER_PATHS), hostile_suffixes)
 def test_nobody_below_a_kubernetes_container_poses_as_another(path: str, suffix: str) -> None:
     path = path.removesuffix(" (deleted)")
-    # Below a plain docker or podman container a real node may live (kind), so only Kubernetes'.
-    if parse(path).pod_uid or parse(path).runtime in ("containerd", "cri-o"):
+    # Below a plain docker, podman or nerdctl container a real node may live (kind).
+    plain = parse(path).runtime not in ("containerd", "cri-o") or "nerdctl" in path
+    if parse(path).pod_uid or not plain:
         assert parse(path + suffix) == parse(path)
 
 

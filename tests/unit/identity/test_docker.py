@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tracer.identity import docker
+from tracer.identity import daemon as unix_daemon
 from tracer.identity.docker import DockerSource
 from tracer.identity.model import Container, Names, NameSourceError, Pod
 
@@ -175,7 +175,7 @@ def test_refusal(daemon: Daemon) -> None:
 
 
 def test_huge_answer(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docker, "MAX_ANSWER", 1 << 20)
+    monkeypatch.setattr(unix_daemon, "MAX_ANSWER", 1 << 20)
     daemon.answers(b"[" + b" " * (1 << 21) + b"]")
     with pytest.raises(NameSourceError, match="larger than 1 MiB"):
         DockerSource(daemon.path).snapshot()

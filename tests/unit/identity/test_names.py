@@ -324,7 +324,9 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A node without any socket, at the places where they are searched."""
     paths = tuple(str(tmp_path / name) for name in ("containerd.sock", "crio.sock", "link.sock"))
     monkeypatch.setattr(cri, "DEFAULT_SOCKETS", paths)
-    monkeypatch.setattr(names, "DOCKER_SOCKET", str(tmp_path / "docker.sock"))
+    monkeypatch.setattr(names, "PODMAN_STORAGE", str(tmp_path / "storage"))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+    monkeypatch.setenv("CONTAINER_HOST", f"unix://{tmp_path}/podman.sock")
     return tmp_path
 
 
@@ -354,6 +356,34 @@ def test_default_sources_in_order_of_authority(node: Path) -> None:
         "log directories",
         f"docker {node}/docker.sock",
     ]
+
+
+def test_podman_is_asked_before_docker(node: Path) -> None:
+    for name in ("docker.sock", "podman.sock"):
+        listen(node / name)
+    (node / "storage").mkdir()
+    assert [source.name for source in default_sources(None)] == [
+        "log directories",
+        f"podman {node}/podman.sock",
+        f"docker {node}/docker.sock",
+        f"podman {node}/storage",
+    ]
+
+
+def test_podman_that_poses_as_docker_is_asked_once(node: Path) -> None:
+    listen(node / "podman.sock")
+    (node / "docker.sock").symlink_to(node / "podman.sock")
+    assert [source.name for source in default_sources(None)] == [
+        "log directories",
+        f"podman {node}/podman.sock",
+    ]
+
+
+def test_a_docker_on_another_machine_is_not_asked(
+    node: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.1:2375")
+    assert not [s for s in default_sources(None) if s.name.startswith("docker /nosuch")]
 
 
 def test_file_that_is_no_socket_is_not_asked(node: Path) -> None:

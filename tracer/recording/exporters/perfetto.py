@@ -128,7 +128,7 @@ class PerfettoExport:
             return self._named(None, None, self._target.node or "node", None)
         parent = None
         if pod:
-            name = f"{pod.namespace}/{pod.name}" if pod.name else pod.uid
+            name = pod.title
             parent = self._named(uid, None, name, None)
         if container is None or id_ is None:
             return parent or 0
