@@ -9,7 +9,7 @@ newest in it, so that a storm of one sort cannot push out the rare event that ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import inf
@@ -88,7 +88,8 @@ class Loss:
 class Life:
     """What is kept of one container, from its start to its end, or of a pod as a whole, which is
     where events of its network belong. `left_out` counts events that no entry holds any more;
-    `executed` says when commands that the runtime executes there ended last."""
+    `executed` says when commands that the runtime executes there ended last; `outlived` are
+    the exits of those that the end took with it."""
 
     place: Place
     groups: dict[Hashable, dict[Hashable, Entry]] = field(default_factory=dict)
@@ -96,8 +97,26 @@ class Life:
     events: int = 0
     left_out: int = 0
     executed: dict[Hashable, int] = field(default_factory=dict)
+    chapter: int = 0
+    outlived: list[Event] = field(default_factory=list)
+
+    def begin_chapter(self) -> None:
+        """What comes is like nothing that came before: a container of the pod has ended."""
+        self.chapter += 1
+
+    def is_over(self, event: Event) -> bool:
+        """Whether the container had ended before; not where its end is not known for certain."""
+        end = self.end
+        return end is not None and bool(end.body["container_exit"]) and event.boot_ns > end.boot_ns
+
+    def outlive(self, event: Event) -> None:
+        """A command that still ran when the container ended, and ends with it."""
+        process = event.about
+        if event.kind == "exit" and process is not None and may_be_executed(process):
+            self.outlived = [*self.outlived, event][-MAX_ALIKE:]
 
     def add(self, group: Hashable, alike: Hashable, event: Event, count: int) -> Entry:
+        alike = (self.chapter, alike)
         entries = self.groups.get(group)
         if entries is None:
             entries = {}
@@ -131,7 +150,9 @@ class Story:
     `traced` are the probes that ran, None if that is not known; `began_ns` is when tracing began.
     `earlier` are the ends of the same container's earlier lives, each with its verdict. `found` is
     what the less specific verdicts have said already, the most specific of them last. `fault` is
-    where the container's first process crashed, in words, if anybody could tell."""
+    where the container's first process crashed, in words, if anybody could tell. `network` is what
+    happened to the pod's network, also where that is not this container's alone; `outlived` as in
+    `Life`."""
 
     place: Place
     entries: list[Entry]
@@ -143,6 +164,8 @@ class Story:
     earlier: list[tuple[Entry, Verdict]] = field(default_factory=list)
     found: list[Verdict] = field(default_factory=list)
     fault: str | None = None
+    network: list[Entry] = field(default_factory=list)
+    outlived: list[Event] = field(default_factory=list)
 
     @property
     def init(self) -> Process | None:
@@ -243,7 +266,14 @@ class Timelines:
             life = Life(place)
             keep(self._lives, key, life, MAX_LIVES)
         life.events += 1
+        if life.is_over(event):
+            life.outlive(event)
+            return
+        ended = life.end
         _SORTS.get(event.kind, _add_other)(life, event)
+        pod = self._lives.get(identity.pod_uid or "")
+        if pod is not None and life.end is not ended:
+            pod.begin_chapter()
 
     def flush(self) -> None:
         """Nothing is shown before it is asked for."""
@@ -266,14 +296,15 @@ class Timelines:
             shared = pods[uid].entries() if uid in pods else []
             containers.sort(key=_end_ns)
             for life in containers:
-                own = _share(shared, life) if _are_one(containers) else []
+                network = _share(shared, life)
+                own = network if _are_one(containers) else []
                 shared = [entry for entry in shared if entry not in own]
-                stories.append(self._story(life, [*life.entries(), *own]))
+                stories.append(self._story(life, [*life.entries(), *own], network))
             if shared:
                 stories.append(self._story(pods[uid], shared))
         return sorted(stories, key=Story.until_ns)
 
-    def _story(self, life: Life, entries: list[Entry]) -> Story:
+    def _story(self, life: Life, entries: list[Entry], network: Sequence[Entry] = ()) -> Story:
         story = Story(
             place=life.place,
             entries=sorted(entries, key=attrgetter("boot_ns")),
@@ -282,6 +313,8 @@ class Timelines:
             traced=self.traced,
             losses=[],
             left_out=life.left_out,
+            network=list(network),
+            outlived=life.outlived,
         )
         until = story.until_ns()
         story.losses = [

@@ -9,6 +9,7 @@ from tracer.event import Place, Process
 from tracer.identity.cgroup import parse
 from tracer.identity.model import Container, Pod
 from tracer.origin import (
+    is_kubelet,
     is_runtime,
     origin_of,
     outside_of_packages,
@@ -70,8 +71,32 @@ CASES = {
     ),
     "conmon of another pod": (process(pod(DB), "/usr/libexec/crio/conmon"), "runtime"),
     "dockerd": (process("/system.slice/docker.service", "/usr/bin/dockerd"), "runtime"),
-    "kubelet": (process("/system.slice/kubelet.service", "/usr/bin/kubelet"), "host"),
+    "kubelet": (process("/system.slice/kubelet.service", "/usr/bin/kubelet"), "kubelet"),
+    "kubelet, wherever it lies": (process("/", "/srv/bed/bin/kubelet"), "kubelet"),
+    "kubelet after an update": (process("/", "/usr/bin/kubelet (deleted)"), "kubelet"),
+    "the kubelet of MicroK8s": (process("/", "/snap/microk8s/5000/kubelite"), "kubelet"),
+    "the kubelet of k0s": (process("/", "/var/lib/k0s/bin/kubelet"), "kubelet"),
+    "the kubelet of RKE2": (process("/", "/var/lib/rancher/rke2/data/v1/bin/kubelet"), "kubelet"),
+    "the kubelet of k3s": (process("/", "/var/lib/rancher/k3s/data/0/bin/k3s"), "kubelet"),
+    "the kubelet of minikube": (process("/", "/var/lib/minikube/binaries/v1/kubelet"), "kubelet"),
+    "the kubelet of Google's nodes": (process("/", "/home/kubernetes/bin/kubelet"), "kubelet"),
+    "crun's sealed copy of itself": (process("/", "/crun"), "runtime"),
+    "runc's sealed copy of itself": (process("/", "/runc (deleted)"), "runtime"),
+    "podman": (process("/", "/usr/bin/podman"), "runtime"),
+    "buildkit": (process("/", "/usr/bin/buildkit-runc"), "runtime"),
+    # those that would like to be a kubelet
+    "kubelet in the container": (process(pod(WEB, APP), "/usr/bin/kubelet"), "same-container"),
+    "kubelet in another pod": (process(pod(DB, OTHER), "/usr/bin/kubelet"), "other-pod"),
+    "kubelet in the slice of the pod": (process(pod(WEB), "/usr/bin/kubelet"), "same-pod"),
+    "kubelet in a container of no pod": (
+        process(f"/system.slice/docker-{OTHER}.scope", "/usr/bin/kubelet"),
+        "other-pod",
+    ),
+    "kubelet in memory": (process("/", "/memfd:kubelet (deleted)"), "host"),
+    "a program that only begins like kubelet": (process("/", "/usr/bin/kubelet-x"), "host"),
+    "a path that may end in kubelet": (process("/", "…/deep/kubelet"), "host"),
     # those that would like to be a runtime
+    "a sealed copy in a container": (process(pod(DB, OTHER), "/crun"), "other-pod"),
     "runc in the container": (process(pod(WEB, APP), "/usr/bin/runc"), "same-container"),
     "runc in another pod": (process(pod(DB, OTHER), "/usr/bin/runc"), "other-pod"),
     "the memory copy in a container": (process(pod(DB, OTHER), MEMFD), "other-pod"),
@@ -90,6 +115,34 @@ CASES = {
 @pytest.mark.parametrize(("sender", "origin"), CASES.values(), ids=CASES.keys())
 def test_origin(sender: Process, origin: str | None) -> None:
     assert origin_of(sender, TARGET) == origin
+
+
+def test_a_container_that_is_the_node() -> None:
+    """kind, k3d and minikube: the pods lie below it."""
+    node = f"/system.slice/docker-{OTHER}.scope"
+    target = process(f"{node}/kubelet.slice{pod(WEB, APP)}")
+    assert target.place is not None and target.place.identity.container_id == APP
+    kubelet = process(f"{node}/kubelet.slice/kubelet.service", "/usr/bin/kubelet")
+    runc = process(f"{node}/system.slice/containerd.service", "/usr/local/sbin/runc")
+    assert origin_of(kubelet, target) == "kubelet"
+    assert origin_of(runc, target) == "runtime"
+    assert origin_of(kubelet, TARGET) == origin_of(runc, TARGET) == "other-pod"
+    assert origin_of(process(f"{node}/x"), target) == "other-pod"
+
+
+def test_programs_that_are_several_in_one() -> None:
+    of_k3s = process("/", "/var/lib/rancher/k3s/data/0/bin/k3s")
+    assert origin_of(of_k3s, TARGET) == "kubelet"
+    of_k3s.comm = "containerd"
+    assert origin_of(of_k3s, TARGET) == "runtime"
+
+
+def test_the_kubelet_is_roots() -> None:
+    kubelet, sealed = process("/", "/usr/bin/kubelet"), process("/", "/crun")
+    assert is_kubelet(kubelet)
+    kubelet.uid = sealed.uid = 1000
+    assert not is_kubelet(kubelet)
+    assert origin_of(kubelet, TARGET) == origin_of(sealed, TARGET) == "host"
 
 
 def test_an_unknown_target_is_never_guessed_to_be_another_pod() -> None:
@@ -142,6 +195,8 @@ def test_suspicious_programs(exe: str | None, suspicious: bool) -> None:
         ("/home/me/x", True),
         ("/root/x", True),
         ("/x", True),
+        ("/crun", False),  # a sealed copy: a mount of its own, in no directory
+        ("/var/lib/minikube/binaries/v1/kubelet", False),
     ],
 )
 def test_programs_that_no_package_has_put_there(exe: str | None, outside: bool) -> None:

@@ -20,6 +20,7 @@ from tracer.timeline import ANY_PROBE, Entry, Story
 
 ALL_OF_AN_END = frozenset(("signals", "exits", "oom"))
 RESTART_LOOP = "restart_loop"
+_OF_THE_NODE = {"runtime": "container runtime", "kubelet": "kubelet"}
 
 
 class Certainty(StrEnum):
@@ -33,7 +34,8 @@ class Certainty(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`id` is for programs and does not change; `doubts` says why the certainty is no higher."""
+    """`id` is for programs and does not change; `doubts` says why the certainty is no higher.
+    `reasons` are the ids of what is likely to have been behind it (see tracer.reasons)."""
 
     id: str
     sentence: str
@@ -41,17 +43,20 @@ class Verdict:
     evidence: tuple[Entry, ...]
     remedy: str
     doubts: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Cause:
     """`specificity` orders causes that hold at the same time: an end counts more than what hurt
     before it, and who did it more than that it was done. `rests_on` are the probes without whose
-    events this cause may be the wrong one."""
+    events this cause may be the wrong one. `was_ordered` says that somebody told the runtime or the
+    kubelet to do it, so that the reason is looked for."""
 
     specificity: int
     judge: Callable[[Story], Verdict | None]
     rests_on: frozenset[str] = ALL_OF_AN_END
+    was_ordered: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +85,8 @@ def explain(story: Story) -> Explanation | None:
     for cause in causes():
         verdict = cause.judge(story)
         if verdict is not None:
+            if cause.was_ordered:
+                verdict = _with_reasons(verdict, story)
             story.found.append(_doubted(verdict, cause, story))
     if not story.found:
         return None
@@ -87,6 +94,33 @@ def explain(story: Story) -> Explanation | None:
     worse = verdict.certainty is not Certainty.UNKNOWN
     others = [o for o in others if not (worse and o.certainty is Certainty.UNKNOWN)]
     return Explanation(story, verdict, tuple(reversed(others)))
+
+
+def _with_reasons(verdict: Verdict, story: Story) -> Verdict:
+    """The reason first, and how it went second. A reason is inferred, so it is likely at most; one
+    that is not seen is known to Kubernetes alone."""
+    from tracer.reasons import reasons_of
+    from tracer.verdicts._kubectl import events
+
+    found = reasons_of(story)
+    if not found:
+        if story.place.identity.pod_uid is None:
+            return verdict
+        who = f"who ordered it (a rollout, a failed probe, a drain): {events(story.place)}"
+        return replace(verdict, remedy=f"{verdict.remedy}; {who}")
+    words = [f"{reason.words} (likely)" for reason in found]
+    doubts = [f"that {reason.what} is told by {reason.inferred_from}" for reason in found]
+    remedies = dict.fromkeys(reason.remedy for reason in found)
+    evidence = dict.fromkeys(entry for reason in found for entry in reason.evidence)
+    return replace(
+        verdict,
+        sentence="; ".join([*words, verdict.sentence]),
+        certainty=Certainty.LIKELY,
+        evidence=tuple(dict.fromkeys((*evidence, *verdict.evidence))),
+        remedy="; ".join([*remedies, verdict.remedy]),
+        doubts=(*verdict.doubts, *doubts),
+        reasons=tuple(reason.id for reason in found),
+    )
 
 
 @dataclass(slots=True)
@@ -150,8 +184,9 @@ def _doubted(verdict: Verdict, cause: Cause, story: Story) -> Verdict:
         )
     for entry in verdict.evidence:
         sender = entry.event.by
-        if entry.body.get("origin") == "runtime" and sender and outside_of_packages(sender.exe):
-            doubts.append(f"{sender.exe} lies where no package puts a container runtime")
+        what = _OF_THE_NODE.get(entry.body.get("origin") or "")
+        if what and sender and outside_of_packages(sender.exe):
+            doubts.append(f"{sender.exe} lies where no package puts a {what}")
     doubts = list(dict.fromkeys(doubts))
     if tuple(doubts) == verdict.doubts:
         return verdict

@@ -18,3 +18,25 @@ def kubectl(verb: str, place: Place, *, container: bool = False) -> str:
     if container and place.container is not None and place.container.name is not None:
         words += ["-c", place.container.name]
     return shlex.join(words)
+
+
+def describe(place: Place) -> str:
+    return kubectl("describe pod", place)
+
+
+def events(place: Place) -> str:
+    """Who ordered something, and why a probe failed, as long as Kubernetes keeps it: an hour."""
+    pod = place.pod
+    if pod is None or pod.name is None:
+        return "kubectl get events"
+    words = ["kubectl", "get", "events", *(["-n", pod.namespace] if pod.namespace else [])]
+    return shlex.join([*words, "--field-selector", f"involvedObject.name={pod.name}"])
+
+
+def logs(place: Place) -> str:
+    """What the ended container has said."""
+    container = place.container
+    if place.identity.pod_uid is None and container is not None:
+        tool = {"docker": "docker", "podman": "podman"}.get(container.runtime or "", "crictl")
+        return shlex.join([tool, "logs", container.name or container.id[:12]])
+    return kubectl("logs --previous", place, container=True)

@@ -28,6 +28,7 @@ def where(entry: Entry) -> str:
         "other-pod": f"in {_other_pod(entry)}",
         "host": "on the host",
         "runtime": "of the container runtime",
+        "kubelet": "of Kubernetes on this node",
         "kernel": "in the kernel",
     }.get(origin or "", "at a place that is not known")
 

@@ -25,5 +25,11 @@ def final_blow(story: Story) -> Entry | None:
     return blow if blow.body["origin"] == "runtime" else None
 
 
+def deciding_blow(story: Story) -> Entry | None:
+    """The signal by which the runtime or the kubelet ended the first process."""
+    blow = story.blow()
+    return blow if blow is not None and blow.body["origin"] in ("runtime", "kubelet") else None
+
+
 def between(first: Entry, last: Entry) -> str:
     return span(last.boot_ns - first.boot_ns)

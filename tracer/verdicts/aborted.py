@@ -7,6 +7,7 @@ from __future__ import annotations
 from tracer.timeline import Story
 from tracer.verdicts import Cause, Certainty, Verdict
 from tracer.verdicts._faults import ABORT, abort_calls, own_fault
+from tracer.verdicts._kubectl import logs
 from tracer.verdicts._phrases import ending, who
 
 # abort(3) tries its signal first and then refuses to go on.
@@ -26,8 +27,8 @@ def _judge(story: Story) -> Verdict | None:
         f"gave up by itself: {who(story.init)} called abort(){ignored}",
         Certainty.CERTAIN if direct else Certainty.LIKELY,
         tuple(dict.fromkeys((calls[-1], blow, story.end))),
-        "an assertion or a failed allocation, said in the container's log just before: kubectl logs"
-        " --previous",
+        "an assertion or a failed allocation, said in the container's log just before:"
+        f" {logs(story.place)}",
         () if direct else ("that abort() caused the fault is told by the order of events",),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from tracer.timeline import Story
 from tracer.verdicts import Cause, Certainty, Verdict
+from tracer.verdicts._kubectl import logs
 from tracer.verdicts._phrases import who
 
 
@@ -19,7 +20,7 @@ def _judge(story: Story) -> Verdict | None:
         Certainty.CERTAIN,
         (blow, story.end),
         "programs do that after cleaning up for a signal, or to give up: the reason is in its log,"
-        " kubectl logs --previous",
+        f" {logs(story.place)}",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from tracer.timeline import SIGKILL, Story, took_effect
 from tracer.verdicts import Cause, Certainty, Verdict
+from tracer.verdicts._kubectl import logs
 from tracer.verdicts._phrases import code_words, who
 
 _REMEDIES = {
@@ -29,7 +30,7 @@ def _judge(story: Story) -> Verdict | None:
         f"ended by itself: {who(story.init)} called exit({code}){code_words(code)}",
         Certainty.LIKELY if doubts else Certainty.CERTAIN,
         (*reached[-1:], story.end),
-        _REMEDIES.get(code, "the reason is in its log: kubectl logs --previous"),
+        _REMEDIES.get(code, f"the reason is in its log: {logs(story.place)}"),
         doubts,
     )
 

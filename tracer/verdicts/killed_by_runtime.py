@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from tracer.timeline import Story
 from tracer.verdicts import Cause, Certainty, Verdict
+from tracer.verdicts._kubectl import describe
 from tracer.verdicts._phrases import who
 from tracer.verdicts._stopped import final_blow, request
 
@@ -24,11 +25,18 @@ def _judge(story: Story) -> Verdict | None:
         f"killed by the runtime: SIGKILL from {who(blow.event.by)} without a SIGTERM before it",
         Certainty.LIKELY if missed else Certainty.CERTAIN,
         (blow, story.end),
-        "a grace period of 0 does that (kubectl delete --force, a failed liveness probe with"
-        " terminationGracePeriodSeconds: 0), and so does the removal of a pod's sandbox: kubectl"
-        " get events tells who ordered it",
+        _remedy(story),
         doubts,
     )
 
 
-CAUSE = Cause(65, _judge)
+def _remedy(story: Story) -> str:
+    if story.place.identity.pod_uid is None:
+        return "docker kill, or a stop with a time of 0: look who gave that order"
+    return (
+        "a pod that is evicted at once gets no grace period, nor do containers that still run when"
+        f" their pod's sandbox is removed: {describe(story.place)} says Evicted and what ran out"
+    )
+
+
+CAUSE = Cause(65, _judge, was_ordered=True)

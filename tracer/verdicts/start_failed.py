@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from tracer.timeline import Story
 from tracer.verdicts import Cause, Certainty, Verdict
+from tracer.verdicts._kubectl import describe
 from tracer.verdicts._phrases import ending
 from tracer.verdicts._starting import is_preparing
 
@@ -20,9 +21,9 @@ def _judge(story: Story) -> Verdict | None:
         f"never started: the container runtime {how} while it prepared the container",
         Certainty.CERTAIN,
         (*([blow] if blow else []), story.end),
-        "its message is in kubectl describe pod: often a command that the image does not have, a"
-        " mount that fails, or a memory limit that is a mistaken unit (1024m is one byte, 1024Mi is"
-        " meant)",
+        f"its message is in {describe(story.place)}: often a command that the image does not have,"
+        " a mount that fails, or a memory limit that is a mistaken unit (1024m is one byte, 1024Mi"
+        " is meant)",
     )
 
 

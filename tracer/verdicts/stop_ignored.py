@@ -31,4 +31,4 @@ def _as_first(story: Story) -> str:
     return ", as PID 1," if story.init and story.init.pid_in_pod == 1 else ""
 
 
-CAUSE = Cause(72, _judge)
+CAUSE = Cause(72, _judge, was_ordered=True)

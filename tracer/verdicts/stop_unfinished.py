@@ -26,4 +26,4 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-CAUSE = Cause(71, _judge)
+CAUSE = Cause(71, _judge, was_ordered=True)

@@ -23,10 +23,9 @@ def _judge(story: Story) -> Verdict | None:
         f" with {ending(story.end.body)}",
         Certainty.LIKELY if by_itself else Certainty.CERTAIN,
         (asked, story.end),
-        "an orderly stop; who ordered it (a rollout, a failed liveness probe, an eviction) is in"
-        " kubectl get events",
+        "an orderly stop, in which the program has nothing to mend",
         (f"that {name} made it end is told by the order of events",) if by_itself else (),
     )
 
 
-CAUSE = Cause(70, _judge)
+CAUSE = Cause(70, _judge, was_ordered=True)

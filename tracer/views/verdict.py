@@ -130,6 +130,7 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
         "sentence": verdict.sentence,
         "certainty": verdict.certainty.value,
         "doubts": list(verdict.doubts),
+        "reasons": list(verdict.reasons),
     }
 
 

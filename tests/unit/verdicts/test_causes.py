@@ -23,6 +23,7 @@ from tracer.verdicts import Certainty, Explanation
 
 CHILD = process(8, "worker", parents=[(INIT.pid, "app"), (1, "init")])
 PREPARING = process(7, "runc:[2:INIT]", exe="/usr/bin/runc", init=True)
+KUBELET = process(902, "kubelet", HOST, exe="/usr/bin/kubelet", start=SECOND)
 OWN_RUNC = process(900, "runc", HOST, exe="/srv/runc")
 POSING = process(7, "runc:[2:INIT]", exe="/bin/app", init=True)
 Tell = Callable[[World], object]
@@ -106,6 +107,21 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
     "runtime at once": (
         lambda w: (w.signal("SIGKILL", "runtime", RUNC), w.exit(by=9)),
         *("killed_by_runtime", "certain"),
+    ),
+    "the kubelet itself": (
+        lambda w: (w.signal("SIGKILL", "kubelet", KUBELET), w.exit(by=9)),
+        *("killed_by_kubelet", "certain"),
+    ),
+    "a kubelet at a place of its own": (
+        lambda w: (
+            w.signal("SIGKILL", "kubelet", process(902, "kubelet", HOST, exe="/srv/kubelet")),
+            w.exit(by=9),
+        ),
+        *("killed_by_kubelet", "likely"),
+    ),
+    "a kill of the kubelet that another child got": (
+        lambda w: (w.signal("SIGKILL", "kubelet", KUBELET, CHILD), w.exit(3)),
+        *("exited", "certain"),
     ),
     "container limit": (out_of_memory(), "oom_container_limit", "certain"),
     "pod limit": (out_of_memory(limit_of="pod"), "oom_pod_limit", "certain"),

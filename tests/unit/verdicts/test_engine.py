@@ -182,6 +182,34 @@ def test_the_network_of_a_pod_with_several_containers_is_its_own() -> None:
     assert len(found) == 3
 
 
+def restarted(world: World, n: int, at: int, code: int = 3) -> None:
+    container = process(100 + n, place=place_of(f"{n:064x}"), start=world.now, init=True)
+    world.at(at).exit(code, who=container)
+
+
+def test_what_happened_to_the_network_belongs_to_the_life_in_which_it_happened() -> None:
+    world = World()
+    for n, code in enumerate((3, 4)):
+        for at in range(COUNT + n):
+            world.at(n * 100_000 + at * 1000).reset("sent", "no_socket", "closed port")
+        restarted(world, n, n * 100_000 + 60_000, code)
+    counts = [[entry.count for entry in e.story.of("tcp_reset")] for e in world.explained()]
+    assert counts == [[COUNT], [COUNT + 1]]
+
+
+def test_nothing_is_added_after_an_end() -> None:
+    world = World()
+    world.at(-100).signal("SIGTERM", "same-container", CRON)
+    world.exit(3)
+    before = world.only()
+    world.at(100).signal("SIGTERM", "same-container", CRON)
+    world.reset("sent", "tcp_abort_on_close", place=APP)
+    world.exit(by=9, who=process(30), ends_container=False)
+    after = world.only()
+    assert [e.count for e in after.story.entries] == [e.count for e in before.story.entries]
+    assert after.others == before.others == ()
+
+
 # Again and again
 
 
@@ -205,6 +233,30 @@ def test_a_loop() -> None:
     assert explanation.verdict.certainty is Certainty.CERTAIN
     assert explanation.others[0].id == "exited"
     assert len([e for e in explanation.verdict.evidence if e.event.kind == "exit"]) == COUNT
+
+
+def test_pauses_that_grow_are_told_from_the_shortest_to_the_longest() -> None:
+    world = World()
+    at, pauses = 0.0, [0.3, 10, 20, 40, 80, 90]
+    for n, pause in enumerate([*pauses, 0]):
+        start = world.at(at * 1000).now
+        container = process(100 + n, place=place_of(f"{n:064x}"), start=start, init=True)
+        at += 2
+        world.at(at * 1000).exit(3, who=container)
+        at += pause
+    assert world.only().verdict.sentence.startswith(
+        "restarting in a loop: ended 7 times in the same way, started again after 300 ms to"
+        " 1.5 min, later each time; ended by itself:"
+    )
+
+
+def test_pauses_without_an_order() -> None:
+    world = World()
+    for n, at in enumerate([0, 1, 100, 103]):
+        container = process(100 + n, place=place_of(f"{n:064x}"), start=0, init=True)
+        world.at(at * 1000).exit(3, who=container)
+    said = world.only().verdict.sentence
+    assert "ended 4 times in the same way, 1 s to 1.6 min apart; ended" in said
 
 
 def test_a_loop_of_what_is_not_known() -> None:
