@@ -87,9 +87,9 @@ class Loss:
 @dataclass(slots=True)
 class Life:
     """What is kept of one container, from its start to its end, or of a pod as a whole, which is
-    where events of its network belong. `left_out` counts events that no entry holds any more;
-    `executed` says when commands that the runtime executes there ended last; `outlived` are
-    the exits of those that the end took with it."""
+    where events of its network belong. `left_out` counts events worth showing that no entry holds
+    any more; `executed` says when commands that the runtime executes there ended last; `outlived`
+    are the exits of those that the end took with it."""
 
     place: Place
     groups: dict[Hashable, dict[Hashable, Entry]] = field(default_factory=dict)
@@ -122,7 +122,7 @@ class Life:
             entries = {}
             if len(self.groups) >= MAX_GROUPS:
                 oldest = self.groups.pop(next(iter(self.groups)))
-                self.left_out += sum(entry.count for entry in oldest.values())
+                self.left_out += sum(map(_would_be_missed, oldest.values()))
             self.groups[group] = entries
         entry = entries.get(alike)
         if entry is not None:
@@ -132,7 +132,7 @@ class Life:
             entry.count += count
             return entry
         if len(entries) >= MAX_ALIKE:
-            self.left_out += entries.pop(next(iter(entries))).count
+            self.left_out += _would_be_missed(entries.pop(next(iter(entries))))
         entry = entries[alike] = Entry(event, event, count)
         return entry
 
@@ -333,6 +333,15 @@ class Timelines:
                 probe, first.count + second.count, first.since_ns, second.until_ns
             )
         self._losses.append(Loss(event.body["probe"], event.body["count"], since, event.boot_ns))
+
+
+def is_ordinary(event: Event) -> bool:
+    """The end of a child that has done its work: nobody is shown that."""
+    return event.kind == "exit" and event.body["exit_code"] == 0
+
+
+def _would_be_missed(entry: Entry) -> int:
+    return 0 if is_ordinary(entry.event) else entry.count
 
 
 def ends_container(event: Event) -> bool:

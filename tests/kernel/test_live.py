@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -84,6 +85,30 @@ def test_bytes_that_are_no_text(terminal: Tmux, tmp_path: Path) -> None:
     """A terminal in another encoding; no user knows how to type this."""
     screen = ended(terminal, tmp_path, "-mtracer", ((SEEN, "-H", "ff"),))
     assert "ktrace: what the terminal sends cannot be read\n" in screen
+
+
+def test_it_draws_though_standard_error_is_a_file(tmp_path: Path) -> None:
+    told = tmp_path / "stderr"
+    words = [sys.executable, "-m", "tracer", "live", "signals"]
+    pid, terminal = pty.fork()
+    if not pid:
+        os.dup2(os.open(told, os.O_WRONLY | os.O_CREAT), 2)
+        os.execve(sys.executable, words, {**os.environ, "TERM": "xterm-256color"})
+    drawn = b""
+    try:
+        while b"Pause" not in drawn:  # the keys at the foot
+            assert select.select([terminal], [], [], START_SECONDS)[0], drawn
+            drawn += os.read(terminal, 1 << 16)
+        os.write(terminal, b"q")
+        with suppress(OSError):  # EIO: it has ended
+            while os.read(terminal, 1 << 16):
+                pass
+    finally:
+        os.close(terminal)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert re.fullmatch(r"ktrace: .* lost, .* s\n", told.read_text())
 
 
 @pytest.mark.parametrize("vanishes", [True, False], ids=["vanished", "stuck"])

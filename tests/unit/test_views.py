@@ -21,7 +21,7 @@ from tests.unit import records
 from tests.unit.records import argv, cgroup_path, exe
 from tracer import probes
 from tracer.event import ANCESTOR, Clock, Event, Place, Process, text
-from tracer.identity.cgroup import parse
+from tracer.identity.cgroup import CgroupIdentity, parse
 from tracer.identity.model import Container, Names, Pod
 from tracer.identity.resolver import Resolver
 from tracer.views.columns import UNKNOWN, Column, stream_columns
@@ -537,6 +537,24 @@ def test_what_stands_out() -> None:
     assert alarm(ended(known, process_process=9))
     assert not alarm(ended(known, process_process=9, status=0))
     assert not alarm(ended(known))
+
+
+def test_the_end_of_a_sandbox_is_routine() -> None:
+    """Every pod that goes has one."""
+    alarm = probes.get("signals").alarm
+    pause = Process(7, 7, comm="pause", place=Place(1, "/x", CgroupIdentity()))
+    assert pause.place
+    pause.place.container = Container("c" * 64, "containerd", pod_uid="uid")
+    body = {"signal": {"name": "SIGKILL", "number": 9}, "origin": "runtime"}
+    runtime = Process(1, 1, comm="runc", exe="/usr/bin/runc")
+    assert not alarm(Event("signal", 0, pause, runtime, body))
+    assert alarm(Event("signal", 0, pause, runtime, body | {"origin": "host"}))
+    for code, loud in ((0, False), (137, False), (143, False), (139, True), (1, True)):
+        died = {"signal": {"number": code - 128} if code > 128 else None, "exit_code": code}
+        event = Event("exit", 0, pause, None, {**died, "container_exit": True})
+        assert probes.get("exits").alarm(event) is loud
+    pause.place.container = Container("c" * 64, "containerd", "app", "uid")
+    assert alarm(Event("signal", 0, pause, runtime, body))
 
 
 def test_headers_come_once_and_only_if_wanted() -> None:

@@ -135,11 +135,12 @@ class Tracing:
     ) -> None:
         from tracer.backends import Backend, choose, privileges
         from tracer.identity.inventory import check_globs, check_labels, check_pids, name_sources
+        from tracer.identity.mirror import with_static_pods
         from tracer.identity.names import NameService
         from tracer.identity.tree import has_pods
         from tracer.live import LiveSource
 
-        chosen = selection(values)
+        chosen = with_static_pods(selection(values), say)
         if chosen.mode is not Mode.ALL:
             chosen = replace(chosen, without_pods=not has_pods())
         self._wanted = chosen

@@ -44,6 +44,11 @@ class Container:
     pod_uid: str | None = None
     init_pid: int | None = None
 
+    @property
+    def is_sandbox(self) -> bool:
+        """A runtime knows it as a pod's, and has no name for it."""
+        return self.name is None and self.pod_uid is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Names:

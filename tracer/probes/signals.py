@@ -65,11 +65,13 @@ def _summary(event: Event) -> str:
 
 
 def _alarm(event: Event) -> bool:
-    """A kill of something in a container, a sender nobody knows, a program that hides its file."""
+    """A kill of something in a container, a sender nobody knows, a program that hides its file.
+    That of a sandbox by the runtime is none: so every pod goes."""
     sender = event.by
-    target_is_contained = bool(event.about and event.about.container)
+    container = event.about.container if event.about else None
+    routine = container and container.is_sandbox and event.body["origin"] == "runtime"
     return (
-        (event.body["signal"]["name"] == "SIGKILL" and target_is_contained)
+        (event.body["signal"]["name"] == "SIGKILL" and bool(container) and not routine)
         or (sender is not None and sender.comm is None)
         or (sender is not None and suspicious(sender))
     )

@@ -11,7 +11,7 @@ import click
 from tracer import probes
 from tracer.event import Clock, Event
 from tracer.probes import Probe
-from tracer.timeline import Entry, Story
+from tracer.timeline import Entry, Story, is_ordinary
 from tracer.units import span
 from tracer.verdicts import Certainty, Explanation, Verdict
 from tracer.views.columns import container_name, pod_name
@@ -82,18 +82,24 @@ def to_event(explanation: Explanation, clock: Clock) -> Event:
 def shown(explanation: Explanation) -> list[Entry]:
     """The evidence, and the last entries besides it."""
     evidence = explanation.verdict.evidence
+    rest = _besides(explanation)[-MAX_LINES:]
+    return sorted([*evidence, *rest], key=lambda entry: entry.boot_ns)
+
+
+def not_shown(explanation: Explanation) -> int:
+    """How many events before those were worth showing, too."""
+    older = _besides(explanation)[:-MAX_LINES]
+    return explanation.story.left_out + sum(entry.count for entry in older)
+
+
+def _besides(explanation: Explanation) -> list[Entry]:
+    evidence = explanation.verdict.evidence
     until = explanation.story.until_ns()
-    rest = [
+    return [
         entry
         for entry in explanation.story.entries
-        if entry not in evidence and entry.boot_ns <= until and not _is_ordinary(entry)
+        if entry not in evidence and entry.boot_ns <= until and not is_ordinary(entry.event)
     ]
-    return sorted([*evidence, *rest[-MAX_LINES:]], key=lambda entry: entry.boot_ns)
-
-
-def _is_ordinary(entry: Entry) -> bool:
-    """A child that has done its work."""
-    return entry.event.kind == "exit" and entry.body["exit_code"] == 0
 
 
 def summary(entry: Entry) -> str:
@@ -119,8 +125,8 @@ def _timeline_lines(explanation: Explanation, clock: Clock) -> list[str]:
         sign = "-" if offset < 0 else "+" if offset > 0 else " "
         mark = "*" if entry in explanation.verdict.evidence else " "
         lines.append(f"  {sign + (span(offset) if offset else '0'):>8} {mark} {summary(entry)}")
-    if explanation.story.left_out:
-        lines.append(f"           {explanation.story.left_out} older ones are not shown")
+    if older := not_shown(explanation):
+        lines.append(f"           {older} older ones are not shown")
     return lines
 
 

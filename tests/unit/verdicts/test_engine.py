@@ -30,7 +30,7 @@ from tests.unit.verdicts.world import (
 from tracer import timeline, verdicts
 from tracer.event import Process, to_json
 from tracer.verdicts import Certainty
-from tracer.views.verdict import to_event, to_text
+from tracer.views.verdict import MAX_LINES, shown, to_event, to_text
 
 COUNT = 23
 
@@ -305,6 +305,33 @@ def test_a_storm_does_not_push_out_what_matters() -> None:
     assert len(explanation.story.entries) < groups
     assert explanation.story.left_out > 9000
     assert "older ones are not shown" in to_text(explanation, CLOCK)
+
+
+def test_children_that_did_their_work_are_not_missed() -> None:
+    """They are not shown anyway, and nothing is said of those that were left out."""
+    world = World()
+    for n in range(timeline.MAX_ALIKE + 7):
+        child = process(1000 + n, "date")
+        world.now = 9_000 * MS + n
+        world.exit(0, who=child, ends_container=False)
+    world.at(0).exit(3)
+    explanation = world.only()
+    assert explanation.story.left_out == 0
+    assert "not shown" not in to_text(explanation, CLOCK)
+
+
+def test_what_is_not_shown_for_want_of_lines_is_counted() -> None:
+    world = World()
+    for n in range(MAX_LINES + 5):
+        world.now = 9_000 * MS + n
+        origin = ("same-container", "host")[n % 2]
+        world.signal("SIGUSR1", origin, process(1000 + n, "noise"))
+    world.at(0).exit(3)
+    explanation = world.only()
+    kept = [e for e in explanation.story.entries if e.event.kind == "signal"]
+    assert len(kept) > MAX_LINES
+    missing = MAX_LINES + 5 - len([e for e in shown(explanation) if e.event.kind == "signal"])
+    assert f" {missing} older ones are not shown" in to_text(explanation, CLOCK)
 
 
 def test_signals_to_children_do_not_push_out_those_to_the_first_process() -> None:

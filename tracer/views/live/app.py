@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeVar
 from rich.console import RenderableType
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.drivers.linux_driver import LinuxDriver
 from textual.message import Message
 from textual.screen import Screen
 
@@ -75,6 +76,14 @@ class Noted(Message):
         self.words = words
 
 
+class OnStandardOutput(LinuxDriver):
+    """Textual draws on standard error; ours may be a file."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._file = sys.__stdout__
+
+
 class LiveApp(App[None], inherit_bindings=False):
     """`feed` is run in a thread after the first picture stands. `failure` is what went wrong first,
     there or here; the application has ended then."""
@@ -114,7 +123,7 @@ class LiveApp(App[None], inherit_bindings=False):
         zone: tzinfo | None,
     ) -> None:
         """`make_feed` is given whom to tell snapshots and notes; `probes` are by kind of event."""
-        super().__init__()
+        super().__init__(driver_class=OnStandardOutput)
         self.feed = make_feed(self._post, self._note)
         self.times = Times(self.feed.clock, zone)
         self.words = Words(probes, self.times, colour=not self.no_color)
