@@ -73,6 +73,8 @@ def origin_of(sender: Process, target: Process) -> str | None:
         return "same-pod"
     if own.pod_uid or own.container_id:
         return "other-pod"
+    if sender.pid_level:  # a container, too, though its cgroup does not say which
+        return "other-pod" if not target.pid_level or here.cgroup != there.cgroup else None
     return "host" if sender.exe or sender.kernel_thread else None
 
 

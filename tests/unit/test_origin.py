@@ -117,6 +117,23 @@ def test_origin(sender: Process, origin: str | None) -> None:
     assert origin_of(sender, TARGET) == origin
 
 
+def test_a_process_with_a_pid_namespace_of_its_own_is_none_of_the_hosts() -> None:
+    """LXC's, a CI runner's: the cgroup names no container that anybody knows."""
+    contained = process("/lxc.payload.build")
+    contained.pid_level = 1
+    on_host = process("/user.slice")
+    on_host.pid_level = 0
+    beside = process("/lxc.payload.build")
+    beside.pid_level = 1
+    assert origin_of(contained, TARGET) == "other-pod"
+    assert origin_of(contained, on_host) == "other-pod"
+    assert origin_of(contained, beside) is None
+    assert origin_of(on_host, contained) == "host"
+    runtime = process("/", "/usr/sbin/runc")
+    runtime.pid_level = 1
+    assert origin_of(runtime, TARGET) == "runtime"
+
+
 def test_a_container_that_is_the_node() -> None:
     """kind, k3d and minikube: the pods lie below it."""
     node = f"/system.slice/docker-{OTHER}.scope"
