@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from fnmatch import fnmatchcase
 
+from tracer import workloads
 from tracer.errors import UsageError
 from tracer.event import Event, Place
 from tracer.identity.model import Container, Pod
@@ -37,9 +38,10 @@ class Mode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """`pods` and `sender_pods` are globs of `name`, `namespace/name` or a uid; `labels` are pairs
-    that must all be there. An empty field selects everything. `without_pods` is for a node that has
-    none: there a container is shown unasked, as a pod is elsewhere."""
+    """`pods` and `sender_pods` are globs of `name`, `namespace/name` or a uid, or workloads such as
+    `deploy/web`; `labels` are pairs that must all be there. An empty field selects everything.
+    `without_pods` is for a node that has none: there a container is shown unasked, as a pod is
+    elsewhere."""
 
     pods: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
@@ -93,6 +95,16 @@ class Selection:
         if self.mode is Mode.EITHER:
             return _any((target, sender))
         return _all((target, sender))
+
+    def wants_pod(self, pod: Pod) -> bool | None:
+        """Whether it is one of the pods that things happen to, whichever its containers."""
+        parts: list[bool | None] = []
+        if self.namespaces:
+            parts.append(_any(_matches(pod.namespace, glob) for glob in self.namespaces))
+        if self.pods:
+            parts.append(_any(_pod_matches(pod, glob) for glob in self.pods))
+        parts += [_label_matches(pod, key, value) for key, value in self.labels]
+        return _all(parts)
 
     def _side(self, place: Place | None, side: int, process: bool) -> bool | None:
         """A process without a place has lost its description: better shown than hidden."""
@@ -152,7 +164,16 @@ def _pod_matches(pod: Pod | None, glob: str) -> bool | None:
         return True
     namespace, slash, name = glob.rpartition("/")
     named = _matches(pod.name, name)
-    return _all((named, _matches(pod.namespace, namespace))) if slash else named
+    if not slash:
+        return named
+    named = _all((named, _matches(pod.namespace, namespace)))
+    workload = workloads.parse(glob)
+    if workload is None:
+        return named
+    owned: list[bool | None] = [workload.owns(pod)]
+    if workload.namespace:
+        owned.append(_matches(pod.namespace, workload.namespace))
+    return _any((named, _all(owned)))
 
 
 def _container_matches(

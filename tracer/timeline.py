@@ -22,6 +22,7 @@ from tracer.executed import command_of, may_be_executed
 from tracer.probes.exits import is_container_init
 
 if TYPE_CHECKING:
+    from tracer.identity.states import PodState
     from tracer.verdicts import Verdict
 
 MAX_LIVES = 4096
@@ -150,9 +151,10 @@ class Story:
     `traced` are the probes that ran, None if that is not known; `began_ns` is when tracing began.
     `earlier` are the ends of the same container's earlier lives, each with its verdict. `found` is
     what the less specific verdicts have said already, the most specific of them last. `fault` is
-    where the container's first process crashed, in words, if anybody could tell. `network` is what
-    happened to the pod's network, also where that is not this container's alone; `outlived` as in
-    `Life`."""
+    where the container's first process crashed, in words, if anybody could tell; `message` is the
+    runtime's on the end. `network` is what happened to the pod's network, also where that is not
+    this container's alone; `outlived` as in `Life`. `state` is how a pod stands with its runtime in
+    which nothing happens."""
 
     place: Place
     entries: list[Entry]
@@ -166,6 +168,8 @@ class Story:
     fault: str | None = None
     network: list[Entry] = field(default_factory=list)
     outlived: list[Event] = field(default_factory=list)
+    message: str | None = None
+    state: PodState | None = None
 
     @property
     def init(self) -> Process | None:
@@ -281,6 +285,24 @@ class Timelines:
     def places(self) -> list[Place]:
         """Of every container and pod that had events."""
         return [life.place for life in self._lives.values()]
+
+    def now(self) -> int:
+        return self._clock.now()
+
+    def lost(self) -> dict[str, int]:
+        """How many events of each probe."""
+        counts: dict[str, int] = {}
+        for loss in self._losses:
+            counts[loss.probe] = counts.get(loss.probe, 0) + loss.count
+        return counts
+
+    def ended_pods(self) -> set[str | None]:
+        """The uids of those whose sandbox has ended."""
+        return {
+            life.place.identity.pod_uid
+            for life in self._lives.values()
+            if life.end is not None and is_sandbox(life)
+        }
 
     def stories(self) -> list[Story]:
         """One for each container that is known to have had events, and for each pod whose network

@@ -4,14 +4,20 @@ what it says when there is nothing to say."""
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.support.containerd import Containerd, PodHandle
-from tests.support.incidents import INCIDENTS, SLEEP, Incident, SideBySide, check, mishap
+from tests.support.containerd import Containerd, ContainerHandle, PodHandle
+from tests.support.cri import CriError
+from tests.support.incidents import INCIDENTS, SLEEP, Incident, SideBySide, check, handles, mishap
 from tests.support.ktrace import Ktrace
 from tests.support.ktrace import run as ktrace_once
+from tests.support.wait import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +60,104 @@ def test_a_pod_that_never_existed(cri: tuple[str, str]) -> None:
     assert failed.returncode == 5
     assert failed.stdout == ""
     assert "--wait" in failed.stderr
+
+
+def test_a_pod_without_a_container(web: PodHandle, cri: tuple[str, str]) -> None:
+    """As of one whose image or ConfigMap is not there."""
+    with Ktrace("why", web.uid, *cri) as ktrace:
+        (verdict,) = ktrace.wait()
+        assert "web-0 has a sandbox for" in ktrace.stderr
+    assert (verdict["verdict"], verdict["certainty"]) == ("no_container", "unknown")
+    assert (verdict["pod"]["name"], verdict["container"]) == ("web-0", None)
+    assert "kubectl describe pod -n shop web-0 says" in verdict["remedy"]
+
+
+def test_a_pod_without_a_sandbox(containerd: Containerd, cri: tuple[str, str]) -> None:
+    """As of one for which the network plugin fails."""
+    with (
+        containerd.prepared_pod("lb-0", "shop") as uid,
+        Ktrace("why", uid, *cri, "--wait") as ktrace,
+    ):
+        (verdict,) = ktrace.wait()
+    assert (verdict["verdict"], verdict["certainty"]) == ("no_sandbox", "unknown")
+    assert "kubectl describe pod -n shop lb-0 says" in verdict["remedy"]
+
+
+def test_what_the_runtime_says_of_a_start(web: PodHandle, cri: tuple[str, str]) -> None:
+    with Ktrace("why", web.uid, *cri) as ktrace:
+        with pytest.raises(CriError):
+            web.run("app", ["/nonexistent"])
+        (verdict,) = ktrace.wait()
+    assert verdict["verdict"] == "start_failed"
+    assert "; it says: failed to" in verdict["sentence"]
+    assert "/nonexistent" in verdict["sentence"]
+
+
+def test_a_pod_that_has_ended(web: PodHandle, cri: tuple[str, str]) -> None:
+    web.run("app", ["sh", "-c", "exit 3"]).wait_exit()
+    with Ktrace("why", web.uid, *cri) as ktrace:
+        wait_for("the note", lambda: "shop/web-0 runs no container: app ended" in ktrace.stderr)
+        assert ktrace.stop() == []
+        assert "nothing was seen that needs an explanation, but shop/web-0 runs" in ktrace.stderr
+
+
+def test_a_pod_that_never_came(cri: tuple[str, str]) -> None:
+    with Ktrace("why", "no-such-pod-anywhere", *cri, "--wait") as ktrace:
+        assert ktrace.stop() == []
+        assert "but no such pod was seen here" in ktrace.stderr
+
+
+def test_a_deployment_is_followed(containerd: Containerd, cri: tuple[str, str]) -> None:
+    """A pod that is replaced is told, and the next one watched."""
+    name = f"d{os.getpid()}"
+    labels = {"app": name, "pod-template-hash": "67768f46c4"}
+    script = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait"]
+    old = containerd.run_pod(f"{name}-67768f46c4-sxdwg", "shop", labels=labels)
+    handles_stop(old.run("app", script))
+    with (
+        Ktrace("why", f"deploy/{name}", *cri) as ktrace,
+        Ktrace("why", "-l", f"app={name}", *cri) as by_label,
+    ):
+        both = (ktrace, by_label)
+        assert f"told by name and label, as a node does not know owners: named {name}" in (
+            ktrace.stderr
+        )
+        old.stop()
+        wait_for("the first verdict", lambda: all(one.events for one in both))
+        old.remove()
+        new = containerd.run_pod(f"{name}-67768f46c4-wdn8v", "shop", labels=labels)
+        container = new.run("app", SLEEP)
+        os.kill(container.pid, signal.SIGKILL)
+        told = [one.wait() for one in both]
+        new.remove()
+    for verdicts in told:
+        assert [(one["pod"]["uid"], one["verdict"]) for one in verdicts] == [
+            (old.uid, "killed_by_runtime"),
+            (new.uid, "killed_from_host"),
+        ]
+
+
+def test_a_runtime_that_does_not_answer(containerd: Containerd, tmp_path: Path) -> None:
+    """A pod that it alone could name is not said to be missing."""
+    path = tmp_path / "silent.sock"
+    pod = containerd.run_pod("lb-0", "shop")
+    pod.log_directory.rename(hidden := tmp_path / "logs")
+    try:
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.bind(str(path))
+            silent.listen()
+            with Ktrace("why", "nobody/lb-0", "--cri-socket", str(path)) as ktrace:
+                assert ktrace.stderr.startswith("ktrace: names and labels may be missing: cri ")
+                assert "did not answer" in ktrace.stderr
+                assert "'nobody/lb-0' may be one of the pods here" in ktrace.stderr
+                ktrace.stop()
+    finally:
+        hidden.rename(pod.log_directory)
+        pod.remove()
+
+
+def handles_stop(container: ContainerHandle) -> None:
+    wait_for("the handler", lambda: handles(container, signal.SIGTERM))
 
 
 def test_the_text(web: PodHandle, cri: tuple[str, str]) -> None:

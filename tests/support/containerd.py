@@ -25,7 +25,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -192,6 +192,20 @@ class Containerd:
         self._note("files", pod.log_directory)
         pod._start(host_network, host_pid, share_pid)
         return pod
+
+    @contextlib.contextmanager
+    def prepared_pod(self, name: str, namespace: str) -> Iterator[str]:
+        """What a kubelet makes of a pod before the runtime has a sandbox of it; yields the uid."""
+        uid = str(uuid.uuid4())
+        pod = PodHandle(self, name, namespace, uid, {}, "burstable", "")
+        self._note("cgroup", pod.cgroup)
+        self._note("files", pod.log_directory)
+        for root in leftovers.cgroup_roots():
+            (root / pod.cgroup.lstrip("/")).mkdir(parents=True, exist_ok=True)
+        pod.log_directory.mkdir(parents=True)
+        yield uid
+        leftovers.remove_cgroup(pod.cgroup)
+        pod.log_directory.rmdir()
 
     def _start(self, name: str, journal: leftovers.Journal) -> None:
         # A real path, so that it is found again in /proc/mounts.

@@ -4,14 +4,21 @@
 from __future__ import annotations
 
 import os
+import queue
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 
-from tracer.errors import NoSuchProcess, UsageError
+from tracer.errors import NoSuchPod, NoSuchProcess, UsageError
+from tracer.identity import inventory
+from tracer.identity.cgroup import CgroupIdentity
 from tracer.identity.cri import CriSource
-from tracer.identity.inventory import check_labels, check_pids
+from tracer.identity.inventory import check_globs, check_labels, check_pids
 from tracer.identity.logs import LogDirectorySource
+from tracer.identity.model import Names, NameSourceError, Pod
+from tracer.identity.names import NameService
 
 
 def test_processes_that_run() -> None:
@@ -53,3 +60,85 @@ def test_labels_need_a_source_that_knows_them() -> None:
         check_labels([LogDirectorySource()])
     assert "--cri-socket" in str(refused.value.remedy)
     check_labels([CriSource("/run/none.sock"), LogDirectorySource()])
+
+
+class Source:
+    """Log directories that know some pods, or a runtime that does not answer."""
+
+    def __init__(self, name: str, pods: Sequence[Pod] | None) -> None:
+        self.name = name
+        self._pods = pods
+
+    def snapshot(self) -> Names:
+        if self._pods is None:
+            raise NameSourceError("did not answer in time")
+        return Names({pod.uid: pod for pod in self._pods})
+
+    def close(self) -> None: ...
+
+
+class Cgroup:
+    def __init__(self, uid: str, *processes: int) -> None:
+        self.identity = CgroupIdentity(uid, uid * 8)
+        self._processes = list(processes)
+
+    def own_processes(self) -> list[int]:
+        return self._processes
+
+
+WEB, DEAD = Pod("u1", "shop", "web-0"), Pod("u2", "shop", "old-0")
+RUNTIME, LOGS = Source("cri /run/x.sock", None), Source("log directories", [WEB, DEAD])
+
+
+@contextmanager
+def node(
+    monkeypatch: pytest.MonkeyPatch, sources: Sequence[Source], *cgroups: Cgroup
+) -> Iterator[tuple[NameService, queue.SimpleQueue[Names]]]:
+    monkeypatch.setattr(inventory, "container_cgroups", lambda: list(cgroups))
+    arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
+    service = NameService(sources, arrivals.put)
+    service.start()
+    yield service, arrivals
+    service.stop()
+
+
+def test_a_pod_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dead are not on this node any more."""
+    cgroups = [Cgroup("u1", 7), Cgroup("u2"), Cgroup("u3", 9)]
+    with (
+        node(monkeypatch, [LOGS], *cgroups) as asked,
+        pytest.raises(NoSuchPod, match="no pod 'shop/xyz' on this node; 2 pods are on") as refused,
+    ):
+        check_globs(("shop/xyz",), *asked)
+    assert "--wait" in str(refused.value.remedy)
+
+
+def test_the_nearest_pods_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        node(monkeypatch, [LOGS], Cgroup("u1", 7), Cgroup("u2")) as asked,
+        pytest.raises(NoSuchPod, match=r"the nearest: shop/web-0$"),
+    ):
+        check_globs(("shop/web-1",), *asked)
+
+
+def test_a_silent_runtime_is_not_a_missing_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    with node(monkeypatch, [RUNTIME, LOGS], Cgroup("u1", 7), Cgroup("u3", 9)) as asked:
+        why, which = check_globs(("shop/lb",), *asked)
+    assert why == "names and labels may be missing: cri /run/x.sock: did not answer in time"
+    assert which.startswith(
+        "'shop/lb' may be one of the pods here of which only the uid is known (1 are)"
+    )
+
+
+def test_a_silent_runtime_of_which_logs_know_every_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    with node(monkeypatch, [RUNTIME, LOGS], Cgroup("u1", 7)) as asked:
+        assert len(check_globs(("shop/web-0",), *asked)) == 1
+        with pytest.raises(NoSuchPod, match="did not answer in time"):
+            check_globs(("shop/lb",), *asked)
+
+
+def test_labels_of_a_silent_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    with node(monkeypatch, [RUNTIME, LOGS]) as asked:
+        assert "did not answer in time" in check_globs((), *asked)[0]
+    with node(monkeypatch, [LOGS]) as asked:
+        assert check_globs((), *asked) == []

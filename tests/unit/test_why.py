@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.support.ktrace import run
 from tests.unit import records
 from tests.unit.records import cgroup_path, exe
 from tests.unit.test_recording import BEGAN, CID, NAMES, PATH, SECOND, metadata, part
+from tracer import probes
 from tracer.identity.model import Container, Names, Pod
 from tracer.recording.format import (
     Kind,
@@ -151,10 +153,43 @@ def test_colour_is_for_terminals_or_asked_for(file: Path) -> None:
     assert click.unstyle(coloured) == plain
 
 
+EVERY_PROBE = dict.fromkeys(probes.names(), "x")
+NOTHING = ("--pod", "web-0", "-c", "none")
+
+
 def test_nothing_to_explain(file: Path) -> None:
-    done = run("why", recording(file, kill(), end()), "--pod", "web-0", "-c", "none")
+    done = run("why", recording(file, kill(), end(), attached=EVERY_PROBE), *NOTHING)
     assert (done.returncode, done.stdout) == (0, "")
-    assert "nothing happened that needs an explanation" in done.stderr
+    assert done.stderr.endswith("ktrace: nothing happened that needs an explanation\n")
+
+
+def test_nothing_that_was_seen(file: Path) -> None:
+    lost = Lost(END - SECOND, {"signal": 23})
+    done = run("why", recording(file, kill(), end(), lost=lost), *NOTHING)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.endswith(
+        "ktrace: nothing was seen that needs an explanation, but 23 signals events were lost;"
+        " backlog, pagealloc, resets were not traced\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [("-n", "sh*", "-c", "nginx"), ("-l", "app=web"), ("-p", "sts/web", "-n", "shop")]
+)
+def test_by_label_namespace_and_workload(file: Path, words: tuple[str, ...]) -> None:
+    told = {"app": "web", "statefulset.kubernetes.io/pod-name": "web-0"}
+    pods = {
+        uid: replace(p, labels=told if p.name == "web-0" else {}) for uid, p in BOTH.pods.items()
+    }
+    names = Names(pods, BOTH.containers)
+    (verdict,) = why(recording(file, kill(), end(), end(8), names=names), *words)
+    assert verdict["pod"]["name"] == "web-0"
+
+
+def test_something_must_be_asked_for() -> None:
+    done = run("why")
+    assert done.returncode == 2
+    assert "ktrace why NAMESPACE/POD, deploy/NAME or -l KEY=VALUE" in done.stderr
 
 
 def test_a_pod_that_never_existed(file: Path) -> None:

@@ -115,7 +115,7 @@ def selectors() -> list[click.Option]:
             multiple=True,
             metavar="NAME",
             shell_complete=complete_pod,
-            help="The pod it happened to: name, namespace/name, uid, or a glob. Repeatable.",
+            help="The pod it happened to: [namespace/]name, uid, glob or deploy/NAME. Repeatable.",
         ),
         click.Option(
             ["-n", "--namespace", "namespaces"],

@@ -30,7 +30,7 @@ from tracer.errors import CannotOnThisKernel, UsageError
 from tracer.event import Clock
 from tracer.identity.model import Names
 from tracer.probes import Probe
-from tracer.selection import Mode
+from tracer.selection import Mode, Selection
 from tracer.session import Session, Sink, Summary
 from tracer.views.escape import escape
 
@@ -111,7 +111,8 @@ def node_of(values: Mapping[str, Any], say: Callable[[str], None] = _say) -> str
 
 class Tracing:
     """A session that is attached and has begun, with those of the probes that this node takes. They
-    are `probes` then, and `backend` is what runs them.
+    are `probes` then, and `backend` is what runs them; `wanted` is whose events they tell, and
+    `state_sources` tell how pods stand.
 
     Without a sink nothing is decoded. `alone` says that signals are to end it, which only the main
     thread can arrange; `say` is told which probes are left out, why another backend than the first
@@ -120,6 +121,7 @@ class Tracing:
     backend: str
     probes: Sequence[Probe]
     session: Session
+    wanted: Selection
 
     def __init__(
         self,
@@ -134,6 +136,7 @@ class Tracing:
         say: Callable[[str], None] = _say,
     ) -> None:
         from tracer.backends import Backend, choose, privileges
+        from tracer.identity.cri import CriSource
         from tracer.identity.inventory import check_globs, check_labels, check_pids, name_sources
         from tracer.identity.mirror import with_static_pods
         from tracer.identity.names import NameService
@@ -143,7 +146,7 @@ class Tracing:
         chosen = with_static_pods(selection(values), say)
         if chosen.mode is not Mode.ALL:
             chosen = replace(chosen, without_pods=not has_pods())
-        self._wanted = chosen
+        self.wanted = chosen
         limit = values.get("count")
         privileges.check()
         if not values["wait"]:
@@ -152,10 +155,12 @@ class Tracing:
         if chosen.labels:
             check_labels(sources)
         arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
+        self.state_sources = [source for source in sources if isinstance(source, CriSource)]
         self._names = names = NameService(sources, arrivals.put)
         names.start()
-        if chosen.globs and not values["wait"]:
-            check_globs(chosen.globs, names, arrivals)
+        if (chosen.globs or chosen.labels) and not values["wait"]:
+            for doubt in check_globs(chosen.globs, names, arrivals):
+                say(f"ktrace: {escape(doubt)}")
 
         def attach(wanted: Sequence[Probe]) -> tuple[LiveSource, Backend]:
             backend = choose(values["backend"], wanted, say)
@@ -196,7 +201,7 @@ class Tracing:
                 self.recorder.close()
                 unrecorded = self.recorder.unrecorded
         click.echo(closing_line(summary, unrecorded), err=True)
-        if not summary.events and self._wanted.mode is Mode.EITHER and not self._has_containers():
+        if not summary.events and self.wanted.mode is Mode.EITHER and not self._has_containers():
             click.echo(
                 "ktrace: nothing on this node was in a pod or container; --all traces the whole"
                 " node",

@@ -5,7 +5,6 @@ what to do. Live it waits until there is something to explain."""
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,91 +22,41 @@ from tracer.cli._options import (
     no_argv,
     node_name,
     or_file,
+    selection,
+    selectors,
 )
 from tracer.cli._tracing import Tracing, make_command, node_of
+from tracer.cli._watch import Watch
 from tracer.errors import BadRecording, UsageError
-from tracer.event import Clock, Event, Place, to_json
+from tracer.event import Clock, Place, to_json
 from tracer.faults import FaultFinder
-from tracer.probes.exits import is_container_init
+from tracer.identity.states import StateService
 from tracer.recording import SUFFIX
-from tracer.selection import pod_matches
-from tracer.session import Session
-from tracer.timeline import SIGKILL, Timelines, ends_container
+from tracer.selection import AS_TARGET, Selection
+from tracer.timeline import Timelines
 from tracer.verdicts import Explanation, explain_all
-from tracer.views.columns import container_name
+from tracer.views.escape import escape
+from tracer.workloads import parse as parse_workload
 
 if TYPE_CHECKING:
     from tracer.recording.metadata import Metadata
 
-# How long what follows is waited for: an end has its reasons before it; connections that are
-# refused come in numbers, and an end may follow what hurt.
-SETTLE_AFTER_END_SECONDS, SETTLE_SECONDS = 0.5, 2.0
-LOOK_SECONDS = 0.1
-
 Show = Callable[[Explanation, Clock, str], None]
 
 
-class Watch:
-    """Keeps the timelines, and ends the session when there is something to explain. A stop by the
-    runtime is waited for until the container has ended."""
-
-    def __init__(self, pod: str, timelines: Timelines, faults: FaultFinder) -> None:
-        self.session: Session | None = None
-        self._pod = pod
-        self._timelines = timelines
-        self._faults = faults
-        self._next_look = 0.0
-        self._deadline: float | None = None
-        self._stop_asked = self._fresh = False
-
-    def event(self, event: Event) -> None:
-        self._timelines.event(event)
-        self._fresh = True
-        if event.kind == "signal":
-            self._stop_asked |= _asks_to_end(event)
-        elif event.kind == "exit" and ends_container(event):
-            self._stop_asked = False
-
-    def flush(self) -> None:
-        now = time.monotonic()
-        if self.session is None or now < self._next_look:
-            return
-        self._next_look = now + LOOK_SECONDS
-        self._hold_roots(self.session)
-        if self._fresh and self._deadline is None:
-            self._deadline = self._when_settled(now)
-            self._fresh = False
-        if self._deadline is not None and now >= self._deadline and not self._stop_asked:
-            self.session.stop()
-
-    def _when_settled(self, now: float) -> float | None:
-        """None while there is nothing to explain."""
-        explanations = explain_all(self._timelines.stories())
-        if not explanations:
-            return None
-        ended = any(explanation.story.end for explanation in explanations)
-        return now + (SETTLE_AFTER_END_SECONDS if ended else SETTLE_SECONDS)
-
-    def _hold_roots(self, session: Session) -> None:
-        places = session.resolver.places()
-        of_pod = [p for p in places if p.pod and pod_matches(p.pod, self._pod)]
-        self._faults.hold_roots({place.identity.container_id for place in of_pod})
-
-
-def _asks_to_end(event: Event) -> bool:
-    if event.body["origin"] != "runtime" or event.body["signal"]["number"] == SIGKILL:
-        return False
-    return event.about is not None and bool(is_container_init(event.about))
-
-
-def run(what: str, pods: tuple[str, ...], output: str, color: str, **values: Any) -> None:
+def run(what: str | None, pods: tuple[str, ...], output: str, color: str, **values: Any) -> None:
     show = _show_json if output == "json" else partial(_show_text, in_colour(color))
-    if _is_recording(what):
-        _explain_recording(what, pods, values["containers"], show)
-    elif pods:
+    wanted = {name: values.pop(name) for name in ("namespaces", "labels", "containers")}
+    if what and _is_recording(what):
+        _explain_recording(what, selection({**_EVERYTHING, **wanted, "pods": pods}), show)
+    elif what and pods:
         raise UsageError(f"there is no recording {what!r}", "--pod chooses a pod of a recording")
+    elif not (what or pods or wanted["namespaces"] or wanted["labels"]):
+        raise UsageError(
+            "which pod?", "ktrace why NAMESPACE/POD, deploy/NAME or -l KEY=VALUE; or a recording"
+        )
     else:
-        _watch(what, values, show)
+        _watch({**_EVERYTHING, **values, **wanted, "pods": (what,) if what else pods}, show)
 
 
 def _is_recording(what: str) -> bool:
@@ -118,32 +67,67 @@ def _is_recording(what: str) -> bool:
 # Live
 
 
-def _watch(pod: str, values: Mapping[str, Any], show: Show) -> None:
+def _watch(values: Mapping[str, Any], show: Show) -> None:
     clock, node = Clock(), node_of(values)
     timelines = Timelines(clock)
     faults = FaultFinder()
-    watch = Watch(pod, timelines, faults)
+    chosen = selection(values)
+    workloads = [found for pod in chosen.pods if (found := parse_workload(pod))]
+    follows = bool(workloads or chosen.labels)
+    for workload in workloads:
+        _say(
+            f"ktrace: pods of a {workload.kind} are told by name and label, as a node does not"
+            f" know owners: {workload.how}"
+        )
+    tell = partial(_tell, clock, node, show) if follows else None
+    watch = Watch(timelines, faults, _say, tell)
     every = [probes.get(name) for name in probes.names()]
-    tracing = Tracing(every, {**_EVERYTHING, **values, "pods": (pod,)}, watch, clock, None, node)
+    tracing = Tracing(every, values, watch, clock, None, node)
     timelines.began_ns = clock.now()
     timelines.traced = frozenset(probe.name for probe in tracing.probes)
-    watch.session = tracing.session
+    wanted = tracing.wanted
+    states = StateService(tracing.state_sources, lambda pod: bool(wanted.wants_pod(pod)))
+    states.start()
+    watch.begin(tracing.session, wanted, states)
     if sys.stderr.isatty():
-        click.echo(f"ktrace: waiting for something to happen to {pod}; Ctrl-C ends", err=True)
+        _say("ktrace: waiting for something to happen to it; Ctrl-C ends")
     tracing.to_the_end()
-    stories = timelines.stories()
-    for story in stories:
-        blow = story.blow()
-        if blow is not None and blow.event.about is not None:
-            story.fault = faults.place_of(blow.event.about)
+    states.stop()
+    explanations = watch.untold()
     faults.close()
-    _show(explain_all(stories), clock, node, show)
+    for explanation in explanations:
+        show(explanation, clock, node)
+    if not (explanations or watch.told):
+        unseen = [] if watch.saw_pod() else ["no such pod was seen here"]
+        _say_nothing([*unseen, *watch.waiting.notes(), *_missed(timelines)])
+
+
+def _tell(clock: Clock, node: str, show: Show, explanation: Explanation) -> None:
+    show(explanation, clock, node)
+    sys.stdout.flush()
+
+
+def _say(words: str) -> None:
+    click.echo(escape(words), err=True)
+
+
+def _say_nothing(but: Sequence[str]) -> None:
+    """That nothing happened is known only if all was seen, and if something ran."""
+    if but:
+        _say(f"ktrace: nothing was seen that needs an explanation, but {'; '.join(but)}")
+    else:
+        _say("ktrace: nothing happened that needs an explanation")
+
+
+def _missed(timelines: Timelines) -> list[str]:
+    lost = [f"{count} {probe} events were lost" for probe, count in timelines.lost().items()]
+    untraced = sorted(set(probes.names()) - (timelines.traced or set()))
+    verb = "was" if len(untraced) == 1 else "were"
+    return lost + ([f"{', '.join(untraced)} {verb} not traced"] if untraced else [])
 
 
 # What the selectors that `why` does not have would say.
 _EVERYTHING: dict[str, Any] = {
-    "namespaces": (),
-    "labels": (),
     "sender_pods": (),
     "pids": (),
     "everything": False,
@@ -151,16 +135,15 @@ _EVERYTHING: dict[str, Any] = {
 # Also what concerns no pod, from the beginning to the end: a story may need it.
 _WHOLE_RECORDING: dict[str, Any] = {
     **_EVERYTHING,
-    **{"pods": (), "containers": (), "everything": True, "begin": None, "end": None, "count": None},
+    **dict.fromkeys(("pods", "namespaces", "labels", "containers"), ()),
+    **{"everything": True, "begin": None, "end": None, "count": None},
 }
 
 
 # From a recording
 
 
-def _explain_recording(
-    file: str, pods: Sequence[str], containers: Sequence[str], show: Show
-) -> None:
+def _explain_recording(file: str, chosen: Selection, show: Show) -> None:
     """What was read of a damaged recording is explained, and then its damage is said."""
     from tracer.cli._recording import check_pods, play
 
@@ -178,27 +161,22 @@ def _explain_recording(
         damage = error
     for metadata, clock, timelines in told:
         if not damage:
-            check_pods(pods, timelines.places())
+            check_pods(chosen.pods, timelines.places())
         wanted = [
             explanation
             for explanation in explain_all(timelines.stories())
-            if _is_wanted(explanation.story.place, pods, containers)
+            if not chosen.about_target or _is_target(chosen, explanation.story.place)
         ]
-        _show(wanted, clock, metadata.node, show)
+        for explanation in wanted:
+            show(explanation, clock, metadata.node)
+        if not wanted and not damage:
+            _say_nothing(_missed(timelines))
     if damage:
         raise damage
 
 
-def _is_wanted(place: Place, pods: Sequence[str], containers: Sequence[str]) -> bool:
-    of_pod = place.pod is not None and any(pod_matches(place.pod, glob) for glob in pods)
-    return (not pods or of_pod) and (not containers or container_name(place) in containers)
-
-
-def _show(explanations: Sequence[Explanation], clock: Clock, node: str, show: Show) -> None:
-    if not explanations:
-        click.echo("ktrace: nothing happened that needs an explanation", err=True)
-    for explanation in explanations:
-        show(explanation, clock, node)
+def _is_target(chosen: Selection, place: Place) -> bool:
+    return bool((chosen.verdict(place) or 0) & AS_TARGET)
 
 
 def _show_json(explanation: Explanation, clock: Clock, node: str) -> None:
@@ -222,24 +200,22 @@ command = make_command(
         "ktrace why shop/web-0                  wait until it ends or something happens to it",
         "ktrace why web-0 --duration 10m        give up after ten minutes",
         "ktrace why web-0 --wait -o json        a pod that is still to come",
+        "ktrace why deploy/web                  its pods, and those that replace them",
+        "ktrace why -l app=web                  all pods with a label, in the same way",
         "ktrace why node.ktrace                 everything that ended or was hurt in a recording",
         "ktrace why node.ktrace --pod web-0     one pod of it",
     ),
     [
         click.Argument(
-            ["what"], metavar="[NAMESPACE/]POD|FILE", shell_complete=or_file(complete_pod)
+            ["what"],
+            metavar="[NAMESPACE/][KIND/]POD|FILE",
+            required=False,
+            shell_complete=or_file(complete_pod),
         ),
-        click.Option(
-            ["-p", "--pod", "pods"],
-            multiple=True,
-            metavar="NAME",
-            help="Of a recording: only this pod. Repeatable.",
-        ),
-        click.Option(
-            ["-c", "--container", "containers"],
-            multiple=True,
-            metavar="NAME",
-            help="Only this container of the pod. Repeatable.",
+        *(
+            option
+            for option in selectors()
+            if option.name in ("pods", "namespaces", "containers", "labels")
         ),
         click.Option(
             ["-o", "--output"],

@@ -15,9 +15,11 @@ import socket
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from tracer.bounded import keep
 from tracer.identity.model import (
     Container,
     Names,
@@ -26,6 +28,7 @@ from tracer.identity.model import (
     is_plausible_name,
     normalise_uid,
 )
+from tracer.identity.states import MAX_CONTAINERS, ContainerState, PodState, one_line
 
 if TYPE_CHECKING:
     import grpc
@@ -43,6 +46,8 @@ DEFAULT_SOCKETS = (
 API_VERSIONS = ("runtime.v1", "runtime.v1alpha2")
 
 MAX_ANSWER = 16 * 1024 * 1024
+# Ended containers that are not asked about again.
+MAX_ENDED = 1024
 
 # The API server's bounds: a DNS subdomain, a slash and a name; 63 characters of value.
 _MAX_LABEL_KEY = 253 + 1 + 63
@@ -60,6 +65,7 @@ MESSAGES: MessageTable = {
     "PodSandbox": {
         "id": (1, "string"),
         "metadata": (2, "PodSandboxMetadata"),
+        "state": (3, "int32"),
         "created_at": (4, "int64"),
         "labels": (5, "map string string"),
     },
@@ -70,12 +76,27 @@ MESSAGES: MessageTable = {
         "id": (1, "string"),
         "pod_sandbox_id": (2, "string"),
         "metadata": (3, "ContainerMetadata"),
+        "state": (6, "int32"),
+        "created_at": (7, "int64"),
         "labels": (8, "map string string"),
     },
     "ContainerMetadata": {"name": (1, "string")},
     "ContainerStatusRequest": {"container_id": (1, "string"), "verbose": (2, "bool")},
-    "ContainerStatusResponse": {"info": (2, "map string string")},
+    "ContainerStatusResponse": {
+        "status": (1, "ContainerStatus"),
+        "info": (2, "map string string"),
+    },
+    "ContainerStatus": {
+        "finished_at": (6, "int64"),
+        "exit_code": (7, "int32"),
+        "reason": (10, "string"),
+        "message": (11, "string"),
+    },
 }
+
+# enum PodSandboxState, enum ContainerState
+_SANDBOX_READY = 0
+_CONTAINER_STATES = ("created", "running", "exited", "unknown")
 
 
 class CriSource:
@@ -91,6 +112,7 @@ class CriSource:
         self._client: _Client | None = None
         self._closed = False
         self._runtime: str | None = None
+        self._ended: dict[str, ContainerState] = {}
 
     def snapshot(self) -> Names:
         """Every sandbox and container that the runtime has, running or not."""
@@ -100,6 +122,57 @@ class CriSource:
         sandboxes = self._ask("ListPodSandbox", deadline).items
         containers = self._ask("ListContainers", deadline).containers
         return _names(sandboxes, containers, self._runtime)
+
+    def states(self, wanted: Callable[[Pod], bool]) -> list[PodState]:
+        """How the wanted pods stand. What ended is asked about one by one, the newest only."""
+        deadline = time.monotonic() + self._timeout
+        sandboxes = self._ask("ListPodSandbox", deadline).items
+        containers = self._ask("ListContainers", deadline).containers
+        pods = {uid: pod for uid, pod in _names(sandboxes, (), None).pods.items() if wanted(pod)}
+        uids = {sandbox.id: normalise_uid(sandbox.metadata.uid) for sandbox in sandboxes}
+        of_pod: dict[str, list[Any]] = {uid: [] for uid in pods}
+        for container in sorted(containers, key=lambda one: one.created_at):
+            uid = uids.get(container.pod_sandbox_id, "")
+            if uid in of_pod and is_plausible_name(container.metadata.name):
+                of_pod[uid].append(container)
+        ready = {
+            uids[sandbox.id]: sandbox.created_at
+            for sandbox in sandboxes
+            if sandbox.state == _SANDBOX_READY
+        }
+        return [
+            PodState(
+                pod,
+                ready.get(uid),
+                tuple(self._state(one, deadline) for one in of_pod[uid][-MAX_CONTAINERS:]),
+            )
+            for uid, pod in pods.items()
+        ]
+
+    def _state(self, container: Any, deadline: float) -> ContainerState:
+        number = container.state
+        state = _CONTAINER_STATES[number if number < len(_CONTAINER_STATES) else -1]
+        plain = ContainerState(
+            container.id, container.metadata.name, state, created_ns=container.created_at
+        )
+        if state != "exited":
+            return plain
+        known = self._ended.get(container.id)
+        if known is not None:
+            return known
+        try:
+            status = self._ask("ContainerStatus", deadline, container_id=container.id).status
+        except _NotFound:  # removed meanwhile
+            return plain
+        ended = replace(
+            plain,
+            ended_ns=status.finished_at,
+            exit_code=status.exit_code,
+            reason=one_line(status.reason),
+            message=one_line(status.message),
+        )
+        keep(self._ended, container.id, ended, MAX_ENDED)
+        return ended
 
     def init_pid(self, container_id: str) -> int | None:
         """The container's first process as the host numbers it; None if the runtime can't tell."""

@@ -85,14 +85,23 @@ def inventory(names: Names) -> list[Entry]:
 
 def check_globs(
     globs: tuple[str, ...], service: NameService, arrivals: queue.SimpleQueue[Names]
-) -> None:
-    """Raises `NoSuchPod` with the nearest names if a glob matches no pod of this node."""
+) -> list[str]:
+    """Raises `NoSuchPod` with the nearest names if a glob matches no pod of this node. That cannot
+    be told while a source of names is silent and pods have no name; then what is in doubt is
+    returned, as it is for labels."""
     names = first_names(service, arrivals)
+    silent = [f"{source}: {failure}" for source, failure in service.failures.items()]
     pods = dict(names.pods)
+    living: set[str] = set()
     for cgroup in container_cgroups():
-        uid = cgroup.identity.pod_uid
+        container = names.containers.get(cgroup.identity.container_id or "")
+        uid = cgroup.identity.pod_uid or (container and container.pod_uid)
         if uid:
             pods.setdefault(uid, Pod(uid))
+            if uid not in living and cgroup.own_processes():
+                living.add(uid)
+    nameless = sum(pods[uid].name is None for uid in living)
+    doubts = [f"names and labels may be missing: {'; '.join(silent)}"] if silent else []
     for glob in globs:
         if any(pod_matches(pod, glob) for pod in pods.values()):
             continue
@@ -102,14 +111,21 @@ def check_globs(
                 f"no pod {glob!r} on this node, but a container of that name in no pod",
                 f"select that: -c {shlex.quote(plain)}",
             )
-        known = sorted(pod.title for pod in pods.values())
+        if silent and nameless:
+            doubts.append(
+                f"{glob!r} may be one of the pods here of which only the uid is known"
+                f" ({nameless} are); going on with what log directories tell"
+            )
+            continue
+        known = sorted(pods[uid].title for uid in living)
         bare = {name.rpartition("/")[2]: name for name in known}
         near = [bare[n] for n in difflib.get_close_matches(glob.rpartition("/")[2], bare, 3, 0.4)]
         hint = f"the nearest: {', '.join(near)}" if near else f"{len(known)} pods are on this node"
         raise NoSuchPod(
-            f"no pod {glob!r} on this node; {hint}",
+            "; ".join([f"no pod {glob!r} on this node", hint, *doubts]),
             "ktrace pods lists them; --wait traces a pod that is still to come",
         )
+    return doubts
 
 
 def _plain_container(glob: str, names: Names) -> str | None:

@@ -18,7 +18,8 @@ def _judge(story: Story) -> Verdict | None:
     how = "gave up" if by_runtime else f"failed ({ending(story.end.body)})"
     return Verdict(
         "start_failed",
-        f"never started: the container runtime {how} while it prepared the container",
+        f"never started: the container runtime {how} while it prepared the container"
+        + (f"; it says: {story.message}" if story.message else ""),
         Certainty.CERTAIN,
         (*([blow] if blow else []), story.end),
         f"its message is in {describe(story.place)}: often a command that the image does not have,"

@@ -54,9 +54,11 @@ def to_text(
         sentence = click.style(sentence, bold=True)
         certainty = click.style(certainty, fg=_COLOURS[verdict.certainty])
     timeline = [line(text, TEXT_AT) for text in _timeline_lines(explanation, clock)]
+    if timeline:  # not of a pod in which nothing has happened
+        timeline.insert(0, "")
     remedy = line(f"  do: {verdict.remedy}", 6)
     others = [line(f"  also: {o.sentence} ({o.certainty})", 8) for o in explanation.others]
-    return "\n".join([sentence, f"  {certainty}", "", *timeline, "", remedy, *others]) + "\n"
+    return "\n".join([sentence, f"  {certainty}", *timeline, "", remedy, *others]) + "\n"
 
 
 def to_event(explanation: Explanation, clock: Clock) -> Event:
@@ -118,6 +120,8 @@ def _certainty(verdict: Verdict) -> str:
 
 def _timeline_lines(explanation: Explanation, clock: Clock) -> list[str]:
     """With offsets to the moment that is explained; what the verdict rests on is marked."""
+    if not explanation.story.entries:
+        return []
     until = explanation.story.until_ns()
     lines = [f"  {clock.iso(until)[:19].replace('T', ' ')} UTC is 0"]
     for entry in shown(explanation):

@@ -26,7 +26,6 @@ SENT = build_messages(
         **cri.MESSAGES,
         "PodSandbox": {
             **cri.MESSAGES["PodSandbox"],
-            "state": (3, "int32"),
             "annotations": (6, "map string string"),
         },
     },
@@ -46,6 +45,7 @@ class Runtime:
         self.sandboxes: list[Any] = []
         self.containers: list[Any] = []
         self.info: dict[str, str] | None = None
+        self.ends: dict[str, dict[str, Any]] = {}
         self.before: Callable[[], object] = lambda: None
         self._server = grpc.server(
             ThreadPoolExecutor(2),
@@ -89,6 +89,8 @@ class Runtime:
         return SENT["ListContainersResponse"](containers=self.containers)
 
     def _ContainerStatus(self, request: Any, context: Any) -> Any:
+        if request.container_id in self.ends:
+            return SENT["ContainerStatusResponse"](status=self.ends[request.container_id])
         if self.info is None:
             context.abort(grpc.StatusCode.NOT_FOUND, f"no container {request.container_id}")
         assert request.container_id == CID
@@ -126,19 +128,23 @@ def sandbox(
     name: str = "web-0",
     labels: dict[str, str] | None = None,
     created_at: int = 1,
+    state: int = 1,
 ) -> Any:
     return SENT["PodSandbox"](
         id=sandbox_id,
         metadata={"name": name, "uid": uid, "namespace": "default"},
         created_at=created_at,
-        state=1,
+        state=state,
         labels=labels or {},
         annotations={"kubernetes.io/config.seen": "2024-01-01"},
     )
 
 
-def container(container_id: str = CID, name: str = "nginx", sandbox_id: str = SANDBOX) -> Any:
+def container(
+    container_id: str = CID, name: str = "nginx", sandbox_id: str = SANDBOX, **more: Any
+) -> Any:
     return SENT["Container"](
+        **more,
         id=container_id,
         pod_sandbox_id=sandbox_id,
         metadata={"name": name},
@@ -461,3 +467,69 @@ except Exception as error:
     release.set()
     assert out.count("did not answer in time") == 2
     assert err == ""
+
+
+def everything(pod: Pod) -> bool:
+    return True
+
+
+def test_states(runtime: Runtime, source: CriSource) -> None:
+    runtime.sandboxes = [sandbox(), sandbox("n" * 64, created_at=7, state=0)]
+    runtime.containers = [
+        container("2" * 64, "app", "n" * 64, state=1, created_at=20),
+        container("1" * 64, "app", "n" * 64, state=2, created_at=10),
+        container("3" * 64, "side", "n" * 64, state=0, created_at=30),
+        container("4" * 64, "odd", "n" * 64, state=9, created_at=40),
+    ]
+    long = "no such\nfile " * 100
+    runtime.ends["1" * 64] = {
+        "finished_at": 15,
+        "exit_code": 128,
+        "reason": "StartError",
+        "message": long,
+    }
+    (state,) = source.states(everything)
+    assert (state.pod.name, state.ready_ns, state.running) == ("web-0", 7, True)
+    assert [(one.name, one.state, one.created_ns) for one in state.containers] == [
+        ("app", "exited", 10),
+        ("app", "running", 20),
+        ("side", "created", 30),
+        ("odd", "unknown", 40),
+    ]
+    first = state.containers[0]
+    assert (first.ended_ns, first.exit_code, first.reason) == (15, 128, "StartError")
+    assert first.message.startswith("no such file no such file") and len(first.message) == 300
+    assert [one.state for one in state.newest()] == ["running", "created", "unknown"]
+
+
+def test_states_of_an_end_are_asked_once(runtime: Runtime, source: CriSource) -> None:
+    runtime.sandboxes = [sandbox(state=0)]
+    runtime.containers = [container(state=2)]
+    runtime.ends[CID] = {"exit_code": 1}
+    assert source.states(everything) == source.states(everything)
+    assert runtime.calls.count("runtime.v1 ContainerStatus") == 1
+
+
+def test_states_of_what_was_removed_meanwhile(runtime: Runtime, source: CriSource) -> None:
+    runtime.sandboxes = [sandbox()]
+    runtime.containers = [container(state=2)]
+    (state,) = source.states(everything)
+    assert state.ready_ns is None
+    assert state.containers[0].exit_code is None
+
+
+def test_states_are_of_the_wanted(runtime: Runtime, source: CriSource) -> None:
+    runtime.sandboxes = [sandbox(), sandbox("2" * 64, "other", name="db-0")]
+    runtime.containers = [container(), container("c" * 64, "db", "2" * 64)]
+    (state,) = source.states(lambda pod: pod.name == "db-0")
+    assert [one.id for one in state.containers] == ["c" * 64]
+
+
+def test_states_are_bounded(
+    runtime: Runtime, source: CriSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cri, "MAX_CONTAINERS", 3)
+    runtime.sandboxes = [sandbox()]
+    runtime.containers = [container(f"{n:064}", state=1, created_at=n) for n in range(9)]
+    (state,) = source.states(everything)
+    assert [one.created_ns for one in state.containers] == [6, 7, 8]

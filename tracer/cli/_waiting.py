@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pods in which nothing happens because nothing runs: what `ktrace why` makes of their states."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from tracer.event import Place
+from tracer.identity.cgroup import CgroupIdentity
+from tracer.identity.model import Pod
+from tracer.identity.states import PodState, States, StateService
+from tracer.selection import Selection
+from tracer.timeline import Story
+from tracer.units import span
+from tracer.verdicts._phrases import code_words
+
+# As long as a kubelet and a runtime may take for one step on a busy node.
+PATIENCE_SECONDS = 10.0
+NS = 1_000_000_000
+MAX_NOTES = 8
+
+
+class Waiting:
+    """Judges what `service` has found out."""
+
+    def __init__(self, service: StateService, selection: Selection) -> None:
+        self._service = service
+        self._selection = selection
+        self._since: dict[str, tuple[str, float]] = {}  # what a pod waits for, by uid
+
+    def stories(self, known: Mapping[str, Pod], began_ns: int) -> list[Story]:
+        """Of the pods that have waited for too long. `known` are the pods by uid."""
+        states = self._service.latest
+        if states is None:
+            return []
+        waiting = [*_for_containers(states), *self._for_sandboxes(states, known)]
+        since = {state.pod.uid: self._since.get(state.pod.uid) for what, state in waiting}
+        self._since = {
+            state.pod.uid: before
+            if (before := since[state.pod.uid]) and before[0] == what
+            else (what, states.asked)
+            for what, state in waiting
+        }
+        stories = []
+        for _, state in waiting:
+            watched = states.asked - self._since[state.pod.uid][1]
+            if watched >= PATIENCE_SECONDS:
+                waited = state.waited_ns or int(watched * NS)
+                stories.append(_story(replace(state, waited_ns=waited), began_ns))
+        return stories
+
+    def notes(self) -> list[str]:
+        """What else must be known of the pods to understand that nothing happens: those in which
+        nothing runs. The dead ones only if no other lives."""
+        states = self._service.latest
+        if states is None:
+            return []
+        now = time.time_ns()
+        alive = [state for state in states.pods.values() if state.ready_ns is not None]
+        shown = [state for state in alive or states.pods.values() if not state.running]
+        notes = [_note(state, now) for state in shown]
+        more = len(notes) - MAX_NOTES
+        return notes[:MAX_NOTES] + ([f"{more} other pods run nothing either"] if more > 0 else [])
+
+    @property
+    def known(self) -> bool:
+        """Whether the runtimes have been asked."""
+        return self._service.latest is not None
+
+    def seen(self) -> bool:
+        """Whether a runtime knows of such a pod."""
+        return bool(self._service.latest and self._service.latest.pods)
+
+    def message(self, container_id: str) -> str | None:
+        """The runtime's on the container's end."""
+        for state in self._service.latest.pods.values() if self._service.latest else ():
+            for container in state.containers:
+                if container.id == container_id:
+                    return container.message or None
+        return None
+
+    def is_gone(self, uid: str | None, since: float) -> bool:
+        """Whether the pod has been taken away, as far as was asked after `since`."""
+        states = self._service.latest
+        if states is None or states.asked < since or states.silent or uid is None:
+            return False
+        state = states.pods.get(uid)
+        return state is None or state.ready_ns is None
+
+    def _for_sandboxes(
+        self, states: States, known: Mapping[str, Pod]
+    ) -> Iterator[tuple[str, PodState]]:
+        """Nobody tells since when. A runtime that does not answer tells nothing."""
+        if states.silent or not self._service.asks_somebody:
+            return
+        for uid in states.empty - states.pods.keys():
+            pod = known.get(uid) or Pod(uid)
+            if self._selection.wants_pod(pod):
+                yield "sandbox", PodState(pod, known=False)
+
+
+def _for_containers(states: States) -> Iterator[tuple[str, PodState]]:
+    now = time.time_ns()
+    for state in states.pods.values():
+        created = [one for one in state.newest() if one.state == "created"]
+        if state.ready_ns is None or state.running or (state.containers and not created):
+            continue
+        since = max([state.ready_ns, *(one.created_ns for one in created)])
+        what = " ".join(["container", *(one.id for one in created)])
+        yield what, replace(state, waited_ns=max(now - since, 1))
+
+
+def _story(state: PodState, began_ns: int) -> Story:
+    place = Place(0, None, CgroupIdentity(state.pod.uid), state.pod)
+    return Story(place, [], None, began_ns, None, [], state=state)
+
+
+def _note(state: PodState, now: int) -> str:
+    ended = [
+        f"{one.name} ended {span(now - one.ended_ns)} ago with exit code {one.exit_code}"
+        f"{code_words(one.exit_code or 0)}" + (f" ({one.message})" if one.message else "")
+        for one in state.newest()
+        if one.state == "exited" and one.ended_ns
+    ]
+    if state.ready_ns is None:
+        what = "is gone or has ended"
+    elif state.containers:
+        what = "runs no container"
+    else:
+        what = f"has a sandbox for {span(now - state.ready_ns)}, and no container in it"
+    return f"{state.pod.title} {what}{': ' if ended else ''}{', '.join(ended)}"

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When there is something to explain, and when it is settled: the sink of live `ktrace why`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from tracer.bounded import keep
+from tracer.cli._waiting import Waiting
+from tracer.event import Event
+from tracer.faults import FaultFinder
+from tracer.identity.states import StateService
+from tracer.probes.exits import is_container_init
+from tracer.selection import AS_TARGET, Selection
+from tracer.session import Session
+from tracer.timeline import MAX_LIVES, SIGKILL, Entry, Story, Timelines, ends_container
+from tracer.verdicts import Explanation, explain_all
+
+# How long what follows is waited for: an end has its reasons before it; connections that are
+# refused come in numbers, and an end may follow what hurt.
+SETTLE_AFTER_END_SECONDS, SETTLE_SECONDS = 0.5, 2.0
+# A kubelet asks every ten seconds and ends a container after three times, unless told otherwise.
+PROBES, PROBES_SECONDS = 3, 30.0
+# A pod that is replaced loses its sandbox behind its last container.
+REPLACED_SECONDS = 3.0
+LOOK_SECONDS = 0.1
+
+# Of a verdict that is told once: the container's or pod's id, and the end.
+Key = tuple[str | None, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A verdict that was told, and whose pod may be taken away."""
+
+    pod_uid: str | None
+    at: float
+
+
+class Watch:
+    """Keeps the timelines, and ends the session when there is something to explain. A stop by the
+    runtime is waited for until the container has ended.
+
+    `say` is told what else somebody should know. With `tell` it follows replaced pods: an end is
+    told at once, and if its pod is taken away, as happens to one that is replaced, the next is
+    watched."""
+
+    def __init__(
+        self,
+        timelines: Timelines,
+        faults: FaultFinder,
+        say: Callable[[str], None],
+        tell: Callable[[Explanation], None] | None = None,
+    ) -> None:
+        self.session: Session | None = None
+        self._timelines = timelines
+        self._faults = faults
+        self._selection = Selection()
+        self._say = say
+        self._tell = tell
+        self._states: StateService | None = None
+        self._waiting: Waiting | None = None
+        self._next_look = 0.0
+        self._deadline: float | None = None
+        self._ended: dict[Key, float] = {}  # when it was seen first
+        self._hurt: float | None = None
+        self._told: dict[Key, None] = {}
+        self._leaving: list[Told] = []
+        self._gone: dict[str | None, None] = {}
+        self._stop_asked: set[str | None] = set()
+        self._fresh = self._noted = False
+
+    def begin(self, session: Session, selection: Selection, states: StateService) -> None:
+        self.session = session
+        self._selection = selection
+        self._states = states
+        self._waiting = Waiting(states, selection)
+
+    @property
+    def waiting(self) -> Waiting:
+        assert self._waiting is not None
+        return self._waiting
+
+    def event(self, event: Event) -> None:
+        self._timelines.event(event)
+        self._fresh = True
+        if event.kind == "signal" and _asks_to_end(event):
+            self._stop_asked.add(_container(event))
+        elif event.kind == "exit" and ends_container(event):
+            self._stop_asked.discard(_container(event))
+
+    def flush(self) -> None:
+        now = time.monotonic()
+        if self.session is None or now < self._next_look:
+            return
+        self._next_look = now + LOOK_SECONDS
+        self._hold_roots(self.session)
+        if not self._noted and self.waiting.known:
+            self._noted = True
+            for note in self.waiting.notes():
+                self._say(f"ktrace: {note}; waiting for what comes next")
+        if self._fresh:
+            self._judge(now)
+        if self._leaving:
+            self._follow()
+        if self._is_over(now):
+            self.session.stop()
+
+    @property
+    def told(self) -> bool:
+        """Whether something was said while watching went on."""
+        return bool(self._told)
+
+    def untold(self) -> list[Explanation]:
+        """What is to be said, and was not while watching went on."""
+        return self._without_told(self._explained())
+
+    def _without_told(self, explanations: Iterable[Explanation]) -> list[Explanation]:
+        """Nor is anything left to say of a pod that was taken away."""
+        return [
+            one
+            for one in explanations
+            if _key(one.story) not in self._told
+            and (one.story.end or one.story.place.identity.pod_uid not in self._gone)
+        ]
+
+    def saw_pod(self) -> bool:
+        places = self.session.resolver.places() if self.session else []
+        verdicts = (self._selection.verdict(place) or 0 for place in places)
+        return self.waiting.seen() or any(verdict & AS_TARGET for verdict in verdicts)
+
+    def _explained(self) -> list[Explanation]:
+        stories = self._timelines.stories()
+        for story in stories:
+            blow = story.blow()
+            if blow is not None and blow.event.about is not None:
+                story.fault = self._faults.place_of(blow.event.about)
+            container = story.place.container
+            if story.end is not None and container is not None:
+                story.message = self.waiting.message(container.id)
+        return explain_all([*stories, *self._waiting_stories()])
+
+    def _waiting_stories(self) -> list[Story]:
+        if self.session is None:
+            return []
+        return self.waiting.stories(self.session.resolver.names.pods, self._timelines.now())
+
+    def _judge(self, now: float) -> None:
+        """Sets when what is known by now will be settled."""
+        self._fresh = False
+        fresh = self._without_told(explain_all(self._timelines.stories()))
+        ends = [_key(one.story) for one in fresh if one.story.end]
+        for key in ends:
+            self._ended.setdefault(key, now)
+        if ends:
+            assert self._states is not None
+            self._states.hurry = True
+            self._deadline = min(self._ended[key] for key in ends) + SETTLE_AFTER_END_SECONDS
+        elif fresh:
+            self._hurt = self._hurt or now
+            if _may_be_probes(fresh):
+                self._deadline = self._hurt + PROBES_SECONDS
+            elif self._deadline is None or self._deadline > now + SETTLE_SECONDS:
+                self._deadline = now + SETTLE_SECONDS
+
+    def _follow(self) -> None:
+        """The pods that were taken away are done with; the next ones are watched."""
+        ended = self._timelines.ended_pods()
+        for told in self._leaving:
+            if told.pod_uid in ended or self.waiting.is_gone(told.pod_uid, told.at):
+                keep(self._gone, told.pod_uid, None, MAX_LIVES)
+        self._leaving = [told for told in self._leaving if told.pod_uid not in self._gone]
+
+    def _is_over(self, now: float) -> bool:
+        if self._waiting_stories():
+            return True
+        if any(now >= told.at + REPLACED_SECONDS for told in self._leaving):
+            return not self._stop_asked
+        if self._deadline is None or now < self._deadline:
+            return False
+        if self._tell is None:
+            return not self._stop_asked
+        return self._tell_ends(self._tell, now) and not self._stop_asked
+
+    def _tell_ends(self, tell: Callable[[Explanation], None], now: float) -> bool:
+        """Tells of ends, whose pods may be replaced. Returns whether there is something else."""
+        explanations = self.untold()
+        ends = [one for one in explanations if one.story.end]
+        for one in ends:
+            tell(one)
+            key = _key(one.story)
+            keep(self._told, key, None, MAX_LIVES)
+            self._ended.pop(key, None)
+            self._leaving.append(Told(one.story.place.identity.pod_uid, now))
+        if ends:
+            self._deadline = None
+        return len(ends) < len(explanations)
+
+    def _hold_roots(self, session: Session) -> None:
+        places = session.resolver.places()
+        wanted = [place for place in places if (self._selection.verdict(place) or 0) & AS_TARGET]
+        self._faults.hold_roots({place.identity.container_id for place in wanted})
+
+
+def _key(story: Story) -> Key:
+    identity = story.place.identity
+    return identity.container_id or identity.pod_uid, story.end.boot_ns if story.end else None
+
+
+def _container(event: Event) -> str | None:
+    return event.place.identity.container_id if event.place else None
+
+
+def _asks_to_end(event: Event) -> bool:
+    if event.body["origin"] != "runtime" or event.body["signal"]["number"] == SIGKILL:
+        return False
+    return event.about is not None and bool(is_container_init(event.about))
+
+
+def _may_be_probes(explanations: Iterable[Explanation]) -> bool:
+    """Whether all that happened is a refusal or two from outside of any pod: what else comes tells
+    whether it was a probe, and what follows from it."""
+    for one in explanations:
+        refused = [entry for entry in one.verdict.evidence if not _from_pod(entry)]
+        if one.verdict.id != "closed_port" or len(refused) < len(one.verdict.evidence):
+            return False
+        if sum(entry.count for entry in refused) >= PROBES:
+            return False
+    return True
+
+
+def _from_pod(entry: Entry) -> bool:
+    place = entry.event.by_place
+    return place is not None and place.pod is not None

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the pods that somebody asks about stand with their runtime: which have no sandbox, no
+container or none that runs. No event tells of what does not happen.
+
+The runtimes are asked in the background, as they are for names. Why they were not asked for a
+container is known to the kubelet and the API server alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tracer.identity.model import NameSourceError, Pod
+from tracer.identity.tree import container_cgroups, hierarchies
+
+# How often the runtimes are asked; `hurry` while something has just ended.
+EVERY_SECONDS, HURRY_SECONDS = 2.0, 0.2
+# Of one pod; it may have been restarted for years, and kubelets keep a few.
+MAX_CONTAINERS = 64
+MAX_MESSAGE = 300
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerState:
+    """`state` is `created`, `running`, `exited` or `unknown`; `exit_code`, `reason` and `message`
+    are the runtime's words on an end. Times are nanoseconds since 1970, 0 if not known."""
+
+    id: str
+    name: str
+    state: str
+    created_ns: int = 0
+    ended_ns: int = 0
+    exit_code: int | None = None
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PodState:
+    """`ready_ns` is when its sandbox was made, None if none is ready; the oldest container is the
+    first. `known` says whether the runtime has, or had, a sandbox of it at all; `waited_ns` for how
+    long it has stood so, if somebody has looked."""
+
+    pod: Pod
+    ready_ns: int | None = None
+    containers: tuple[ContainerState, ...] = ()
+    known: bool = True
+    waited_ns: int = 0
+
+    def newest(self) -> list[ContainerState]:
+        """The last life of each container."""
+        return list({container.name: container for container in self.containers}.values())
+
+    @property
+    def running(self) -> bool:
+        return any(container.state == "running" for container in self.containers)
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """What was known at `asked` (of time.monotonic), by uid. `empty` are pods that the kubelet
+    keeps a cgroup of and in which no process is; `silent` says why a runtime did not answer."""
+
+    asked: float = 0.0
+    pods: dict[str, PodState] = field(default_factory=dict)
+    empty: frozenset[str] = frozenset()
+    silent: str | None = None
+
+
+class StateSource(Protocol):
+    def states(self, wanted: Callable[[Pod], bool]) -> list[PodState]:
+        """Of the wanted pods; NameSourceError if that cannot be had."""
+
+
+class StateService:
+    """Keeps `latest`. `wanted` is called in the service's own thread."""
+
+    def __init__(self, sources: Sequence[StateSource], wanted: Callable[[Pod], bool]) -> None:
+        self.latest: States | None = None
+        self.hurry = False
+        self._sources = sources
+        self._wanted = wanted
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="states", daemon=True)
+
+    @property
+    def asks_somebody(self) -> bool:
+        return bool(self._sources)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """One that hangs is not waited for."""
+        self._stopping.set()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self.latest = self._ask()
+            asked = time.monotonic()
+            while not self._stopping.wait(HURRY_SECONDS):
+                if self.hurry or time.monotonic() >= asked + EVERY_SECONDS:
+                    break
+
+    def _ask(self) -> States:
+        asked, pods, silent = time.monotonic(), {}, None
+        for source in self._sources:
+            try:
+                found = source.states(self._wanted)
+            except NameSourceError as error:
+                silent = str(error)
+            else:
+                pods.update({state.pod.uid: state for state in found})
+        return States(asked, pods, _empty_pods(), silent)
+
+
+def _empty_pods() -> frozenset[str]:
+    """A kubelet makes a pod's cgroup before anything else and removes it last. Where hierarchies
+    are mixed it leaves the dead ones' in the second."""
+    mounts = [hierarchy.mount for hierarchy in hierarchies()]
+    present: set[str] = set()
+    alive: set[str] = set()
+    for cgroup in container_cgroups():
+        uid = cgroup.identity.pod_uid
+        if uid is None:
+            continue
+        if cgroup.directory.startswith(mounts[0] + "/"):
+            present.add(uid)
+        if uid not in alive and cgroup.own_processes():
+            alive.add(uid)
+    return frozenset(present - alive)
+
+
+def one_line(text: str) -> str:
+    """What another program said, bounded."""
+    words = " ".join(text.split())
+    return words if len(words) <= MAX_MESSAGE else words[: MAX_MESSAGE - 1] + "…"
