@@ -65,11 +65,15 @@ def code_name(number: int, code: int) -> str:
     return _CODES_BY_SIGNAL.get((number, code)) or _CODES.get(code) or str(code)
 
 
+ALL = set(range(1, SIGRTMAX + 1))
+
+
 def parse_signals(text: str) -> set[int]:
-    """`KILL,term,SIGUSR1,9,RTMIN+3` or `all`. Raises `UsageError` naming the valid ones."""
-    if text.strip().lower() == "all":
-        return set(range(1, SIGRTMAX + 1))
-    return {_number(word.strip()) for word in text.split(",")}
+    """`KILL,term,SIGUSR1,9,RTMIN+3`; `all` among them is all. Raises `UsageError` naming the valid
+    ones."""
+    words = [word.strip() for word in text.split(",")]
+    numbers = {_number(word) for word in words if word.lower() != "all"}
+    return ALL if "all" in map(str.lower, words) else numbers
 
 
 def _number(word: str) -> int:

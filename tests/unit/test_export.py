@@ -8,12 +8,15 @@ import io
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 from google.protobuf import json_format
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackEvent
 
@@ -34,8 +37,10 @@ from tests.unit.test_recording import (
     record,
 )
 from tracer import probes
+from tracer.errors import BadRecording
 from tracer.event import Clock, Event, Place, Process
 from tracer.identity.cgroup import CgroupIdentity
+from tracer.recording import exporters
 from tracer.recording.explained import Explained
 from tracer.recording.exporters import Target
 from tracer.recording.view import Chosen, Window
@@ -349,3 +354,64 @@ def test_a_recording_is_not_overwritten(tmp_path: Path) -> None:
     ended = run("export", str(file), "-o", str(tmp_path / "link"))
     assert ended.returncode == 2
     assert file.read_bytes() == FIRST.read_bytes()
+
+
+def test_an_export_is_for_its_owners_eyes_only(tmp_path: Path) -> None:
+    """As the recording that it comes from, and it is written through nobody's link."""
+    assert export(tmp_path, "jsonl").stat().st_mode & 0o777 == 0o600
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / "there").symlink_to(victim)
+    ended = run("export", str(FIRST), "-o", str(tmp_path / "there"))
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1
+    assert victim.read_text() == "mine"
+    assert run("export", str(FIRST), "-o", "/dev/null").returncode == 0
+
+
+def test_a_dash_is_standard_output() -> None:
+    ended = run("export", str(FIRST), "-o", "-")
+    assert ended.stdout == run("export", str(FIRST)).stdout
+    assert not (ROOT / "-").exists()
+
+
+NUMBERS = st.integers(-(1 << 70), 1 << 70)
+UNSIGNED, SIGNED = st.integers(0, (1 << 64) - 1), st.integers(-(1 << 63), (1 << 63) - 1)
+
+
+@pytest.mark.parametrize("format_", exporters.names())
+@given(when=UNSIGNED, offset=SIGNED, pid=NUMBERS, code=NUMBERS, words=st.text())
+def test_what_a_format_cannot_hold_is_told(
+    format_: str, when: int, offset: int, pid: int, code: int, words: str
+) -> None:
+    """Whatever a recording that somebody made up holds: it is exported, or called damaged."""
+    from tracer.cli.export import _Guarded
+
+    exits = {"exit": probes.get("exits")}
+    target = Target(io.BytesIO(), Clock(offset), words, exits, list)
+    sink = _Guarded(exporters.get(format_).make(target), format_)
+    body = {"exit_code": code, "signal": None, "container_exit": None, "meaning": words}
+    event = Event("exit", when, Process(pid, pid, words), None, {"process": None, **body})
+    try:
+        sink.event(event)
+        sink.flush()
+    except BadRecording:
+        pass
+    finally:
+        with suppress(BadRecording):
+            sink.close()
+
+
+def test_what_fits_no_column_leaves_its_row(tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    out = io.BytesIO()
+    target = Target(out, Clock((1 << 63) - 1), "node", {"exit": probes.get("exits")}, list)
+    sink = exporters.get("parquet").make(target)
+    body = {"exit_code": -1, "signal": None, "container_exit": None, "meaning": "x"}
+    sink.event(Event("exit", 5, Process(1 << 40, 7), None, body))
+    sink.close()
+    (row,) = pyarrow.parquet.read_table(io.BytesIO(out.getvalue())).to_pylist()
+    assert row["time"] is row["process.pid"] is row["ktrace.exit_code"] is None
+    assert row["boot_ns"] == 5
+    assert json.loads(row["ktrace.event"])["exit_code"] == -1

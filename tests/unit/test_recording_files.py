@@ -269,6 +269,14 @@ def test_a_flight_has_the_minutes_before_and_some_after(tmp_path: Path) -> None:
         assert (reader.metadata.began - BEGAN) // SECOND in (seconds[0] - 1, seconds[0])
 
 
+def test_who_asks_in_the_cool_down_is_answered(tmp_path: Path) -> None:
+    flying = Flight(tmp_path)
+    flying.run(busy(34), {12: "oom", 20: "oom", 21: "SIGUSR1"})
+    (told,) = [words for words in flying.said if "cool-down" in words]
+    assert told.startswith("SIGUSR1: no recording now")
+    assert len(flying.files) == 1
+
+
 def test_a_flight_needs_time_to_cool_down(tmp_path: Path) -> None:
     flying = Flight(tmp_path)
     flying.run(busy(100), {30: "one", 32: "still one", 40: "too early", 60: "SIGUSR1"})

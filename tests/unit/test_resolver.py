@@ -288,6 +288,41 @@ def test_a_process_that_events_still_refer_to_outlives_the_others(
         assert known.resolver.process(1, 0, 0).comm == "containerd-shim"
 
 
+def test_of_removed_cgroups_only_the_last_are_known(
+    known: Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever lives stays, however many come and go."""
+    monkeypatch.setattr(module, "MAX_DEAD", 10)
+    living = known.cgroup(1)
+    for number in range(2, 100):
+        known.cgroup(number)
+        known.resolver.end_cgroup(records.record("cgroup_end", cgroup=number, time=number))
+    assert {place.cgroup for place in known.resolver.places()} == {1, *range(90, 100)}
+    assert known.resolver.place(1) is living
+    known.resolver.end_cgroup(
+        records.record("cgroup_end", cgroup=7, time=7)
+    )  # of none that is known
+    assert len(known.resolver.places()) == 11
+
+
+def test_the_names_of_what_lives_outlast_those_that_come_and_go(
+    known: Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source tells them once."""
+    monkeypatch.setattr(module, "MAX_NAMES", 10)
+    known.cgroup()
+    known.resolver.learn(NAMED)
+    for n in range(100):
+        pod, container = f"{n:032x}", f"{n:064x}"
+        names = Names({pod: Pod(pod, "shop", f"p{n}")}, {container: Container(container)})
+        known.resolver.learn(names)
+    assert len(known.resolver.names.pods) == len(known.resolver.names.containers) == 10
+    again = known.cgroup(6, f"{PATH}/nested")
+    assert again.pod is not None
+    assert again.container is not None
+    assert (again.pod.name, again.container.name) == ("web-0", "nginx")
+
+
 # Places and names
 
 

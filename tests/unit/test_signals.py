@@ -50,6 +50,7 @@ def test_a_number_that_is_no_signal_is_still_shown() -> None:
 
 def test_several_and_all() -> None:
     assert parse_signals("KILL,term, SIGUSR1 ,9") == {9, 15, 10}
+    assert parse_signals("all,KILL") == parse_signals("KILL, ALL") == parse_signals("all")
     assert parse_signals("all") == parse_signals(" ALL ") == set(EVERY)
 
 

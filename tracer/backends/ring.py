@@ -27,13 +27,14 @@ def open_ring(ring: Map, size: int) -> MappedRing | CopyingRing:
 
 
 class MappedRing:
-    """`size` is the data area's, a power of two."""
+    """`size` is the data area's, a power of two. The kernel would map it twice, one behind the
+    other, so that nothing wraps; but both count as ours, and joining what wraps costs little."""
 
     def __init__(self, fd: int, size: int) -> None:
         page = mmap.PAGESIZE
         self._size = size
         self._consumer_page = mmap.mmap(fd, page, offset=0)
-        self._producer_page = mmap.mmap(fd, page + 2 * size, prot=mmap.PROT_READ, offset=page)
+        self._producer_page = mmap.mmap(fd, page + size, prot=mmap.PROT_READ, offset=page)
         self._consumer = memoryview(self._consumer_page).cast("Q")
         self._producer = memoryview(self._producer_page)[:page].cast("Q")
         self._data = memoryview(self._producer_page)[page:]
@@ -45,7 +46,11 @@ class MappedRing:
         if not waiting:
             return None
         start = consumed & (self._size - 1)
-        batch, used = split(bytes(self._data[start : start + min(waiting, BATCH_BYTES)]))
+        end = start + min(waiting, BATCH_BYTES)
+        data = bytes(self._data[start:end])
+        if end > self._size:
+            data += self._data[: end - self._size]
+        batch, used = split(data)
         self._consumer[0] = consumed + used
         return batch if used else None
 

@@ -4,6 +4,7 @@ session."""
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import sys
@@ -309,8 +310,10 @@ def stop_on_signals(session: Session, stop: Callable[[], None]) -> None:
 
 
 def _create(path: str) -> None:
+    from tracer.recording.files import create_private
+
     try:
-        Path(path).write_bytes(b"")
+        os.close(create_private(Path(path)))
     except OSError as error:
         raise UsageError(f"--ready-file {path}: {error.strerror}") from error
 

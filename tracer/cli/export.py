@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,14 +14,18 @@ import click
 
 from tracer.cli._recording import chosen_of_recording, play
 from tracer.cli._tracing import make_command
-from tracer.errors import UsageError
+from tracer.errors import BadRecording, UsageError
+from tracer.event import Event
 from tracer.recording import exporters
 from tracer.recording.exporters import ExportSink, Target
+from tracer.recording.files import create_private
+from tracer.session import DAMAGE
 
 
 def run(file: str, format_: str, out: str | None, **values: Any) -> None:
     exporter = exporters.get(format_)
     exporter.require()
+    out = None if out == "-" else out
     if out is None and exporter.binary and sys.stdout.isatty():
         raise UsageError(
             f"{format_} is nothing for a terminal", f"add -o {Path(file).stem}{exporter.suffix}"
@@ -31,7 +37,8 @@ def run(file: str, format_: str, out: str | None, **values: Any) -> None:
             """Only now, or a recording that cannot be read would cost the export before it."""
             stream = stack.enter_context(_open(out, file)) if out else sys.stdout.buffer
             kinds = {kind: probe for probe in probes for kind in probe.decode}
-            sinks.append(exporter.make(Target(stream, clock, told.node, kinds, places)))
+            made = exporter.make(Target(stream, clock, told.node, kinds, places))
+            sinks.append(_Guarded(made, format_))
             return sinks[0]
 
         try:
@@ -41,10 +48,43 @@ def run(file: str, format_: str, out: str | None, **values: Any) -> None:
                 sink.close()
 
 
+class _Guarded:
+    """What a damaged recording makes of a format is told as that."""
+
+    def __init__(self, sink: ExportSink, format_: str) -> None:
+        self._sink = sink
+        self._format = format_
+        self._failed = False
+
+    def event(self, event: Event) -> None:
+        self._do(lambda: self._sink.event(event))
+
+    def flush(self) -> None:
+        self._do(self._sink.flush)
+
+    def close(self) -> None:
+        if self._failed:
+            with suppress(*DAMAGE):
+                self._sink.close()
+        else:
+            self._do(self._sink.close)
+
+    def _do(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except DAMAGE as error:
+            self._failed = True
+            raise BadRecording(
+                f"the recording holds what {self._format} cannot: {error}",
+                "ktrace info tells what it holds; -f jsonl may go further",
+            ) from error
+
+
 def _open(out: str, recording: str) -> BinaryIO:
+    """For its owner's eyes only, as the recording is."""
     if Path(out).exists() and Path(out).samefile(recording):
         raise UsageError(f"{out} is the recording itself", "give another file with -o")
-    return Path(out).open("wb")
+    return os.fdopen(create_private(Path(out), devices=True), "wb")
 
 
 command = make_command(
@@ -69,7 +109,7 @@ command = make_command(
             ["-o", "--output", "out"],
             type=click.Path(),
             metavar="FILE",
-            help="Default: standard output.",
+            help="Default, and -: standard output.",
         ),
         *chosen_of_recording(),
     ],

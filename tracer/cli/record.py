@@ -30,7 +30,7 @@ from tracer.event import Clock, Event, to_json
 from tracer.expression import Condition
 from tracer.probes import Probe
 from tracer.recording.files import Destination, Full, RotatingFiles, SingleFile
-from tracer.recording.flight import FlightRecorder, Trigger
+from tracer.recording.flight import BY_HAND, FlightRecorder, Trigger
 from tracer.session import Summary
 
 # Of all flight recordings together.
@@ -97,6 +97,8 @@ def _fly(
     """Decodes events for nothing but the triggers."""
     if values["rotate"] is not None:
         raise UsageError("--flight and --rotate exclude each other", "leave out --rotate")
+    if not values["flight"]:
+        raise UsageError("--flight needs a window", "such as --flight 10m")
     shorthands = {kind: probe.shorthand for probe in chosen for kind in probe.whose}
     conditions = {words: Condition(words, shorthands) for words in values["triggers"]}
     recorder = FlightRecorder(
@@ -106,7 +108,7 @@ def _fly(
         cool_down=values["cool_down"],
         max_size=values["max_size"] or MAX_FLIGHTS,
     )
-    signal.signal(signal.SIGUSR1, lambda number, frame: recorder.fire("SIGUSR1"))
+    signal.signal(signal.SIGUSR1, lambda number, frame: recorder.fire(BY_HAND))
     tests = {words: _test(condition, clock, node) for words, condition in conditions.items()}
     return Tracing(chosen, values, Trigger(tests, recorder.fire), clock, recorder, node)
 

@@ -12,10 +12,12 @@ told about, and the field numbers are the same in runtime.v1 and runtime.v1alpha
 import json
 import os
 import socket
+import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -254,12 +256,27 @@ def import_grpc() -> Any:
     os.environ["GRPC_VERBOSITY"] = "NONE"
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     try:
-        import grpc
+        with _without("ssl"):
+            import grpc
     except ImportError as error:
         raise NameSourceError(
             f"container runtimes cannot be asked: {error}; `pip install grpcio protobuf` mends it"
         ) from error
     return grpc
+
+
+@contextmanager
+def _without(name: str) -> Iterator[None]:
+    """A module that is not to be loaded meanwhile. grpc imports asyncio, which takes OpenSSL along
+    if it can: four megabytes for what a socket file never needs."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def _add_field(message: Any, package: str, name: str, number: int, kind: str) -> None:

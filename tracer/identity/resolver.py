@@ -21,7 +21,10 @@ MAX_PLACES = 65_536
 # Three times what the kernel side remembers (kt_processes), so that it never refers to what is
 # forgotten here.
 MAX_PROCESSES = 12_288
-MAX_NAMES = 65_536
+# Of cgroups that have been removed: what still refers to them comes soon, or never.
+MAX_DEAD = 4096
+# Those of what is there now stay the youngest.
+MAX_NAMES = 16_384
 
 T = TypeVar("T", Pod, Container)
 
@@ -34,6 +37,7 @@ class Resolver:
     def __init__(self, on_place: Callable[[Place], None]) -> None:
         self._on_place = on_place
         self._places: dict[int, Place] = {}
+        self._dead: dict[int, None] = {}  # of the places, in the order of their ends
         self._processes: dict[int, Process] = {}
         # what exec told about a task, for when a later description cannot tell it any more
         self._images: dict[tuple[int, int, int], tuple[str | None, list[str] | None]] = {}
@@ -66,11 +70,12 @@ class Resolver:
             place.began = record.time or None
 
     def end_cgroup(self, record: Any) -> None:
-        """A `struct cgroup_end_event`. What is known of the cgroup stays: events of processes that
-        were in it may still come."""
+        """A `struct cgroup_end_event`. What is known of the cgroup stays for a while: events of
+        processes that were in it may still come."""
         place = self._places.get(record.cgroup)
         if place is not None:
             place.ended = record.time
+            self._bury(record.cgroup)
 
     def add_path(self, cgroup: int, path: str | None) -> None:
         place = self._place_of(cgroup)
@@ -119,6 +124,13 @@ class Resolver:
                 changed.append(place)
         return changed
 
+    def _bury(self, cgroup: int) -> None:
+        self._dead[cgroup] = None
+        if len(self._dead) > MAX_DEAD:
+            oldest = next(iter(self._dead))
+            del self._dead[oldest]
+            self._places.pop(oldest, None)
+
     def _place_of(self, cgroup: int) -> Place | None:
         """A cgroup whose description was lost has a place without a path, until it is described
         again. None for 0, which is no cgroup."""
@@ -134,13 +146,13 @@ class Resolver:
         """Names once known stay, also when the source has forgotten a pod that is gone."""
         identity = place.identity
         if identity.container_id:
-            told = self.names.containers.get(identity.container_id)
+            told = touch(self.names.containers, identity.container_id)
             known = place.container or Container(identity.container_id, identity.runtime)
             place.rename(place.pod, _completed(told, known))
         # where the path tells no pod the runtime may
         uid = identity.pod_uid or (place.container and place.container.pod_uid)
         if uid:
-            told_pod = self.names.pods.get(uid)
+            told_pod = touch(self.names.pods, uid)
             place.rename(_completed(told_pod, place.pod or Pod(uid)), place.container)
 
 

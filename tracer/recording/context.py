@@ -10,7 +10,7 @@ import zstandard
 
 from tracer.bounded import keep, touch
 from tracer.identity.model import Names
-from tracer.identity.resolver import MAX_PLACES, MAX_PROCESSES
+from tracer.identity.resolver import MAX_DEAD, MAX_PLACES, MAX_PROCESSES
 from tracer.probes import Probe
 from tracer.schema import Schema
 from tracer.turn import Part, Turn
@@ -20,7 +20,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     **{"cgroup": ("cgroup",), "cgroup_end": ("cgroup",)},
     "process": ("process",),
 }
-BOUNDS = {"cgroup": MAX_PLACES, "cgroup_end": MAX_PLACES, "process": MAX_PROCESSES}
+BOUNDS = {"cgroup": MAX_PLACES, "cgroup_end": MAX_DEAD, "process": MAX_PROCESSES}
 MAX_STATE = 16_384
 CHUNK = 1024
 
@@ -47,6 +47,8 @@ class Context:
         for at, record in enumerate(schema.cells(part.cells)):
             key = tuple(getattr(record, member) for member in members)
             cell = part.cells[at * schema.cell.size : (at + 1) * schema.cell.size]
+            if schema.name == "cgroup_end" and key not in table and len(table) >= most:
+                self._known[self._kinds["cgroup"]].pop(next(iter(table)), None)
             keep(table, key, self._compress(cell), most)
 
     def used(self, processes: Iterable[int]) -> None:

@@ -51,7 +51,7 @@ class RecordingFile:
         self.path = path
         self.size = 0
         try:
-            self._fd = _create(path)
+            self._fd = create_private(path)
         except OSError as error:
             raise KtraceError(
                 f"{path} cannot be written: {error.strerror}", "give another file with -o"
@@ -156,16 +156,21 @@ def close_in_order(file: RecordingFile, end: bytes | None = None) -> None:
         file.close()
 
 
-def _create(path: Path) -> int:
+def create_private(path: Path, devices: bool = False) -> int:
+    """A descriptor of a new or emptied file that its owner alone may read. `devices` says that it
+    may also be a pipe or a device, which is nobody's to empty."""
     flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     with suppress(FileExistsError):
         return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
     fd = os.open(path, flags)
     try:
         found = os.fstat(fd)
+        if devices and (stat.S_ISFIFO(found.st_mode) or stat.S_ISCHR(found.st_mode)):
+            os.set_blocking(fd, True)
+            return fd
         ours = found.st_uid == os.geteuid() and found.st_nlink == 1
         if not stat.S_ISREG(found.st_mode) or not ours:
-            raise FileExistsError(errno.EEXIST, "it is not a file of your own")
+            raise FileExistsError(errno.EEXIST, "it is not a file of your own", str(path))
         os.fchmod(fd, 0o600)
         os.ftruncate(fd, 0)
     except OSError:

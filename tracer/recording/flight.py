@@ -26,6 +26,8 @@ PIECES = 8
 # Whatever happens has come here in a block after so long.
 LAG = 2 * NS
 PREFIX = "flight-"
+# What somebody asked for gets an answer.
+BY_HAND = "SIGUSR1"
 
 
 @dataclass(slots=True)
@@ -146,6 +148,9 @@ class FlightRecorder:
             self._try(self._end, now)
         elif why and not self._file and now >= self._quiet_until:
             self._try(lambda: self._open(why, now), now)
+        elif why == BY_HAND and not self._file:
+            left = -(-(self._quiet_until - now) // NS)
+            self._say(f"{why}: no recording now, the cool-down lasts another {left} s")
 
     def close(self, end: bytes) -> None:
         if self._file:

@@ -13,7 +13,8 @@ SECCOMP = "SYS_SECCOMP"
 CODES = {
     "SEGV_MAPERR": "it touched an address where nothing is",
     "SEGV_ACCERR": "it touched memory in a way that is forbidden there",
-    "BUS_ADRERR": "it touched a mapped file behind its end, or a full tmpfs",
+    "BUS_ADRERR": "it touched a mapped file behind its end, a full tmpfs,"
+    " or hugepages of which none was left",
     "BUS_ADRALN": "it touched an unaligned address",
     "BUS_MCEERR_AR": "the memory itself is broken",
     "FPE_INTDIV": "it divided an integer by zero",

@@ -7,7 +7,7 @@ from __future__ import annotations
 from tracer.timeline import Entry, Story
 from tracer.verdicts import Cause, Certainty, Verdict
 from tracer.verdicts._faults import ABORT, CODES, FAULTS
-from tracer.verdicts._phrases import ending, times, who
+from tracer.verdicts._phrases import ending, who
 
 
 def _judge(story: Story) -> Verdict | None:
@@ -20,7 +20,7 @@ def _judge(story: Story) -> Verdict | None:
         return None
     last, blow = crashed[-1]
     count = sum(entry.count for entry, _ in crashed)
-    again = f" ({times(count, 'child' if count == 1 else 'children')} in all)" if count > 1 else ""
+    again = f" ({count} children in all)" if count > 1 else ""
     return Verdict(
         "child_crashed",
         f"the child {who(last.event.about)} crashed: it ended by {ending(last.body)},"

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 ROWS = 32_768
+INT64 = range(-(1 << 63), 1 << 63)
+RANGES = {"uint32": range(1 << 32), "uint64": range(1 << 64)}
 
 _Row = Callable[[Event, dict[str, Any]], Any]
 
@@ -29,6 +31,13 @@ def _at(*path: str) -> _Row:
         return found
 
     return value
+
+
+def _fitting(type_: str, value: Any) -> Any:
+    """What does not fit its column is in no column; the event's JSON has it as it is."""
+    if value is None or type_ == "string":
+        return value
+    return value if value in RANGES[type_] else None
 
 
 def _of_process(name: str) -> _Row:
@@ -83,8 +92,9 @@ class ParquetExport:
         line = to_json(event, self._target.clock, self._target.node)
         told = orjson.loads(line)
         time = event.boot_ns + self._target.clock.offset_ns
-        columns = (value(event, told) for _, _, value in COLUMNS)
-        self._rows.append((time, *columns, self._target.sentence(event), line.decode().rstrip()))
+        columns = (_fitting(type_, value(event, told)) for _, type_, value in COLUMNS)
+        when = time if time in INT64 else None
+        self._rows.append((when, *columns, self._target.sentence(event), line.decode().rstrip()))
         if len(self._rows) >= ROWS:
             self._write()
 
