@@ -7,13 +7,13 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 BUILD_PACKAGES := python3 python3-venv clang llvm libbpf-dev libbpf1 libc6-dev binutils
 TEST_PACKAGES := containerd runc busybox-static containernetworking-plugins iproute2 iptables \
-	util-linux procps ruby bpftool tmux jq podman conmon crun \
+	util-linux procps ruby bpftool tmux jq openssl podman conmon crun \
 	libdevmapper1.02.1
 BENCH_PACKAGES := bpftrace libbpf-tools bpfcc-tools
 LAB_PACKAGES := qemu-system-x86 e2fsprogs debian-archive-keyring debootstrap python3-bpfcc \
 	bash coreutils dash mount util-linux
 
-.PHONY: install demo test truth runbook lab matrix check format bench wheel clean
+.PHONY: install demo test cluster truth runbook lab matrix check format bench wheel clean
 
 install: $(VENV)/installed
 
@@ -27,10 +27,15 @@ $(VENV)/installed: pyproject.toml setup.py $(wildcard probes/*.bpf.c probes/incl
 demo: install
 	$(SUDO) $(BIN)/python -m tests.demo
 
-# unit: anywhere; kernel: this kernel, root; pods: real containerd pods; lab: other kernels, in QEMU.
+# unit: anywhere; kernel: this kernel, root; pods: real containerd pods; lab: other kernels, in QEMU;
+# cluster: real Kubernetes.
 # KTRACE_NO_SKIP=1 turns every skip into a failure. ARGS="tests/unit -k oom" chooses.
 test: install
 	$(SUDO) env KTRACE_NO_SKIP=$(KTRACE_NO_SKIP) $(BIN)/python -m $(if $(ARGS),pytest $(ARGS),tests)
+
+# A node of real Kubernetes, until Ctrl-C; it says how to use it. The first time it is built, in some minutes.
+cluster: install
+	$(SUDO) $(BIN)/python -m tests.cluster
 
 # Incidents in real pods, and what ktrace why says of them, as a confusion table. TRUTH="host" chooses.
 truth: install

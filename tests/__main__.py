@@ -1,46 +1,78 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make test`, `python -m tests`: every test there is.
 
-The lab's guests take all the time that a processor has, and the other tests mostly wait: so the lab
-runs beside them, with the lowest priority, and what it has to say is printed at the end.
+The lab's guests take all the time that a processor has, the first time Kubernetes has to be
+compiled, and the other tests mostly wait: so these two run beside them, with the lowest priority.
+What the lab has to say is printed at the end, and the cluster's tests begin when there is one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from typing import IO
 
 # A guest alone at the end would leave the other processors with nothing to do.
 ALONE = "tests/lab/test_pods.py"
 LAB = ("tests/lab", "--ignore", ALONE)
 OTHERS = ("tests/unit", "tests/kernel", "tests/pods", ALONE)
+CLUSTER = "tests/cluster"
 PYTEST = (sys.executable, "-m", "pytest")
+BUILD = (sys.executable, "-m", "tests.cluster.build")
 
 
 def main() -> int:
-    with tempfile.TemporaryFile() as told:
-        lab = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "INT", "nice", "-n", "19", *PYTEST, *LAB, "-v"],
+    with beside(*PYTEST, *LAB, "-v") as (lab, told), beside(*BUILD) as (build, progress):
+        codes = [subprocess.run([*PYTEST, *OTHERS], check=False).returncode]
+        follow("the cluster's programs", build, progress)
+        codes.append(subprocess.run([*PYTEST, CLUSTER], check=False).returncode)
+        print("waiting for the lab's guests", flush=True)
+        codes.append(lab.wait())
+        show(told)
+    return next(filter(None, codes), 0)
+
+
+@contextlib.contextmanager
+def beside(*command: str) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """A process of the lowest priority, and the file with what it says. It ends with the block."""
+    with tempfile.NamedTemporaryFile() as written, open(written.name, "rb") as told:
+        process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "INT", "nice", "-n", "19", *command],
             stdin=subprocess.DEVNULL,
-            stdout=told,
+            stdout=written,
             stderr=subprocess.STDOUT,
         )
         try:
-            others = subprocess.run([*PYTEST, *OTHERS], check=False).returncode
-            print("waiting for the lab's guests", flush=True)
-            lab.wait()
+            yield process, told
         finally:
-            if lab.poll() is None:
-                lab.send_signal(signal.SIGINT)  # pytest clears up then
-                lab.wait()
-            told.seek(0)
-            shutil.copyfileobj(told, sys.stdout.buffer)
-            sys.stdout.flush()
-    return others or lab.returncode
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)  # it clears up then
+                process.wait()
+                show(told)
+
+
+def follow(what: str, process: subprocess.Popen[bytes], told: IO[bytes]) -> None:
+    """Until it has ended, with what it says meanwhile."""
+    print(f"waiting for {what}", flush=True)
+    while True:
+        try:
+            process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            show(told)
+        else:
+            return show(told)
+
+
+def show(told: IO[bytes]) -> None:
+    """What was not shown before."""
+    shutil.copyfileobj(told, sys.stdout.buffer)
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -218,16 +218,16 @@ class Bed:
         return json.loads(self.kubectl("get", *words, "--output=json"))
 
     @property
-    def enter(self) -> tuple[str, ...]:
-        """Executes the words after it in the node's mount namespace, in the same directory."""
+    def namespace(self) -> Path:
+        """The node's mount namespace."""
         if self._namespace is None:
             raise ClusterError("this bed is not running")
-        return (
-            "nsenter",
-            f"--mount=/proc/{self._namespace.pid}/ns/mnt",
-            f"--wdns={os.getcwd()}",
-            "--",
-        )
+        return Path("/proc", str(self._namespace.pid), "ns", "mnt")
+
+    @property
+    def enter(self) -> tuple[str, ...]:
+        """Executes the words after it in the node's mount namespace, in the same directory."""
+        return ("nsenter", f"--mount={self.namespace}", f"--wdns={os.getcwd()}", "--")
 
     def inside(
         self, *command: str | Path, check: bool = False, timeout: float = 60, **more: Any
@@ -304,11 +304,14 @@ class Bed:
         )
         command = ["containerd", "--config", str(configuration)]
         self._begin("containerd", command, self._containerd_answers)
-        archive = self.root / "image.tar"
-        image.write_archive(archive, [IMAGE, PAUSE_IMAGE], self._extra_files)
+        pause, other = self.root / "pause.tar", self.root / "image.tar"
+        image.write_archive(pause, [PAUSE_IMAGE])
+        # what a pod gives as arguments is its command
+        image.write_archive(other, [IMAGE], self._extra_files, entrypoint=())
         self._await("containerd to answer", self._containerd_answers)
-        containerd.import_image(self._socket, archive, snapshotter)
-        self._await("the test image to be listed", self._has_images)
+        for archive in (pause, other):
+            containerd.import_image(self._socket, archive, snapshotter)
+        self._await("the test images to be listed", self._has_images)
         self._await("the API server to be ready", partial(self._says_ok, "/readyz"))
 
         self._progress("starting the scheduler, the controller manager and the kubelet")
@@ -483,6 +486,9 @@ class Bed:
             "failSwapOn": False,
             "protectKernelDefaults": True,
             "makeIPTablesUtilChains": False,
+            # that it is ready is told by then, and what has not changed as seldom as ever
+            "nodeStatusUpdateFrequency": "1s",
+            "nodeStatusReportFrequency": "5m",
             "resolvConf": "",
             "staticPodPath": str(self.manifests),
             "volumePluginDir": str(self.root / "plugins"),

@@ -17,12 +17,14 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
 import time
 import zipfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from tests.support.packages import Apt, FetchError, Say, cache, locked
@@ -158,7 +160,7 @@ class _Build:
             "TMPDIR": str(temporary),
             "PATH": f"{self._place}/shims:{go}/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "GOROOT": str(go),
-            "GOFLAGS": "-mod=vendor -v",
+            "GOFLAGS": "-v",  # one word: the build takes all of it for the name of a build tag, too
             "GO111MODULE": "off",
             "CGO_ENABLED": "0",
             "KUBE_GIT_VERSION_FILE": str(self._place / "version"),
@@ -266,11 +268,14 @@ def _fetch_newer(fresh: Path, say: Say) -> Path:
 
 
 def main() -> None:
+    say = partial(print, flush=True)
     try:
-        for directory in (binaries(print), newer(print)):
-            print(f"{directory}: {' '.join(sorted(path.name for path in directory.iterdir()))}")
+        for directory in (binaries(say), newer(say)):
+            say(f"{directory}: {' '.join(sorted(path.name for path in directory.iterdir()))}")
     except (ClusterError, FetchError) as error:
         raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from pathlib import Path
 from tests.cluster.build import ClusterError
 from tests.support.containerd import PATH
 
-STOP_SECONDS = 15.0
+# An API server would wait a minute for whoever watches something.
+STOP_SECONDS = 3.0
 
 
 class Daemon:

@@ -15,7 +15,7 @@ import shutil
 import struct
 import subprocess
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 # The process that holds a pod's namespaces. As PID 1 it has no default signal actions, so SIGTERM
@@ -40,7 +40,10 @@ class ImageError(Exception):
 
 
 def write_archive(
-    destination: Path, references: Iterable[str], extra_files: Mapping[str, bytes] | None = None
+    destination: Path,
+    references: Iterable[str],
+    extra_files: Mapping[str, bytes] | None = None,
+    entrypoint: Sequence[str] = ("/pause",),
 ) -> None:
     """Write the image to `destination`, to be imported under each of `references`.
 
@@ -53,7 +56,10 @@ def write_archive(
         {
             "architecture": _ARCHITECTURES.get(machine, machine),
             "os": "linux",
-            "config": {"Entrypoint": ["/pause"], "Env": ["PATH=/bin:/sbin:/usr/bin:/usr/sbin"]},
+            "config": {
+                "Entrypoint": list(entrypoint),
+                "Env": ["PATH=/bin:/sbin:/usr/bin:/usr/sbin"],
+            },
             "rootfs": {"type": "layers", "diff_ids": ["sha256:" + _sha256(layer)]},
         }
     )
