@@ -85,9 +85,34 @@ struct oom_unread_event {
 	u32 unused;
 };
 
+/* What counted at the limit of a pod, read in user space just after a kill: the pod as a whole first, then
+ * each cgroup directly in it. In bytes; -1: unknown; a limit near its greatest value: none. */
+struct oom_share_event {
+	struct kt_header header; /* time: that of the log line */
+	s64 limit;
+	s64 usage;
+	s64 anon;
+	s64 file;
+	s64 shmem;
+	kt_pid pid;     /* of the victim */
+	u32 part;       /* 0: the pod as a whole */
+	char name[256]; /* of a part's directory */
+};
+
+/* The victim's own cgroup at the moment of the kill: its directory may be gone when user space looks. */
+struct oom_own_event {
+	struct kt_header header;
+	kt_boot_ns first; /* the time of the oom_event it belongs to */
+	kt_cgroup_id cgroup;
+	s64 limit;
+	s64 usage;
+};
+
 KT_EVENT(oom);
 KT_EVENT(oom_member);
 KT_EVENT(oom_log);
+KT_EVENT(oom_share);
+KT_EVENT(oom_own);
 KT_EVENT(oom_unread);
 
 /* What a task that carries out an OOM kill has come to. */
@@ -236,6 +261,23 @@ static __always_inline void read_memory(struct oom_memory *memory, struct task_s
 	memory->shmem = KT_RSS(mm, KT_SHMEM_PAGES);
 }
 
+static __always_inline void send_own(struct task_struct *victim, u64 first)
+{
+	struct mem_cgroup *memcg = kt_memcg_of(victim);
+	struct oom_own_event *own;
+
+	if (!memcg)
+		return;
+	own = kt_reserve(oom_own);
+	if (!own)
+		return;
+	own->first = first;
+	own->cgroup = kt_id_of_cgroup(BPF_CORE_READ(memcg, css.cgroup));
+	own->limit = BPF_CORE_READ(memcg, memory.max) * kt_page_size;
+	own->usage = BPF_CORE_READ(memcg, memory.usage.counter) * kt_page_size;
+	kt_submit(own);
+}
+
 static __always_inline int on_victim(struct oom_progress *progress, struct task_struct *victim)
 {
 	const u64 same_kill_ns = 1000000000;
@@ -271,6 +313,7 @@ static __always_inline int on_victim(struct oom_progress *progress, struct task_
 	kt_refer(&known->victim, victim);
 	kt_refer(&known->trigger, trigger);
 	read_memory(&known->memory, victim);
+	send_own(victim, now);
 	if (progress->entered && progress->group)
 		progress->kept = true;
 	else

@@ -39,6 +39,8 @@ from tracer.identity.tree import hierarchies
 KILL = int(signal.SIGKILL)
 MIB = 1 << 20
 LIMIT = 32 * MIB
+# Only where something is unknown, and only of a pod.
+OPTIONAL_KEYS = ("unknown_because", "memory")
 OOM_KEYS = ["kind", "time", "boot_ns", "node", "pod", "container", "scope", "victim", "trigger"]
 OOM_KEYS += ["cgroup_path", "limit_of", "limit_bytes", "usage_bytes", "order", "gfp_flags"]
 OOM_KEYS += ["members", "largest"]
@@ -133,7 +135,7 @@ def check_oom(
     megabytes: int = 24,
 ) -> bool:
     """Whether that was known that is in the log."""
-    assert list(event) == OOM_KEYS
+    assert [key for key in event if key not in OPTIONAL_KEYS] == OOM_KEYS
     check_circumstances(event)
     check_victim(event["victim"], victim, megabytes)
     check_process(event["trigger"], trigger)

@@ -16,7 +16,9 @@ from tracer.backends.batch import cell
 from tracer.backends.objects import object_file
 from tracer.bpf_object import BpfObject
 from tracer.event import Clock, Event, to_json
+from tracer.identity.model import Container, Names
 from tracer.identity.resolver import Resolver
+from tracer.identity.tree import Hierarchy
 from tracer.kmsg import Line
 from tracer.probes import oom
 from tracer.probes.oom import PROBE, LogCompanion, Report, Reports
@@ -367,3 +369,102 @@ def test_what_cannot_be_told_without_a_log(monkeypatch: pytest.MonkeyPatch) -> N
     for point in PROBE.attach_points:
         (more,) = point.here().cannot_tell[len(point.cannot_tell) :]
         assert more.endswith("because the kernel log cannot be read: Operation not permitted")
+
+
+# What counted at a pod's limit
+
+PAUSE = "e" * 64
+POD_LOG = [line.replace(f"oom_memcg={PATH}", f"oom_memcg={POD_PATH}") for line in LOG]
+
+
+def cgroup(directory: Path, version: int, limit: str, usage: int, shmem: int) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    limits, usages, total = {
+        1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+        2: ("memory.max", "memory.current", ""),
+    }[version]
+    (directory / limits).write_text(f"{limit}\n")
+    (directory / usages).write_text(f"{usage}\n")
+    (directory / "memory.stat").write_text(f"anon 1\n{total}shmem {shmem}\n")
+
+
+@pytest.mark.parametrize(("version", "none"), [(1, "9223372036854771712"), (2, "max")])
+def test_what_counted_in_the_pod(tmp_path: Path, version: int, none: str) -> None:
+    top = Path(f"{tmp_path}{POD_PATH}")
+    cgroup(top, version, str(32 * MIB), 30 * MIB, 24 * MIB)
+    cgroup(top / CID, version, str(32 * MIB), 5 * MIB, 0)
+    cgroup(top / PAUSE, version, none, MIB, 0)
+    companion = LogCompanion(SCHEMAS, "/nonexistent", lambda: Hierarchy(0, str(tmp_path), version))
+    (report,) = reports(*POD_LOG)
+    world = World()
+    world.resolver.learn(Names(containers={CID: Container(CID, name="app")}))
+    for raw in companion._shares(report):
+        (record,) = SCHEMAS["oom_share"].cells(memoryview(cell(raw)))
+        assert PROBE.decode["oom_share"](record, world.resolver) is None
+    world.log(*POD_LOG)
+    seen = body(world.kill())
+    assert seen["limit_of"] == "pod"
+    assert [(p["container"], p["limit_bytes"]) for p in seen["memory"]["parts"]] == [
+        ("app", 32 * MIB),
+        (None, None),
+    ]
+    assert seen["memory"]["left"]["shmem_bytes"] == 24 * MIB
+    assert seen["memory"]["left"]["usage_bytes"] == 24 * MIB
+    assert oom.limit_owner(seen) == "container"
+
+
+def test_the_container_of_the_victim_may_be_gone_already(tmp_path: Path) -> None:
+    """The kernel side has told its limit, and what it had at that moment."""
+    top = Path(f"{tmp_path}{POD_PATH}")
+    cgroup(top, 1, str(32 * MIB), 2 * MIB, 0)
+    cgroup(top / PAUSE, 1, "9223372036854771712", MIB, 0)
+    companion = LogCompanion(SCHEMAS, "/nonexistent", lambda: Hierarchy(0, str(tmp_path), 1))
+    (report,) = reports(*POD_LOG)
+
+    def killed(own: bool) -> Any:
+        world = World()
+        for raw in companion._shares(report):
+            (record,) = SCHEMAS["oom_share"].cells(memoryview(cell(raw)))
+            PROBE.decode["oom_share"](record, world.resolver)
+        world.log(*POD_LOG)
+        if own:
+            world.take("oom_own", first=5000, cgroup=7, limit=32 * MIB, usage=31 * MIB)
+        return body(world.kill())
+
+    seen = killed(own=True)
+    assert [(p["container_id"], p["limit_bytes"]) for p in seen["memory"]["parts"]] == [
+        (PAUSE, None),
+        (CID, 32 * MIB),
+    ]
+    assert seen["memory"]["parts"][1]["usage_bytes"] == 31 * MIB
+    assert oom.limit_owner(seen) == "container"
+    assert "memory" not in killed(own=False), "half a table proves nothing"
+
+
+@pytest.mark.parametrize("path", [PATH, "/", "/kubepods/../../etc", "/kubepods/pod/../x"])
+def test_what_is_no_pod_is_not_looked_at(path: str) -> None:
+    def nobody_asks() -> Hierarchy | None:
+        raise AssertionError(path)
+
+    (report,) = reports(*(line.replace(f"oom_memcg={PATH}", f"oom_memcg={path}") for line in LOG))
+    assert LogCompanion(SCHEMAS, "/nonexistent", nobody_asks)._shares(report) == []
+
+
+def test_a_pod_that_is_gone_tells_nothing(tmp_path: Path) -> None:
+    companion = LogCompanion(SCHEMAS, "/nonexistent", lambda: Hierarchy(0, str(tmp_path), 2))
+    (report,) = reports(*POD_LOG)
+    assert companion._shares(report) == []
+    world = World()
+    world.log(*POD_LOG)
+    seen = body(world.kill())
+    assert "memory" not in seen
+    assert oom.limit_owner(seen) == "pod"
+
+
+def test_shares_are_bounded(tmp_path: Path) -> None:
+    top = Path(f"{tmp_path}{POD_PATH}")
+    for number in range(oom.MAX_PARTS + 9):
+        cgroup(top / f"nested-{number}", 2, "max", 1, 0)
+    companion = LogCompanion(SCHEMAS, "/nonexistent", lambda: Hierarchy(0, str(tmp_path), 2))
+    (report,) = reports(*POD_LOG)
+    assert len(companion._shares(report)) == oom.MAX_PARTS + 1

@@ -12,7 +12,7 @@ import errno
 import mmap
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from struct import Struct
 from typing import Any
@@ -22,10 +22,12 @@ import orjson
 
 from tracer import gfp
 from tracer.bounded import keep
-from tracer.event import Event, Process, text
+from tracer.event import Event, Place, Process, text
 from tracer.identity.cgroup import parse
 from tracer.identity.resolver import Resolver
+from tracer.identity.tree import Hierarchy
 from tracer.kmsg import KernelLog, Line
+from tracer.memory import memory_hierarchy, pod_shares
 from tracer.probes import AttachPoint, Probe
 from tracer.probes.exits import is_container_init
 from tracer.schema import Schema
@@ -49,6 +51,8 @@ ROW = Struct("=II16sqqqqi4x")  # struct oom_row
 # How far the times of a log line and of the kernel's event can lie apart.
 SAME_KILL_NS = 5_000_000_000
 MAX_PENDING = 256
+# Of a pod, that are looked at.
+MAX_PARTS = 64
 
 
 @dataclass(slots=True)
@@ -68,6 +72,8 @@ class _Pending:
     their way already: members that come later are still in time for the sink."""
 
     logs: dict[int, Any] = field(default_factory=dict)
+    shares: dict[int, list[Any]] = field(default_factory=dict)
+    own: dict[int, Any] = field(default_factory=dict)
     unread: str | None = None  # why the kernel log cannot be read
     members: dict[int, list[Victim]] = field(default_factory=dict)
 
@@ -114,11 +120,110 @@ def _decode(record: Any, resolver: Resolver) -> Event:
     }
     if path is None and scope != "system":
         body["unknown_because"] = _why_unknown(record, log, pending)
+    shares = pending.shares.pop(log.pid, None) if log else None
+    own = pending.own.pop(record.time, None)
+    if shares and body["limit_of"] == "pod" and path is not None:
+        memory = _memory(shares, own, path, victim, resolver)
+        if memory is not None:
+            body["memory"] = memory
     return Event("oom", record.time, victim, trigger, body)
+
+
+def limit_owner(body: Mapping[str, Any]) -> str | None:
+    """Whose limit it was in the words of a manifest: `container`, `pod` or `other`. A kubelet gives
+    a pod the sum of its containers' limits, and what else is charged to the pod (pause, tmpfs of an
+    earlier life) makes that the one that is hit. Only another limit is the pod's own."""
+    memory, limit = body.get("memory"), body["limit_bytes"]
+    if body["limit_of"] != "pod" or not memory or limit is None:
+        return body["limit_of"]  # type: ignore[no-any-return]
+    parts = memory["parts"]
+    limits = [part["limit_bytes"] for part in parts if part["limit_bytes"] is not None]
+    rounded = len(limits) * mmap.PAGESIZE
+    return "container" if limits and abs(sum(limits) - limit) <= rounded else "pod"
 
 
 def _decode_member(record: Any, resolver: Resolver) -> None:
     _members(_pending_of(resolver), record.first).append(_victim(record, resolver))
+
+
+def _decode_share(record: Any, resolver: Resolver) -> None:
+    shares = _pending_of(resolver).shares
+    if not record.part:
+        keep(shares, record.pid, [record], MAX_PENDING)
+    elif record.pid in shares and len(shares[record.pid]) <= MAX_PARTS:
+        shares[record.pid].append(record)
+
+
+def _decode_own(record: Any, resolver: Resolver) -> None:
+    keep(_pending_of(resolver).own, record.first, record, MAX_PENDING)
+
+
+def _memory(
+    shares: list[Any], own: Any | None, path: str, victim: Victim, resolver: Resolver
+) -> dict[str, Any] | None:
+    """What counted in the pod, by cgroup, and what is left of cgroups that are gone. The victim's
+    own container is told by the kernel; None if it is not among them."""
+    whole, *parts = shares
+    counted = [_amounts(part) for part in parts]
+    told = [
+        _named(part, path, resolver) | amounts for part, amounts in zip(parts, counted, strict=True)
+    ]
+    whole_amounts = _amounts(whole)
+    left = {
+        key: _rest(whole_amounts[key], [amounts[key] for amounts in counted])
+        for key in whole_amounts
+        if key != "limit_bytes"
+    }
+    place = victim.place
+    if own is not None and place is not None and own.cgroup == place.cgroup:
+        _take_own(told, own, path, place, resolver)
+    container_id = place.identity.container_id if place else None
+    if container_id is None or all(part["container_id"] != container_id for part in told):
+        return None
+    return {"parts": told, "left": left}
+
+
+def _take_own(
+    told: list[dict[str, Any]], own: Any, path: str, place: Place, resolver: Resolver
+) -> None:
+    """Limit and usage at the moment of the kill, if it is the container's cgroup itself."""
+    directory, _, name = (place.path or "").rpartition("/")
+    if directory != path or place.identity.container_id is None:
+        return
+    part = next((one for one in told if one["cgroup"] == name), None)
+    if part is None:
+        container = resolver.names.containers.get(place.identity.container_id)
+        part = {"cgroup": name, "container": container.name if container else None}
+        part |= {"container_id": place.identity.container_id}
+        part |= dict.fromkeys(("anon_bytes", "file_bytes", "shmem_bytes"))
+        told.append(part)
+    limit = _known(own.limit)
+    part["limit_bytes"] = None if limit is None or limit >= NO_LIMIT else limit
+    part["usage_bytes"] = _known(own.usage)
+
+
+def _named(part: Any, path: str, resolver: Resolver) -> dict[str, Any]:
+    """The container of a part. One without a name is pause, if the runtime told of it at all."""
+    container_id = parse(f"{path}/{text(part.name)}").container_id
+    container = resolver.names.containers.get(container_id or "")
+    name = container.name if container else None
+    return {"cgroup": text(part.name), "container": name, "container_id": container_id}
+
+
+def _amounts(part: Any) -> dict[str, int | None]:
+    limit = _known(part.limit)
+    return {
+        "limit_bytes": None if limit is None or limit >= NO_LIMIT else limit,
+        "usage_bytes": _known(part.usage),
+        "anon_bytes": _known(part.anon),
+        "file_bytes": _known(part.file),
+        "shmem_bytes": _known(part.shmem),
+    }
+
+
+def _rest(whole: int | None, parts: list[int | None]) -> int | None:
+    known = [part for part in parts if part is not None]
+    return None if whole is None or len(known) < len(parts) else max(whole - sum(known), 0)
 
 
 def _decode_log(record: Any, resolver: Resolver) -> None:
@@ -313,8 +418,14 @@ class LogCompanion:
 
     interval: float | None = None
 
-    def __init__(self, schemas: Mapping[str, Schema], path: str = "/dev/kmsg") -> None:
+    def __init__(
+        self,
+        schemas: Mapping[str, Schema],
+        path: str = "/dev/kmsg",
+        hierarchy: Callable[[], Hierarchy | None] = memory_hierarchy,
+    ) -> None:
         self._schemas = schemas
+        self._hierarchy = hierarchy
         self._reports = Reports()
         self._named = False
         self._log: KernelLog | None = None
@@ -336,13 +447,35 @@ class LogCompanion:
             if self._error:
                 records.append(self._schemas["oom_unread"].pack(error=self._error))
         if self._log:
-            records += [self._record(r) for r in self._reports.feed(self._log.read())]
+            for report in self._reports.feed(self._log.read()):
+                records += [self._record(report), *self._shares(report)]
         return records
 
     def close(self) -> None:
         if self._log:
             self._log.close()
             self._log = None
+
+    def _shares(self, report: Report) -> list[bytes]:
+        """Read at once: the container of a first process that was killed is soon gone."""
+        path = _pod_of(report.words)
+        hierarchy = self._hierarchy() if path else None
+        if path is None or hierarchy is None:
+            return []
+        return [
+            self._schemas["oom_share"].pack(
+                time=report.boot_ns,
+                pid=report.pid,
+                part=number,
+                name=share.name.encode()[:255],
+                limit=share.limit,
+                usage=share.usage,
+                anon=share.anon,
+                file=share.file,
+                shmem=share.shmem,
+            )
+            for number, share in enumerate(pod_shares(hierarchy, path)[: MAX_PARTS + 1])
+        ]
 
     def _record(self, report: Report) -> bytes:
         largest = sorted(report.tasks, key=lambda task: -task["rss"])[:ROWS]
@@ -361,6 +494,16 @@ class LogCompanion:
         )
 
 
+def _pod_of(words: str) -> str | None:
+    """The pod whose own limit was hit, as the log says it; believed for nothing but a look."""
+    _, found, rest = words.partition(",oom_memcg=")
+    path = rest.partition(",task_memcg=")[0]
+    identity = parse(path)
+    if not found or not identity.pod_uid or identity.container_id or ".." in path.split("/"):
+        return None
+    return path
+
+
 def _pack_row(task: Mapping[str, Any]) -> bytes:
     memory = (task["rss"], task["anon"], task["file"], task["shmem"])
     return ROW.pack(task["pid"], task["uid"], task["comm"].encode(), *memory, task["score_adj"])
@@ -376,7 +519,7 @@ def _cause(event: Event) -> str:
     if body["scope"] is None:
         return "out of memory"
     limit = size(body["limit_bytes"])
-    whose = body["limit_of"] or "cgroup"
+    whose = limit_owner(body) or "cgroup"
     if whose == "other":
         return f"limit {limit or 'of memory'} of {body['cgroup_path']} reached"
     return f"{whose} limit {limit} reached" if limit else f"{whose} limit reached"
@@ -403,7 +546,7 @@ def _was(event: Event) -> str | None:
 
 def _limit_word(event: Event) -> str | None:
     scope = event.body["scope"]
-    return "node" if scope == "system" else event.body["limit_of"] or scope
+    return "node" if scope == "system" else limit_owner(event.body) or scope
 
 
 def _alarm(event: Event) -> bool:
@@ -467,6 +610,8 @@ PROBE = Probe(
         "oom": _decode,
         "oom_member": _decode_member,
         "oom_log": _decode_log,
+        "oom_share": _decode_share,
+        "oom_own": _decode_own,
         "oom_unread": _decode_unread,
         "gfp_names": gfp.learn,
     },

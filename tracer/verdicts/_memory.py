@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tracer.timeline import SIGKILL, Entry, Story
 from tracer.units import size
 from tracer.verdicts import Certainty, Verdict
@@ -21,11 +23,54 @@ def _hit(story: Story, entry: Entry) -> bool:
     return any(story.is_init(p) for p in (entry.event.about, *entry.body["members"]))
 
 
+def unknown_limit(body: dict[str, Any]) -> tuple[str, ...]:
+    """The doubt that whose limit it was is not known."""
+    if body["scope"] == "system" or body["limit_of"] is not None:
+        return ()
+    because = body.get("unknown_because") or "the kernel log alone tells it"
+    return (f"whose limit it was is not known: {because}",)
+
+
+def what_counted(body: dict[str, Any]) -> str:
+    """`; pause 300 KiB and tmpfs left by an earlier life 24 MiB counted there, too`: what else is
+    charged to the pod. Empty where that is not known."""
+    memory = body.get("memory")
+    if not memory:
+        return ""
+    victim = body["victim"].container
+    others = [
+        (part["container"] or _unnamed(part), part["usage_bytes"])
+        for part in memory["parts"]
+        if victim is None or part["container_id"] != victim.id
+    ]
+    left = min(memory["left"]["shmem_bytes"] or 0, _rest(body, memory["parts"]))
+    others.append(("tmpfs left by an earlier life", left))
+    told = [f"{name} {size(amount)}" for name, amount in others if amount]
+    return f"; counted there, too: {', '.join(told)}" if told else ""
+
+
+def _rest(body: dict[str, Any], parts: list[dict[str, Any]]) -> int:
+    """What was charged to the pod at that moment, and to none of its parts: not what the victim
+    itself has left by now."""
+    used = sum(part["usage_bytes"] or 0 for part in parts)
+    return max((body["usage_bytes"] or 0) - used, 0)
+
+
+def _unnamed(part: dict[str, Any]) -> str:
+    """A pod's sandbox has no name, and no limit."""
+    if part["limit_bytes"] is None and part["container_id"]:
+        return "pause"
+    return str(part["cgroup"])[:12]
+
+
 def judged(story: Story, oom: Entry, verdict_id: str, remedy: str, more: str = "") -> Verdict:
     assert story.end is not None
-    doubts: tuple[str, ...] = ()
+    doubts = unknown_limit(oom.body)
     if story.end.body["signal"] is None or story.end.body["signal"]["number"] != SIGKILL:
-        doubts = (f"yet its end was another: {story.end.body['meaning']}",)
+        doubts = (
+            *doubts,
+            f"yet its end was another: {story.end.body['meaning']}",
+        )
     body = oom.body
     anon = size(body["victim"].facts["anon_bytes"])
     used = f", with {anon} of its own memory" if anon else ""

@@ -7,6 +7,7 @@ from typing import Any
 
 from tracer.event import Process
 from tracer.exitcodes import describe_exit_code
+from tracer.probes.oom import limit_owner
 from tracer.timeline import Entry
 from tracer.units import size
 from tracer.views.columns import pod_name, process_name
@@ -57,14 +58,16 @@ def whose_limit(body: dict[str, Any]) -> str:
     """Of an `oom` event: `the container's memory limit of 32 MiB`."""
     limit = size(body["limit_bytes"])
     amount = f" of {limit}" if limit else ""
-    owner = {"container": "the container's", "pod": "the pod's"}.get(body["limit_of"] or "")
+    owner = {"container": "the container's", "pod": "the pod's"}.get(limit_owner(body) or "")
     if body["scope"] == "system":
         return "the node's memory"
     if owner:
         return f"{owner} memory limit{amount}"
     if body["cgroup_path"]:
         return f"the memory limit{amount} of cgroup {body['cgroup_path']}"
-    return "a memory limit that the kernel did not name"
+    if body["scope"] == "cgroup":
+        return "the memory limit of a cgroup that is not known"
+    return "a memory limit, or the node's memory: which is not known,"
 
 
 def code_words(code: int) -> str:

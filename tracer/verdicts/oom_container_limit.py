@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+from tracer.probes.oom import limit_owner
 from tracer.timeline import Story
 from tracer.verdicts import Cause, Verdict
-from tracer.verdicts._memory import fatal_oom, judged
+from tracer.verdicts._memory import fatal_oom, judged, what_counted
 
 
 def _judge(story: Story) -> Verdict | None:
     oom = fatal_oom(story)
-    if oom is None or oom.body["limit_of"] != "container":
+    if oom is None or limit_owner(oom.body) != "container":
         return None
     return judged(
         story,
@@ -18,6 +19,7 @@ def _judge(story: Story) -> Verdict | None:
         "oom_container_limit",
         "raise resources.limits.memory, or bound what the program keeps (heap size, caches,"
         " workers); tmpfs and emptyDir in memory count as well",
+        more=what_counted(oom.body),
     )
 
 

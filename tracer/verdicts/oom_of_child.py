@@ -7,7 +7,7 @@ from __future__ import annotations
 from tracer.timeline import Story
 from tracer.units import span
 from tracer.verdicts import Cause, Certainty, Verdict
-from tracer.verdicts._memory import fatal_oom
+from tracer.verdicts._memory import fatal_oom, unknown_limit
 from tracer.verdicts._phrases import times, who, whose_limit
 
 
@@ -18,9 +18,9 @@ def _judge(story: Story) -> Verdict | None:
     last = ooms[-1]
     if last.body["victim"].facts["is_container_init"]:
         return None
-    doubts: tuple[str, ...] = ()
+    doubts = unknown_limit(last.last.body)
     if last.body["victim"].facts["is_container_init"] is None:
-        doubts = ("the container shares its PID namespace: its first process is not known",)
+        doubts = (*doubts, "the container shares its PID namespace: its first process is not known")
     after = "the container goes on, and Kubernetes shows nothing"
     if story.end is not None:
         after = f"the container went on for {span(story.end.boot_ns - last.last.boot_ns)}"

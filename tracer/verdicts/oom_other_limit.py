@@ -6,18 +6,20 @@ from __future__ import annotations
 
 from tracer.timeline import Story
 from tracer.verdicts import Cause, Verdict
-from tracer.verdicts._memory import fatal_oom, judged
+from tracer.verdicts._memory import fatal_oom, judged, unknown_limit
 
 
 def _judge(story: Story) -> Verdict | None:
     oom = fatal_oom(story)
     if oom is None or oom.body["scope"] == "system" or oom.body["limit_of"] in ("container", "pod"):
         return None
+    unknown = "the kernel log has the report, which ktrace needs /dev/kmsg for; "
     return judged(
         story,
         oom,
         "oom_other_limit",
-        "compare the limits of the container, its pod and the cgroups around it"
+        (unknown if unknown_limit(oom.body) else "")
+        + "compare the limits of the container, its pod and the cgroups around it"
         " (memory.max, memory.limit_in_bytes) with what was used; the kernel log has the report",
     )
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.unit.verdicts.world import (
     APP,
+    CLOCK,
     CRON,
     HOST,
     INIT,
@@ -16,16 +17,22 @@ from tests.unit.verdicts.world import (
     RUNC,
     SECOND,
     World,
+    part,
+    place_of,
+    pod_memory,
     process,
 )
 from tracer import verdicts
 from tracer.verdicts import Certainty, Explanation
+from tracer.views.verdict import to_text
 
 CHILD = process(8, "worker", parents=[(INIT.pid, "app"), (1, "init")])
 PREPARING = process(7, "runc:[2:INIT]", exe="/usr/bin/runc", init=True)
 KUBELET = process(902, "kubelet", HOST, exe="/usr/bin/kubelet", start=SECOND)
 OWN_RUNC = process(900, "runc", HOST, exe="/srv/runc")
 POSING = process(7, "runc:[2:INIT]", exe="/bin/app", init=True)
+SIDE = place_of("b" * 64, "side")
+PAUSE = part(None, None, 300 << 10, place_of("e" * 64, None))
 Tell = Callable[[World], object]
 
 
@@ -128,7 +135,37 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
     "other limit": (out_of_memory(limit_of="other"), "oom_other_limit", "certain"),
     "unknown limit": (
         out_of_memory(limit_of=None, scope=None, limit=None),
-        *("oom_other_limit", "certain"),
+        *("oom_other_limit", "likely"),
+    ),
+    "a limit of a cgroup that is not known": (
+        out_of_memory(limit_of=None, limit=None),
+        *("oom_other_limit", "likely"),
+    ),
+    "the pod's limit, which is its container's": (
+        out_of_memory(limit_of="pod", memory=pod_memory(part("app", 32 * MIB), PAUSE)),
+        *("oom_container_limit", "certain"),
+    ),
+    "the pod's limit, which is the sum of its containers'": (
+        out_of_memory(
+            limit_of="pod",
+            memory=pod_memory(part("app", 24 * MIB), part("side", 8 * MIB, container=SIDE)),
+        ),
+        *("oom_container_limit", "certain"),
+    ),
+    "a limit of the pod's own": (
+        out_of_memory(
+            limit_of="pod",
+            memory=pod_memory(part("app", 24 * MIB), part("side", 24 * MIB, container=SIDE)),
+        ),
+        *("oom_pod_limit", "certain"),
+    ),
+    "a limit of the pod's own, of containers without": (
+        out_of_memory(limit_of="pod", memory=pod_memory(part("app", None), PAUSE)),
+        *("oom_pod_limit", "certain"),
+    ),
+    "a child of which nobody told the limit": (
+        lambda w: w.oom(CHILD, scope=None, limit_of=None, limit=None),
+        *("oom_of_child", "likely"),
     ),
     "node": (out_of_memory(limit_of=None, scope="system", limit=None), "oom_system", "certain"),
     "tiny": (out_of_memory(limit=4096), "oom_tiny_limit", "certain"),
@@ -469,6 +506,26 @@ def test_the_limit_is_named() -> None:
     )
     assert APP.path is not None
     assert f"32 MiB of cgroup {APP.path}" in sentence(out_of_memory(limit_of="other"))
+
+
+def test_whose_limit_it_was_in_the_words_of_a_manifest() -> None:
+    memory = pod_memory(part("app", 32 * MIB, 7 * MIB), PAUSE, left=24 * MIB)
+    explanation = told(out_of_memory(limit_of="pod", memory=memory))
+    assert explanation.verdict.sentence == (
+        "out of memory: app[7] (/bin/app) was killed because the container's memory limit of 32 MiB"
+        " was used up, with 30 MiB of its own memory; counted there, too: pause 300 KiB, tmpfs left"
+        " by an earlier life 24 MiB"
+    )
+    assert "container limit 32 MiB reached" in to_text(explanation, CLOCK)
+    of_child = told(lambda w: w.oom(CHILD, limit_of="pod", memory=memory))
+    assert "the container's memory limit of 32 MiB" in of_child.verdict.sentence
+
+
+def test_a_limit_that_nobody_told() -> None:
+    verdict = told(out_of_memory(limit_of=None, scope=None, limit=None)).verdict
+    assert "a memory limit, or the node's memory: which is not known" in verdict.sentence
+    assert "kernel log" in verdict.doubts[0]
+    assert "/dev/kmsg" in verdict.remedy
 
 
 def test_the_zone_for_old_devices_is_no_memory_that_anybody_could_have_had() -> None:

@@ -122,6 +122,7 @@ class World:
         scope: str | None = "cgroup",
         largest: list[dict[str, Any]] | None = None,
         members: Sequence[Process] = (),
+        memory: dict[str, Any] | None = None,
     ) -> Event:
         facts = {
             "anon_bytes": 30 * MIB,
@@ -132,7 +133,7 @@ class World:
         }
         own = {f: getattr(victim, f) for f in _FIELDS}
         dying = Victim(**own, facts=facts)
-        body = {
+        body: dict[str, Any] = {
             "scope": scope,
             "victim": dying,
             "trigger": victim,
@@ -145,6 +146,7 @@ class World:
             "members": list(members),
             "largest": largest,
         }
+        body |= {"memory": memory} if memory is not None else {}
         return self.add(Event("oom", self.now, dying, victim, body))
 
     def allocation(
@@ -216,6 +218,28 @@ class World:
     def only(self) -> Explanation:
         (explanation,) = self.explained()
         return explanation
+
+
+def part(
+    name: str | None, limit: int | None, usage: int = MIB, container: Place = APP
+) -> dict[str, Any]:
+    """What one container of a pod had when the pod's limit was hit."""
+    own = container.identity.container_id
+    return {
+        "cgroup": own,
+        "container": name,
+        "container_id": own,
+        "limit_bytes": limit,
+        "usage_bytes": usage,
+        "anon_bytes": usage,
+        "file_bytes": 0,
+        "shmem_bytes": 0,
+    }
+
+
+def pod_memory(*parts: dict[str, Any], left: int = 0) -> dict[str, Any]:
+    rest = {"usage_bytes": left, "anon_bytes": 0, "file_bytes": left, "shmem_bytes": left}
+    return {"parts": list(parts), "left": rest}
 
 
 _FIELDS = (
