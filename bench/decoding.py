@@ -47,6 +47,7 @@ class Recorded:
             live.close()
         self.schemas: dict[int, Schema] = live.schemas
         self.attached: dict[str, AttachPoint] = live.attached
+        self.walked = live.walked
         self._waiting = list(self.batches)
 
     def attach(self, probes: list[Probe], settings: dict[str, int]) -> None:

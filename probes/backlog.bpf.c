@@ -42,6 +42,7 @@ struct backlog_drop_event {
 	s64 depth;           /* entries, or bytes for KT_QUEUE_SOCKET; KT_UNKNOWN */
 	s64 limit;           /* a queue is full when depth is above or at it; KT_UNKNOWN */
 	kt_cgroup_id cgroup; /* in which the socket was made; 0 = it does not tell whose it is */
+	kt_network network;
 	struct kt_flow flow;
 	kt_netns netns;
 	u8 queue;
@@ -59,7 +60,6 @@ struct backlog_listener_event {
 
 KT_EVENT(backlog_drop);
 KT_EVENT(backlog_listener);
-KT_EVENT(pod_network);
 
 /* The kernel's members that only this probe reads. */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -107,11 +107,12 @@ enum skb_drop_reason___backlog {
 #pragma clang attribute pop
 
 struct kt_queue {
+	kt_network network;
 	kt_address address;
-	kt_netns netns;
 	kt_port port;
 	u8 queue;
 	u8 stage;
+	u32 unused;
 };
 
 /* If there are more queues than this, each drop at the others is a record. */
@@ -172,7 +173,7 @@ static __always_inline void count_drop(struct backlog_drop_event *drop)
 	drop->header.time = bpf_ktime_get_boot_ns();
 	__builtin_memcpy(queue.address, drop->flow.local.address, sizeof(queue.address));
 	queue.port = drop->flow.local.port;
-	queue.netns = drop->netns;
+	queue.network = drop->network;
 	queue.queue = drop->queue;
 	queue.stage = drop->stage;
 
@@ -205,6 +206,7 @@ static __always_inline bool begin_drop(struct backlog_drop_event *drop, struct s
 {
 	struct cgroup *cgroup = kt_cgroup_of_socket(sk);
 	struct socket___backlog *socket;
+	struct net *net;
 
 	if (!kt_wanted_at(cgroup))
 		return false;
@@ -212,7 +214,9 @@ static __always_inline bool begin_drop(struct backlog_drop_event *drop, struct s
 	socket = (void *)BPF_CORE_READ(sk, sk_socket); /* NULL before accept(2) */
 	drop->socket = BPF_CORE_READ(socket, file, f_inode, i_ino);
 	drop->cgroup = kt_refer_cgroup(cgroup);
-	drop->netns = kt_netns_of_socket(sk);
+	net = kt_net_of_socket(sk);
+	drop->network = kt_network_of(net);
+	drop->netns = kt_netns_of(net);
 	drop->source = KT_SOURCE_FUNCTION;
 	kt_flow_of_socket(&drop->flow, sk);
 	return true;
@@ -279,7 +283,7 @@ static __always_inline void exit_conn_request(void)
 	found->sk = NULL;
 	if (drops_of(sk) == found->drops)
 		return;
-	net = (void *)BPF_CORE_READ(sk, __sk_common.skc_net.net);
+	net = (void *)kt_net_of_socket(sk);
 	syncookies = BPF_CORE_READ(net, ipv4.sysctl_tcp_syncookies);
 	most = BPF_CORE_READ(net, ipv4.sysctl_max_syn_backlog);
 	usable = most - (most >> 2);

@@ -23,6 +23,7 @@ struct tcp_reset_event {
 	struct kt_header header;
 	struct kt_party process; /* all zero: not known */
 	kt_cgroup_id cgroup;     /* the socket's; 0: none that tells whose it is */
+	kt_network network;
 	kt_netns netns;
 	kt_tcp_state state;
 	u8 sent;
@@ -33,7 +34,6 @@ struct tcp_reset_event {
 };
 
 KT_EVENT(tcp_reset);
-KT_EVENT(pod_network);
 
 #define REASONS 64
 #define NO_REASON REASONS
@@ -130,6 +130,7 @@ static __always_inline int report(struct sock *sk, struct sk_buff *skb, bool sen
 	struct tcp_reset_event *event;
 	struct kt_party process = {};
 	kt_cgroup_id id;
+	struct net *net;
 
 	if (!wanted(cgroup, own))
 		return 0;
@@ -143,7 +144,9 @@ static __always_inline int report(struct sock *sk, struct sk_buff *skb, bool sen
 		return 0;
 	event->process = process;
 	event->cgroup = id;
-	event->netns = sk ? kt_netns_of_socket(sk) : kt_netns_of_packet(skb);
+	net = sk ? kt_net_of_socket(sk) : kt_net_of_packet(skb);
+	event->network = kt_network_of(net);
+	event->netns = kt_netns_of(net);
 	event->state = kt_state_of(sk);
 	event->sent = sent;
 	event->cause = cause_of(sk, skb, sent, own);

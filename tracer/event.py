@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,7 +122,9 @@ class Event:
     """`about` is the process it happened to and `by` the one on the other side. `place` and
     `by_place` say where they are, and stand alone when no process is known, as when a packet meets
     a socket; `place` decides whose event it is. `body` holds what is particular to the kind, in the
-    order of docs/events.md. `because` are the events on which a verdict rests."""
+    order of docs/events.md. `because` are the events on which a verdict rests. `doubts` say what of
+    it was concluded and not told by the kernel; a verdict that rests on it has them too. `again`
+    stands in an event that was made before all was known that it refers to: it makes it anew."""
 
     kind: str
     boot_ns: int
@@ -131,6 +134,8 @@ class Event:
     place: Place | None = None
     by_place: Place | None = None
     because: tuple[Event, ...] = field(default=(), kw_only=True)
+    doubts: tuple[str, ...] = field(default=(), kw_only=True)
+    again: Callable[[], Event] | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.place is None and self.about is not None:

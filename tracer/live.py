@@ -21,6 +21,7 @@ from tracer.event import Clock
 from tracer.identity.arguments import Arguments
 from tracer.identity.model import Names
 from tracer.identity.names import NameService
+from tracer.identity.network_lookup import NetworkLookup
 from tracer.identity.tree import Cgroup, container_cgroups
 from tracer.probes import Probe
 from tracer.schema import Schema
@@ -75,6 +76,7 @@ class LiveSource:
         self._lost: dict[str, int] = {}
         self._lost_checked = 0
         self._running: dict[int, Cgroup] = {}
+        self._networks: NetworkLookup | None = None
         self._end: int | None = None
         self._give_up: int | None = None
         self._failure: KtraceError | None = None
@@ -91,6 +93,10 @@ class LiveSource:
             self._backend.trace_pid(pid)
         self._kinds = {schema.name: kind for kind, schema in self.schemas.items()}
         self._arguments = Arguments(self.schemas[self._kinds["process"]], blank=not self._argv)
+        if "network" in self._kinds:
+            self._networks = NetworkLookup({s.name: s for s in self.schemas.values()})
+            if not self._backend.walked:
+                self._networks.list_all()
         self._lost_checked = now = self._clock.now()
         if self._duration is not None:
             self._end = now + int(self._duration * NS)
@@ -113,6 +119,8 @@ class LiveSource:
             self._backend.detach()
         self._read(self._patience(waiting, patience, now))
         parts = self._take()
+        if self._networks:  # what explains an event stands before it
+            parts = self._networks.take() + parts
         more = bool(self._backlog)
         answered = self._answered()  # looked at before the names that came with the answers
         names = self._news(wait=self._detached and waiting and not parts)
@@ -136,6 +144,8 @@ class LiveSource:
 
     def close(self) -> None:
         self._service.stop()
+        if self._networks:
+            self._networks.close()
         self._backend.close()
 
     def _remember_running(self) -> None:
@@ -180,6 +190,8 @@ class LiveSource:
             cells: bytes | memoryview = memoryview(batch.data)[run.start : run.end]
             if run.kind == process:
                 cells = self._arguments.complete(cells)
+            if self._networks:
+                self._networks.look(self.schemas[run.kind], cells)
             parts.append(Part(run.kind, run.count, cells))
         return parts
 

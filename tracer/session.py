@@ -92,10 +92,12 @@ class Session:
         )
         self._decoders: dict[str, Decoder] = {}
         self._probe_of: dict[str, str] = {}
+        self._descriptions = set(CONTEXT_EVENTS)
         self._events_of = {name for probe in probes for name in probe.whose}
         for probe in probes:
             self._decoders |= probe.decode
-            self._probe_of |= dict.fromkeys(probe.decode, probe.name)
+            self._probe_of |= dict.fromkeys(probe.decode.keys() - probe.state.keys(), probe.name)
+            self._descriptions |= probe.state.keys()
         self.recorder: Recorder | None = None
         self._began = self._now = 0
         self._undecided: dict[int, Place] = {}
@@ -186,22 +188,25 @@ class Session:
         settled = len(recent)
         if not turn.last:
             settled = bisect_right(recent, newest - REORDER_NS, key=_BOOT_NS)
-        take = self._take if self._held or self._asked else self._pass
+        waits = self._held or self._asked or any(event.again for event in recent[:settled])
+        take = self._take if waits else self._pass
         for event in recent[:settled]:
             take(event)
         del recent[:settled]
 
     def _take(self, event: Event) -> None:
-        if self._held or (self._asked and self._awaits_name(event)):
+        event = _settled(event)
+        if self._held or self._awaits(event):
             self._held.append(event)
             if len(self._held) > MAX_HELD:
-                self._pass(self._held.popleft())
+                self._pass(_settled(self._held.popleft()))
         else:
             self._pass(event)
 
     def _pass(self, event: Event) -> None:
         if self._sink is None or self.summary.events == self._limit:
             return
+        event.again = None
         wanted = self._wants_all or self._selection.wants(event)
         if wanted:
             self.summary.events += 1
@@ -211,8 +216,10 @@ class Session:
         elif wanted is None:
             self.summary.nameless += 1
 
-    def _awaits_name(self, event: Event) -> bool:
-        return any(
+    def _awaits(self, event: Event) -> bool:
+        if event.again and self._now - event.boot_ns < NAME_SECONDS * 1e9:
+            return True
+        return bool(self._asked) and any(
             place is not None and place.cgroup in self._asked
             for place in (event.place, event.by_place)
         )
@@ -221,7 +228,10 @@ class Session:
         """Lets held events go, in order, as their names have come or their time is up."""
         for cgroup in [c for c, deadline in self._asked.items() if deadline <= turn.now]:
             del self._asked[cgroup]
-        while self._held and (turn.last or not self._awaits_name(self._held[0])):
+        while self._held:
+            self._held[0] = event = _settled(self._held[0])
+            if not turn.last and self._awaits(event):
+                break
             self._pass(self._held.popleft())
 
     def _on_place(self, place: Place) -> None:
@@ -258,7 +268,7 @@ class Session:
             self._asked.pop(cgroup, None)
 
     def _report(self, lost: Lost) -> None:
-        self.summary.undescribed += sum(lost.counts.get(name, 0) for name in CONTEXT_EVENTS)
+        self.summary.undescribed += sum(lost.counts.get(name, 0) for name in self._descriptions)
         for name, count in lost.counts.items():
             if name in self._probe_of:
                 self.summary.lost += count
@@ -269,3 +279,8 @@ class Session:
                 }
                 if self._sink:
                     self._sink.event(Event("lost", self._now, None, None, body))
+
+
+def _settled(event: Event) -> Event:
+    """With all that is known by now of what it refers to."""
+    return event.again() if event.again else event

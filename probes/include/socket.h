@@ -9,6 +9,7 @@
 #define KT_SOCKET_H
 
 #include "ktrace.h"
+#include "network.h"
 #ifdef KT_BCC
 #include <linux/tcp.h>
 #include <net/ip6_fib.h>
@@ -17,10 +18,8 @@
 #include <net/sock.h>
 #endif
 
-typedef u8 kt_address[16];  /* an IPv6 address; IPv4 as ::ffff:a.b.c.d */
-typedef u16 kt_port;        /* in the host's byte order */
-typedef u32 kt_netns;       /* inode of the network namespace; 0 = unknown */
-typedef u8 kt_tcp_state;    /* enum below; 0 = no socket */
+typedef u16 kt_port;      /* in the host's byte order */
+typedef u8 kt_tcp_state;  /* enum below; 0 = no socket */
 
 struct kt_endpoint {
 	kt_address address;
@@ -53,14 +52,6 @@ enum {
 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct ns_common {
-	unsigned int inum;
-};
-
-struct net {
-	struct ns_common ns;
-};
 
 typedef struct {
 	struct net *net;
@@ -164,17 +155,6 @@ enum sock_flags {
 };
 
 #pragma clang attribute pop
-
-/* Which pod a network namespace and an address belong to, told from user space before the first event
- * that needs it (tracer/identity/netns.py). A probe that shows addresses has KT_EVENT(pod_network). */
-struct pod_network_event {
-	struct kt_header header;
-	kt_cgroup_id cgroup; /* the pod's own */
-	kt_netns netns;
-	u16 has_address;     /* else only the namespace is told */
-	u16 unused;
-	kt_address address;
-};
 
 /* Headers as they are in every packet. */
 struct kt_ipv4_header {
@@ -314,20 +294,20 @@ static __always_inline struct dst_entry *kt_route_of_packet(struct sk_buff *skb)
 	return (void *)(BPF_CORE_READ(skb, _skb_refdst) & ~3UL); /* include/linux/skbuff.h: two flags */
 }
 
-static __always_inline kt_netns kt_netns_of_socket(struct sock *sk)
+static __always_inline struct net *kt_net_of_socket(struct sock *sk)
 {
-	return sk ? BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum) : 0;
+	return sk ? BPF_CORE_READ(sk, __sk_common.skc_net.net) : NULL;
 }
 
 /* Where a received packet is delivered: by its route, as the kernel itself looks for the namespace. */
-static __always_inline kt_netns kt_netns_of_packet(struct sk_buff *skb)
+static __always_inline struct net *kt_net_of_packet(struct sk_buff *skb)
 {
 	struct dst_entry *route = skb ? kt_route_of_packet(skb) : NULL;
 	struct net_device *dev = route ? BPF_CORE_READ(route, dev) : NULL;
 
 	if (!dev && skb)
 		dev = BPF_CORE_READ(skb, dev);
-	return dev ? BPF_CORE_READ(dev, nd_net.net, ns.inum) : 0;
+	return dev ? BPF_CORE_READ(dev, nd_net.net) : NULL;
 }
 
 KT_PRESENT(socket_cgroup, "linux/cgroup-defs.h", "struct sock_cgroup_data { struct cgroup *cgroup;");

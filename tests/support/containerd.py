@@ -398,6 +398,15 @@ class PodHandle:
                 ),
             ),
         )
+        self._run_sandbox()
+
+    def start_again(self) -> None:
+        """A new sandbox for the same pod, as the kubelet makes when the old one has ended."""
+        self.stop()
+        self._config.metadata.attempt += 1
+        self._run_sandbox()
+
+    def _run_sandbox(self) -> None:
         client = self._containerd.client
         self.sandbox_id = client.run_pod_sandbox(self._config)
         status = client.pod_sandbox_status(self.sandbox_id)

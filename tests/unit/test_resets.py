@@ -16,17 +16,20 @@ from tracer.backends.objects import object_file
 from tracer.bpf_object import BpfObject
 from tracer.event import Clock, Event, to_json
 from tracer.identity.model import Container, Names, Pod
-from tracer.identity.netns import MAPPED, decode_pod_network
+from tracer.identity.netns import DECODE, MAPPED, VISITOR, How
 from tracer.identity.resolver import Resolver
 from tracer.probes.resets import PROBE, reason_table
 from tracer.views.columns import UNKNOWN
 from tracer.views.table import SIGN, TIME, Table, lay_out
 
-SCHEMAS = BpfObject(object_file("resets")).schemas
+SCHEMAS = {
+    **BpfObject(object_file("network")).schemas,
+    **BpfObject(object_file("resets")).schemas,
+}
 UID, PEER_UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", "11111111-4e5f-6071-8293-a4b5c6d7e8f9"
 CID = "7" * 64
 POD_CGROUP, CONTAINER_CGROUP, PEER_CGROUP = 100, 101, 200
-NETNS = 4026532000
+NETNS, NETWORK, PEER_NETWORK = 4026532000, 7001, 7002
 (_, NO_SOCKET, UNREAD, LINGER, TIME_WAIT, REFUSED, LISTENER) = range(7)
 
 
@@ -41,19 +44,22 @@ def packed(address: str) -> bytes:
     return MAPPED + parsed.packed if parsed.version == 4 else parsed.packed
 
 
+def tell(resolver: Resolver, name: str, **values: Any) -> None:
+    DECODE[name](record(name, **values), resolver)
+
+
 @pytest.fixture
 def resolver() -> Resolver:
     made = Resolver(lambda place: None)
     made.add_path(POD_CGROUP, f"/kubepods/pod{UID}")
     made.add_path(CONTAINER_CGROUP, f"/kubepods/pod{UID}/{CID}")
     made.add_path(PEER_CGROUP, f"/kubepods/pod{PEER_UID}")
-    told: list[dict[str, Any]] = [
-        {"cgroup": POD_CGROUP, "netns": NETNS},
-        {"cgroup": POD_CGROUP, "has_address": 1, "address": packed("10.1.0.5")},
-        {"cgroup": PEER_CGROUP, "has_address": 1, "address": packed("10.1.0.6")},
-    ]
-    for values in told:
-        decode_pod_network(record("pod_network", **values), made)
+    tell(made, "network", network=NETWORK, netns=NETNS, cgroup=CONTAINER_CGROUP, how=How.AT_HOME)
+    tell(made, "network", network=PEER_NETWORK, netns=1, cgroup=PEER_CGROUP, how=How.AT_HOME)
+    tell(made, "network_address", network=NETWORK, address=packed("10.1.0.5"))
+    tell(made, "network_address", network=PEER_NETWORK, address=packed("10.1.0.6"))
+    for network in (NETWORK, PEER_NETWORK):
+        tell(made, "network_address", network=network)
     return made
 
 
@@ -78,7 +84,7 @@ def as_json(event: Event) -> dict[str, Any]:
 
 
 def test_a_closed_port_of_a_pod(resolver: Resolver) -> None:
-    event = reset(resolver, netns=NETNS, cause=NO_SOCKET, syn=1, reason=b"NO_SOCKET")
+    event = reset(resolver, network=NETWORK, cause=NO_SOCKET, syn=1, reason=b"NO_SOCKET")
     pod = {"namespace": "shop", "name": "web-0", "uid": UID, "labels": None}
     peer = {"namespace": None, "name": None, "uid": PEER_UID, "labels": None}
     resolver.learn(Names({UID: Pod(UID, "shop", "web-0")}, {}))  # names may come later
@@ -104,7 +110,7 @@ def test_a_closed_port_of_a_pod(resolver: Resolver) -> None:
 
 
 def test_the_sockets_cgroup_before_the_namespace(resolver: Resolver) -> None:
-    event = reset(resolver, cgroup=CONTAINER_CGROUP, netns=NETNS, state=1, sent=0)
+    event = reset(resolver, cgroup=CONTAINER_CGROUP, network=NETWORK, state=1, sent=0)
     resolver.learn(Names({}, {CID: Container(CID, "containerd", "app")}))
     shown = as_json(event)
     assert shown["container"]["name"] == "app"
@@ -113,7 +119,7 @@ def test_the_sockets_cgroup_before_the_namespace(resolver: Resolver) -> None:
     assert not PROBE.alarm(event)
 
 
-@pytest.mark.parametrize("values", [{}, {"cgroup": 4711}, {"netns": 4711}])
+@pytest.mark.parametrize("values", [{}, {"cgroup": 4711}, {"netns": 4711}, {"network": 4711}])
 def test_nobody_knows_whose_it_is(resolver: Resolver, values: dict[str, int]) -> None:
     event = reset(resolver, **values, cause=NO_SOCKET, syn=1)
     assert event.place is None
@@ -179,6 +185,19 @@ def test_a_process_whose_description_was_lost(resolver: Resolver) -> None:
     event = reset(resolver, process_process=7, process_pid=42, process_tid=43)
     shown = as_json(event)["process"]
     assert (shown["pid"], shown["tid"], shown["comm"]) == (42, 43, None)
+
+
+def test_what_is_not_known_yet(resolver: Resolver) -> None:
+    """It is made anew with what has been told since, and doubted if that was concluded."""
+    event = reset(resolver, network=4711, netns=4712)
+    assert event.place is None
+    assert event.again is not None
+    tell(resolver, "network", network=4711, netns=4712, cgroup=CONTAINER_CGROUP, how=How.VISITING)
+    event = event.again()
+    assert event.place is not None
+    assert event.place.identity.pod_uid == UID
+    assert event.doubts == (VISITOR,)
+    assert reset(resolver, network=NETWORK).again is None
 
 
 def test_the_table_of_reasons() -> None:

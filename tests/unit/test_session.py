@@ -76,6 +76,7 @@ class FakeBackend:
             records.kinds()[name]: schema for name, schema in records.schemas().items()
         }
         self.attached: dict[str, AttachPoint] = {}
+        self.walked = False
         self.settings: dict[str, int] = {}
         self.selected: list[tuple[int, int]] = []
         self.pids: list[int] = []

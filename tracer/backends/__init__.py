@@ -38,11 +38,13 @@ class Lack:
 
 class Backend(Protocol):
     """`schemas` are by the kind numbers that stand in the records; `attached` tells the attach
-    point taken for each probe's name."""
+    point taken for each probe's name; `walked` whether the kernel side has also looked at what ran
+    before."""
 
     name: str
     schemas: dict[int, Schema]
     attached: dict[str, AttachPoint]
+    walked: bool
 
     def attach(self, probes: list[Probe], settings: dict[str, int]) -> None:
         """Loads and attaches every probe. `settings` are written into the programs by name."""

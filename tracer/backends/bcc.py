@@ -16,7 +16,7 @@ from tracer.backends import Backend, Lack, Say, bpf, none_accepted, tell, toolch
 from tracer.backends.batch import Batch
 from tracer.backends.bcc_programs import Link, Programs, Refused, Site
 from tracer.backends.bcc_text import SLOT_BYTES, SLOTS, make_text
-from tracer.backends.objects import CONTEXT, Objects
+from tracer.backends.objects import CONTEXT, Objects, besides
 from tracer.backends.perf import PerfRing
 from tracer.backends.reader import Reader
 from tracer.backends.ring import CopyingRing, MappedRing, open_ring
@@ -87,6 +87,7 @@ class BccBackend:
     """`ring` says whether to use a ring buffer; by default that is tried."""
 
     name = "bcc"
+    walked = False
 
     def __init__(self, ring: bool | None = None, say: Say = tell) -> None:
         self.attached: dict[str, AttachPoint] = {}
@@ -166,8 +167,9 @@ class BccBackend:
             programs.compile(code, headers, self._say)
             for probe in probes:
                 self._attach_probe(probe, programs)
-            context = self._shipped.open(CONTEXT).described.programs
-            self._links[CONTEXT] = programs.attach(_sites(context, context))
+            for name in (*besides(probes), CONTEXT):
+                found = self._shipped.open(name).described.programs
+                self._links[name] = programs.attach(_sites(_attachable(found), found))
 
     def _attach_probe(self, probe: Probe, programs: Programs) -> None:
         """Takes the first attach point that this kernel both loads and attaches."""
@@ -207,7 +209,8 @@ class BccBackend:
 
 def objects_of(probes: Iterable[Probe]) -> list[str]:
     """In one order, in whichever the probes were named: what was compiled is then the same."""
-    return [CONTEXT, *sorted({probe.object for probe in probes})]
+    wanted = list(probes)
+    return [CONTEXT, *sorted({probe.object for probe in wanted}.union(besides(wanted)))]
 
 
 def text_of(shipped: Objects, names: Sequence[str], headers: Path, ring: bool) -> str:
@@ -256,7 +259,12 @@ def _has_ring_buffers(shipped: Objects) -> bool:
     return True
 
 
-def _sites(names: Mapping[str, str] | tuple[str, ...], sections: Mapping[str, str]) -> list[Site]:
+def _attachable(sections: Mapping[str, str]) -> tuple[str, ...]:
+    """Iterators need the kernel's BTF."""
+    return tuple(name for name, section in sections.items() if section.split("/")[0] in KINDS)
+
+
+def _sites(names: tuple[str, ...], sections: Mapping[str, str]) -> list[Site]:
     found = [(name, *sections[name].split("/", 1)) for name in names]
     return [Site(name, KINDS[section], target) for name, section, target in found]
 

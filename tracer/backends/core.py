@@ -7,12 +7,13 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Iterable
 
 from tracer.backends import Backend, Lack, Say, none_accepted
 from tracer.backends.batch import Batch
 from tracer.backends.bpf import Map, count_lost
 from tracer.backends.libbpf import Libbpf, LibbpfError, LoadedObject
-from tracer.backends.objects import CONTEXT, Objects
+from tracer.backends.objects import CONTEXT, Objects, besides
 from tracer.backends.reader import Reader
 from tracer.backends.ring import CopyingRing, MappedRing, open_ring
 from tracer.errors import CannotOnThisKernel, KtraceError, MissingPrivilege
@@ -70,13 +71,18 @@ class CoreBackend:
         self._maps: dict[str, Map] = {}
         self._ring: MappedRing | CopyingRing | None = None
         self._missed: dict[str, int] = {}
+        self.walked = False
 
     def attach(self, probes: list[Probe], settings: dict[str, int]) -> None:
         try:
             self._load(CONTEXT, None, settings)
             for probe in probes:
                 self._attach_probe(probe, settings)
-            self._objects[CONTEXT].attach()
+            besides = self._load_besides(probes, settings)
+            for loaded in (*besides, self._objects[CONTEXT]):
+                loaded.attach()
+            walked = [loaded.walk() for loaded in besides]
+            self.walked = all(walked)
         except LibbpfError as error:
             self.close()
             raise _explain(error) from error
@@ -126,7 +132,7 @@ class CoreBackend:
         refused: list[tuple[AttachPoint, KtraceError]] = []
         for point in probe.attach_points:
             try:
-                self._load(probe.object, point, settings)
+                self._load(probe.object, point.programs, settings)
                 self._objects[probe.object].attach()
                 if point.companion:
                     map_of = self._objects[probe.object].map
@@ -141,7 +147,19 @@ class CoreBackend:
                 return
         raise none_accepted(probe, refused)
 
-    def _load(self, name: str, point: AttachPoint | None, settings: dict[str, int]) -> None:
+    def _load_besides(self, probes: list[Probe], settings: dict[str, int]) -> list[LoadedObject]:
+        """Where the kernel has no iterators (before 5.8) they are left out."""
+        for name in besides(probes):
+            try:
+                self._load(name, None, settings)
+            except LibbpfError:
+                self._objects.pop(name).close()
+                programs = self._shipped.open(name).described.programs.items()
+                rest = [p for p, section in programs if not section.startswith("iter/")]
+                self._load(name, rest, settings)
+        return [self._objects[name] for name in besides(probes)]
+
+    def _load(self, name: str, programs: Iterable[str] | None, settings: dict[str, int]) -> None:
         shipped = self._shipped.open(name)
         loaded = self._objects[name] = self._library.open(shipped.data, name)
         places = shipped.described.settings
@@ -153,7 +171,7 @@ class CoreBackend:
         )
         for shared in self._maps.values():
             loaded.reuse_map(shared)
-        loaded.load(set(point.programs) if point else None)
+        loaded.load(None if programs is None else set(programs))
         if not self._maps:
             self._maps = {shared: loaded.map(shared) for shared in SHARED_MAPS}
 

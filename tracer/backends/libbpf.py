@@ -172,11 +172,31 @@ class LoadedObject:
             raise self._library.error("no tracing of functions in this kernel", errno.ENOTSUP)
 
     def attach(self) -> None:
-        """Attaches every program that was loaded."""
+        """Attaches every program that was loaded, except those that are for `walk`."""
         for name, program in self._programs():
-            if self._lib.bpf_program__autoload(program):
+            if self._lib.bpf_program__autoload(program) and not self._is_iterator(program):
                 link = self._lib.bpf_program__attach(program)
                 self._links.append(self._library.pointer(link, f"attaching {name}"))
+
+    def walk(self) -> bool:
+        """Runs iterators, once and to their end; whether one was loaded."""
+        found = [p for p in self._programs() if self._is_iterator(p[1])]
+        loaded = [p for p in found if self._lib.bpf_program__autoload(p[1])]
+        for name, program in loaded:
+            link = self._lib.bpf_program__attach_iter(program, None)
+            link = self._library.pointer(link, f"attaching {name}")
+            try:
+                fd = self._lib.bpf_iter_create(self._lib.bpf_link__fd(link))
+                with open(self._library.check(fd, f"running {name}"), "rb", buffering=0) as pass_:
+                    while pass_.read(1):
+                        pass
+            finally:
+                self._lib.bpf_link__destroy(link)
+        return bool(loaded)
+
+    def _is_iterator(self, program: int) -> bool:
+        section: bytes = self._lib.bpf_program__section_name(program)
+        return section.startswith(b"iter/")
 
     def recursion_misses(self) -> int:
         """Runs that the kernel refused because the same program was already running on that CPU."""
@@ -249,7 +269,9 @@ _RETURN_0 = bytes.fromhex("b700000000000000 9500000000000000")
 _PRINT = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
 _SAMPLE = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
 _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
+    "bpf_iter_create": (c_int, [c_int]),
     "bpf_link__destroy": (c_int, [c_void_p]),
+    "bpf_link__fd": (c_int, [c_void_p]),
     "bpf_map__fd": (c_int, [c_void_p]),
     "bpf_map__initial_value": (c_void_p, [c_void_p, POINTER(c_size_t)]),
     "bpf_map__key_size": (c_uint32, [c_void_p]),
@@ -269,6 +291,7 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_object__next_program": (c_void_p, [c_void_p, c_void_p]),
     "bpf_object__open_mem": (c_void_p, [c_char_p, c_size_t, c_void_p]),
     "bpf_program__attach": (c_void_p, [c_void_p]),
+    "bpf_program__attach_iter": (c_void_p, [c_void_p, c_void_p]),
     "bpf_program__autoload": (ctypes.c_bool, [c_void_p]),
     "bpf_program__fd": (c_int, [c_void_p]),
     "bpf_program__name": (c_char_p, [c_void_p]),

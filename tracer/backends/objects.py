@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
+from typing import TYPE_CHECKING
 
 from tracer.bpf_object import BpfObject
 from tracer.errors import KtraceError
 from tracer.schema import Schema
+
+if TYPE_CHECKING:
+    from tracer.probes import Probe
 
 # Attached with every probe.
 CONTEXT = "context"
@@ -56,6 +60,11 @@ class Objects:
                     self.event_of.setdefault(name, event)
             schema.kind = self.kinds[event]
             self.schemas[schema.kind] = schema
+
+
+def besides(probes: Iterable[Probe]) -> list[str]:
+    """The objects that these probes want to be attached with them, each once."""
+    return sorted({name for probe in probes for name in probe.besides})
 
 
 def object_file(name: str) -> bytes:

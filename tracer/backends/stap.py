@@ -104,6 +104,7 @@ def _read(path: str) -> str | None:
 
 class StapBackend:
     name = "stap"
+    walked = False
 
     def __init__(self, say: Say = tell) -> None:
         self._say = say

@@ -2,73 +2,225 @@
 """Which pod a network namespace and an address belong to.
 
 Events in interrupt context have no process, and not every socket has a cgroup that tells: then the
-network namespace decides, and the peer is known by its address. `PodNetworkCompanion` finds out on
-the node, where /proc is, and says it in records (`struct pod_network_event`), so that a recording
-tells the same on another machine. `networks` is what has been told so far.
+network namespace decides, and the peer is known by its address. The kernel side tells which cgroups
+have processes in which namespace (probes/network.bpf.c), user space adds what that cannot see
+(tracer.identity.network_lookup), both in records, so that a recording tells the same on another
+machine. `networks` is what has been told so far.
 
-A pod's namespaces are those of its processes, except the host's: a pod on the host's network is
-known by its sockets' cgroups alone. An address that two living pods claim belongs to nobody. What
-was told of a pod stays true after its end, until a new pod gets its address.
+A namespace is told apart by a number that never comes back, and it is the container's whose first
+process lives in it. Who only visits it, as a pod that may enter another's, has it only if nobody is
+at home. Containers of one pod are the same here. A claim ends with its cgroup; what was told of a
+namespace stays true after that, as what still happens there is late. An address is a namespace's,
+and one that two living pods have is nobody's.
+
+What the kernel side has not said of this very namespace is concluded, and says so (`Holder.doubt`).
 """
 
 from __future__ import annotations
 
-import ipaddress
-import os
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
-from tracer.bounded import keep
+from tracer.bounded import keep, touch
 from tracer.event import Place
 from tracer.identity.resolver import Resolver
-from tracer.identity.tree import Cgroup, container_cgroups
-from tracer.schema import Schema
 
 MAX_KNOWN = 16_384
-MAX_ADDRESSES = 32  # of one pod
-MAX_PROCESSES = 64  # of one pod, that are looked at
-MAX_FILE = 1 << 20
-# /proc is looked at so often at most,
-SCAN_SECONDS = 0.5
-# for so long after a cgroup was made: a pod gets its processes and its network after its cgroup,
-SETTLE_SECONDS = 5.0
-# and with events so often even if nothing is known to have changed.
-DISTRUST_SECONDS = 10.0
+MAX_USES = 64  # of one namespace
+MAX_NETWORKS = 8  # that have the same address
 
-LOOPBACK_V4 = ipaddress.IPv4Network("127.0.0.0/8")
 MAPPED = bytes(10) + b"\xff\xff"
+NO_ADDRESS = bytes(16)
+
+
+class How(IntEnum):
+    """The enum of probes/network.bpf.c."""
+
+    OF_HOST, AT_HOME, VISITING, CONCLUDED = range(4)
+
+
+_CONCLUDED_FROM = "whose network namespace it is was concluded from "
+VISITOR = _CONCLUDED_FROM + "a process that has another one than its container's first"
+FOUND_LATER = _CONCLUDED_FROM + "a process that was found in it later"
+SEVERAL = "several containers live in the network namespace; it is taken for that of the first"
+NUMBER = _CONCLUDED_FROM + "its inode number, which the kernel uses again"
+FORMER = "the pod that had the other side's address has ended, and another may have it"
+_DOUBTS = {How.VISITING: VISITOR, How.CONCLUDED: FOUND_LATER}
+
+MADE_UP = 1 << 63
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Whose a namespace or an address is, and whether that container still is; `doubt` says from
+    what it was concluded."""
+
+    place: Place | None = None
+    living: bool = False
+    doubt: str | None = None
+
+
+NOBODY = Holder()
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Where an event at a socket happened, and who was on the other side. `settled` says that
+    nothing more will be told of them soon."""
+
+    place: Place | None
+    peer: Place | None
+    doubts: tuple[str, ...]
+    settled: bool
+
+
+@dataclass(slots=True)
+class _Network:
+    """`uses` are by cgroup, in the order in which they were told."""
+
+    netns: int
+    uses: dict[int, How] = field(default_factory=dict)
 
 
 class PodNetworks:
     """What has been told in one stream of records."""
 
-    def __init__(self, resolver_place: Callable[[int], Place | None]) -> None:
-        self._place = resolver_place
-        self._by_netns: dict[int, int] = {}
-        self._by_address: dict[bytes, int] = {}
+    def __init__(self, resolver: Resolver) -> None:
+        # the table must not keep its own key alive
+        self._resolver = ref(resolver)
+        self._networks: dict[int, _Network] = {}
+        self._newest: dict[int, int] = {}  # network by inode
+        self._by_address: dict[bytes, dict[int, None]] = {}  # networks
+        self._unasked: dict[int, None] = {}  # networks of which something is being looked for
+        # format 1.0: pod's cgroup by inode or address
+        self._told: dict[int | bytes, int] = {}
 
-    def add(self, record: Any) -> None:
-        """A `struct pod_network_event`; without a cgroup it takes back what was told."""
+    def add_use(self, record: Any) -> None:
+        """A `struct network_event`."""
+        how = How(record.how)
+        known = touch(self._networks, record.network)
+        if known is None:
+            known = _Network(record.netns)
+            keep(self._networks, record.network, known, MAX_KNOWN)
+        if how is How.CONCLUDED:
+            # found by inode: if that is another one's by now, so was the process
+            newest = self._newest.get(record.netns, record.network)
+            if newest != record.network or not record.cgroup:
+                self._unasked.pop(record.network, None)
+                return
+        else:
+            keep(self._newest, record.netns, record.network, MAX_KNOWN)
+            self._networks.pop(made_up(record.netns), None)
+            if how is How.OF_HOST:
+                self._unasked.pop(record.network, None)
+                return
+        if not known.uses:
+            keep(self._unasked, record.network, None, MAX_KNOWN)
+        known.uses[record.cgroup] = min(how, known.uses.get(record.cgroup, how))
+        if len(known.uses) > MAX_USES:
+            self._forget_a_use(known)
+
+    def add_address(self, record: Any) -> None:
+        """A `struct network_address_event`."""
+        if record.address == NO_ADDRESS:
+            self._unasked.pop(record.network, None)
+            return
+        having = touch(self._by_address, record.address) or {}
+        keep(having, record.network, None, MAX_NETWORKS)
+        keep(self._by_address, record.address, having, MAX_KNOWN)
+
+    def add_told(self, record: Any) -> None:
+        """A `struct pod_network_event`, which recordings of format 1.0 have: a namespace's or an
+        address's pod as user space found it; without a cgroup it takes back what was told."""
         if record.netns:
-            keep(self._by_netns, record.netns, record.cgroup, MAX_KNOWN)
+            keep(self._told, record.netns, record.cgroup, MAX_KNOWN)
         if record.has_address:
-            keep(self._by_address, record.address, record.cgroup, MAX_KNOWN)
+            keep(self._told, record.address, record.cgroup, MAX_KNOWN)
 
-    def of_netns(self, netns: int) -> Place | None:
-        return self._place(self._by_netns.get(netns, 0))
+    def sides(self, record: Any, address: bytes | None, *own: Place | None) -> Sides:
+        """Of an event's record, whose peer has this address. `own` says where it happened, as far
+        as a cgroup or a process does, the best witness first: on a node with version 1 of cgroups a
+        socket's may be no container's."""
+        network = getattr(record, "network", 0)  # which format 1.0 does not have
+        found = [place for place in own if place is not None]
+        place = next((p for p in found if _is_container(p)), None)
+        local, peer, settled = NOBODY, NOBODY, True
+        if place is None:
+            local, settled = self.of_network(network, record.netns)
+            if network and not settled:
+                keep(self._unasked, network, None, MAX_KNOWN)
+            place = local.place or (found[0] if found else None)
+        if address is not None:
+            peer, known = self.of_peer(address, network, record.netns)
+            settled = settled and known
+        doubts = {holder.doubt: None for holder in (local, peer) if holder.doubt}
+        return Sides(place, peer.place, tuple(doubts), settled or not network)
 
-    def of_address(self, address: bytes) -> Place | None:
+    def of_network(self, network: int, netns: int) -> tuple[Holder, bool]:
+        """Whose a namespace is, and whether anything of it has been told. Without its own number
+        the inode decides."""
+        if network:
+            known = self._networks.get(network)
+            if known is not None:
+                return self._holder(known), True
+            # one that was there before, as long as none has come after it
+            found = self._networks.get(made_up(netns))
+            holder = self._holder(found) if found else NOBODY
+            return (holder, True) if holder.living else (NOBODY, False)
+        if netns in self._told:
+            return Holder(self._place(self._told[netns]), doubt=NUMBER), True
+        known = self._networks.get(self._newest.get(netns, made_up(netns)))
+        holder = self._holder(known) if known else NOBODY
+        if holder.place is None or (holder.living and holder.doubt is None):
+            return holder, True  # where somebody is at home the inode was not given away
+        return replace(holder, doubt=holder.doubt or NUMBER), True
+
+    def of_peer(self, address: bytes, network: int, netns: int) -> tuple[Holder, bool]:
+        """Whose an address is, seen from a namespace, and whether that will stay so."""
+        if is_loopback(address):
+            return self.of_network(network, netns)
+        holder = self.of_address(address)
+        return holder, holder.living or not self._unasked
+
+    def of_address(self, address: bytes) -> Holder:
         """`address` is a `kt_address`: 16 bytes, IPv4 mapped into IPv6."""
-        return self._place(self._by_address.get(address, 0))
+        if address in self._told:
+            return Holder(self._place(self._told[address]), doubt=NUMBER)
+        networks = [self._networks.get(number) for number in self._by_address.get(address, ())]
+        holders = [self._holder(known) for known in networks if known is not None]
+        holders = [holder for holder in holders if holder.place is not None]
+        living = {owner_of(h.place): h for h in holders if h.place is not None and h.living}
+        if not living and holders:
+            return replace(holders[-1], doubt=FORMER)
+        return next(iter(living.values())) if len(living) == 1 else NOBODY
 
-    def of_peer(self, address: bytes, netns: int) -> Place | None:
-        """Whose address it is, seen from a namespace: a loopback address is in the same one."""
-        return self.of_netns(netns) if is_loopback(address) else self.of_address(address)
+    def _holder(self, known: _Network) -> Holder:
+        uses = [(how, self._place(cgroup)) for cgroup, how in known.uses.items()]
+        theirs = [(how, place) for how, place in uses if place is not None and _is_container(place)]
+        if not theirs:
+            return NOBODY
+        best = min(how for how, _ in theirs)
+        places = [place for how, place in theirs if how == best]
+        living = [place for place in places if place.ended is None]
+        first = living[0] if living else max(places, key=lambda place: place.ended or 0)
+        doubt = _DOUBTS.get(best)
+        if len({owner_of(place) for place in places}) > 1:
+            doubt = SEVERAL
+        resolver = self._resolver()
+        return Holder(resolver.pod_place(first) if resolver else None, bool(living), doubt)
+
+    def _forget_a_use(self, known: _Network) -> None:
+        """The oldest, but first of those that have ended."""
+        places = {cgroup: self._place(cgroup) for cgroup in known.uses}
+        ended = (c for c, place in places.items() if place is not None and place.ended is not None)
+        del known.uses[next(ended, next(iter(known.uses)))]
+
+    def _place(self, cgroup: int) -> Place | None:
+        resolver = self._resolver()
+        return resolver.place(cgroup) if resolver and cgroup else None
 
 
 _known: WeakKeyDictionary[Resolver, PodNetworks] = WeakKeyDictionary()
@@ -77,14 +229,42 @@ _known: WeakKeyDictionary[Resolver, PodNetworks] = WeakKeyDictionary()
 def networks(resolver: Resolver) -> PodNetworks:
     found = _known.get(resolver)
     if found is None:
-        # the table must not keep its own key alive
-        found = _known[resolver] = PodNetworks(_weakly(resolver))
+        found = _known[resolver] = PodNetworks(resolver)
     return found
 
 
-def decode_pod_network(record: Any, resolver: Resolver) -> None:
-    """For a probe's `decode`: no event of its own."""
-    networks(resolver).add(record)
+def _decode_use(record: Any, resolver: Resolver) -> None:
+    networks(resolver).add_use(record)
+
+
+def _decode_address(record: Any, resolver: Resolver) -> None:
+    networks(resolver).add_address(record)
+
+
+def _decode_told(record: Any, resolver: Resolver) -> None:
+    networks(resolver).add_told(record)
+
+
+# What a probe that shows addresses has besides its own, see tracer.probes.Probe.
+OBJECT = "network"
+DECODE: dict[str, Callable[[Any, Resolver], None]] = {
+    "network": _decode_use,
+    "network_address": _decode_address,
+    "pod_network": _decode_told,
+}
+STATE: dict[str, tuple[str, ...]] = {
+    "network": ("network", "cgroup", "how"),
+    "network_address": ("network", "address"),
+}
+
+
+def made_up(netns: int) -> int:
+    """The number of a namespace of which only the inode is known: no kernel gives such."""
+    return MADE_UP | netns
+
+
+def owner_of(place: Place) -> str | None:
+    return place.identity.pod_uid or place.identity.container_id
 
 
 def is_loopback(address: bytes) -> bool:
@@ -93,197 +273,5 @@ def is_loopback(address: bytes) -> bool:
     return address == bytes(15) + b"\1"
 
 
-@dataclass(slots=True)
-class _Pod:
-    """What was told of a pod."""
-
-    cgroup: int
-    since: float
-    netns: set[int] = field(default_factory=set)
-    addresses: set[bytes] = field(default_factory=set)
-    settled: bool = False
-
-
-class PodNetworkCompanion:
-    """A `tracer.probes.Companion` for probes that decode `pod_network`. `events` are the names of
-    the events that need it."""
-
-    interval: float | None = SCAN_SECONDS
-
-    def __init__(
-        self,
-        schemas: Mapping[str, Schema],
-        events: Iterable[str],
-        cgroups: Callable[[], list[Cgroup]] = container_cgroups,
-        proc: str = "/proc",
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._schema = schemas["pod_network"]
-        self._events = frozenset(events)
-        self._cgroups = cgroups
-        self._proc = Path(proc)
-        self._now = now
-        self._pods: dict[str, _Pod] = {}
-        self._netns: dict[int, str] = {}
-        self._addresses: dict[bytes, str] = {}
-        self._next = 0.0
-        self._scanned: float | None = None
-        self._restless_until = 0.0
-
-    def records(self, fresh: frozenset[str]) -> list[bytes]:
-        now = self._now()
-        if "cgroup" in fresh:
-            self._restless_until = now + SETTLE_SECONDS
-        if now < self._next or not self._due(now, fresh):
-            return []
-        self._scanned, self._next = now, now + SCAN_SECONDS
-        try:
-            return self._scan(now)
-        except (OSError, ValueError):  # a file system that goes away under our feet
-            return []
-
-    def close(self) -> None:
-        pass
-
-    def _due(self, now: float, fresh: frozenset[str]) -> bool:
-        if self._scanned is None or now < self._restless_until:
-            return True
-        return bool(fresh & self._events) and now - self._scanned > DISTRUST_SECONDS
-
-    def _scan(self, now: float) -> list[bytes]:
-        by_pod: dict[str, list[Cgroup]] = defaultdict(list)
-        for cgroup in self._cgroups():
-            if cgroup.identity.pod_uid:
-                by_pod[cgroup.identity.pod_uid].append(cgroup)
-        for uid in self._pods.keys() - by_pod.keys():
-            del self._pods[uid]  # its netns and addresses stay claimed until somebody else comes
-        host = self._host()
-        records: list[bytes] = []
-        for uid, cgroups in by_pod.items():
-            known = self._pods.get(uid)
-            if known is None:
-                own = [c for c in cgroups if c.identity.container_id is None]
-                if not own:
-                    continue
-                known = _Pod(min(own, key=lambda c: len(c.path)).id, now)
-                self._pods[uid] = known
-            if not known.settled:
-                records += self._look_at(uid, known, cgroups, host)
-                known.settled = now - known.since > SETTLE_SECONDS
-        return records
-
-    def _look_at(self, uid: str, pod: _Pod, cgroups: list[Cgroup], host: int | None) -> list[bytes]:
-        records: list[bytes] = []
-        for netns, pid in self._namespaces(cgroups).items():
-            if netns == host:
-                continue
-            if netns not in pod.netns:
-                pod.netns.add(netns)
-                holder = self._netns.get(netns)
-                if holder not in self._pods or holder == uid:  # who was there first keeps it
-                    keep(self._netns, netns, uid, MAX_KNOWN)
-                    records.append(self._record(pod.cgroup, netns, None))
-            if self._netns.get(netns) != uid:
-                continue
-            for address in own_addresses(self._proc / str(pid) / "net"):
-                if address in pod.addresses or len(pod.addresses) >= MAX_ADDRESSES:
-                    continue
-                pod.addresses.add(address)
-                holder = self._addresses.get(address)
-                contested = holder in self._pods and holder != uid
-                keep(self._addresses, address, uid, MAX_KNOWN)
-                records.append(self._record(0 if contested else pod.cgroup, 0, address))
-        return records
-
-    def _namespaces(self, cgroups: list[Cgroup]) -> dict[int, int]:
-        """Network namespaces of the processes, each with the pid of one that is in it."""
-        found: dict[int, int] = {}
-        looked = 0
-        for cgroup in cgroups:
-            try:
-                pids = Path(cgroup.directory, "cgroup.procs").read_text().split()
-            except OSError:  # gone while being looked at
-                continue
-            for pid in pids[: MAX_PROCESSES - looked]:
-                looked += 1
-                netns = self._inode(pid)
-                if netns is not None:
-                    found.setdefault(netns, int(pid))
-        return found
-
-    def _host(self) -> int | None:
-        """That of the host's first process, which a machine that is itself contained may hide even
-        from root."""
-        found = (self._inode(pid) for pid in ("1", "2", "self"))
-        return next((inode for inode in found if inode is not None), None)
-
-    def _inode(self, pid: str) -> int | None:
-        try:
-            return os.stat(self._proc / pid / "ns" / "net").st_ino
-        except OSError:
-            return None
-
-    def _record(self, cgroup: int, netns: int, address: bytes | None) -> bytes:
-        return self._schema.pack(
-            time=time.clock_gettime_ns(time.CLOCK_BOOTTIME),
-            cgroup=cgroup,
-            netns=netns,
-            has_address=int(address is not None),
-            address=address or b"",
-        )
-
-
-def own_addresses(net: Path) -> list[bytes]:
-    """The addresses of a network namespace by a /proc/PID/net, as `kt_address`; without loopback
-    and without those that mean something only on one link."""
-    return [*_ipv4(_read(net / "fib_trie")), *_ipv6(_read(net / "if_inet6"))]
-
-
-def _ipv4(trie: str) -> list[bytes]:
-    """Each leaf is a line `|-- ADDRESS`, followed by one for each of its routes."""
-    found: dict[bytes, None] = {}
-    leaf = ""
-    for line in trie.splitlines():
-        before, bar, address = line.partition("|-- ")
-        if bar and not before.strip():
-            leaf = address.strip()
-        elif line.strip() == "/32 host LOCAL":
-            try:
-                address4 = ipaddress.IPv4Address(leaf)
-            except ValueError:
-                continue
-            if address4 not in LOOPBACK_V4:
-                found[MAPPED + address4.packed] = None
-    return list(found)
-
-
-def _ipv6(lines: str) -> list[bytes]:
-    """`ADDRESS INDEX PREFIX SCOPE FLAGS NAME`, the first four in hexadecimal."""
-    found = []
-    for line in lines.splitlines():
-        words = line.split()
-        try:
-            address, scope = bytes.fromhex(words[0]), int(words[3], 16)
-        except (IndexError, ValueError):
-            continue
-        if len(address) == 16 and not scope & 0x30:  # IPV6_ADDR_LOOPBACK, IPV6_ADDR_LINKLOCAL
-            found.append(address)
-    return found
-
-
-def _read(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_FILE).decode("ascii", "replace")
-    except OSError:  # the process is gone
-        return ""
-
-
-def _weakly(resolver: Resolver) -> Callable[[int], Place | None]:
-    reference = ref(resolver)
-
-    def place(cgroup: int) -> Place | None:
-        alive = reference()
-        return alive.place(cgroup) if alive and cgroup else None
-
-    return place
+def _is_container(place: Place) -> bool:
+    return owner_of(place) is not None

@@ -25,6 +25,8 @@ MAX_PROCESSES = 12_288
 MAX_DEAD = 4096
 # Those of what is there now stay the youngest.
 MAX_NAMES = 16_384
+# The hierarchy's number in a kt_cgroup_id.
+HIERARCHY_SHIFT = 48
 
 T = TypeVar("T", Pod, Container)
 
@@ -38,6 +40,7 @@ class Resolver:
         self._on_place = on_place
         self._places: dict[int, Place] = {}
         self._dead: dict[int, None] = {}  # of the places, in the order of their ends
+        self._pods: dict[tuple[int, str], Place] = {}  # by hierarchy and uid
         self._processes: dict[int, Process] = {}
         # what exec told about a task, for when a later description cannot tell it any more
         self._images: dict[tuple[int, int, int], tuple[str | None, list[str] | None]] = {}
@@ -49,6 +52,21 @@ class Resolver:
 
     def place(self, cgroup: int) -> Place | None:
         return self._places.get(cgroup)
+
+    def pod_place(self, place: Place) -> Place:
+        """Of the pod as such, whichever of its containers `place` is in: the pod's own cgroup, or
+        if nobody has described that, one that is made up. Where there is no pod, `place` itself."""
+        uid = place.identity.pod_uid
+        if uid is None or place.identity.container_id is None:
+            return place
+        key = place.cgroup >> HIERARCHY_SHIFT, uid
+        found = touch(self._pods, key)
+        if found is None:
+            identity = replace(place.identity, container_id=None, runtime=None)
+            found = Place(place.cgroup, None, identity)
+            self._name(found)
+            keep(self._pods, key, found, MAX_PLACES)
+        return found
 
     def place_of(self, reference: int) -> Place | None:
         """Where a process is. Unlike `process` this is no use of it that would keep it longer."""
@@ -85,6 +103,7 @@ class Resolver:
             place.path, place.identity = path, parse(path)
             place.version += 1
             self._name(place)
+            self._keep_pod(place)
         self._on_place(place)
 
     def add_process(self, record: Any) -> None:
@@ -122,6 +141,8 @@ class Resolver:
             self._name(place)
             if place.version != before:
                 changed.append(place)
+        for place in self._pods.values():
+            self._name(place)
         return changed
 
     def _bury(self, cgroup: int) -> None:
@@ -129,7 +150,24 @@ class Resolver:
         if len(self._dead) > MAX_DEAD:
             oldest = next(iter(self._dead))
             del self._dead[oldest]
-            self._places.pop(oldest, None)
+            place = self._places.pop(oldest, None)
+            if place is not None:
+                self._forget_pod(place)
+
+    def _forget_pod(self, place: Place) -> None:
+        key = place.cgroup >> HIERARCHY_SHIFT, place.identity.pod_uid or ""
+        if self._pods.get(key) is place:
+            del self._pods[key]
+
+    def _keep_pod(self, place: Place) -> None:
+        """A pod's own is the outermost of the cgroups that are in none of its containers."""
+        uid = place.identity.pod_uid
+        if uid is None or place.path is None or place.identity.container_id:
+            return
+        key = place.cgroup >> HIERARCHY_SHIFT, uid
+        known = self._pods.get(key)
+        if known is None or known.path is None or len(place.path) < len(known.path):
+            keep(self._pods, key, place, MAX_PLACES)
 
     def _place_of(self, cgroup: int) -> Place | None:
         """A cgroup whose description was lost has a place without a path, until it is described

@@ -110,6 +110,23 @@ def _is_root(mount: str) -> bool:
         return False
 
 
+def cgroup_of(pid: int, mounted: list[Hierarchy] | None = None) -> tuple[int, str]:
+    """A process's cgroup as the kernel side numbers it, and its path: version 1's memory hierarchy
+    unless that is the root, else version 2 (kt_cgroup_of() in probes/include/ktrace.h). Raises
+    OSError, ValueError or KeyError for one that is gone. `mounted` are the hierarchies, for whoever
+    asks often."""
+    paths: dict[int, str] = {}
+    for line in Path(f"/proc/{pid}/cgroup").read_bytes().splitlines():
+        number, _, path = os.fsdecode(line).split(":", 2)
+        paths[int(number)] = path.removesuffix(" (deleted)")
+    for hierarchy in hierarchies() if mounted is None else mounted:
+        path = paths.get(hierarchy.number, "/")
+        if path != "/" or hierarchy.version == 2:
+            inode = os.stat(hierarchy.mount + path).st_ino
+            return inode | hierarchy.number << 48, path
+    raise KeyError(pid)
+
+
 def _memory_hierarchy() -> int:
     try:
         lines = Path("/proc/cgroups").read_text().splitlines()

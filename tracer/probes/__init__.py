@@ -76,7 +76,8 @@ class Probe:
     tell of what they are: the last of each stays true until the next; `summary` says an event in
     one sentence for streams of several probes; `alarm` tells whether it must stand out; `settings`
     turns the values of `options` into the object's `const volatile` variables; `shorthand` turns
-    what follows `KIND:` in a condition into one of tracer.expression."""
+    what follows `KIND:` in a condition into one of tracer.expression; `besides` are objects of
+    which all programs are attached too, once for all probes that name them."""
 
     name: str
     object: str
@@ -92,6 +93,7 @@ class Probe:
     options: tuple[click.Option, ...] = ()
     settings: Callable[[Mapping[str, Any]], dict[str, int]] = field(default=lambda values: {})
     shorthand: Callable[[str], str] = field(default=lambda words: words)
+    besides: tuple[str, ...] = ()
 
 
 def names() -> list[str]:

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tracer.bounded import keep
-from tracer.identity.netns import PodNetworkCompanion
-from tracer.identity.tree import hierarchies
+from tracer.identity.tree import cgroup_of
 from tracer.netstat import (
     Counters,
     mounted_namespaces,
@@ -23,7 +22,7 @@ from tracer.netstat import (
     processes,
     read_counters,
 )
-from tracer.probes import LAST_CALL, Companion, Table
+from tracer.probes import LAST_CALL, Table
 from tracer.schema import Schema
 from tracer.sockdiag import Listener, Listeners, listeners
 
@@ -49,21 +48,6 @@ COUNTER = 1
 AF_INET, AF_INET6 = 2, 10
 
 Answer = Callable[[int, int, bool], Listeners | None]
-
-
-class Several:
-    """Companions as one. The pods' networks come first: what follows refers to them."""
-
-    def __init__(self, schemas: Mapping[str, Schema], own: Companion) -> None:
-        self._parts: list[Companion] = [PodNetworkCompanion(schemas, ("backlog_drop",)), own]
-        self.interval: float | None = min(p.interval for p in self._parts if p.interval is not None)
-
-    def records(self, fresh: frozenset[str]) -> list[bytes]:
-        return [record for part in self._parts for record in part.records(fresh)]
-
-    def close(self) -> None:
-        for part in self._parts:
-            part.close()
 
 
 class Held:
@@ -453,21 +437,6 @@ def _stat(pid: int) -> tuple[bytes, list[bytes]]:
 def _read(pid: int, name: str) -> bytes:
     with open(f"/proc/{pid}/{name}", "rb") as file:
         return file.read(1 << 16)
-
-
-def cgroup_of(pid: int) -> tuple[int, str]:
-    """A process's cgroup as the kernel side numbers it: version 1's memory hierarchy unless that is
-    the root, else version 2 (kt_cgroup_of() in probes/include/ktrace.h)."""
-    paths: dict[int, str] = {}
-    for line in _read(pid, "cgroup").decode(errors="surrogateescape").splitlines():
-        number, _, path = line.split(":", 2)
-        paths[int(number)] = path.removesuffix(" (deleted)")
-    for hierarchy in hierarchies():
-        path = paths.get(hierarchy.number, "/")
-        if path != "/" or hierarchy.version == 2:
-            inode = os.stat(hierarchy.mount + path).st_ino
-            return inode | hierarchy.number << 48, path
-    raise KeyError(pid)
 
 
 def reversed_path(path: str | bytes) -> bytes:

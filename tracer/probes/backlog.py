@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from tracer.bounded import keep
 from tracer.event import Event, Place, Process
-from tracer.identity.netns import MAPPED, decode_pod_network, networks
+from tracer.identity.netns import DECODE, MAPPED, OBJECT, STATE, networks
 from tracer.identity.resolver import Resolver
 from tracer.probes import AttachPoint, Companion, Probe, Table
 from tracer.schema import Schema
@@ -39,20 +39,13 @@ _listeners: WeakKeyDictionary[Resolver, dict[int, Process]] = WeakKeyDictionary(
 
 def _decode(record: Any, resolver: Resolver) -> Event:
     process = _listeners.get(resolver, {}).get(record.socket) if record.socket else None
-    known = networks(resolver)
-    place = _place(
-        process.place if process else None,
-        resolver.place(record.cgroup) if record.cgroup else None,
-        known.of_netns(record.netns) if record.netns else None,
-    )
-    peer = remote = None
-    if record.remotes == ONE:
-        address, port = record.flow_remote_address, record.flow_remote_port
-        peer = known.of_peer(address, record.netns)
-        remote = _end(address, port, peer)
-    local = {"address": None, "port": None, "pod": place}
+    own = process.place if process else None, resolver.place(record.cgroup)
+    address = record.flow_remote_address if record.remotes == ONE else None
+    sides = networks(resolver).sides(record, address, *own)
+    remote = None if address is None else _end(address, record.flow_remote_port, sides.peer)
+    local = {"address": None, "port": None, "pod": sides.place}
     if record.flow_family:
-        local = _end(record.flow_local_address, record.flow_local_port, place)
+        local = _end(record.flow_local_address, record.flow_local_port, sides.place)
     body = {
         "queue": QUEUES[record.queue],
         "stage": STAGES[record.stage],
@@ -64,19 +57,17 @@ def _decode(record: Any, resolver: Resolver) -> Event:
         "count": record.count,
         "source": SOURCES[record.source],
     }
-    return Event("backlog_drop", record.time, process, None, body, place, peer)
+    again = None if sides.settled else partial(_decode, record, resolver)
+    return Event(
+        *("backlog_drop", record.time, process, None, body, sides.place, sides.peer),
+        doubts=sides.doubts,
+        again=again,
+    )
 
 
 def _decode_listener(record: Any, resolver: Resolver) -> None:
     process = resolver.process(record.process_process, record.process_pid, record.process_tid)
     keep(_listeners.setdefault(resolver, {}), record.socket, process, MAX_LISTENERS)
-
-
-def _place(*candidates: Place | None) -> Place | None:
-    """The first that says which pod, else which cgroup: a socket's cgroup is the best witness, but
-    on a node with version 1 of cgroups it may be none of a pod's."""
-    found = [place for place in candidates if place is not None]
-    return next((place for place in found if place.identity.pod_uid), found[0] if found else None)
 
 
 def _end(address: bytes, port: int, place: Place | None) -> dict[str, Any]:
@@ -92,15 +83,15 @@ def address_text(address: bytes) -> str:
 
 
 def _probed(schemas: Mapping[str, Schema], map_of: Callable[[str], Table]) -> Companion:
-    from tracer.probes._backlog import Held, Several
+    from tracer.probes._backlog import Held
 
-    return Several(schemas, Held(schemas, map_of("kt_backlog_held")))
+    return Held(schemas, map_of("kt_backlog_held"))
 
 
 def _counted(schemas: Mapping[str, Schema], _map_of: Any) -> Companion:
-    from tracer.probes._backlog import Polled, Several
+    from tracer.probes._backlog import Polled
 
-    return Several(schemas, Polled(schemas))
+    return Polled(schemas)
 
 
 def _local(event: Event) -> str | None:
@@ -183,13 +174,10 @@ PROBE = Probe(
             companion=_counted,
         ),
     ),
-    decode={
-        "backlog_drop": _decode,
-        "backlog_listener": _decode_listener,
-        "pod_network": decode_pod_network,
-    },
+    decode={"backlog_drop": _decode, "backlog_listener": _decode_listener, **DECODE},
     whose={"backlog_drop": "cgroup"},
-    state={"pod_network": ("netns", "address"), "backlog_listener": ("socket",)},
+    state={**STATE, "backlog_listener": ("socket",)},
+    besides=(OBJECT,),
     columns=(
         Column("QUEUE", lambda e: e.body["queue"], 6, 6),
         Column("LOCAL", _local, 9, 47),

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from tracer.event import Event, Place
-from tracer.identity.netns import MAPPED, PodNetworkCompanion, decode_pod_network, networks
+from tracer.identity.netns import DECODE, MAPPED, OBJECT, STATE, networks
 from tracer.identity.resolver import Resolver
 from tracer.kernel_names import enum_names
 from tracer.probes import AttachPoint, Probe
-from tracer.schema import Schema
 from tracer.views.columns import CONTAINER, Column, pod_name, process_name
 
 # include/net/tcp_states.h
@@ -63,14 +62,10 @@ def _decode(record: Any, resolver: Resolver) -> Event:
     process = None
     if record.process_pid:
         process = resolver.process(record.process_process, record.process_pid, record.process_tid)
-    known = networks(resolver)
-    place = resolver.place(record.cgroup) if record.cgroup else None
-    if place is None and process is not None:
-        place = process.place
-    if place is None:
-        place = known.of_netns(record.netns)
     local, remote = record.flow_local_address, record.flow_remote_address
-    peer = known.of_peer(remote, record.netns)
+    own = resolver.place(record.cgroup), process.place if process else None
+    peer = remote if record.flow_family else None
+    sides = networks(resolver).sides(record, peer, *own)
     reason, inferred = _reason(record.reason, record.cause)
     body = {
         "direction": "sent" if record.sent else "received",
@@ -78,11 +73,16 @@ def _decode(record: Any, resolver: Resolver) -> Event:
         "reason_inferred": inferred,
         "meaning": _meaning(reason, bool(record.syn)),
         "state": STATES[record.state] if record.state < len(STATES) else None,
-        "local": _end(local, record.flow_local_port, record.flow_family, place),
-        "remote": _end(remote, record.flow_remote_port, record.flow_family, peer),
+        "local": _end(local, record.flow_local_port, record.flow_family, sides.place),
+        "remote": _end(remote, record.flow_remote_port, record.flow_family, sides.peer),
         "process": process,
     }
-    return Event("tcp_reset", record.time, process, None, body, place, peer)
+    again = None if sides.settled else partial(_decode, record, resolver)
+    return Event(
+        *("tcp_reset", record.time, process, None, body, sides.place, sides.peer),
+        doubts=sides.doubts,
+        again=again,
+    )
 
 
 def _end(address: bytes, port: int, family: int, place: Place | None) -> dict[str, Any]:
@@ -132,12 +132,8 @@ def _settings(values: Mapping[str, Any]) -> dict[str, int]:
     return {"kt_reset_reasons": int.from_bytes(reason_table(enum_names("sk_rst_reason")), "little")}
 
 
-def _companion(schemas: Mapping[str, Schema], _map_of: Any) -> PodNetworkCompanion:
-    return PodNetworkCompanion(schemas, ("tcp_reset",))
-
-
 def _point(name: str, *programs: str, cannot_tell: tuple[str, ...] = ()) -> AttachPoint:
-    return AttachPoint(name, (*programs, "on_receive_reset"), cannot_tell, _companion)
+    return AttachPoint(name, (*programs, "on_receive_reset"), cannot_tell)
 
 
 def _text(end: dict[str, Any]) -> str | None:
@@ -198,9 +194,10 @@ PROBE = Probe(
             cannot_tell=(*_NO_REASONS, "resets without a socket: those for a closed port"),
         ),
     ),
-    decode={"tcp_reset": _decode, "pod_network": decode_pod_network},
+    decode={"tcp_reset": _decode, **DECODE},
     whose={"tcp_reset": "cgroup"},
-    state={"pod_network": ("netns", "address")},
+    state=STATE,
+    besides=(OBJECT,),
     columns=(
         Column("RESET", lambda e: e.body["direction"], 5, 8),
         Column("LOCAL", lambda e: _text(e.body["local"]), 13, 47),

@@ -187,6 +187,7 @@ def _doubted(verdict: Verdict, cause: Cause, story: Story) -> Verdict:
         what = _OF_THE_NODE.get(entry.body.get("origin") or "")
         if what and sender and outside_of_packages(sender.exe):
             doubts.append(f"{sender.exe} lies where no package puts a {what}")
+        doubts += entry.event.doubts
     doubts = list(dict.fromkeys(doubts))
     if tuple(doubts) == verdict.doubts:
         return verdict

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which pod a network namespace and an address belong to, from a made-up /proc."""
+"""Which pod a network namespace and an address belong to, by what has been told."""
 
 from __future__ import annotations
 
@@ -8,142 +8,39 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from pathlib import Path
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tracer.backends.batch import cell
-from tracer.backends.objects import object_file
-from tracer.bpf_object import BpfObject
-from tracer.identity.cgroup import parse
 from tracer.identity.netns import (
-    DISTRUST_SECONDS,
+    DECODE,
+    FORMER,
+    FOUND_LATER,
     MAPPED,
-    PodNetworkCompanion,
+    MAX_USES,
+    NO_ADDRESS,
+    NUMBER,
+    SEVERAL,
+    VISITOR,
+    Holder,
+    How,
     PodNetworks,
-    decode_pod_network,
     is_loopback,
+    made_up,
     networks,
-    own_addresses,
 )
 from tracer.identity.resolver import Resolver
-from tracer.identity.tree import Cgroup
 
-ONE = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
-TWO = "11111111-4e5f-6071-8293-a4b5c6d7e8f9"
-CID = "7" * 64
-
-TRIE = """Main:
-  +-- 0.0.0.0/0 3 0 5
-     |-- 0.0.0.0
-        /0 universe UNICAST
-     |-- 10.9.9.9
-        /32 universe UNICAST
-Local:
-  +-- 0.0.0.0/0 3 0 5
-     +-- {net}/24 2 0 2
-        |-- {address}
-           /32 host LOCAL
-        |-- {broadcast}
-           /32 link BROADCAST
-     +-- 127.0.0.0/8 2 0 2
-        |-- 127.0.0.0
-           /8 host LOCAL
-        |-- 127.0.0.1
-           /32 host LOCAL
-"""
+INODE = 4026532000
+EARLIER = 1_000
 
 
-@dataclass
-class Node:
-    """A node of which /proc and cgroups are files."""
-
-    root: Path
-    cgroups: list[Cgroup] = field(default_factory=list)
-    time: float = 1000.0
-    scans: int = 0
-
-    def process(
-        self, pid: int | str, namespace: str, v4: str = "", v6: tuple[str, ...] = ()
-    ) -> None:
-        """Namespaces are files; their inodes are what counts."""
-        shared = self.root / "namespaces" / namespace
-        shared.parent.mkdir(exist_ok=True)
-        shared.touch()
-        process = self.root / "proc" / str(pid)
-        (process / "ns").mkdir(parents=True)
-        (process / "ns" / "net").symlink_to(shared)
-        (process / "net").mkdir()
-        if v4:
-            front = v4.rpartition(".")[0]
-            text = TRIE.format(net=f"{front}.0", address=v4, broadcast=f"{front}.255")
-            (process / "net" / "fib_trie").write_text(text)
-        (process / "net" / "if_inet6").write_text(
-            "".join(
-                f"{ip_address(a).packed.hex()} 02 40 {s} 80 eth0\n"
-                for a, s in zip(v6[::2], v6[1::2], strict=True)
-            )
-        )
-
-    def inode(self, namespace: str) -> int:
-        return (self.root / "namespaces" / namespace).stat().st_ino
-
-    def pod(self, number: int, uid: str, *pids: int) -> None:
-        """Its own cgroup has this number, that of its container the next."""
-        path = f"/kubepods/burstable/pod{uid}"
-        self.cgroup(number, path)
-        self.cgroup(number + 1, f"{path}/{CID}", *pids)
-
-    def cgroup(self, number: int, path: str, *pids: int) -> None:
-        directory = self.root / "cgroup" / path.lstrip("/")
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "cgroup.procs").write_text("".join(f"{pid}\n" for pid in pids))
-        self.cgroups.append(Cgroup(number, path, str(directory), parse(path)))
-
-    def remove_pod(self, uid: str) -> None:
-        self.cgroups = [c for c in self.cgroups if c.identity.pod_uid != uid]
-
-    def look(self) -> list[Cgroup]:
-        self.scans += 1
-        return list(self.cgroups)
-
-
-SCHEMA = BpfObject(object_file("resets")).schemas["pod_network"]
-
-
-class Session:
-    """What a session does with the companion's records."""
-
-    def __init__(self, node: Node) -> None:
-        self.node = node
-        self.resolver = Resolver(lambda place: None)
-        self.companion = PodNetworkCompanion(
-            {"pod_network": SCHEMA},
-            ("tcp_reset",),
-            node.look,
-            str(node.root / "proc"),
-            lambda: node.time,
-        )
-
-    def turn(self, *fresh: str, after: float = 0.6) -> int:
-        """How many records there were."""
-        self.node.time += after
-        records = self.companion.records(frozenset(fresh))
-        for cgroup in self.node.cgroups:
-            self.resolver.add_path(cgroup.id, cgroup.path)
-        for record in records:
-            for decoded in SCHEMA.cells(memoryview(cell(record))):
-                decode_pod_network(decoded, self.resolver)
-        return len(records)
-
-    def by_netns(self, namespace: str) -> str | None:
-        place = networks(self.resolver).of_netns(self.node.inode(namespace))
-        assert place is None or place.container is None
-        return place.identity.pod_uid if place else None
-
-    def by_address(self, address: str) -> str | None:
-        place = networks(self.resolver).of_address(packed(address))
-        return place.identity.pod_uid if place else None
+def uid(number: int) -> str:
+    return f"{number:08x}-4e5f-6071-8293-a4b5c6d7e8f9"
 
 
 def packed(address: str) -> bytes:
@@ -151,169 +48,244 @@ def packed(address: str) -> bytes:
     return MAPPED + parsed.packed if parsed.version == 4 else parsed.packed
 
 
+@dataclass
+class Told:
+    """What a session is told, and what it then says."""
+
+    resolver: Resolver = field(default_factory=lambda: Resolver(lambda place: None))
+    times: Iterator[int] = field(default_factory=lambda: count(EARLIER))
+
+    def container(self, cgroup: int, pod: int | None) -> None:
+        below = f"/kubepods/pod{uid(pod)}" if pod is not None else "/docker"
+        self.resolver.add_path(cgroup, f"{below}/{cgroup:064x}")
+
+    def end(self, cgroup: int) -> None:
+        self.resolver.end_cgroup(SimpleNamespace(cgroup=cgroup, time=next(self.times)))
+
+    def use(self, network: int, cgroup: int, how: How = How.AT_HOME, netns: int = INODE) -> None:
+        self.tell("network", network=network, netns=netns, cgroup=cgroup, how=how)
+
+    def address(self, network: int, address: str) -> None:
+        self.tell("network_address", network=network, address=packed(address))
+
+    def tell(self, name: str, **values: Any) -> None:
+        DECODE[name](SimpleNamespace(**values), self.resolver)
+
+    @property
+    def networks(self) -> PodNetworks:
+        return networks(self.resolver)
+
+    def of(self, network: int, netns: int = INODE) -> Holder:
+        return self.networks.of_network(network, netns)[0]
+
+    def of_address(self, address: str) -> str | None:
+        return pod_of(self.networks.of_address(packed(address)))
+
+
+def pod_of(holder: Holder) -> str | None:
+    return holder.place.identity.pod_uid if holder.place else None
+
+
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    made = Node(tmp_path)
-    made.process(1, "host", "192.0.2.1")
-    yield made
+def told() -> Told:
+    """Two pods with one container each."""
+    made = Told()
+    for number in (1, 2):
+        made.container(number, number)
+    return made
 
 
-def test_a_pod_by_namespace_and_by_addresses(node: Node) -> None:
-    node.process(10, "one", "10.1.0.5", ("fd00::5", "00", "fe80::5", "20", "::1", "10"))
-    node.pod(100, ONE, 10)
-    session = Session(node)
-    session.turn()
-    assert session.by_netns("one") == ONE
-    assert session.by_address("10.1.0.5") == session.by_address("fd00::5") == ONE
-    for other in ("10.1.0.255", "10.9.9.9", "127.0.0.1", "fe80::5", "::1", "0.0.0.0", "::"):
-        assert session.by_address(other) is None
+def test_the_pod_is_meant_and_not_one_of_its_containers(told: Told) -> None:
+    told.use(7, 1)
+    holder = told.of(7)
+    assert pod_of(holder) == uid(1)
+    assert holder.place is not None
+    assert holder.place.identity.container_id is None
+    assert (holder.living, holder.doubt) == (True, None)
+    told.resolver.add_path(100, f"/kubepods/pod{uid(1)}")
+    assert told.of(7).place is told.resolver.place(100)
 
 
-def test_the_pod_is_meant_and_not_one_of_its_containers(node: Node) -> None:
-    node.process(10, "one", "10.1.0.5")
-    node.pod(100, ONE, 10)
-    session = Session(node)
-    session.turn()
-    place = networks(session.resolver).of_address(packed("10.1.0.5"))
-    assert place is not None
-    assert place.cgroup == 100
+def test_a_container_without_a_pod_is_a_place(told: Told) -> None:
+    told.container(3, None)
+    told.use(7, 3)
+    assert told.of(7).place is told.resolver.place(3)
 
 
-def test_the_hosts_namespace_is_no_pods(node: Node) -> None:
-    node.process(10, "host", "192.0.2.1")
-    node.pod(100, ONE, 10)
-    session = Session(node)
-    assert session.turn() == 0
-    assert session.by_netns("host") is None
-    assert session.by_address("192.0.2.1") is None
+def test_the_hosts_namespace_is_nobodys(told: Told) -> None:
+    assert told.networks.of_network(9, INODE) == (Holder(), False)
+    told.use(9, 0, How.OF_HOST)
+    assert told.networks.of_network(9, INODE) == (Holder(), True)
 
 
-def test_a_first_process_that_is_hidden(node: Node) -> None:
-    (node.root / "proc" / "1" / "ns" / "net").unlink()
-    node.process("self", "host", "192.0.2.1")
-    node.process(10, "host", "192.0.2.1")
-    node.pod(100, ONE, 10)
-    session = Session(node)
-    assert session.turn() == 0
+def test_a_number_that_comes_back(told: Told) -> None:
+    """The same inode, another namespace: whose it was and whose it is are two questions."""
+    told.use(7, 1)
+    told.end(1)
+    told.use(8, 2)
+    assert (pod_of(told.of(7)), pod_of(told.of(8))) == (uid(1), uid(2))
+    assert told.networks.of_network(9, INODE) == (Holder(), False)
 
 
-def test_the_first_in_a_namespace_keeps_it(node: Node) -> None:
-    """A pod may be allowed to enter another's."""
-    node.process(10, "one", "10.1.0.5")
-    node.pod(100, ONE, 10)
-    session = Session(node)
-    session.turn()
-    node.process(20, "one", "10.1.0.5")
-    node.pod(200, TWO, 20)
-    assert session.turn("cgroup") == 0
-    assert session.by_netns("one") == session.by_address("10.1.0.5") == ONE
+def test_the_dead_stay_known_until_somebody_has_their_address(told: Told) -> None:
+    told.use(7, 1)
+    told.address(7, "10.1.0.5")
+    told.end(1)
+    assert (pod_of(told.of(7)), told.of_address("10.1.0.5")) == (uid(1), uid(1))
+    told.use(8, 2)
+    told.address(8, "10.1.0.5")
+    assert (pod_of(told.of(7)), told.of_address("10.1.0.5")) == (uid(1), uid(2))
 
 
-def test_an_address_that_two_living_pods_have_is_nobodys(node: Node) -> None:
+def test_an_address_that_two_living_pods_have_is_nobodys(told: Told) -> None:
     """As that of a bridge that both made inside."""
-    node.process(10, "one", "172.17.0.1")
-    node.pod(100, ONE, 10)
-    node.process(20, "two", "172.17.0.1")
-    node.pod(200, TWO, 20)
-    session = Session(node)
-    session.turn()
-    assert session.by_address("172.17.0.1") is None
-    assert session.by_netns("one") == ONE
-    assert session.by_netns("two") == TWO
+    for number in (1, 2):
+        told.use(number, number)
+        told.address(number, "172.17.0.1")
+    assert told.of_address("172.17.0.1") is None
+    told.end(1)
+    assert told.of_address("172.17.0.1") == uid(2)
 
 
-def test_the_dead_stay_known_until_somebody_has_their_address(node: Node) -> None:
-    node.process(10, "one", "10.1.0.5")
-    node.pod(100, ONE, 10)
-    session = Session(node)
-    session.turn()
-    node.remove_pod(ONE)
-    session.turn("cgroup")
-    assert session.by_netns("one") == session.by_address("10.1.0.5") == ONE
-    node.process(20, "two", "10.1.0.5")
-    node.pod(200, TWO, 20)
-    session.turn("cgroup")
-    assert session.by_address("10.1.0.5") == TWO
-    assert session.by_netns("one") == ONE
+def test_a_visitor_does_not_take_a_namespace(told: Told) -> None:
+    """Be it there before the pod's own processes, as what sets up its network, or after them."""
+    told.use(7, 2, How.VISITING)
+    assert (pod_of(told.of(7)), told.of(7).doubt) == (uid(2), VISITOR)
+    told.use(7, 1)
+    assert (pod_of(told.of(7)), told.of(7).doubt) == (uid(1), None)
+    told.end(1)
+    assert pod_of(told.of(7)) == uid(1)
 
 
-def test_a_pod_that_gets_its_network_later_than_its_cgroup(node: Node) -> None:
-    session = Session(node)
-    session.turn()
-    node.cgroup(100, f"/kubepods/pod{ONE}")
-    assert session.turn("cgroup") == 0
-    node.process(10, "one", "10.1.0.5")
-    node.cgroup(101, f"/kubepods/pod{ONE}/{CID}", 10)
-    assert session.turn() == 2
-    assert session.by_address("10.1.0.5") == ONE
-    assert session.turn() == 0  # nothing is said twice
+def test_two_that_are_at_home(told: Told) -> None:
+    """As docker run --network container:X."""
+    told.use(7, 1)
+    told.use(7, 2)
+    assert (pod_of(told.of(7)), told.of(7).doubt) == (uid(1), SEVERAL)
+    told.end(1)
+    assert (pod_of(told.of(7)), told.of(7).living) == (uid(2), True)
+    told.end(2)
+    assert (pod_of(told.of(7)), told.of(7).living) == (uid(2), False)
 
 
-def test_nothing_is_looked_at_while_nothing_happens(node: Node) -> None:
-    session = Session(node)
-    for _ in range(100):
-        session.turn()
-    assert node.scans == 1
-    session.turn("cgroup")
-    for _ in range(100):
-        session.turn()
-    assert 8 <= node.scans <= 11
-    before = node.scans
-    session.turn("tcp_reset", after=DISTRUST_SECONDS + 1)
-    assert node.scans == before + 1
+def test_what_was_found_later_is_concluded(told: Told) -> None:
+    told.use(7, 1, How.CONCLUDED)
+    assert (pod_of(told.of(7)), told.of(7).doubt) == (uid(1), FOUND_LATER)
 
 
-def test_a_storm_does_not_make_it_look_more_often(node: Node) -> None:
-    session = Session(node)
-    for _ in range(1000):
-        session.turn("tcp_reset", "cgroup", after=0.001)
-    assert node.scans <= 3
+def test_what_was_found_in_the_next_namespace_with_the_number(told: Told) -> None:
+    told.use(8, 2)
+    told.use(7, 2, How.CONCLUDED)
+    assert told.networks.of_network(7, INODE) == (Holder(), True)
 
 
-def test_what_is_not_on_this_node_any_more(node: Node) -> None:
-    node.pod(100, ONE, 4711)
-    session = Session(node)
-    assert session.turn() == 0
-    (node.root / "cgroup" / f"kubepods/burstable/pod{ONE}/{CID}" / "cgroup.procs").unlink()
-    assert session.turn("cgroup") == 0
+def test_that_nobody_was_found_is_an_answer(told: Told) -> None:
+    told.use(7, 0, How.CONCLUDED)
+    assert told.networks.of_network(7, INODE) == (Holder(), True)
 
 
-def test_a_file_system_that_is_gone() -> None:
-    def broken() -> list[Cgroup]:
-        raise OSError("gone")
+def test_older_than_the_tracing(told: Told) -> None:
+    """Where the kernel side does not say what ran before, only the inode is known, until another
+    namespace has it or the container has ended."""
+    told.use(made_up(INODE), 1, How.CONCLUDED)
+    told.address(made_up(INODE), "10.1.0.5")
+    assert (pod_of(told.of(7)), told.of(7).doubt) == (uid(1), FOUND_LATER)
+    told.use(8, 2)
+    assert told.networks.of_network(7, INODE) == (Holder(), False)
+    assert told.of_address("10.1.0.5") is None
+    told.use(made_up(INODE + 1), 1, How.CONCLUDED, INODE + 1)
+    told.end(1)
+    assert told.networks.of_network(9, INODE + 1) == (Holder(), False)
 
-    companion = PodNetworkCompanion({"pod_network": SCHEMA}, (), broken)
-    assert companion.records(frozenset()) == []
-    companion.close()
+
+def test_by_its_inode_alone(told: Told) -> None:
+    """As what is counted in user space: certain as long as somebody is at home there."""
+    told.use(7, 1)
+    assert (pod_of(told.of(0)), told.of(0).doubt) == (uid(1), None)
+    told.end(1)
+    assert (pod_of(told.of(0)), told.of(0).doubt) == (uid(1), NUMBER)
+    assert told.networks.of_network(0, 4711) == (Holder(), True)
 
 
-def test_loopback_is_in_the_same_namespace(node: Node) -> None:
-    node.process(10, "one", "10.1.0.5")
-    node.pod(100, ONE, 10)
-    session = Session(node)
-    session.turn()
-    known, inside = networks(session.resolver), node.inode("one")
+def test_a_recording_of_format_1_0(told: Told) -> None:
+    told.resolver.add_path(100, f"/kubepods/pod{uid(1)}")
+    told.tell("pod_network", netns=INODE, cgroup=100, has_address=0, address=NO_ADDRESS)
+    told.tell("pod_network", netns=0, cgroup=100, has_address=1, address=packed("10.1.0.5"))
+    assert (pod_of(told.of(0)), told.of(0).doubt) == (uid(1), NUMBER)
+    assert told.of_address("10.1.0.5") == uid(1)
+    told.tell("pod_network", netns=0, cgroup=0, has_address=1, address=packed("10.1.0.5"))
+    assert told.of_address("10.1.0.5") is None
+
+
+def test_a_peer_whose_address_is_being_looked_for(told: Told) -> None:
+    told.use(8, 2)
+    event = SimpleNamespace(network=8, netns=INODE)
+    assert not told.networks.sides(event, packed("10.1.0.5")).settled
+    told.tell("network_address", network=8, address=NO_ADDRESS)
+    assert told.networks.sides(event, packed("10.1.0.5")).settled
+
+
+def test_a_peer_of_an_event_in_a_namespace_that_is_being_looked_for(told: Told) -> None:
+    """A new pod refuses before its first process has executed anything: both ends wait."""
+    refuses, asks = (SimpleNamespace(network=n, netns=n) for n in (7, 9))
+    told.use(9, 0, How.OF_HOST, 9)
+    assert told.networks.sides(asks, packed("10.1.0.5")).settled
+    assert not told.networks.sides(refuses, packed("192.0.2.1")).settled
+    assert not told.networks.sides(asks, packed("10.1.0.5")).settled
+    told.use(7, 0, How.CONCLUDED, 7)
+    assert told.networks.sides(asks, packed("10.1.0.5")).settled
+
+
+def test_an_address_that_may_have_come_back(told: Told) -> None:
+    """It was a dead pod's, and that of a new one is just being looked for."""
+    for number in (1, 2):
+        told.use(number, number, netns=number)
+        told.address(number, "10.1.0.5")
+        event = SimpleNamespace(network=9, netns=9)
+        told.use(9, 0, How.OF_HOST, 9)
+        told.tell("network_address", network=number, address=NO_ADDRESS)
+        sides = told.networks.sides(event, packed("10.1.0.5"))
+        assert (sides.settled, sides.doubts) == (True, ())
+        told.end(number)
+        sides = told.networks.sides(event, packed("10.1.0.5"))
+        assert (sides.settled, sides.doubts) == (True, (FORMER,))
+        told.networks.sides(SimpleNamespace(network=99 + number, netns=9), None)
+        assert not told.networks.sides(event, packed("10.1.0.5")).settled
+        told.use(99 + number, 0, How.CONCLUDED, 4711)
+
+
+def test_loopback_is_in_the_same_namespace(told: Told) -> None:
+    told.use(7, 1)
     for address in ("127.0.0.1", "127.9.9.9", "::1"):
-        place = known.of_peer(packed(address), inside)
-        assert place is not None
-        assert place.identity.pod_uid == ONE
-        assert known.of_peer(packed(address), node.inode("host")) is None
-    assert known.of_peer(packed("10.1.0.6"), inside) is None
+        assert pod_of(told.networks.of_peer(packed(address), 7, INODE)[0]) == uid(1)
+        assert told.networks.of_peer(packed(address), 9, 1) == (Holder(), False)
     assert not is_loopback(packed("128.0.0.1"))
 
 
-@pytest.mark.parametrize(
-    "text", ["", "\0\0", "|-- \n/32 host LOCAL", "|-- 1.2.3\n /32 host LOCAL\n"]
-)
-def test_a_file_that_says_nothing(tmp_path: Path, text: str) -> None:
-    for name in ("fib_trie", "if_inet6"):
-        (tmp_path / name).write_text(text)
-    assert own_addresses(tmp_path) == []
-    assert own_addresses(tmp_path / "gone") == []
+def test_a_containers_cgroup_is_the_better_witness(told: Told) -> None:
+    """Than the namespace; one of the host's is not."""
+    told.use(7, 1)
+    told.resolver.add_path(50, "/system.slice/runtime.service")
+    event, other, host = SimpleNamespace(network=7, netns=INODE), *map(told.resolver.place, (2, 50))
+    assert told.networks.sides(event, None, other).place is other
+    place = told.networks.sides(event, None, host).place
+    assert place is not None
+    assert place.identity.pod_uid == uid(1)
+    told.use(9, 0, How.OF_HOST, 1)
+    event = SimpleNamespace(network=9, netns=1)
+    assert told.networks.sides(event, None, host).place is host
 
 
-def test_this_machine_knows_its_own_addresses() -> None:
-    assert all(len(address) == 16 for address in own_addresses(Path("/proc/self/net")))
+def test_a_pod_that_restarts_without_end(told: Told) -> None:
+    """Of its containers only so many are remembered, and the living before the dead."""
+    told.use(7, 1)
+    for cgroup in range(1000, 1000 + 3 * MAX_USES):
+        told.container(cgroup, 1)
+        told.use(7, cgroup)
+        told.end(cgroup)
+    assert told.of(7).living
+    told.end(1)
+    assert not told.of(7).living
 
 
 def test_one_table_for_each_stream_and_none_is_kept() -> None:
@@ -325,3 +297,79 @@ def test_one_table_for_each_stream_and_none_is_kept() -> None:
     del one
     gc.collect()
     assert table() is None
+
+
+@dataclass
+class Namespace:
+    network: int
+    netns: int
+    pod: int
+    told: bool = False
+
+
+class Node:
+    """Pods come and go, and with them namespaces, whose inodes come back at once."""
+
+    def __init__(self) -> None:
+        self.told = Told()
+        self.free = [3, 2, 1]
+        self.living: list[Namespace] = []
+        self.dead: list[Namespace] = []
+        self.numbers = count(1)
+
+    def born(self) -> None:
+        if self.free:
+            number = next(self.numbers)
+            self.told.container(number, number)
+            self.living.append(Namespace(100 + number, self.free.pop(), number))
+
+    def exec(self, which: int) -> None:
+        if self.living:
+            space = self.living[which % len(self.living)]
+            self.told.use(space.network, space.pod, netns=space.netns)
+            space.told = True
+
+    def visit(self, which: int) -> None:
+        """From the pod that came last."""
+        if self.living:
+            space = self.living[which % len(self.living)]
+            visitor = self.living[-1].pod
+            if visitor != space.pod:
+                self.told.use(space.network, visitor, How.VISITING, space.netns)
+
+    def search(self, which: int) -> None:
+        """For a namespace of which an event spoke, perhaps long ago: by its inode."""
+        spaces = self.living + self.dead
+        if spaces:
+            wanted = spaces[which % len(spaces)]
+            there = next((s.pod for s in self.living if s.netns == wanted.netns), 0)
+            self.told.use(wanted.network, there, How.CONCLUDED, wanted.netns)
+
+    def die(self, which: int) -> None:
+        if self.living:
+            space = self.living.pop(which % len(self.living))
+            self.told.end(space.pod)
+            self.free.append(space.netns)
+            self.dead.append(space)
+
+    def check(self) -> None:
+        for space in (*self.living, *self.dead):
+            holder = self.told.of(space.network, space.netns)
+            if space.told:
+                assert (pod_of(holder), holder.doubt) == (uid(space.pod), None)
+            elif pod_of(holder) != uid(space.pod):
+                assert holder.place is None or holder.doubt
+
+
+ACTIONS = ("born", "exec", "visit", "search", "die")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 9)), max_size=40))
+def test_nobody_gets_what_was_not_his(actions: list[tuple[str, int]]) -> None:
+    """A namespace in which the pod's own process has executed anything is the pod's, then and later
+    and for certain; another may have one only with a doubt, while the pod itself has not."""
+    node = Node()
+    for action, which in actions:
+        node.born() if action == "born" else getattr(node, action)(which)
+        node.check()

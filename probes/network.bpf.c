@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Which cgroups have processes in which network namespaces: what is attached besides with probes whose
+ * events have a namespace and no process. A namespace is seen where it is used. A process that execs in it
+ * tells the namespace before it can send anything, whenever that was made and however short it lives; what
+ * runs already is walked through once. Addresses, and namespaces that nobody execs in, user space looks for
+ * (tracer/identity/netns.py).
+ */
+#include "network.h"
+
+/* What a process tells of its network namespace. */
+enum {
+	KT_OF_HOST,   /* of the kernel's own, which belongs to no container: nothing else is told of that */
+	KT_AT_HOME,   /* it is that of the first process in the same PID namespace */
+	KT_VISITING,  /* it is not: made by a container for some of its processes, or another container's */
+	KT_CONCLUDED, /* user space has found such a process later, or, without a cgroup, none */
+};
+
+/* A process of `cgroup` is in the network namespace. User space may know the inode alone: `network` 0. */
+struct network_event {
+	struct kt_header header;
+	kt_network network;
+	kt_cgroup_id cgroup;
+	kt_boot_ns start; /* of the process */
+	kt_netns netns;
+	kt_pid pid;
+	u32 how;
+	u32 unused;
+};
+
+/* One of its addresses, told by user space; all zero: no more were found when it was looked at. */
+struct network_address_event {
+	struct kt_header header;
+	kt_network network;
+	kt_address address;
+};
+
+KT_EVENT(network);
+KT_EVENT(network_address);
+
+struct kt_network_use {
+	kt_network network;
+	kt_cgroup_id cgroup;
+	u32 how;
+	u32 unused;
+};
+
+/* What was told. If a use is forgotten it is told again. */
+KT_MAP(kt_network_uses, LRU_HASH, 16384, struct kt_network_use, u8);
+
+/* The first process of a PID namespace that `pid` is in. */
+static __always_inline struct task_struct *first_process(struct pid *pid, u32 level)
+{
+	struct upid *numbers = (void *)pid + bpf_core_field_offset(struct pid, numbers) +
+			       level * bpf_core_type_size(struct upid);
+
+	return BPF_CORE_READ(numbers, ns, child_reaper);
+}
+
+/* Pid 1 may have left the namespace in which the kernel began; its parent, the idle task, has not. */
+static __always_inline struct net *net_of_host(struct pid *pid)
+{
+	return kt_net_of_task(BPF_CORE_READ(first_process(pid, 0), real_parent));
+}
+
+/* Who shares the host's PID namespace has no first process of his own to compare with. */
+static __always_inline u32 how_used(struct net *net, struct pid *pid)
+{
+	u32 level = BPF_CORE_READ(pid, level);
+
+	if (net == net_of_host(pid))
+		return KT_OF_HOST;
+	return !level || net == kt_net_of_task(first_process(pid, level)) ? KT_AT_HOME : KT_VISITING;
+}
+
+static __always_inline void tell_network(struct task_struct *task)
+{
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+	struct net *net = kt_net_of_task(task);
+	struct kt_network_use use = {};
+	struct network_event *event;
+	u8 told = 1;
+
+	if (!net || !pid) /* it is ending */
+		return;
+	use.network = kt_network_of(net);
+	use.how = how_used(net, pid);
+	if (use.how != KT_OF_HOST)
+		use.cgroup = kt_id_of_cgroup(kt_cgroup_of(task));
+	if (bpf_map_lookup_elem(&kt_network_uses, &use))
+		return;
+	event = kt_reserve(network);
+	if (!event)
+		return;
+	event->network = use.network;
+	event->cgroup = use.cgroup;
+	event->start = BPF_CORE_READ(task, start_boottime);
+	event->netns = kt_netns_of(net);
+	event->pid = BPF_CORE_READ(task, tgid);
+	event->how = use.how;
+	event->unused = 0;
+	kt_submit(event);
+	bpf_map_update_elem(&kt_network_uses, &use, &told, BPF_ANY);
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(on_exec_in_network, struct task_struct *task)
+{
+	tell_network(task);
+	return 0;
+}
+
+/* Argument 1 of an iterator is a task, and NULL behind the last. A thread may be anywhere for a moment: a
+ * runtime's is in each new pod's namespace. */
+SEC("iter/task")
+KT_PROGRAM(list_networks, void *ctx)
+{
+	struct task_struct *task = NULL;
+
+	bpf_probe_read_kernel(&task, sizeof(task), ctx + 8);
+	if (task && BPF_CORE_READ(task, pid) == BPF_CORE_READ(task, tgid))
+		tell_network(task);
+	return 0;
+}

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Network namespaces of real pods, which come late, go soon, or leave their number to others: each
+reset is told of the pod that it was.
+
+Processes that need rights which no container of the tests has are started here and put into the
+container: its cgroups and its PID namespace."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.cluster.churn import churn
+from tests.pods.test_resets import CLOSED, SLEEP, end, refused_from_host
+from tests.pods.test_signals import pod_json
+from tests.support import leftovers
+from tests.support.containerd import Containerd, ContainerHandle, PodHandle
+from tests.support.ktrace import Ktrace
+
+REPLACED = 53
+TIMES = 23
+REFUSED = f"""
+import socket
+client = socket.socket()
+client.bind(("127.0.0.1", 0))
+assert client.connect_ex(("127.0.0.1", {CLOSED})) == 111
+print(client.getsockname()[1])
+"""
+REFUSED_INSIDE = ("sh", "-c", 'ip link set lo up; exec "$0" "$@"', sys.executable, "-c", REFUSED)
+
+Event = dict[str, Any]
+
+
+def test_replaced_pods(containerd: Containerd) -> None:
+    """Also what they refuse at once."""
+    tally = churn(containerd, REPLACED)
+    assert tally.good, (tally.in_words(), tally.mistakes[:1])
+    assert not tally.count("unnamed"), tally.in_words()
+
+
+@pytest.mark.parametrize("pid_namespace", [True, False], ids=["own-pids", "host-pids"])
+def test_a_namespace_that_is_made_late_and_ends_soon(
+    web: PodHandle, other: PodHandle, cri: tuple[str, str], pid_namespace: bool
+) -> None:
+    """One after the other, all with the same number, in two pods by turns."""
+    containers = web.run("app", SLEEP), other.run("agent", SLEEP)
+    expected = {}
+    with Ktrace("resets", *cri) as ktrace:
+        for number in range(TIMES):
+            container = containers[number % 2]
+            enter = ("nsenter", "-t", str(container.pid), "-p") if pid_namespace else ()
+            port = put_into(container, *enter, "unshare", "-n", *REFUSED_INSIDE)
+            expected[port] = pod_json(container.pod)
+        events = ktrace.stop()
+    told = [e for e in events if e["remote"]["port"] in expected and e["direction"] == "sent"]
+    assert len(told) == TIMES
+    for event in told:
+        assert event["pod"] == event["local"]["pod"] == expected[event["remote"]["port"]]
+        assert event["remote"]["pod"] == event["pod"]
+
+
+def test_a_pod_that_enters_anothers(web: PodHandle, other: PodHandle, cri: tuple[str, str]) -> None:
+    """The namespace stays its pod's, while the visitor is there and after."""
+    app, agent = web.run("app", SLEEP), other.run("agent", SLEEP)
+    enter = ("nsenter", "-t", str(agent.pid), "-p", "nsenter", "-t", str(app.pid), "-n")
+    with Ktrace("resets", *cri) as ktrace:
+        port = put_into(agent, *enter, *REFUSED_INSIDE)
+        asked_from = refused_from_host(web)
+        events = ktrace.stop()
+    sent = [e for e in events if e["direction"] == "sent"]
+    mine = [e for e in sent if e["remote"]["port"] == port or end(e["remote"]) == asked_from]
+    assert len(mine) == 2
+    assert all(e["pod"] == e["local"]["pod"] == pod_json(web) for e in mine)
+
+
+def test_a_sandbox_that_is_made_again(web: PodHandle, cri: tuple[str, str]) -> None:
+    """Another namespace and another address for the same pod."""
+    with Ktrace("resets", "-p", "shop/web-0", *cri) as ktrace:
+        before, was = web.ip, refused_from_host(web)
+        web.start_again()
+        after = refused_from_host(web)
+        events = ktrace.stop()
+    assert [end(e["remote"]) for e in events] == [was, after]
+    assert [e["local"]["address"] for e in events] == [before, web.ip]
+    assert all(e["pod"] == pod_json(web) for e in events)
+
+
+def put_into(container: ContainerHandle, *command: str) -> int:
+    """Runs it in the container's cgroups, and returns the port that it prints."""
+    path = container.cgroup.lstrip("/")
+    procs = [root / path / "cgroup.procs" for root in leftovers.cgroup_roots()]
+    joins = "".join(f"echo $$ > {file}; " for file in procs if file.exists())
+    done = subprocess.run(
+        ["sh", "-c", f'{joins} exec "$0" "$@"', *command],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return int(done.stdout)
