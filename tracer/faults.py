@@ -33,10 +33,12 @@ MAX_SEGMENTS, MAX_SECTIONS = 1024, 65_535
 PAGE = 4096
 
 _LINE = re.compile(
-    r"(?P<comm>[^\n]{1,16})\[(?P<pid>\d+)\](?:: (?P<segfault>segfault) at (?P<at>[0-9a-f]+)|"
-    r" (?P<trap>general protection(?: fault)?|trap [a-z ]+?)) ip[: ](?P<ip>[0-9a-f]+)"
-    r" sp[: ][0-9a-f]+ error[: ](?P<error>[0-9a-f]+)"
-    r"(?: in (?P<module>[^\n]+)\[(?P<map>[0-9a-f,]+)\+[0-9a-f]+\])?"
+    r"(?P<comm>[^\n]{1,16})\[(?P<pid>\d{1,10})\]"
+    r"(?:: (?P<segfault>segfault) at (?P<at>[0-9a-f]{1,16})|"
+    r" (?P<trap>general protection(?: fault)?|trap [a-z0-9 ]{1,40}?))"
+    r" r?ip[: ](?P<ip>[0-9a-f]{1,16}) r?sp[: ][0-9a-f]{1,16} error[: ](?P<error>[0-9a-f]{1,16})"
+    r"(?: in (?P<module>[^\n]{1,255})"
+    r"\[(?P<map>[0-9a-f]{1,16}(?:,[0-9a-f]{1,16})?)\+[0-9a-f]{1,16}\])?"
 )
 
 

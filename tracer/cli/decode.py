@@ -1,26 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace decode X`: what an exit code, a signal, a gfp mask, a line of the kernel log, a cgroup
-path or /proc/buddyinfo means. Needs no privilege and asks nobody."""
+"""`ktrace decode X`: what an exit code, a signal, a gfp mask, a line of the kernel log or a whole
+report, a cgroup path or /proc/buddyinfo means. Needs no privilege and asks nobody."""
 
 from __future__ import annotations
 
+import os
+import select
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 
 from tracer import gfp
-from tracer.buddyinfo import parse_line
-from tracer.decoding import FlagNames, decode, decode_buddyinfo
+from tracer.bounded import keep
+from tracer.decode import Decoder, FlagNames
+from tracer.decode.kind import THIS_KERNEL, Answer
 from tracer.errors import KtraceError, UsageError
 from tracer.views.escape import escape
 
 MAX_FORMAT = 1 << 20
-MAX_LINE = 8192
+MAX_LINE = 1 << 16
+READ_SIZE = 1 << 16
+# Seconds without a line, after which a report that could still go on is told.
+PATIENCE = 1.0
+MAX_SAID = 1024
 _KNOWN = (
-    "what can be decoded: 137, SIGTERM, 0xcc0, a line of the kernel log, a cgroup path;"
-    " /proc/buddyinfo on stdin"
+    "what can be decoded: 137, SIGTERM, 0xcc0, a line of the kernel log, a cgroup path; a whole log"
+    " or /proc/buddyinfo on stdin"
 )
 
 
@@ -29,15 +36,17 @@ def run(what: str | None, kernel_format: str | None) -> None:
     if what is None or what == "-":
         _decode_input(names)
         return
-    lines = decode(what, names)
-    if lines is None:
+    decoder, said = Decoder(names), _Said()
+    for line in what.split("\n"):
+        said.show(decoder.feed(line[:MAX_LINE]))
+    said.show(decoder.end())
+    if not said.anything:
         raise UsageError(f"nothing is known about {what[:80]!r}", _KNOWN)
-    _show(lines)
 
 
 def _names(kernel_format: str | None) -> FlagNames:
     if kernel_format is None:
-        return FlagNames(gfp.names_here(), "this kernel")
+        return FlagNames(gfp.names_here(), THIS_KERNEL)
     try:
         with Path(kernel_format).open("rb") as file:
             text = file.read(MAX_FORMAT).decode("utf-8", "replace")
@@ -53,41 +62,58 @@ def _names(kernel_format: str | None) -> FlagNames:
 
 
 def _decode_input(names: FlagNames) -> None:
-    """Lines of a log one by one, as they come; those of /proc/buddyinfo together at the end."""
+    """A log as it comes: an answer is told as soon as it is complete."""
     if sys.stdin.isatty():
         raise UsageError("nothing to decode", _KNOWN)
-    zones = []
-    known = unknown = 0
-    for line in _lines():
-        try:
-            zones.append(parse_line(line))
-            continue
-        except (ValueError, IndexError):
-            lines = decode(line, names)
-        if lines:
-            known += 1
-            _show(lines)
-        else:
-            unknown += 1
-    if zones:
-        _show(decode_buddyinfo(zones))
-    if not known and not zones:
+    decoder, said = Decoder(names), _Said()
+    for line in _lines(sys.stdin.fileno()):
+        said.show(decoder.pause() if line is None else decoder.feed(line))
+    said.show(decoder.end())
+    if not said.anything:
         raise KtraceError("nothing in the input is known to ktrace", _KNOWN)
-    if unknown:
-        click.echo(f"ktrace: {unknown} lines said nothing to ktrace", err=True)
+    if said.again:
+        click.echo(f"ktrace: {said.again} answers were the same as one before", err=True)
+    if decoder.unknown:
+        click.echo(f"ktrace: {decoder.unknown} lines said nothing to ktrace", err=True)
 
 
-def _lines() -> Iterable[str]:
-    """Whatever comes: a line without an end is taken in pieces."""
-    while raw := sys.stdin.buffer.readline(MAX_LINE):
-        line = raw.decode("utf-8", "backslashreplace").strip()
-        if line:
-            yield line
+def _lines(fd: int) -> Iterator[str | None]:
+    """Whatever comes: a line without an end is taken in pieces. None when nothing comes."""
+    rest, waits = b"", False
+    while True:
+        if waits and not select.select([fd], [], [], PATIENCE)[0]:
+            waits = False
+            yield None
+        raw = os.read(fd, READ_SIZE)
+        waits = True
+        *whole, rest = (rest + raw).split(b"\n")
+        if not raw or len(rest) > MAX_LINE:
+            whole, rest = [*whole, rest], b""
+        for line in whole:
+            for at in range(0, len(line), MAX_LINE):
+                yield line[at : at + MAX_LINE].decode("utf-8", "backslashreplace")
+        if not raw:
+            return
 
 
-def _show(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(escape(line))
+class _Said:
+    """Prints answers; one that was printed before is only counted."""
+
+    def __init__(self) -> None:
+        self._before: dict[int, None] = {}
+        self.anything = False
+        self.again = 0
+
+    def show(self, answers: Iterable[Answer]) -> None:
+        for answer in answers:
+            key = hash(tuple(answer))
+            if key in self._before:
+                self.again += 1
+                continue
+            keep(self._before, key, None, MAX_SAID)
+            self.anything = True
+            for line in answer:
+                click.echo(escape(line))
 
 
 command = click.Command(
@@ -110,6 +136,7 @@ command = click.Command(
     "  ktrace decode 'java: page allocation failure: order:4, mode:0xcc0(GFP_KERNEL)'\n"
     "  ktrace decode /kubepods/burstable/pod5016bc16-7c78-4389-a89c-9c971211370b\n"
     "  ktrace decode < /proc/buddyinfo\n"
-    "  dmesg | ktrace decode",
+    "  dmesg | ktrace decode\n"
+    "  kubectl describe pod web-0 | ktrace decode",
     context_settings={"max_content_width": 110},
 )

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Free memory by the size of its blocks, as /proc/buddyinfo and the kernel log list it: what can
+be had in one piece, for the whole node and zone by zone."""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tracer import buddyinfo
+from tracer.decode.allocation import COSTLY_ORDER
+from tracer.decode.kind import Answer
+from tracer.units import size
+
+Zone = dict[str, Any]
+
+# A zone with less of its memory in blocks of more than 8 pages is in pieces.
+LITTLE = 0.05
+
+# CONFIG_ARCH_FORCE_MAX_ORDER: how many orders there are tells the size of a page. arm64 with 64 and
+# 16 KiB, powerpc with 64 KiB; all others have 11 orders of 4 KiB.
+_PAGE_SIZES = {14: 64 << 10, 12: 16 << 10, 9: 64 << 10, 11: 4096}
+
+_BUDDYINFO = re.compile(
+    r"\bNode {1,8}(?P<node>\d{1,4}), zone {1,16}(?P<zone>\w{1,16})"
+    r"(?P<free>(?:\s{1,16}\d{1,12}){1,32})\s{0,16}\Z"
+)
+_LOG = re.compile(
+    r"\bNode (?P<node>\d{1,4}) (?P<zone>\w{1,16}): "
+    r"(?P<free>(?:\d{1,10}\*\d{1,10}kB (?:\([A-Z]{1,8}\) )?){1,32})= \d{1,20}kB"
+)
+_MARKS = re.compile(
+    r"\bNode (?P<node>\d{1,4}) (?P<zone>\w{1,16}) free:(?P<free>\d{1,15})kB (?:boost:\d{1,15}kB )?"
+    r"min:(?P<min>\d{1,15})kB low:(?P<low>\d{1,15})kB high:(?P<high>\d{1,15})kB"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """How much a zone has, and below which of its marks that is (show_free_areas())."""
+
+    node: int
+    zone: str
+    free: int
+    min: int
+    low: int
+
+    @property
+    def words(self) -> str:
+        words = f"node {self.node} zone {self.zone}: {size(self.free << 10)} free"
+        if self.free < self.min:
+            return f"{words}, below its reserve of {size(self.min << 10)}"
+        return f"{words}, little: reclaim runs" if self.free < self.low else words
+
+
+def of_buddyinfo(text: str) -> tuple[str, Zone] | None:
+    """A line of /proc/buddyinfo and what stands in front of it, as a loop over nodes prints."""
+    found = _BUDDYINFO.search(text)
+    if not found:
+        return None
+    free = [int(count) for count in found["free"].split()]
+    return text[: found.start()].strip()[-255:], {
+        "node": int(found["node"]),
+        "zone": found["zone"],
+        "free": free,
+    }
+
+
+def of_log(text: str) -> tuple[int, Zone] | None:
+    """`Node 0 DMA32: 74*4kB (UME) …`: the size of a page, and the zone."""
+    found = _LOG.search(text)
+    if not found:
+        return None
+    pairs = [pair.split("*") for pair in found["free"].split() if "*" in pair]
+    sizes = [int(kib.removesuffix("kB")) << 10 for _, kib in pairs]
+    if not sizes[0] or any(one != sizes[0] << at for at, one in enumerate(sizes)):
+        return None
+    free = [int(count) for count, _ in pairs]
+    return sizes[0], {"node": int(found["node"]), "zone": found["zone"], "free": free}
+
+
+def marks(text: str) -> Marks | None:
+    found = _MARKS.search(text)
+    if not found:
+        return None
+    numbers = (int(found[name]) for name in ("free", "min", "low"))
+    return Marks(int(found["node"]), found["zone"], *numbers)
+
+
+def page_size_of(zones: Sequence[Zone]) -> int:
+    return _PAGE_SIZES.get(max(len(zone["free"]) for zone in zones), mmap.PAGESIZE)
+
+
+def decode_buddyinfo(zones: Sequence[Zone], page_size: int = mmap.PAGESIZE) -> Answer:
+    """What can be had in one piece, for the whole node and zone by zone."""
+    free = buddyinfo.free_bytes(zones, page_size)
+    lines = [f"{size(free)} free{_fragmentation(zones, page_size)}"]
+    orders = max(len(zone["free"]) for zone in zones)
+    for order in range(orders):
+        left = buddyinfo.free_bytes(zones, page_size, order)
+        share = f"{100 * left // free} %" if free else "–"
+        count = sum(sum(zone["free"][order : order + 1]) for zone in zones)
+        # With pages of another size than most have, the order is what can be compared.
+        block = size(page_size << order) if page_size == 4096 else f"2^{order} pages"
+        lines.append(
+            f"  order {order:2}  {block:>8}  {count:8} blocks;"
+            f" in blocks of this size or more: {size(left):>8}, {share}"
+        )
+    return lines + [f"  node {zone['node']} {largest(zone, page_size)}" for zone in zones]
+
+
+def _fragmentation(zones: Sequence[Zone], page_size: int) -> str:
+    """A zone with large blocks helps only who may take from it, so each is looked at by itself.
+    Small ones (DMA) hold next to nothing and say nothing."""
+    counting = [one for one in zones if buddyinfo.free_bytes([one], page_size) >= buddyinfo.NOTHING]
+    if not counting and buddyinfo.free_bytes(zones, page_size) >= buddyinfo.NOTHING:
+        counting = list(zones)
+    bad = [zone for zone in counting if large_share(zone, page_size) < LITTLE]
+    if not bad:
+        return ""
+    nothing = all(large_share(zone, page_size) == 0 for zone in bad)
+    if len(bad) == len(counting):
+        where, there = "", ""
+    else:
+        where = " in " + ", ".join(f"node {one['node']} zone {one['zone']}" for one in bad[:8])
+        there = " there"
+    most = "nothing" if nothing else f"less than {LITTLE:.0%}".replace("%", " %")
+    return f", but fragmented{where}: {most}{there} in blocks of more than 8 pages"
+
+
+def large_share(zone: Zone, page_size: int) -> float:
+    """How much of a zone's free memory lies in blocks that are hard to find."""
+    free = buddyinfo.free_bytes([zone], page_size)
+    large = buddyinfo.free_bytes([zone], page_size, COSTLY_ORDER + 1)
+    return large / free if free else 1.0
+
+
+def largest(zone: Zone, page_size: int) -> str:
+    orders = [order for order, count in enumerate(zone["free"]) if count]
+    if not orders:
+        return f"zone {zone['zone']}: nothing free"
+    return f"zone {zone['zone']}: the largest block is {size(page_size << orders[-1])}"

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Out of memory, as others than the kernel's OOM killer tell it: systemd, systemd-oomd, earlyoom,
+the kubelet, containerd."""
+
+from __future__ import annotations
+
+import re
+
+from tracer.decode import whose
+from tracer.decode.kind import Answer, Kernel, Kind
+from tracer.decode.lines import Line, name_before
+
+_UNIT = re.compile(
+    r": (?:A process of this unit has been killed by the OOM killer|Failed with result 'oom-kill')"
+)
+_OOMD = re.compile(
+    r"Killed (?P<path>/\S{1,4096}) due to "
+    r"(?P<why>memory (?:pressure|used)[^\n]{0,300}|swap[^\n]{0,300})"
+)
+_EARLY = re.compile(
+    r"sending SIG(?P<signal>TERM|KILL) to process (?P<pid>\d{1,10}) (?:uid \d{1,10} )?"
+    r"\"?(?P<comm>[^\n\":]{1,64})"
+)
+_KUBELET = re.compile(
+    r"System OOM encountered, victim process: (?P<comm>[^\n]{1,64}), pid: (?P<pid>\d{1,10})"
+)
+_CONTAINERD = re.compile(
+    r"TaskOOM[^\n]{0,80}?(?:container_id:|ContainerID:|id=)\"?(?P<id>[0-9a-f]{64})"
+)
+
+
+def _read(line: Line, _kernel: Kernel) -> Answer | None:
+    text = line.text
+    if found := _UNIT.search(text):
+        unit = name_before(text, found.start())
+        return [
+            f"systemd: the kernel's OOM killer killed a process of {unit}",
+            "whose limit it was, the kernel's own lines say: oom-kill:",
+        ]
+    if found := _OOMD.search(text):
+        return [
+            f"systemd-oomd, not the kernel, killed all of {whose.in_words(found['path'])}:"
+            f" {found['why']}",
+        ]
+    if found := _KUBELET.search(text):
+        return [
+            f"the kubelet saw that the whole node was out of memory; the OOM killer killed"
+            f" {found['comm']}, pid {found['pid']}"
+        ]
+    if found := _CONTAINERD.search(text):
+        return [
+            f"containerd: the OOM killer killed a process of container {found['id']}, not"
+            " necessarily its first"
+        ]
+    if found := _EARLY.search(text):
+        return [
+            f"earlyoom, not the kernel, sent SIG{found['signal']} to {found['comm'].strip()}, pid"
+            f" {found['pid']}, because the node's memory ran out"
+        ]
+    return None
+
+
+KIND = Kind(
+    _read,
+    marks=("OOM killer", "oom-kill'", " due to ", "System OOM", "TaskOOM", "sending SIG"),
+    rank=34,
+)

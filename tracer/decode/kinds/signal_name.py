@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A signal's name alone: `SIGTERM`, `chld`, `RTMIN+3`."""
+
+from __future__ import annotations
+
+import re
+
+from tracer.decode import codes
+from tracer.decode.kind import Answer, Kernel, Kind
+from tracer.decode.lines import Line
+from tracer.errors import UsageError
+from tracer.signals import parse_signals
+
+_NAME = re.compile(r"(?i:SIG)?[A-Za-z]{1,12}\d{0,2}(?:\+\d{1,2})?", re.ASCII)
+
+
+def _read(line: Line, _kernel: Kernel) -> Answer | None:
+    if not _NAME.fullmatch(line.text):
+        return None
+    try:
+        (number,) = parse_signals(line.text)
+    except (UsageError, ValueError):
+        return None
+    return codes.of_signal(number)
+
+
+KIND = Kind(_read, rank=11)
