@@ -11,7 +11,7 @@ TEST_PACKAGES := containerd runc busybox-static containernetworking-plugins ipro
 	libdevmapper1.02.1
 BENCH_PACKAGES := bpftrace libbpf-tools bpfcc-tools
 LAB_PACKAGES := qemu-system-x86 e2fsprogs debian-archive-keyring debootstrap python3-bpfcc \
-	bash coreutils dash mount util-linux
+	bash coreutils dash mount util-linux systemd dbus
 
 .PHONY: install demo test cluster truth runbook lab matrix check format bench wheel clean
 

@@ -15,10 +15,9 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
@@ -43,7 +42,6 @@ MISTAKES_SHOWN = 3
 SLACK_NS = 1_000_000_000
 
 FRESH, SETTLED = "fresh", "settled"
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -150,18 +148,22 @@ class Witness:
             self._asked.setdefault((address, port), []).append(asked)
             self.tally.asked[age] += 1
 
-    def settle(self, uid: str, address: str) -> None:
-        """Waits until ktrace says of the pod's resets whose they are, be it right or not."""
+    def settle(self, pods: Mapping[str, str]) -> None:
+        """Waits until ktrace says of these pods' resets whose they are, be it right or not, and
+        asks all once more. Addresses by uid."""
 
         def known() -> bool:
-            self.ask(uid, address, FRESH, 1)
+            for uid in pods.keys() - self._named:
+                self.ask(uid, pods[uid], FRESH, 1)
             self._read()
-            return uid in self._named
+            return pods.keys() <= self._named
 
         try:
-            wait_for("the pod to be known", known, PATIENCE_SECONDS, 0.05)
+            wait_for("the pods to be known", known, PATIENCE_SECONDS, 0.1)
         except WaitTimeout:
-            self.tally.late += 1
+            self.tally.late += len(pods.keys() - self._named)
+        for uid, address in pods.items():
+            self.ask(uid, address, SETTLED)
 
     def stop(self) -> Tally:
         """Ends tracing in order, and judges the rest."""
@@ -211,45 +213,53 @@ class Witness:
         return None
 
 
-def churn(containerd: Containerd, pods: int, say: Say = lambda what: None) -> Tally:
-    """Replaces so many pods of one containerd, now one of them, now several together."""
-    living = deque(containerd.run_pod(f"web-{number}", "shop") for number in range(LIVING))
-    with Witness(containerd.socket) as witness:
-        for together in cycle(range(1, LIVING + 1)):
-            old = [living.popleft() for _ in range(min(together, pods - witness.tally.pods))]
-            for pod in old:
-                witness.settle(pod.uid, pod.ip)
-                witness.ask(pod.uid, pod.ip, SETTLED)
+class Replacing:
+    """Pods made by containerd alone, of which the oldest are replaced: now one, now several
+    together. Those that live at the end go with their containerd."""
+
+    def __init__(self, containerd: Containerd, witness: Witness, living: int = LIVING) -> None:
+        self._containerd = containerd
+        self._witness = witness
+        self._pods = deque(containerd.run_pod(f"web-{n}", "shop") for n in range(living))
+        self._together = cycle(range(1, living + 1))
+
+    def replace(self, pods: int) -> None:
+        """So many."""
+        while pods:
+            old = [self._pods.popleft() for _ in range(min(next(self._together), pods))]
+            self._witness.settle({pod.uid: pod.ip for pod in old})
             for pod in old:
                 pod.remove(as_kubelet=True)
             for pod in old:
-                new = containerd.run_pod(pod.name, pod.namespace)
-                witness.ask(new.uid, new.ip, FRESH)
-                living.append(new)
-            witness.tally.pods += len(old)
-            say(witness.tally.in_words())
-            if witness.tally.pods == pods:
-                break
-        tally = witness.stop()
-    for pod in living:
-        pod.remove(as_kubelet=True)
-    return tally
+                new = self._containerd.run_pod(pod.name, pod.namespace)
+                self._witness.ask(new.uid, new.ip, FRESH)
+                self._pods.append(new)
+            self._witness.tally.pods += len(old)
+            pods -= len(old)
+
+
+def churn(containerd: Containerd, pods: int) -> Tally:
+    """Replaces so many pods of one containerd."""
+    with Witness(containerd.socket) as witness:
+        Replacing(containerd, witness).replace(pods)
+        return witness.stop()
 
 
 @click.command()
 @click.option("--pods", type=click.IntRange(1), default=1000, show_default=True)
-def main(pods: int) -> None:
+@click.option("--guest", is_flag=True, help="In a guest of the lab, on cgroup v2 only.")
+def main(pods: int, guest: bool) -> None:
     """Replace pods on this machine, and judge what ktrace says of their resets."""
     if os.geteuid():
         raise click.ClickException("this needs root: it loads BPF programs and starts pods")
-
-    def say(what: str) -> None:
-        if sys.stderr.isatty():
-            click.echo(f"\r\033[K{what}", err=True, nl=False)
-
     started = time.monotonic()
-    with Containerd() as containerd:
-        tally = churn(containerd, pods, say)
+    if guest:
+        from tests.lab.kubelet import replaced_in_guest
+
+        tally = replaced_in_guest(click.echo, pods)
+    else:
+        with Containerd() as containerd:
+            tally = churn(containerd, pods)
     click.echo(f"{tally.in_words()}; {time.monotonic() - started:.0f} s")
     for mistake in tally.mistakes[:MISTAKES_SHOWN]:
         click.echo(mistake)

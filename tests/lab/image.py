@@ -115,7 +115,7 @@ def build_disk(
     for place, source in additions.trees:
         shutil.copytree(source, tree / place.lstrip("/"), symlinks=True, dirs_exist_ok=True)
     for name, data in additions.contents:
-        (tree / name.lstrip("/")).parent.mkdir(exist_ok=True)
+        (tree / name.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
         _write_program(tree / name.lstrip("/"), data)
     program = shlex.join([sys.executable, "-m", module])
     told = f"KTRACE_LAB_BACKEND={backends[0]} KTRACE_LAB_BACKENDS='{' '.join(backends)}'"

@@ -55,7 +55,8 @@ Command = Callable[[int], list[str]]
 class Machines:
     """What runs, and that nothing does any more after `close`. Used by several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float | None = None) -> None:
+        self._seconds = seconds or TOTAL_SECONDS
         self._lock = threading.Lock()
         self._closed = False
         self._processes: set[subprocess.Popen[bytes]] = set()
@@ -87,7 +88,7 @@ class Machines:
             with theirs:
                 process = self._start(command, theirs.fileno(), console)
             try:
-                _listen(ours, results, started)
+                _listen(ours, results, started, self._seconds)
                 if not results.lost:
                     process.wait(END_SECONDS)
             except subprocess.TimeoutExpired:
@@ -138,10 +139,10 @@ def qemu(kernel: Kernel, initramfs: Path, disk: Path) -> Command:
     ]
 
 
-def _listen(ours: socket.socket, results: Results, started: float) -> None:
+def _listen(ours: socket.socket, results: Results, started: float, seconds: float) -> None:
     """Until the other end is closed, or the last line has come."""
     rest = b""
-    end = started + TOTAL_SECONDS
+    end = started + seconds
     while not results.ended:
         patience = min(SILENCE_SECONDS, end - time.monotonic())
         try:
@@ -149,7 +150,7 @@ def _listen(ours: socket.socket, results: Results, started: float) -> None:
             data = ours.recv(1 << 16)
         except TimeoutError:
             if patience < SILENCE_SECONDS:
-                results.lose(f"its tests took longer than {TOTAL_SECONDS:g} s")
+                results.lose(f"its tests took longer than {seconds:g} s")
             else:
                 results.lose(f"nothing was heard from it for {SILENCE_SECONDS:g} s")
             return

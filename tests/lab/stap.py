@@ -21,8 +21,8 @@ from pathlib import Path
 from tests.lab.image import PROJECT, Additions
 from tests.lab.kernels import Kernel, LabError, Suite, cache, found
 from tests.lab.makers import attach_together
-from tests.lab.pods import CONTAINERD
 from tests.lab.results import Attached
+from tests.lab.staging import CONTAINERD
 from tests.support.packages import Say, archives, locked
 from tracer import probes
 from tracer.backends.stap_modules import INSTALLED, Script

@@ -75,6 +75,7 @@ class Containerd:
     links_root: where the links to the containers' logs go, or None for no links.
     extra_files: executables to add to the image, by their path in the container.
     progress: is told in a few words what is being done; nothing is printed.
+    systemd: pods are systemd's slices, and containers its scopes (the driver of that name).
     """
 
     def __init__(
@@ -85,8 +86,10 @@ class Containerd:
         extra_files: Mapping[str, bytes] | None = None,
         progress: Callable[[str], None] | None = None,
         timeout: float = 30.0,
+        systemd: bool = False,
     ) -> None:
         self.log_root = log_root
+        self.systemd = systemd
         self.links_root = links_root
         self._extra_files = extra_files
         self._progress = progress or (lambda what: None)
@@ -218,7 +221,8 @@ class Containerd:
         write_network(self._root / "cni", name, subnet, self._root / "addresses")
         config = self._root / "config.toml"
         snapshotter = "overlayfs" if overlay_works(self._root) else "native"
-        config.write_text(configuration(self._root, self._root, snapshotter), encoding="utf-8")
+        text = configuration(self._root, self._root, snapshotter, self.systemd)
+        config.write_text(text, encoding="utf-8")
 
         self._progress("starting containerd")
         with (self._root / "containerd.log").open("wb") as log:
@@ -293,7 +297,9 @@ class PodHandle:
         self.labels = dict(labels)
         self.qos = qos
         self.cgroup_root = cgroup_root
-        self.cgroup = f"{cgroup_root}{_QOS_CGROUP[qos]}/pod{uid}"
+        cgroup = f"{_QOS_CGROUP[qos]}/pod{uid}"
+        self.cgroup = f"{cgroup_root}{_slices(cgroup) if containerd.systemd else cgroup}"
+        self.systemd = containerd.systemd
         self.log_directory = containerd.log_root / f"{namespace}_{name}_{uid}"
         self.sandbox_id = ""
         self.ip = ""  # empty if the pod uses the host's network
@@ -392,7 +398,8 @@ class PodHandle:
             labels={**self.labels, **self._pod_labels()},
             linux=cri.message(
                 "LinuxPodSandboxConfig",
-                cgroup_parent=self.cgroup,
+                # of a slice the runtime is told the name alone
+                cgroup_parent=Path(self.cgroup).name if self.systemd else self.cgroup,
                 security_context=cri.message(
                     "LinuxSandboxSecurityContext", namespace_options=self._namespaces
                 ),
@@ -445,7 +452,8 @@ class ContainerHandle:
         self.pod = pod
         self.id = container_id
         self.name = name
-        self.cgroup = f"{pod.cgroup}/{container_id}"
+        scope = f"cri-containerd-{container_id}.scope"
+        self.cgroup = f"{pod.cgroup}/{scope if pod.systemd else container_id}"
         self._client = client
         self._pid = first_pid
 
@@ -486,7 +494,7 @@ class ContainerHandle:
         return leftovers.cgroup_processes(self.cgroup)
 
 
-def configuration(root: Path, state: Path, snapshotter: str) -> str:
+def configuration(root: Path, state: Path, snapshotter: str, systemd: bool = False) -> str:
     """Of a containerd that keeps all it has below these two directories: in `state` its socket, and
     what is gone when the machine is started again."""
     values = {
@@ -533,7 +541,7 @@ runtime_type = "io.containerd.runc.v2"
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
 Root = {values["runc"]}
-SystemdCgroup = false
+SystemdCgroup = {str(systemd).lower()}
 """
 
 
@@ -580,6 +588,13 @@ def write_network(
     }
     folder.mkdir()
     (folder / "10-ktrace.conflist").write_text(json.dumps(network), encoding="utf-8")
+
+
+def _slices(cgroup: str) -> str:
+    """A cgroup as systemd's driver names it: each slice bears the names of those around it."""
+    parts = [part.replace("-", "_") for part in cgroup.strip("/").split("/")]
+    names = ("-".join(parts[: depth + 1]) for depth in range(len(parts)))
+    return "".join(f"/{name}.slice" for name in names)
 
 
 def require_programs() -> None:

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real kubelet in a guest that has cgroup v2 only, and systemd to make its cgroups.
+
+It runs without a control plane: its pods are static ones, with uids that are no UUIDs. Some are
+incidents, of which `ktrace why` tells from one recording; some are replaced, and when the kubelet
+has gone, pods of containerd alone are, which is faster. The guest runs this module as a program.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from tests.cluster import build
+from tests.cluster.churn import FRESH, OWN_INTERPRETER, Replacing, Tally, Witness
+from tests.lab.image import Additions
+from tests.lab.machine import TOTAL_SECONDS
+from tests.lab.results import Results
+from tests.lab.staging import CALL_SECONDS, CONTAINERD, telling, told_by
+from tests.lab.systemd import SYSTEMD
+from tests.support.containerd import Containerd
+from tests.support.incidents import DD, SLEEP
+from tests.support.ktrace import Ktrace
+from tests.support.ktrace import run as ktrace_once
+from tests.support.kubelet import NODE, PROGRAM, Kubelet
+from tests.support.packages import Say
+from tests.support.wait import wait_for
+
+STAGES = "listed", "incidents", "static pods replaced", "pods replaced"
+LISTED, INCIDENTS, STATIC, RAW = STAGES
+# How many are replaced of each kind. The kubelet takes seconds for one, where all is emulated.
+STATIC_PODS, RAW_PODS = 2, 11
+TOGETHER = 2
+# Each takes about three seconds there, on an idle machine.
+SECONDS_A_POD = 10
+AT_ONCE = 10
+PROBES = "signals,exits,oom,resets"  # each takes a second to be attached there
+RECORDING = "/tmp/incidents.ktrace"
+
+
+# Tells what is waited for: a machine that says nothing is taken for lost.
+Began = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Incident:
+    """A static pod of this name and how it ends; a `removed` one when its manifest is gone."""
+
+    name: str
+    verdict: str
+    certainty: str
+    command: Sequence[str]
+    more: Mapping[str, Any] = field(default_factory=dict)
+    ends: int = 1
+    removed: bool = False
+    shows: str = ""  # the kind of an event in its timeline
+
+
+REFUSED = {"tcpSocket": {"port": 81}, "periodSeconds": 1}
+RESERVED = {"requests": {"memory": "16Mi"}}
+TABLE = (
+    Incident("exits", "restart_loop", "certain", ("sh", "-c", "exit 9"), ends=3),
+    Incident(
+        "eats",
+        "oom_container_limit",
+        "certain",
+        DD.split(),
+        {"resources": {"limits": {"memory": "32Mi"}}},
+    ),
+    Incident(
+        "unhealthy",
+        "stop_ignored",
+        "certain",
+        SLEEP,
+        {"livenessProbe": REFUSED},
+        shows="tcp_reset",
+    ),
+    # this kubelet does not wait for the grace period of a pod that has no manifest any more
+    Incident("removed", "killed_by_kubelet", "certain", SLEEP, removed=True),
+)
+
+
+def kubelet_guest(say: Say, pods: int = RAW_PODS) -> Results:
+    """What was told in there. LabError if the machine was lost or something could not be staged."""
+    program = build.binaries(say) / "kubelet"
+    additions = CONTAINERD + SYSTEMD + Additions(contents=((str(PROGRAM), program.read_bytes()),))
+    seconds = TOTAL_SECONDS + pods * SECONDS_A_POD
+    return told_by(__name__, say, [str(pods)], additions, seconds)
+
+
+def replaced_in_guest(say: Say, pods: int) -> Tally:
+    """Of so many pods that containerd makes there, and a few of the kubelet."""
+    told = kubelet_guest(say, pods)
+    return Tally.from_facts(told.verdicts[RAW][0])
+
+
+def main(port: str, pods: int) -> int:
+    """In the guest."""
+    with (
+        telling(port, STAGES) as stage,
+        Containerd(timeout=CALL_SECONDS, systemd=True) as containerd,
+        Witness(containerd.socket) as witness,
+    ):
+        cri = "--cri-socket", str(containerd.socket)
+        with Kubelet(containerd) as kubelet:
+            log = kubelet.log_tail
+            with Ktrace(
+                "record", PROBES, "--all", *cri, output=RECORDING, inside=OWN_INTERPRETER
+            ) as ktrace:
+                began = partial(stage.tell, "began")
+                incidents = Incidents(kubelet, containerd, began)
+                static = Static(kubelet, containerd, began)
+                # meanwhile the kubelet waits before it starts again what exits
+                stage.run(LISTED, partial(listed, cri), log)
+                stage.run(INCIDENTS, partial(incidents.explained, ktrace), log)
+            stage.run(STATIC, partial(static.replace, witness, STATIC_PODS), log)
+        # not before the kubelet is gone, which would end pods that it does not know
+        raw = Replacing(containerd, witness, TOGETHER)
+
+        def replace() -> list[dict[str, Any]]:
+            for done in range(0, pods, AT_ONCE):
+                raw.replace(min(AT_ONCE, pods - done))
+                stage.tell("began", test=RAW)
+            return [witness.stop().as_facts()]
+
+        stage.run(RAW, replace, containerd.log_tail)
+    return 0
+
+
+def listed(cri: Sequence[str]) -> list[dict[str, Any]]:
+    done = ktrace_once("pods", "-o", "json", *cri)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+class Incidents:
+    def __init__(self, kubelet: Kubelet, containerd: Containerd, began: Began) -> None:
+        self._kubelet = kubelet
+        self._client = containerd.client
+        self._began = began
+        self._lives: dict[str, set[str]] = defaultdict(set)
+        self._ended: dict[str, set[str]] = defaultdict(set)
+        for one in TABLE:
+            kubelet.run(one.name, one.command, **one.more)
+        removed = [one.name for one in TABLE if one.removed]
+        self._await("the pods to remove", lambda: all(self._lives[name] for name in removed))
+        for name in removed:
+            kubelet.remove(name)
+        self._await("the first ends", lambda: all(self._ended[one.name] for one in TABLE))
+        # before they have ended so often that it is a loop
+        for one in TABLE:
+            if one.ends == 1 and not one.removed:
+                kubelet.remove(one.name)
+
+    def explained(self, recording: Ktrace) -> list[dict[str, Any]]:
+        self._await("each end", lambda: all(len(self._ended[o.name]) >= o.ends for o in TABLE))
+        recording.signal(signal.SIGINT)
+        assert recording.exit_code() == 0, recording.stderr
+        done = ktrace_once("why", RECORDING, "-o", "json")
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def _await(self, what: str, look: Callable[[], object]) -> None:
+        def looked() -> bool:
+            self._look()
+            return bool(look())
+
+        self._began(test=f"waiting for {what}")
+        wait_for(what, looked, CALL_SECONDS, 0.2)
+
+    def _look(self) -> None:
+        now = self._client.list_containers()
+        for container in now:
+            name = container.labels["io.kubernetes.pod.name"].removesuffix(f"-{NODE}")
+            self._lives[name].add(container.id)
+            if container.state == "exited":
+                self._ended[name].add(container.id)
+
+
+class Static:
+    """Static pods that are replaced by changing their manifests, all together."""
+
+    def __init__(self, kubelet: Kubelet, containerd: Containerd, began: Began) -> None:
+        self._kubelet = kubelet
+        self._client = containerd.client
+        self._began = began
+        self._number = 1000
+        self._pods: dict[str, tuple[str, str]] = {}  # uid and address by name
+        self._run()
+
+    def replace(self, witness: Witness, pods: int) -> list[dict[str, Any]]:
+        while witness.tally.pods < pods:
+            witness.settle(dict(self._pods.values()))
+            self._run()
+            for uid, address in self._pods.values():
+                witness.ask(uid, address, FRESH)
+            witness.tally.pods += TOGETHER
+        return [witness.tally.as_facts()]
+
+    def _run(self) -> None:
+        self._number += 1
+        names = [f"web-{number}" for number in range(TOGETHER)]
+        for name in names:
+            self._kubelet.run(name, ["sleep", str(self._number)], resources=RESERVED)
+        self._began(test=f"waiting for {', '.join(names)}")
+        others = {
+            name: wait_for(f"another {name}", partial(self._other, name), CALL_SECONDS, 0.2)
+            for name in names
+        }
+        self._pods = others
+
+    def _other(self, name: str) -> tuple[str, str] | None:
+        """Than was there."""
+        old = self._pods.get(name)
+        for sandbox in self._client.list_pod_sandboxes():
+            there = sandbox.name == f"{name}-{NODE}" and sandbox.state == "ready"
+            if there and (old is None or sandbox.uid != old[0]):
+                address = self._client.pod_sandbox_status(sandbox.id).ip
+                return (sandbox.uid, address) if address else None
+        return None
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1], int(sys.argv[2])))

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guests in which containerd runs and a module of the lab is the main program.
+
+On the host `told_by` boots one; inside, the module tells line by line how it goes, as
+tests.lab.guest does of tests.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tests.lab.core import SUITES
+from tests.lab.image import Additions, build_disk, build_initramfs
+from tests.lab.kernels import LabError, fetched
+from tests.lab.machine import Machines
+from tests.lab.results import Results, describe_failures
+from tests.support.containerd import PACKAGES
+from tests.support.incidents import MISHAP_IN_GUEST, mishap
+from tests.support.packages import Say
+
+SUITE = next(suite for suite in SUITES if suite.series == "6.1")
+# It gives copies of these files to its pods.
+CONTAINERD = Additions(
+    packages=tuple(sorted(set(PACKAGES.values()))),
+    contents=(("/etc/hosts", b"127.0.0.1 localhost\n"), ("/etc/resolv.conf", b"")),
+)
+# An emulated machine needs a minute where a machine needs a second.
+CALL_SECONDS = 120.0
+
+
+def told_by(
+    module: str,
+    say: Say,
+    arguments: Sequence[str] = (),
+    additions: Additions = CONTAINERD,
+    seconds: float | None = None,
+) -> Results:
+    """LabError if the machine was lost or if something could not be staged."""
+    kernel = fetched(SUITE, say)
+    machines = Machines(seconds)
+    additions += Additions(contents=((str(MISHAP_IN_GUEST), mishap()),))
+    with tempfile.TemporaryDirectory(prefix="ktrace-lab-") as directory:
+        scratch = Path(directory)
+        say("building the disk of a guest with containerd")
+        disk = build_disk(arguments, scratch, module=module, additions=additions)
+        say(f"staging {module.rpartition('.')[2]} in a guest with {kernel.release}")
+        initramfs = build_initramfs(kernel, scratch)
+        try:
+            results = machines.boot(SUITE.series, kernel, initramfs, disk, scratch)
+        finally:
+            machines.close()
+    say(f"{results.release}: {results.in_words()}")
+    if not results.good:
+        raise LabError(describe_failures(results))
+    return results
+
+
+@contextmanager
+def telling(port: str, names: Sequence[str]) -> Iterator[Stage]:
+    """In the guest: what is going to be staged, and afterwards that it was all."""
+    with open(port, "wb") as file:
+        stage = Stage(file)
+        stage.tell("kernel", release=platform.release())
+        stage.tell("collected", tests=list(names))
+        yield stage
+        stage.tell("end", code=0)
+
+
+class Stage:
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def run(self, name: str, act: Callable[[], Any], more: Callable[[], str] = str) -> None:
+        """Tells what `act` returns as what was said. What went wrong is told where somebody reads
+        it, with `more` words."""
+        self.tell("began", test=name)
+        started, why = time.monotonic(), ""
+        try:
+            self.tell("said", incident=name, verdicts=act())
+        except Exception:
+            why = f"{traceback.format_exc()}\n{more()}"
+        outcome = {"outcome": "failed" if why else "passed", "why": why, "again": ""}
+        self.tell("ended", test=name, seconds=time.monotonic() - started, **outcome)
+
+    def tell(self, kind: str, **facts: Any) -> None:
+        self._file.write(json.dumps({"kind": kind, **facts}).encode() + b"\n")
+        self._file.flush()
