@@ -378,11 +378,13 @@ def ends_container(event: Event) -> bool:
 
 
 def is_sandbox(life: Life) -> bool:
-    """The container that holds a pod's namespaces: the runtime gives it no name, and it runs
-    pause."""
+    """The container that holds a pod's namespaces: the runtime knows it and gives it no name, or it
+    runs pause. Where it has only been prepared, nothing of pause was seen."""
     container = life.place.container
     if container is None or container.name is not None:
         return False
+    if container.is_sandbox:
+        return True
     processes = (entry.event.about for entry in life.entries())
     return any(process is not None and process.comm == "pause" for process in processes)
 

@@ -7,27 +7,25 @@ told goes in as code, on one line and of limited length: it may be anything.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from tests.lab.kernels import LabError
 from tests.lab.results import Outcome, Results, in_brief
+from tests.support.markdown import Part, PartError, code, table
 
-BEGIN = "<!-- From here on written by make matrix. -->"
-END = "<!-- Up to here written by make matrix. -->"
-LONGEST = 300
+PART = Part("make matrix")
 
 
 def replaced(text: str, matrix: str) -> str:
     """The document with this matrix in place of the one it has."""
-    parts = re.split(rf"^(?:{re.escape(BEGIN)}|{re.escape(END)})$", text, flags=re.MULTILINE)
-    if len(parts) != 3 or text.find(f"{END}\n") < text.find(f"{BEGIN}\n"):
-        raise LabError(f"the document needs these two lines, once each: {BEGIN} and {END}")
-    return f"{parts[0]}{BEGIN}\n\n{matrix}\n{END}{parts[2]}"
+    try:
+        return PART.replaced(text, matrix)
+    except PartError as error:
+        raise LabError(str(error)) from error
 
 
 def markdown(everything: Sequence[Results]) -> str:
-    sections = [_table(_counts(everything)), _table(_attach_points(everything))]
+    sections = [table(_counts(everything)), table(_attach_points(everything))]
     if remarks := list(_remarks(everything)):
         sections.append("\n".join(remarks) + "\n")
     return "\n".join(sections)
@@ -39,7 +37,7 @@ def _counts(everything: Sequence[Results]) -> Iterable[Sequence[str]]:
         counts = results.counts()
         yield (
             results.label,
-            _code(results.release) if results.release else "not told",
+            code(results.release) if results.release else "not told",
             ", ".join(results.backends),
             *(str(counts[what]) for what in ("passed", "failed", "cannot")),
             str(len(results.repeated)),
@@ -72,16 +70,16 @@ def _attached(results: Results, probe: str) -> str | None:
     if attached is None:
         return "**lost** before that was told" if results.lost else None
     if attached.point is None:
-        return f"**nowhere**: {_code(attached.cannot or '')}"
-    return _code(attached.point)
+        return f"**nowhere**: {code(attached.cannot or '')}"
+    return code(attached.point)
 
 
 def _remarks(everything: Sequence[Results]) -> Iterable[str]:
     for results in everything:
         if results.lost:
-            yield f"- {results.label}: {_code(results.lost)}"
+            yield f"- {results.label}: {code(results.lost)}"
         for test in () if results.lost else results.missing:
-            yield f"- {results.label}: {_code(test)} never ran"
+            yield f"- {results.label}: {code(test)} never ran"
         for failure in results.failures:
             yield _remark(results, failure, "failed", failure.why)
         for outcome in results.cannots:
@@ -91,17 +89,4 @@ def _remarks(everything: Sequence[Results]) -> Iterable[str]:
 
 
 def _remark(results: Results, outcome: Outcome, what: str, why: str) -> str:
-    return f"- {results.label}: {_code(outcome.test)} {what}: {_code(in_brief(why))}"
-
-
-def _table(rows: Iterable[Sequence[str]]) -> str:
-    title, *others = rows
-    lines = [title, ["---"] * len(title), *others]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _code(text: str) -> str:
-    """No word of it means anything in Markdown or in a table's row."""
-    line = " ".join(text.split())
-    plain = "".join(c if c.isprintable() else "�" for c in line)[:LONGEST]
-    return f"`{plain.replace('`', chr(39)).replace('|', chr(92) + '|') or '–'}`"
+    return f"- {results.label}: {code(outcome.test)} {what}: {code(in_brief(why))}"

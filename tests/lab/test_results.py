@@ -22,7 +22,7 @@ from rich.console import Console
 
 from tests.lab import core, lab, machine
 from tests.lab.__main__ import main
-from tests.lab.document import BEGIN, END, LONGEST, markdown, replaced
+from tests.lab.document import PART, markdown, replaced
 from tests.lab.guest import judge_skip
 from tests.lab.guests import SUITES, chosen
 from tests.lab.image import PROJECT, Additions
@@ -31,8 +31,10 @@ from tests.lab.machine import BOOTS, Machines
 from tests.lab.makers import maker
 from tests.lab.matrix import show
 from tests.lab.results import Outcome, Results, describe_failures
+from tests.support.markdown import LONGEST
 from tracer import backends, probes
 
+BEGIN, END = PART.begin, PART.end
 FIRST, SECOND = "tests/kernel/test_signals.py::test_one", "tests/kernel/test_exits.py::test_two[3]"
 
 

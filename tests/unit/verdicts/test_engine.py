@@ -153,6 +153,19 @@ def test_the_sandbox_has_no_story() -> None:
     assert world.explained() == []
 
 
+def test_a_sandbox_that_was_only_prepared_is_no_container_of_the_pod() -> None:
+    """All that is seen of it are the runtime's own steps."""
+    world = World()
+    place = place_of("b" * 64, None)
+    assert place.container is not None and place.container.is_sandbox
+    world.exit(0, who=process(3, "runc:[1:CHILD]", place), ends_container=False)
+    world.reset("sent", "no_socket", "closed port")
+    world.exit(3)
+    explanation = world.only()
+    assert explanation.verdict.id == "exited"
+    assert [other.id for other in explanation.others] == ["closed_port"]
+
+
 def test_each_container_has_its_own() -> None:
     world = World()
     other = process(3, "other", place_of("b" * 64, "other"), init=True)

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of a whole run as Markdown, for docs/verdicts.md. What stands there between two marked
+lines is written by the program and by nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tests.cluster.acceptance import Outcome, Verdict
+from tests.support.ktrace import ROOT
+from tests.support.markdown import Part, code, table
+
+DOCUMENT = ROOT / "docs" / "verdicts.md"
+PART = Part("make truth CLUSTER=1")
+
+
+def written(text: str, outcomes: Sequence[Outcome]) -> str:
+    """The document with these outcomes in place of those that it has."""
+    return PART.replaced(text, markdown(outcomes))
+
+
+def markdown(outcomes: Sequence[Outcome]) -> str:
+    wrong = sum(not outcome.right for outcome in outcomes)
+    certain = sum(outcome.certainly_wrong for outcome in outcomes)
+    return (
+        f"{len(outcomes)} incidents, {wrong} not explained as expected; {certain} certain verdicts"
+        f" wrong.\n\n{table(_rows(outcomes))}"
+    )
+
+
+def _rows(outcomes: Sequence[Outcome]) -> Iterable[Sequence[str]]:
+    yield "incident", "`kubectl` shows", "`ktrace why` says", "how sure"
+    for outcome in outcomes:
+        last = outcome.verdicts[-1] if outcome.verdicts else None
+        mark = "" if outcome.right else "**wrong**: "
+        said = f"{mark}{_said(last)}{_measured(outcome)}"
+        yield outcome.row.what, code(outcome.kubectl), said, last["certainty"] if last else "–"
+
+
+def _said(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return "nothing happened that needs an explanation"
+    return f"`{verdict['verdict']}`: {code(verdict['sentence'])}"
+
+
+def _measured(outcome: Outcome) -> str:
+    return f" ({outcome.measured})" if outcome.measured else ""

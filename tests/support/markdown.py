@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables that a program writes into a document, between two lines that say so.
+
+What was measured goes in as code, on one line and of limited length: it may be anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+LONGEST = 300
+
+
+class PartError(Exception):
+    """The document has no place for it, or not just one."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What this command writes."""
+
+    command: str
+
+    @property
+    def begin(self) -> str:
+        return f"<!-- From here on written by {self.command}. -->"
+
+    @property
+    def end(self) -> str:
+        return f"<!-- Up to here written by {self.command}. -->"
+
+    def replaced(self, text: str, part: str) -> str:
+        """The document with this part in place of the one it has."""
+        marks = rf"^(?:{re.escape(self.begin)}|{re.escape(self.end)})$"
+        parts = re.split(marks, text, flags=re.MULTILINE)
+        if len(parts) != 3 or text.find(f"{self.end}\n") < text.find(f"{self.begin}\n"):
+            raise PartError(
+                f"the document needs these two lines, once each: {self.begin} and {self.end}"
+            )
+        return f"{parts[0]}{self.begin}\n\n{part}\n{self.end}{parts[2]}"
+
+
+def table(rows: Iterable[Sequence[str]]) -> str:
+    """The first one is the title."""
+    title, *others = rows
+    lines = [title, ["---"] * len(title), *others]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def code(text: str) -> str:
+    """No word of it means anything in Markdown or in a table's row."""
+    line = " ".join(text.split())
+    plain = "".join(c if c.isprintable() else "�" for c in line)[:LONGEST]
+    return f"`{plain.replace('`', chr(39)).replace('|', chr(92) + '|') or '–'}`"
