@@ -19,9 +19,11 @@ from collections.abc import Iterator
 from typing import IO
 
 # A guest alone at the end would leave the other processors with nothing to do.
-ALONE = ("tests/lab/test_pods.py", "tests/lab/test_kubelet.py")
-LAB = ("tests/lab", *(f"--ignore={path}" for path in ALONE))
-OTHERS = ("tests/unit", "tests/kernel", "tests/pods", *ALONE)
+ALONE = "tests/lab/test_pods.py"
+# The guest with a kubelet needs what the build makes.
+KUBELET = "tests/lab/test_kubelet.py"
+LAB = ("tests/lab", f"--ignore={ALONE}", f"--ignore={KUBELET}")
+OTHERS = ("tests/unit", "tests/kernel", "tests/pods", ALONE)
 CLUSTER = "tests/cluster"
 PYTEST = (sys.executable, "-m", "pytest")
 BUILD = (sys.executable, "-m", "tests.cluster.build")
@@ -31,10 +33,12 @@ def main() -> int:
     with beside(*PYTEST, *LAB, "-v") as (lab, told), beside(*BUILD) as (build, progress):
         codes = [subprocess.run([*PYTEST, *OTHERS], check=False).returncode]
         follow("the cluster's programs", build, progress)
-        codes.append(subprocess.run([*PYTEST, CLUSTER], check=False).returncode)
-        print("waiting for the lab's guests", flush=True)
-        codes.append(lab.wait())
-        show(told)
+        with beside(*PYTEST, KUBELET, "-v") as (guest, of_guest):
+            codes.append(subprocess.run([*PYTEST, CLUSTER], check=False).returncode)
+            print("waiting for the lab's guests", flush=True)
+            codes += [guest.wait(), lab.wait()]
+            show(of_guest)
+            show(told)
     return next(filter(None, codes), 0)
 
 

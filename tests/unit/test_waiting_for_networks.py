@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tracer.backends.objects import Objects
 from tracer.event import Clock, Event
 from tracer.identity.netns import How
 from tracer.probes import get
+from tracer.schema import Schema
 from tracer.selection import Selection
 from tracer.session import Session
 from tracer.turn import Lost, Part, Turn
@@ -36,7 +38,7 @@ class Source:
         objects = Objects()
         for name in ("context", "network", "resets"):
             objects.open(name)
-        self.schemas = objects.schemas
+        self.schemas: Mapping[int, Schema] = objects.schemas
         self.by_name = objects.by_name()
 
     def turn(self, waiting: bool, patience: float) -> Turn:
@@ -78,7 +80,10 @@ class World:
 
     @property
     def told(self) -> list[tuple[int, str | None]]:
-        places = [(e.boot_ns // MS, e.place and e.place.identity.pod_uid) for e in self.sink.events]
+        places = [
+            (event.boot_ns // MS, event.place.identity.pod_uid if event.place else None)
+            for event in self.sink.events
+        ]
         assert all(event.again is None for event in self.sink.events)
         return places
 
