@@ -26,6 +26,7 @@ SLEEP = ("sleep", "1000")
 FALSE = (*NO_ENTRY, IMAGE, "false")
 # Ends when it is told to, whatever PID 1 is spared otherwise.
 LOOP = ("sh", "-c", "trap 'exit 3' TERM; while true; do sleep 1; done")
+NOTHING_THERE = f"for i in $(seq {COUNT}); do nc 127.0.0.1 81 </dev/null; done; true"
 
 Event = dict[str, Any]
 
@@ -116,6 +117,16 @@ def test_a_container_below_any_parent_is_none_of_the_hosts(docker: Docker) -> No
         victim.wait()
     assert [event["origin"] for event in ours] == ["other-pod", "same-container"]
     assert [event["sender"]["container"]["name"] for event in ours] == ["agent", "agent"]
+
+
+def test_resets_of_a_container(docker: Docker) -> None:
+    docker.run("client", *SLEEP)
+    with Ktrace("resets", "-c", "client", environment=docker.environment) as ktrace:
+        docker("exec", "client", "sh", "-c", NOTHING_THERE)
+        events = ktrace.stop()
+    for direction in ("sent", "received"):
+        told = [event for event in events if event["direction"] == direction]
+        assert [name_of(event) for event in told] == [(None, "client")] * COUNT
 
 
 def test_they_are_listed(docker: Docker) -> None:
