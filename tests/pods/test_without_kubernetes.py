@@ -129,6 +129,17 @@ def test_resets_of_a_container(docker: Docker) -> None:
         assert [name_of(event) for event in told] == [(None, "client")] * COUNT
 
 
+def test_why_of_a_container(docker: Docker) -> None:
+    """The container's name is enough where no pod is."""
+    asked = docker.run("asked", *SLEEP)
+    hidden = without_pods()
+    with Ktrace("why", "asked", environment=docker.environment, inside=hidden) as ktrace:
+        docker("kill", "--signal", "KILL", asked.name)
+        (verdict,) = ktrace.wait()
+    assert verdict["verdict"] == "killed_by_runtime"
+    assert name_of(verdict) == (None, "asked")
+
+
 def test_they_are_listed(docker: Docker) -> None:
     listed = docker.run("listed", *SLEEP, options=("--cgroup-parent", f"{docker.parent}/custom"))
     command = [sys.executable, "-m", "tracer", "pods", "-o", "json"]

@@ -51,10 +51,12 @@ def run(what: str | None, pods: tuple[str, ...], output: str, color: str, **valu
         _explain_recording(what, selection({**_EVERYTHING, **wanted, "pods": pods}), show)
     elif what and pods:
         raise UsageError(f"there is no recording {what!r}", "--pod chooses a pod of a recording")
-    elif not (what or pods or wanted["namespaces"] or wanted["labels"]):
+    elif not (what or pods or any(wanted.values())):
         raise UsageError(
             "which pod?", "ktrace why NAMESPACE/POD, deploy/NAME or -l KEY=VALUE; or a recording"
         )
+    elif what and not wanted["containers"] and _is_plain(what, values["cri_socket"]):
+        _watch({**_EVERYTHING, **values, **wanted, "containers": (what,), "pods": ()}, show)
     else:
         _watch({**_EVERYTHING, **values, **wanted, "pods": (what,) if what else pods}, show)
 
@@ -62,6 +64,18 @@ def run(what: str | None, pods: tuple[str, ...], output: str, color: str, **valu
 def _is_recording(what: str) -> bool:
     """A file, or what can only be meant to be one."""
     return Path(what).is_file() or what.endswith(SUFFIX) or what.startswith(("/", "."))
+
+
+def _is_plain(what: str, socket: str | None) -> bool:
+    """Whether a name can only be a container's: no pod of Kubernetes is here, nor one of podman's
+    that is called so."""
+    from tracer.identity.inventory import current_names
+    from tracer.identity.tree import has_pods
+    from tracer.selection import pod_matches
+
+    if has_pods() or "/" in what:
+        return False
+    return not any(pod_matches(pod, what) for pod in current_names(socket).pods.values())
 
 
 # Live
@@ -202,6 +216,7 @@ command = make_command(
         "ktrace why web-0 --wait -o json        a pod that is still to come",
         "ktrace why deploy/web                  its pods, and those that replace them",
         "ktrace why -l app=web                  all pods with a label, in the same way",
+        "ktrace why web                         a container, on a node without pods",
         "ktrace why node.ktrace                 everything that ended or was hurt in a recording",
         "ktrace why node.ktrace --pod web-0     one pod of it",
     ),
