@@ -80,6 +80,7 @@ class Process:
     ancestors: bytes = b""
     kernel_thread: bool = False
     _json: tuple[int, Any] | None = None
+    _told: bool = False
 
     @property
     def ancestry(self) -> list[tuple[int, str]]:
@@ -95,6 +96,8 @@ class Process:
         return self.place.container if self.place else None
 
     def json(self) -> Any:
+        """Kept from the second time on: most processes are told once, and two kilobytes for each
+        would be more than all else that is known of them."""
         version = self.place.version if self.place else 0
         if self._json is None or self._json[0] != version:
             pod, container = self.place.json() if self.place else (None, None)
@@ -113,7 +116,11 @@ class Process:
                 if self.comm is None
                 else [{"pid": pid, "comm": comm} for pid, comm in self.ancestry],
             }
-            self._json = version, _fragment(value)
+            fragment = _fragment(value)
+            if self._told:
+                self._json = version, fragment
+            self._told = True
+            return fragment
         return self._json[1]
 
 
