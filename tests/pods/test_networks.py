@@ -7,6 +7,7 @@ container: its cgroups and its PID namespace."""
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from typing import Any
@@ -19,6 +20,7 @@ from tests.pods.test_signals import pod_json
 from tests.support import leftovers
 from tests.support.containerd import Containerd, ContainerHandle, PodHandle
 from tests.support.ktrace import Ktrace
+from tests.support.wait import wait_for
 
 REPLACED = 53
 TIMES = 23
@@ -29,7 +31,20 @@ client.bind(("127.0.0.1", 0))
 assert client.connect_ex(("127.0.0.1", {CLOSED})) == 111
 print(client.getsockname()[1])
 """
-REFUSED_INSIDE = ("sh", "-c", 'ip link set lo up; exec "$0" "$@"', sys.executable, "-c", REFUSED)
+# A queue with room for one; the next is turned away, and tries again until it is told to end.
+FULL = """
+import socket, sys
+server = socket.socket()
+server.bind(("127.0.0.1", int(sys.argv[1])))
+server.listen(0)
+clients = [socket.socket() for _ in range(3)]
+for client in clients:
+    client.setblocking(False)
+    client.connect_ex(server.getsockname())
+sys.stdin.read()
+"""
+PORTS = range(7001, 7012)
+INSIDE = ("sh", "-c", 'ip link set lo up; exec "$0" "$@"', sys.executable, "-c")
 
 Event = dict[str, Any]
 
@@ -52,7 +67,7 @@ def test_a_namespace_that_is_made_late_and_ends_soon(
         for number in range(TIMES):
             container = containers[number % 2]
             enter = ("nsenter", "-t", str(container.pid), "-p") if pid_namespace else ()
-            port = put_into(container, *enter, "unshare", "-n", *REFUSED_INSIDE)
+            port = put_into(container, *enter, "unshare", "-n", *INSIDE, REFUSED)
             expected[port] = pod_json(container.pod)
         events = ktrace.stop()
     told = [e for e in events if e["remote"]["port"] in expected and e["direction"] == "sent"]
@@ -67,7 +82,7 @@ def test_a_pod_that_enters_anothers(web: PodHandle, other: PodHandle, cri: tuple
     app, agent = web.run("app", SLEEP), other.run("agent", SLEEP)
     enter = ("nsenter", "-t", str(agent.pid), "-p", "nsenter", "-t", str(app.pid), "-n")
     with Ktrace("resets", *cri) as ktrace:
-        port = put_into(agent, *enter, *REFUSED_INSIDE)
+        port = put_into(agent, *enter, *INSIDE, REFUSED)
         asked_from = refused_from_host(web)
         events = ktrace.stop()
     sent = [e for e in events if e["direction"] == "sent"]
@@ -88,16 +103,33 @@ def test_a_sandbox_that_is_made_again(web: PodHandle, cri: tuple[str, str]) -> N
     assert all(e["pod"] == pod_json(web) for e in events)
 
 
+def test_full_queues_in_namespaces_that_end_soon(
+    web: PodHandle, other: PodHandle, cri: tuple[str, str]
+) -> None:
+    """Made when nobody looks for new ones any more."""
+    containers = web.run("app", SLEEP), other.run("agent", SLEEP)
+    with Ktrace("backlog", *cri) as ktrace, contextlib.ExitStack() as running:
+        for port in PORTS:
+            container = containers[port % 2]
+            inside = ("unshare", "-n", *INSIDE, FULL, str(port))
+            command = into(container, "nsenter", "-t", str(container.pid), "-p", *inside)
+            running.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE))
+        wait_for("the drops", lambda: {e["local"]["port"] for e in ktrace.events} >= {*PORTS})
+        running.close()
+        events = ktrace.stop()
+    for event in events:
+        assert event["pod"] == pod_json(containers[event["local"]["port"] % 2].pod)
+
+
 def put_into(container: ContainerHandle, *command: str) -> int:
     """Runs it in the container's cgroups, and returns the port that it prints."""
+    command = into(container, *command)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    return int(done.stdout)
+
+
+def into(container: ContainerHandle, *command: str) -> tuple[str, ...]:
     path = container.cgroup.lstrip("/")
     procs = [root / path / "cgroup.procs" for root in leftovers.cgroup_roots()]
     joins = "".join(f"echo $$ > {file}; " for file in procs if file.exists())
-    done = subprocess.run(
-        ["sh", "-c", f'{joins} exec "$0" "$@"', *command],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return int(done.stdout)
+    return ("sh", "-c", f'{joins} exec "$0" "$@"', *command)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from tracer.backends.batch import Batch, cell, split
-from tracer.probes import LAST_CALL, Companion
+from tracer.probes import LAST_CALL, Companion, Listening
 from tracer.schema import Schema
 
 # Records come to rest this long before they are fetched, so that a steady stream costs at most a
@@ -86,6 +86,8 @@ class Reader:
     def _with_companions(self, batch: Batch | None) -> Batch | None:
         """Puts what they have to say in front."""
         now = time.monotonic()
+        if batch:
+            self._let_hear(batch)
         fresh = frozenset(self._schemas[run.kind].name for run in (batch.runs if batch else ()))
         due = now >= self._next_call
         if not fresh and not due:
@@ -99,3 +101,12 @@ class Reader:
         if batch:
             self._waiting.append(batch)
         return split(b"".join(cells))[0]
+
+    def _let_hear(self, batch: Batch) -> None:
+        for companion in self._companions:
+            if isinstance(companion, Listening):
+                for run in batch.runs:
+                    schema = self._schemas[run.kind]
+                    if schema.name == companion.hears:
+                        data = memoryview(batch.data)[run.start : run.end]
+                        companion.hear(schema.cells(data))

@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import click
@@ -47,6 +47,15 @@ class Companion(Protocol):
         ended: what is still untold is told then. Must not block nor raise."""
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Listening(Protocol):
+    """A companion that is given the records of the kind `hears`, as they come. Must not block."""
+
+    hears: str
+
+    def hear(self, records: Iterator[Any]) -> None: ...
 
 
 @dataclass(frozen=True)

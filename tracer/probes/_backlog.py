@@ -7,14 +7,18 @@ process that holds a listening socket.
 from __future__ import annotations
 
 import os
+import queue
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tracer.bounded import keep
+from tracer.identity.netns import How
 from tracer.identity.tree import cgroup_of
 from tracer.netstat import (
+    KEPT_PIDS,
     Counters,
     mounted_namespaces,
     namespaces,
@@ -27,17 +31,23 @@ from tracer.schema import Schema
 from tracer.sockdiag import Listener, Listeners, listeners
 
 INTERVAL = 1.0
+# What a thread has found is fetched so often.
+FETCH_SECONDS = 0.5
+# How long the last round of it may take when tracing has ended.
+END_SECONDS = 2.0
 # A call that comes a little early, because somebody else wanted it then, is as good.
 NEARLY = 0.9
-# Namespaces are looked for when a cgroup was made, for some seconds after it, and now and then.
-SETTLING_SECONDS = 3.0
+# Namespaces in which nobody executes anything are looked for now and then, and when all processes
+# that were known in one have gone, but in no more than a hundredth of the time.
 SEARCH_SECONDS = 10.0
+SEARCH_SHARE = 100
 # How long what was found about a socket's holder is believed, and how many descriptors may be
 # looked at for one socket: each costs a microsecond or two of the thread that reads the ring.
 HOLDER_SECONDS = 10.0
 MAX_DESCRIPTORS = 20_000
 MAX_HOLDERS = 4096
 MAX_QUEUES = 1024
+MAX_HEARD = 16_384  # processes in namespaces, within a second
 # So often the sockets are asked before drops are told without a port.
 MAX_UNANSWERED = 3
 
@@ -97,58 +107,98 @@ class Held:
 
 @dataclass(slots=True)
 class Namespace:
-    """What was read last. `untold` is what its sockets counted, by cookie, beyond what the
-    namespace had."""
+    """What was read last. `network` tells it from the next one with its inode, 0 if nobody has said
+    it; `untold` is what its sockets counted, by cookie, beyond what the namespace had."""
 
     pids: list[int]
     counters: Counters
     drops: dict[int, int] = field(default_factory=dict)  # by socket cookie
     untold: dict[int, int] = field(default_factory=dict)
     unanswered: int = 0
+    network: int = 0
+
+
+class Counted:
+    """Where no function can be probed: what `Polled` finds every second, in a thread of its own."""
+
+    interval: float | None = FETCH_SECONDS
+    hears = "network"
+
+    def __init__(self, schemas: Mapping[str, Schema], ask: Answer = listeners) -> None:
+        self._polled = Polled(schemas, ask)
+        self._heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._found: queue.SimpleQueue[list[bytes]] = queue.SimpleQueue()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="ktrace-counters", daemon=True)
+        self._thread.start()
+
+    def hear(self, records: Iterator[Any]) -> None:
+        for record in records:
+            if record.how != How.OF_HOST and self._heard.qsize() < MAX_HEARD:
+                self._heard.put((record.netns, record.network, record.pid))
+
+    def records(self, fresh: frozenset[str]) -> list[bytes]:
+        if fresh == LAST_CALL:
+            self._ending.set()
+            self._thread.join(END_SECONDS)
+        found = [self._found.get() for _ in range(self._found.qsize())]
+        return [record for records in found for record in records]
+
+    def close(self) -> None:
+        self._ending.set()
+
+    def _work(self) -> None:
+        """Once more after the end."""
+        ended = False
+        while not ended:
+            ended = self._ending.wait(INTERVAL)
+            for _ in range(self._heard.qsize()):
+                self._polled.use(*self._heard.get())
+            self._found.put(self._polled.records())
 
 
 class Polled:
-    """Where no function can be probed: every second the counters of each namespace, and where one
-    has moved, its listening sockets."""
-
-    interval: float | None = INTERVAL
+    """The counters of each namespace, and where one has moved, its listening sockets."""
 
     def __init__(self, schemas: Mapping[str, Schema], ask: Answer = listeners) -> None:
         self._drop = schemas["backlog_drop"]
         self._holders = Holders(schemas)
         self._ask = ask
         self._namespaces: dict[int, Namespace] = {}
-        self._search_until = self._searched = 0.0
+        self._next_search = self._earliest = 0.0
         # nobody may live in these yet, and still they may have counted something
         self._older = mounted_namespaces()
-        self._last = time.monotonic()
         self._search(first=True)
 
-    def records(self, fresh: frozenset[str]) -> list[bytes]:
-        now = time.monotonic()
-        if "cgroup" in fresh:
-            self._search_until = now + SETTLING_SECONDS
-        if fresh != LAST_CALL and now - self._last < NEARLY * INTERVAL:
-            return []
-        self._last = now
-        if now < self._search_until or now - self._searched >= SEARCH_SECONDS:
+    def use(self, netns: int, network: int, pid: int) -> None:
+        """A process is in it. One that has come with the inode of another has counted from
+        nothing."""
+        known = self._namespaces.get(netns)
+        if known is None or network != (known.network or network):
+            known = self._namespaces[netns] = Namespace([], Counters())
+            if netns in self._older:
+                known.pids.append(pid)
+                self._begin(netns)
+        known.network = network
+        if pid not in known.pids:
+            known.pids = [*known.pids, pid][-KEPT_PIDS:]
+
+    def records(self) -> list[bytes]:
+        if time.monotonic() >= max(self._next_search, self._earliest):
             self._search()
         out: list[bytes] = []
         for netns, known in list(self._namespaces.items()):
             counters = _counters(known.pids, netns)
             if counters is None:
-                self._search_until = max(self._search_until, now + NEARLY * INTERVAL)
-                continue
-            if counters != known.counters:
+                self._next_search = 0.0
+            elif counters != known.counters:
                 added, known.counters = counters - known.counters, counters
                 out += self._tell(netns, known, added)
         return out
 
-    def close(self) -> None: ...
-
     def _search(self, first: bool = False) -> None:
         """A namespace that was not there at the first time has counted from nothing since."""
-        self._searched = time.monotonic()
+        began = time.monotonic()
         found = namespaces()
         for netns, pids in found.items():
             known = self._namespaces.get(netns)
@@ -160,6 +210,9 @@ class Polled:
                     self._begin(netns)
         for netns in self._namespaces.keys() - found.keys():
             del self._namespaces[netns]
+        now = time.monotonic()
+        self._next_search = now + SEARCH_SECONDS
+        self._earliest = now + max(INTERVAL, SEARCH_SHARE * (now - began))
 
     def _begin(self, netns: int) -> None:
         known = self._namespaces[netns]
@@ -217,6 +270,7 @@ class Polled:
         return self._drop.pack(
             time=boot_ns(),
             count=count,
+            network=self._namespaces[netns].network,
             netns=netns,
             queue=queue,
             source=COUNTER,

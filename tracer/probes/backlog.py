@@ -89,9 +89,9 @@ def _probed(schemas: Mapping[str, Schema], map_of: Callable[[str], Table]) -> Co
 
 
 def _counted(schemas: Mapping[str, Schema], _map_of: Any) -> Companion:
-    from tracer.probes._backlog import Polled
+    from tracer.probes._backlog import Counted
 
-    return Polled(schemas)
+    return Counted(schemas)
 
 
 def _local(event: Event) -> str | None:
