@@ -14,6 +14,7 @@ from tracer.event import Event, Place
 from tracer.identity.model import Names, Pod
 from tracer.identity.states import PodState, States, StateService
 from tracer.selection import Selection
+from tracer.turn import IDLE_SECONDS
 from tracer.verdicts import Explanation
 
 OTHER = "ffffffff-4e5f-6071-8293-a4b5c6d7e8f9"
@@ -23,6 +24,7 @@ PAUSE = process(2, "pause", place_of("b" * 64, None), init=True)
 class Session:
     def __init__(self) -> None:
         self.ended = False
+        self.recorder: object = None
         self.resolver = SimpleNamespace(places=list[Place], names=Names())
 
     def stop(self) -> None:
@@ -91,6 +93,15 @@ def test_an_end_is_told_within_a_second(watched: Watched) -> None:
     watched.world.exit(3)
     assert watched.pass_by(1)
     assert watched.verdicts() == ["exited"]
+
+
+def test_an_end_is_not_told_at_the_next_event_only(watched: Watched) -> None:
+    """Nothing else may happen for a while."""
+    assert watched.session.recorder is watched.watch
+    assert watched.watch.patience(0) == IDLE_SECONDS
+    watched.world.exit(3)
+    watched.pass_by(0.1)
+    assert watched.watch.patience(0) <= 0.1
 
 
 def test_an_end_that_follows_what_hurt(watched: Watched) -> None:

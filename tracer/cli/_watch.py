@@ -11,11 +11,13 @@ from tracer.bounded import keep
 from tracer.cli._waiting import Waiting
 from tracer.event import Event
 from tracer.faults import FaultFinder
+from tracer.identity.resolver import Resolver
 from tracer.identity.states import StateService
 from tracer.probes.exits import is_container_init
 from tracer.selection import AS_TARGET, Selection
 from tracer.session import Session
 from tracer.timeline import MAX_LIVES, SIGKILL, Entry, Story, Timelines, ends_container
+from tracer.turn import IDLE_SECONDS, Turn
 from tracer.verdicts import Explanation, explain_all
 
 # How long what follows is waited for: an end has its reasons before it; connections that are
@@ -74,6 +76,7 @@ class Watch:
 
     def begin(self, session: Session, selection: Selection, states: StateService) -> None:
         self.session = session
+        session.recorder = self
         self._selection = selection
         self._states = states
         self._waiting = Waiting(states, selection)
@@ -112,6 +115,13 @@ class Watch:
     def told(self) -> bool:
         """Whether something was said while watching went on."""
         return bool(self._told)
+
+    def add(self, turn: Turn, waited: bool, resolver: Resolver) -> None:
+        """A session tells its turns to whom it is not to keep waiting."""
+
+    def patience(self, now: int) -> float:
+        """What is about to be settled is looked at when it is, not when something else happens."""
+        return LOOK_SECONDS if self._deadline is not None or self._leaving else IDLE_SECONDS
 
     def untold(self) -> list[Explanation]:
         """What is to be said, and was not while watching went on."""
