@@ -82,7 +82,7 @@ _PREFIXES = tuple(
         # the number of facility and level, in a log daemon's protocol and in dmesg -r
         r"<\d{1,3}>(?:1 (?=\d{4}-))?",
         # dmesg: seconds since the boot, or since the line before
-        r"\[ {0,6}(?P<when>[<+]? {0,6}\d{1,12}\.\d{1,9}>?) {0,2}\]:? ?",
+        r"\[ {0,6}(?P<when>[<+]? {0,6}\d{1,12}[.,]\d{1,9}>?) {0,2}(?:@\d{1,4})?\]:? ?",
         # dmesg -T in any language, and Talos
         r"\[(?P<when>[^\[\]\n]{3,40}\d\d:\d\d(?::\d\d)?[^\[\]\n]{0,40})\]:? ?",
         # CONFIG_PRINTK_CALLER: the task or the processor
@@ -106,7 +106,7 @@ _PREFIXES = tuple(
         r"MESSAGE=",
         r'"(?:MESSAGE|message|msg|log)" ?: ?(?=")',
         # a quotation
-        r"> ",
+        r"(?:>{1,4} ){1,4}",
         # the name that the log daemons gave the kernel
         r"(?:[\w.-]{1,255} )?kernel(?:\[\d{1,10}\])?: ",
     )

@@ -101,6 +101,7 @@ _USAGE = re.compile(
     r" limit (?P<limit>\d{1,20})kB(?:, failcnt (?P<failed>\d{1,20}))?"
 )
 _LIMIT_OF = " killed as a result of limit of "
+_REACHED = "Memory limit reached of cgroup "
 _GROUP = " are going to be killed due to memory.oom.group set"
 _STATS = "Memory cgroup stats"
 _REAPED = re.compile(
@@ -172,6 +173,12 @@ def limit_of(text: str) -> tuple[str, str] | None:
     if not own.startswith("/") or not limited.startswith("/") or _LIMIT_OF in limited:
         return None
     return own, limited
+
+
+def reached(text: str) -> str | None:
+    """The same where no task of a cgroup asked for the memory, 3.15 to 4.20."""
+    path = text.partition(_REACHED)[2]
+    return path if path.startswith("/") else None
 
 
 def group(text: str) -> str | None:

@@ -218,7 +218,9 @@ class OomReport:
         lines = []
         if self.announced and victim and self.announced.pid not in self.killed:
             one = self.announced
-            lines.append(f"  in place of {one.comm}, pid {one.pid}, whose child it was")
+            lines.append(
+                f"  in place of {one.comm}, pid {one.pid}: a child, or a thread, of that process"
+            )
         if self.group:
             lines.append(
                 f"  all processes of {whose.in_words(self.group)} die with it: its"

@@ -127,7 +127,7 @@ def test_the_kernel_of_the_report_chooses_the_tables() -> None:
 def test_an_old_report_whose_child_died() -> None:
     told = said(old_report())
     assert told.startswith(f"the OOM killer killed sh, pid 51: the memory limit of pod {UID} was")
-    assert "in place of java, pid 50, whose child it was" in told
+    assert "in place of java, pid 50: a child, or a thread, of that process" in told
     assert f"it ran in container {CID[:12]} of pod {UID}" in told
     assert "GFP_KERNEL" in told
     assert "kernel 3.10.0-327.el7.x86_64" in told

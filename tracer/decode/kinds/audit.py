@@ -62,7 +62,7 @@ def _seccomp(fields: dict[str, str]) -> Answer | None:
     number = _whole(fields.get("syscall"), 10)
     if number is None:
         return None
-    machine = _MACHINES.get(_whole(fields.get("arch"), 16) or 0)
+    machine = _machine(fields.get("arch", ""))
     name = syscalls.name(machine or "", number)
     call = f"{name} (number {number})" if name else f"number {number}"
     where = f" on {machine}" if machine else ""
@@ -72,7 +72,7 @@ def _seccomp(fields: dict[str, str]) -> Answer | None:
     ]
     if code is not None:
         action = _ACTIONS.get(code & 0xFFFF0000, f"action {code:#x}")
-        errno = f" {code & 0xFFFF}" if code & 0xFFFF0000 == 0x00050000 else ""
+        errno = f" {code & 0xFFFF}" if code & 0xFFFF0000 == 0x00050000 and code & 0xFFFF else ""
         lines.append(f"  {action}{errno}")
     if fields.get("sig", "0") != "0":
         lines.append(f"  with {_signal(fields)}")
@@ -80,6 +80,12 @@ def _seccomp(fields: dict[str, str]) -> Answer | None:
         lines.append(f"  its program: {fields['exe']}")
     lines.append("the filter is the container's seccompProfile, else the runtime's default profile")
     return lines
+
+
+def _machine(arch: str) -> str | None:
+    """By the kernel's number, or by a name that somebody translated it into."""
+    named = {"aarch64": "arm64"}.get(arch, arch)
+    return named if named in _MACHINES.values() else _MACHINES.get(_whole(arch, 16) or 0)
 
 
 def _apparmor(fields: dict[str, str]) -> Answer:

@@ -53,6 +53,8 @@ def _read(line: Line, _kernel: Kernel) -> Answer | None:
     loose = re.search(rf"(?:^|[/._-]){_ID}(?=[/._-]|$)", path)
     if loose:
         return _told("a file's path", {"id": loose["id"]})
+    if re.search(r"\s", path):
+        return None
     return ["a file's path, which names no pod and no container that ktrace knows the form of"]
 
 

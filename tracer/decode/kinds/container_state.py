@@ -122,11 +122,21 @@ def _whole(text: str | None) -> int | None:
     return int(text) if text and re.fullmatch(r"-?\d{1,12}", text, re.ASCII) else None
 
 
+# A reason alone, or as kubectl get pods shows it behind the containers that are ready.
+_ALONE = re.compile(
+    r"(?:[\w.-]{1,253} {1,64}){0,2}(?:\d{1,4}/\d{1,4} {1,32})?(?:Init:)?"
+    r"(?P<reason>[A-Z][A-Za-z]{4,40})"
+    r"(?P<rest> {1,32}\d[^\n]{0,200})?"
+)
+
+
 def _read(line: Line, _kernel: Kernel) -> Answer | None:
-    known = _REASONS.get(line.text.lower()) if line.text[:1].isupper() else None
-    return [f"{line.text}: {known}"] if known else None
+    found = _ALONE.fullmatch(line.text) if len(line.text) <= 512 else None
+    known = _REASONS.get(found["reason"].lower()) if found else None
+    if not found or not known or (found["rest"] and not re.search(r"\d/\d", line.text)):
+        return None
+    return [f"{found['reason']}: {known}"]
 
 
-# A reason alone is a word.
 KIND = Kind(_read, rank=13)
 BLOCK = Blocks(_ContainerState, rank=60)

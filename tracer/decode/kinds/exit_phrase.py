@@ -20,6 +20,7 @@ _CODES = tuple(
         r"(?:return(?:ed)?|error|status|termination|non-?zero)(?: a non-?zero)?[ _-]?code"
         rf"""["']?\s{{0,40}}[:=]?\s{{0,40}}["'(]{{0,2}}{_NUMBER}""",
         rf"\A(?:exit|exited|rc|ret|status|code)[ :=]{{1,3}}{_NUMBER}\Z",
+        rf"npm ERR! (?:code|errno) {_NUMBER}",
         rf"\*\*\* [^\n]{{0,200}} Error {_NUMBER}",
     )
 )
@@ -88,7 +89,20 @@ def _of_systemd(found: re.Match[str]) -> Answer:
 KIND = Kind(
     _read,
     marks=(
-        *("xit", "XIT", "code", "Code", "ignal", "SIG", "Error ", "rc", "ret", "status"),
+        *(
+            "xit",
+            "XIT",
+            "code",
+            "Code",
+            "ignal",
+            "SIG",
+            "Error ",
+            "rc",
+            "RC",
+            "ret",
+            "tatus",
+            "errno",
+        ),
         *("illed", "erminated", "ault", "borted", "rror", "nstruction", "xception", "pipe"),
         *("angup", "nterrupt", "trap", "system call", "uit"),
     ),

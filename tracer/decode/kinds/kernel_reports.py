@@ -19,7 +19,14 @@ MAX_REMEMBERED = 256
 
 _MARKS = (
     *("oom-kill:", "oom_reaper:", "invoked oom-killer", "illed process", "ill process", "Node "),
-    *("as a result of limit of", "memory.oom.group", ": usage ", "Memory cgroup stats", "page all"),
+    *(
+        "as a result of limit of",
+        "Memory limit reached",
+        "memory.oom.group",
+        ": usage ",
+        "Memory cgroup stats",
+        "page all",
+    ),
 )
 
 
@@ -175,6 +182,9 @@ class _Reports:
         if report is None:
             return False
         if isinstance(report, OomReport) and not report.killed:
+            if path := oom.reached(line.text):
+                report.stats = path
+                return True
             if one := oom.usage(line.text):
                 report.usages.setdefault(one.what, one)
                 return True

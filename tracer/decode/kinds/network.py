@@ -14,7 +14,7 @@ _SYN = re.compile(
     r"(?P<number>\d{1,5})\b"
     r"(?P<rest>[^\n]{0,60})"
 )
-_CONNTRACK = re.compile(r"(?P<which>nf_conntrack|ip_conntrack|expectation)[^\n]{0,40}? table full")
+_CONNTRACK = re.compile(r"(?:nf|ip)_conntrack[^\n]{0,40}?(?P<expected>expectation )?table full")
 # net/core/dev.c, netdev_wait_allrefs()
 _UNREGISTER = re.compile(
     r"unregister_netdevice: waiting for (?P<device>\S{1,64}) to become free"
@@ -41,7 +41,7 @@ def _read(line: Line, _kernel: Kernel) -> Answer | None:
     if found := _SYN.search(text):
         return _syn_flooding(found)
     if found := _CONNTRACK.search(text):
-        if found["which"] == "expectation":
+        if found["expected"]:
             return ["the table of connections that conntrack expects (FTP, SIP) is full"]
         return [
             "the table of connections that conntrack keeps is full: packets of new connections are"

@@ -22,7 +22,8 @@ _EARLY = re.compile(
     r"\"?(?P<comm>[^\n\":]{1,64})"
 )
 _KUBELET = re.compile(
-    r"System OOM encountered, victim process: (?P<comm>[^\n]{1,64}), pid: (?P<pid>\d{1,10})"
+    r"(?P<whose>System|Cgroup) OOM encountered, victim process: (?P<comm>[^\n]{1,64}),"
+    r" pid: (?P<pid>\d{1,10})"
 )
 _CONTAINERD = re.compile(
     r"TaskOOM[^\n]{0,80}?(?:container_id:|ContainerID:|id=)\"?(?P<id>[0-9a-f]{64})"
@@ -43,9 +44,12 @@ def _read(line: Line, _kernel: Kernel) -> Answer | None:
             f" {found['why']}",
         ]
     if found := _KUBELET.search(text):
+        where = "the whole node was out of memory"
+        if found["whose"] == "Cgroup":
+            where = "a cgroup's memory limit was reached"
         return [
-            f"the kubelet saw that the whole node was out of memory; the OOM killer killed"
-            f" {found['comm']}, pid {found['pid']}"
+            f"the kubelet saw that {where}; the OOM killer killed {found['comm']}, pid"
+            f" {found['pid']}"
         ]
     if found := _CONTAINERD.search(text):
         return [
@@ -62,6 +66,6 @@ def _read(line: Line, _kernel: Kernel) -> Answer | None:
 
 KIND = Kind(
     _read,
-    marks=("OOM killer", "oom-kill'", " due to ", "System OOM", "TaskOOM", "sending SIG"),
+    marks=("OOM killer", "oom-kill'", " due to ", " OOM encountered", "TaskOOM", "sending SIG"),
     rank=34,
 )

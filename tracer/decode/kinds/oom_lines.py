@@ -9,7 +9,7 @@ from tracer.decode.lines import Line
 
 
 def _read(line: Line, kernel: Kernel) -> Answer | None:
-    for reader in (_chosen, _reaped, _group, _killed, _invoked, _limit_of, _usage, _stats, _none):
+    for reader in _READERS:
         answer = reader(line.text, kernel)
         if answer:
             return answer
@@ -71,6 +71,17 @@ def _limit_of(text: str, _kernel: Kernel) -> Answer | None:
     ]
 
 
+def _reached(text: str, _kernel: Kernel) -> Answer | None:
+    path = oom.reached(text)
+    if path is None:
+        return None
+    return [
+        f"the OOM killer acts because the memory limit of {whose.in_words(path)} was reached",
+        f"  the limit is that of {whose.trimmed(path)}",
+        *_names(path),
+    ]
+
+
 def _group(text: str, _kernel: Kernel) -> Answer | None:
     path = oom.group(text)
     if path is None:
@@ -124,11 +135,21 @@ def _names(*paths: str | None) -> Answer:
     return whose.names(next((uid for uid in uids if uid), None))
 
 
+_READERS = (
+    *(_chosen, _reaped, _group, _killed, _invoked, _limit_of, _reached, _usage, _stats, _none),
+)
+
 KIND = Kind(
     _read,
     marks=(
         *("oom-kill:", "oom_reaper:", "invoked oom-killer", "illed process", "ill process"),
-        *("as a result of limit of", "memory.oom.group", ": usage ", "Memory cgroup stats"),
+        *(
+            "as a result of limit of",
+            "Memory limit reached",
+            "memory.oom.group",
+            ": usage ",
+            "Memory cgroup stats",
+        ),
         "no killable processes",
     ),
     rank=30,

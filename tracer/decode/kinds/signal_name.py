@@ -11,14 +11,15 @@ from tracer.decode.lines import Line
 from tracer.errors import UsageError
 from tracer.signals import parse_signals
 
-_NAME = re.compile(r"(?i:SIG)?[A-Za-z]{1,12}\d{0,2}(?:\+\d{1,2})?", re.ASCII)
+_NAME = re.compile(r"((?i:SIG)?[A-Za-z]{1,12}\d{0,2}(?:\+\d{1,2})?)(?: \(\d{1,2}\))?", re.ASCII)
 
 
 def _read(line: Line, _kernel: Kernel) -> Answer | None:
-    if not _NAME.fullmatch(line.text):
+    found = _NAME.fullmatch(line.text)
+    if not found:
         return None
     try:
-        (number,) = parse_signals(line.text)
+        (number,) = parse_signals(found[1])
     except (UsageError, ValueError):
         return None
     return codes.of_signal(number)
