@@ -445,7 +445,7 @@ for code, script in {1: "exit 1", 127: "nosuchcommand", 137: "exit 137"}.items()
         verdict="exited",
         says=(rf"exit\({code}\)",),
         never=(r"\Akilled", "out of memory"),
-        kubectl=(f"Error, exit code {code}", "CrashLoopBackOff"),
+        kubectl=(f"Error, exit code {code}", "Back-off restarting failed container"),
         over=ends(4),
         loop=True,
     )

@@ -8,6 +8,7 @@ one question together. `Seen` is what it says of one row: also of pods that are 
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -200,20 +201,22 @@ class Scene:
 
 
 def cgroups(uid: str) -> list[Path]:
-    """The directories of a pod, in every hierarchy."""
+    """The directories of a pod, in every hierarchy, wherever its class of service puts it."""
     found: list[Path] = []
     for hierarchy in hierarchies():
-        found += Path(hierarchy.mount).glob(f"*/kubepods/**/pod{uid}")
+        for place in ("*/kubepods", "*/kubepods/burstable", "*/kubepods/besteffort"):
+            found += Path(hierarchy.mount).glob(f"{place}/pod{uid}")
     return found
 
 
 def pids(uid: str) -> list[int]:
-    """Of all processes in a pod. The directories may outlive them."""
+    """Of all processes in a pod. The directories may outlive them, or go meanwhile."""
     found: dict[int, None] = {}
     for directory in cgroups(uid):
-        with suppress(OSError):
-            for procs in directory.rglob("cgroup.procs"):
-                found.update(dict.fromkeys(map(int, procs.read_text().split())))
+        for place, _, _ in os.walk(directory):
+            with suppress(OSError):
+                procs = Path(place, "cgroup.procs").read_text()
+                found.update(dict.fromkeys(map(int, procs.split())))
     return list(found)
 
 
