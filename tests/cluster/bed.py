@@ -469,6 +469,7 @@ class Bed:
             f"--hostname-override={self.node}",
             f"--node-ip={self.address}",
             "--container-runtime=remote",
+            f"--pod-infra-container-image={PAUSE_IMAGE}",  # or it is removed when the disk is full
             "--container-runtime-endpoint=unix:///run/containerd/containerd.sock",
             "--v=2",
         ]

@@ -792,6 +792,20 @@ row(
     alone=True,
     slow=True,
 )
+CROWD = 30
+row(
+    deployment("crowd", CROWD, template("crowd", container(OBEYS))),
+    what=f"{CROWD} pods, replaced twice",
+    verdict="stopped_in_time",
+    certainty="likely",
+    never=BARE,
+    kubectl=("Killing: Stopping container app",),
+    does=lambda scene: replaced(scene, CROWD, 2),
+    over=lambda seen: len(seen.living) == CROWD,
+    alone=True,
+    slow=True,
+)
+# The last one, because a kubelet whose disk is full removes images as well.
 row(
     pod(
         "evicted-disk",
@@ -809,19 +823,6 @@ row(
     kubectl=("Evicted: The node was low on resource: ephemeral-storage",),
     does=disk_runs_short,
     over=failed("Evicted"),
-    alone=True,
-    slow=True,
-)
-CROWD = 30
-row(
-    deployment("crowd", CROWD, template("crowd", container(OBEYS))),
-    what=f"{CROWD} pods, replaced twice",
-    verdict="stopped_in_time",
-    certainty="likely",
-    never=BARE,
-    kubectl=("Killing: Stopping container app",),
-    does=lambda scene: replaced(scene, CROWD, 2),
-    over=lambda seen: len(seen.living) == CROWD,
     alone=True,
     slow=True,
 )
