@@ -152,6 +152,8 @@ class PodNetworks:
             local, settled = self.of_network(network, record.netns)
             if network and not settled:
                 keep(self._unasked, network, None, MAX_KNOWN)
+            if found and not (network or local.living or record.netns in self._told):
+                local = NOBODY  # somebody else's by now, as whom it happened to is in no container
             place = local.place or (found[0] if found else None)
         if address is not None:
             peer, known = self.of_peer(address, network, record.netns)

@@ -207,6 +207,20 @@ def test_by_its_inode_alone(told: Told) -> None:
     assert told.networks.of_network(0, 4711) == (Holder(), True)
 
 
+def test_a_witness_in_no_container_against_a_pod_that_has_ended(told: Told) -> None:
+    """The kernel has used the inode again, for a namespace of the node that nobody told of."""
+    event = SimpleNamespace(network=0, netns=INODE)
+    told.use(7, 1)
+    told.resolver.add_path(100, "/user.slice")
+    host = told.resolver.place(100)
+    place = told.networks.sides(event, None, host).place
+    assert place is not None and place.identity.pod_uid == uid(1)
+    told.end(1)
+    sides = told.networks.sides(event, None, host)
+    assert (sides.place, sides.doubts) == (host, ())
+    assert told.networks.sides(event, None, None).doubts == (NUMBER,)
+
+
 def test_a_recording_of_format_1_0(told: Told) -> None:
     told.resolver.add_path(100, f"/kubepods/pod{uid(1)}")
     told.tell("pod_network", netns=INODE, cgroup=100, has_address=0, address=NO_ADDRESS)
