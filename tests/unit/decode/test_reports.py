@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 import time
@@ -229,6 +230,7 @@ def test_a_report_is_told_when_nothing_more_comes() -> None:
     try:
         process.stdin.write("\n".join([*report(), ""]).encode())
         process.stdin.flush()
+        assert select.select([process.stdout], [], [], 60)[0]
         assert b"the OOM killer killed java, pid 4711" in process.stdout.readline()
     finally:
         process.stdin.close()
