@@ -97,9 +97,7 @@ class LiveSource:
             self._networks = NetworkLookup({s.name: s for s in self.schemas.values()})
             if not self._backend.walked:
                 self._networks.list_all()
-        self._lost_checked = now = self._clock.now()
-        if self._duration is not None:
-            self._end = now + int(self._duration * NS)
+        self._lost_checked = self._clock.now()
 
     def begin(self) -> Iterator[Turn]:
         """The first turns: the cgroups of containers that exist already."""
@@ -114,6 +112,9 @@ class LiveSource:
     def turn(self, waiting: bool, patience: float = IDLE_SECONDS) -> Turn:
         self._remember_running()
         now = self._clock.now()
+        if self._end is None and self._duration is not None:
+            # looking at the cgroups that exist may have taken a while
+            self._end = now + int(self._duration * NS)
         if not self._detached and (self._stopping or (self._end and now >= self._end)):
             self._detached = True
             self._backend.detach()
