@@ -50,7 +50,8 @@ Began = Callable[..., None]
 
 @dataclass(frozen=True)
 class Incident:
-    """A static pod of this name and how it ends; a `removed` one when its manifest is gone."""
+    """A static pod of this name and how it ends: a `removed` one when its manifest is gone. Those
+    that are to end once are not given the time to end in a loop."""
 
     name: str
     verdict: str
@@ -58,6 +59,7 @@ class Incident:
     command: Sequence[str]
     more: Mapping[str, Any] = field(default_factory=dict)
     ends: int = 1
+    restarts: bool = True
     removed: bool = False
     shows: str = ""  # the kind of an event in its timeline
 
@@ -72,6 +74,7 @@ TABLE = (
         "certain",
         DD.split(),
         {"resources": {"limits": {"memory": "32Mi"}}},
+        restarts=False,
     ),
     Incident(
         "unhealthy",
@@ -145,18 +148,11 @@ class Incidents:
         self._client = containerd.client
         self._began = began
         self._lives: dict[str, set[str]] = defaultdict(set)
-        self._ended: dict[str, set[str]] = defaultdict(set)
+        self._ended: dict[str, set[str]] = {}
         for one in TABLE:
-            kubelet.run(one.name, one.command, **one.more)
-        removed = [one.name for one in TABLE if one.removed]
-        self._await("the pods to remove", lambda: all(self._lives[name] for name in removed))
-        for name in removed:
-            kubelet.remove(name)
+            kubelet.run(one.name, one.command, one.restarts, **one.more)
+        self._there = {one.name for one in TABLE}
         self._await("the first ends", lambda: all(self._ended[one.name] for one in TABLE))
-        # before they have ended so often that it is a loop
-        for one in TABLE:
-            if one.ends == 1 and not one.removed:
-                kubelet.remove(one.name)
 
     def explained(self, recording: Ktrace) -> list[dict[str, Any]]:
         self._await("each end", lambda: all(len(self._ended[o.name]) >= o.ends for o in TABLE))
@@ -175,12 +171,19 @@ class Incidents:
         wait_for(what, looked, CALL_SECONDS, 0.2)
 
     def _look(self) -> None:
-        now = self._client.list_containers()
-        for container in now:
+        """What has ended may be gone already."""
+        listed = self._client.list_containers()
+        for container in listed:
             name = container.labels["io.kubernetes.pod.name"].removesuffix(f"-{NODE}")
-            self._lives[name].add(container.id)
-            if container.state == "exited":
-                self._ended[name].add(container.id)
+            if container.state in ("running", "exited"):
+                self._lives[name].add(container.id)
+        running = {container.id for container in listed if container.state == "running"}
+        for one in TABLE:
+            self._ended[one.name] = self._lives[one.name] - running
+            enough = self._lives[one.name] if one.removed else self._ended[one.name]
+            if one.name in self._there and len(enough) >= one.ends:
+                self._kubelet.remove(one.name)
+                self._there.remove(one.name)
 
 
 class Static:
@@ -218,8 +221,10 @@ class Static:
     def _other(self, name: str) -> tuple[str, str] | None:
         """Than was there."""
         old = self._pods.get(name)
+        containers = self._client.list_containers()
+        running = {one.sandbox_id for one in containers if one.state == "running"}
         for sandbox in self._client.list_pod_sandboxes():
-            there = sandbox.name == f"{name}-{NODE}" and sandbox.state == "ready"
+            there = sandbox.name == f"{name}-{NODE}" and sandbox.id in running
             if there and (old is None or sandbox.uid != old[0]):
                 address = self._client.pod_sandbox_status(sandbox.id).ip
                 return (sandbox.uid, address) if address else None

@@ -64,7 +64,9 @@ class Kubelet:
         finally:
             self._process.kill()
 
-    def run(self, name: str, command: Sequence[str], **container: Any) -> None:
+    def run(
+        self, name: str, command: Sequence[str], restarts: bool = True, **container: Any
+    ) -> None:
         """A pod `shop/NAME` with one container; the same name again is another pod. What the
         container has besides may be said."""
         app = {"name": "app", "image": IMAGE, "imagePullPolicy": "Never", "command": command}
@@ -73,6 +75,7 @@ class Kubelet:
             "kind": "Pod",
             "metadata": {"name": name, "namespace": "shop"},
             "spec": {
+                "restartPolicy": "Always" if restarts else "Never",
                 "terminationGracePeriodSeconds": GRACE_SECONDS,
                 "containers": [{**app, **container}],
             },
