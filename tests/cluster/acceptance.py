@@ -127,7 +127,7 @@ def stage(bed: Bed, rows: Sequence[Row], say: Say) -> Iterator[Outcome]:
             wait_for("the node to take pods", lambda: _takes_pods(bed), 60)
             for phase in phases:
                 say(f"staging {', '.join(row.name for row in phase)}")
-                yield from _stage_all(bed, view, phase)
+                yield from _stage_all(bed, view, phase, say)
                 _clear(bed, view, phase)
     finally:
         bed.kubectl("delete", "namespace", NAMESPACE, check=False, timeout=120)
@@ -138,7 +138,7 @@ def _takes_pods(bed: Bed) -> bool:
     return not bed.get("node", bed.node)["spec"].get("taints")
 
 
-def _stage_all(bed: Bed, view: View, rows: Sequence[Row]) -> list[Outcome]:
+def _stage_all(bed: Bed, view: View, rows: Sequence[Row], say: Say) -> list[Outcome]:
     scenes = {row: Scene(bed, view, row.namespace, row.name) for row in rows}
     with TemporaryDirectory(prefix="ktrace-test-") as scratch:
         file = Path(scratch, "node.ktrace")
@@ -153,7 +153,8 @@ def _stage_all(bed: Bed, view: View, rows: Sequence[Row]) -> list[Outcome]:
             told = live.told()
             ktrace.signal(signal.SIGINT)
             assert ktrace.exit_code() == 0, ktrace.stderr
-            assert ktrace.summary.lost == 0, ktrace.stderr
+            if ktrace.summary.lost:  # a verdict that could be wrong for it says so
+                say(f"{ktrace.summary.lost} events were lost: {ktrace.stderr}")
         recorded = _explained(file)
     return [
         _outcome(row, scenes[row].seen, told.get(row, recorded), staged[row], began) for row in rows
