@@ -77,6 +77,12 @@ class Outcome:
             for verdict in self.verdicts
         )
 
+    @property
+    def told(self) -> Verdict | None:
+        """The last that was said of the incident itself, or of anything."""
+        main = [verdict for verdict in self.verdicts if self._is_main(verdict)]
+        return next(reversed(main or list(self.verdicts)), None)
+
     def _is_true(self, verdict: Verdict) -> bool:
         return self._is_main(verdict) or verdict["verdict"] in self.row.also
 

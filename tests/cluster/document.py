@@ -31,10 +31,10 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
 def _rows(outcomes: Sequence[Outcome]) -> Iterable[Sequence[str]]:
     yield "incident", "`kubectl` shows", "`ktrace why` says", "how sure"
     for outcome in outcomes:
-        last = outcome.verdicts[-1] if outcome.verdicts else None
+        told = outcome.told
         mark = "" if outcome.right else "**wrong**: "
-        said = f"{mark}{_said(last)}{_measured(outcome)}"
-        yield outcome.row.what, code(outcome.kubectl), said, last["certainty"] if last else "–"
+        said = f"{mark}{_said(told)}{_measured(outcome)}"
+        yield outcome.row.what, code(outcome.kubectl), said, told["certainty"] if told else "–"
 
 
 def _said(verdict: Verdict | None) -> str:

@@ -106,6 +106,9 @@ def test_the_table() -> None:
     assert "old" not in text
     assert "2 incidents, 1 not explained as expected; 0 certain verdicts" in text
     assert "**wrong**: `oom_container_limit`: `a \\| b`" in markdown([wrong])
+    beside = {**OOM, "verdict": "closed_port"}
+    assert "closed_port" not in markdown([outcome(OOM, beside, also=("closed_port",))])
+    assert "closed_port" in markdown([outcome(beside)])
     assert "nothing happened that needs" in markdown([outcome(verdict=None)])
 
 
