@@ -10,6 +10,7 @@ import re
 import signal
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,8 @@ def programs_of(pid: int) -> list[int]:
     """The ids of the BPF programs that a process holds."""
     found = set()
     for info in Path(f"/proc/{pid}/fdinfo").iterdir():
-        found |= set(re.findall(r"^prog_id:\s*(\d+)$", info.read_text(), re.MULTILINE))
+        with suppress(FileNotFoundError):  # closed while we look: some thread asks for names
+            found |= set(re.findall(r"^prog_id:\s*(\d+)$", info.read_text(), re.MULTILINE))
     return sorted(map(int, found))
 
 
