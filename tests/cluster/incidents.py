@@ -541,6 +541,7 @@ row(
     kubectl=("the pod is gone",),
     does=lambda scene: deleted(scene, "--force", "--grace-period=0"),
     over=forgotten,
+    slow=True,  # judged by a second: not on a machine that has other things to do
 )
 row(
     pod("grace-2", container(SLEEP), grace=2),
@@ -552,6 +553,7 @@ row(
     kubectl=("Killing: Stopping container app",),
     does=lambda scene: deleted(scene),
     over=gone,
+    slow=True,  # judged by a second: not on a machine that has other things to do
 )
 row(
     pod("grace-0", container(SLEEP), grace=0),
@@ -563,6 +565,7 @@ row(
     kubectl=("Killing: Stopping container app",),
     does=lambda scene: deleted(scene),
     over=gone,
+    slow=True,  # judged by a second: not on a machine that has other things to do
 )
 row(
     named(

@@ -7,15 +7,16 @@ from tracer.reasons import Finder, Reason, Stop
 from tracer.verdicts._kubectl import kubectl
 from tracer.verdicts._stopped import final_blow, request
 
-# A kubelet's minimum. The runtime starts a program for each signal, which adds a little.
-LEAST_NS, MOST_NS = 2_000_000_000, 2_500_000_000
+# A kubelet's minimum. The runtime starts a program for each signal, which adds a little, and more
+# on a busy node; whoever has three seconds gets no less than three.
+LEAST_NS, NEXT_NS = 2_000_000_000, 3_000_000_000
 
 
 def _find(stop: Stop) -> Reason | None:
     asked, blow = request(stop.story), final_blow(stop.story)
     if asked is None or blow is None or stop.story.place.identity.pod_uid is None:
         return None
-    if stop.hook is not None or not LEAST_NS < blow.boot_ns - asked.boot_ns <= MOST_NS:
+    if stop.hook is not None or not LEAST_NS < blow.boot_ns - asked.boot_ns < NEXT_NS:
         return None
     return Reason(
         "least_grace",

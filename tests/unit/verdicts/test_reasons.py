@@ -198,14 +198,15 @@ def test_a_hook_after_a_probe_that_failed() -> None:
     assert verdict.reasons == ("probe_refused", "pre_stop_hook")
 
 
-def test_a_deletion_that_was_forced() -> None:
-    verdict = stop(World(), after_ms=2030, ignored=True)
+@pytest.mark.parametrize("after_ms", [2030, 2900])
+def test_a_deletion_that_was_forced(after_ms: float) -> None:
+    verdict = stop(World(), after_ms=after_ms, ignored=True)
     assert (verdict.id, verdict.reasons) == ("stop_ignored", ("least_grace",))
     assert verdict.sentence.startswith("given 2 s only, as when a deletion is forced (likely); ")
     assert "terminationGracePeriodSeconds: 2 looks the same" in verdict.doubts[0]
 
 
-@pytest.mark.parametrize("after_ms", [1030, 5020, 30_030])
+@pytest.mark.parametrize("after_ms", [1030, 3010, 5020, 30_030])
 def test_other_grace_periods(after_ms: float) -> None:
     verdict = stop(World(), after_ms=after_ms, ignored=True)
     assert (verdict.reasons, verdict.certainty) == ((), Certainty.CERTAIN)
