@@ -189,7 +189,8 @@ class Ktrace:
                 preexec_fn=self._run_in_fork if IN_GUEST and not self._inside else None,
             )
         wait_for("ktrace to start", lambda: self._until() or self.ended, START_SECONDS)
-        assert self._until(), f"ktrace did not start: {self.stderr}"
+        code = self._process.returncode
+        assert self._until(), f"ktrace did not start, and ended with {code}: {self.stderr}"
 
     def _run_in_fork(self) -> None:
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
