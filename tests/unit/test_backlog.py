@@ -105,3 +105,11 @@ def test_columns_fit_60_cells() -> None:
     widths = [column.narrow for column in (TIME, SIGN, *needed)]
     assert [c.title for c in needed] == ["QUEUE", "LOCAL", "COUNT", "DEPTH", "POD"]
     assert sum(widths) + len(GAP) * (len(widths) - 1) <= 60
+
+
+def test_a_namespace_in_which_nobody_is_left_may_be_another_one() -> None:
+    known = Namespace([10, 11], Counters(), network=7)
+    known.found_with([11, 12])
+    assert (known.pids, known.network) == ([11, 12], 7)
+    known.found_with([13])
+    assert (known.pids, known.network) == ([13], 0)

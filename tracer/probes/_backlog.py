@@ -117,6 +117,13 @@ class Namespace:
     unanswered: int = 0
     network: int = 0
 
+    def found_with(self, pids: list[int]) -> None:
+        """One in which nobody is left of those who were in it may be another with its inode: the
+        kernel uses that again, and tells nothing of one in which nobody executes anything."""
+        if not set(pids) & set(self.pids):
+            self.network = 0
+        self.pids = pids
+
 
 class Counted:
     """Where no function can be probed: what `Polled` finds every second, in a thread of its own."""
@@ -203,7 +210,7 @@ class Polled:
         for netns, pids in found.items():
             known = self._namespaces.get(netns)
             if known is not None:
-                known.pids = pids
+                known.found_with(pids)
             else:
                 self._namespaces[netns] = Namespace(pids, Counters())
                 if first or netns in self._older:
