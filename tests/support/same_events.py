@@ -149,8 +149,14 @@ def _folded(drops: Iterable[Event]) -> list[Event]:
     return list(first.values())
 
 
+# Keys that are there only where there is something to say (docs/events.md).
+OPTIONAL = frozenset(("memory", "unknown_because"))
+
+
 def _of_one(kind: str, here: Event, there: Event) -> list[str]:
     found = []
+    here = {key: value for key, value in here.items() if key not in OPTIONAL}
+    there = {key: value for key, value in there.items() if key not in OPTIONAL}
     if list(here) != list(there):
         found.append(f"{kind}: the keys {list(here)} here, {list(there)} there")
     for key in here:
