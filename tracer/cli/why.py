@@ -55,7 +55,7 @@ def run(what: str | None, pods: tuple[str, ...], output: str, color: str, **valu
         raise UsageError(
             "which pod?", "ktrace why NAMESPACE/POD, deploy/NAME or -l KEY=VALUE; or a recording"
         )
-    elif what and not wanted["containers"] and _is_plain(what, values["cri_socket"]):
+    elif what and not wanted["containers"] and _is_plain(what, values):
         _watch({**_EVERYTHING, **values, **wanted, "containers": (what,), "pods": ()}, show)
     else:
         _watch({**_EVERYTHING, **values, **wanted, "pods": (what,) if what else pods}, show)
@@ -66,16 +66,19 @@ def _is_recording(what: str) -> bool:
     return Path(what).is_file() or what.endswith(SUFFIX) or what.startswith(("/", "."))
 
 
-def _is_plain(what: str, socket: str | None) -> bool:
+def _is_plain(what: str, values: Mapping[str, Any]) -> bool:
     """Whether a name can only be a container's: no pod of Kubernetes is here, nor one of podman's
-    that is called so."""
-    from tracer.identity.inventory import current_names
+    that is called so. One that is still to come has to be waited for."""
+    from tracer.identity.inventory import current_names, plain_container
     from tracer.identity.tree import has_pods
     from tracer.selection import pod_matches
 
     if has_pods() or "/" in what:
         return False
-    return not any(pod_matches(pod, what) for pod in current_names(socket).pods.values())
+    names = current_names(values["cri_socket"])
+    if any(pod_matches(pod, what) for pod in names.pods.values()):
+        return False
+    return bool(values["wait"] or plain_container(what, names))
 
 
 # Live

@@ -105,7 +105,7 @@ def check_globs(
     for glob in globs:
         if any(pod_matches(pod, glob) for pod in pods.values()):
             continue
-        plain = _plain_container(glob, names)
+        plain = plain_container(glob, names)
         if plain:
             raise NoSuchPod(
                 f"no pod {glob!r} on this node, but a container of that name in no pod",
@@ -128,7 +128,7 @@ def check_globs(
     return doubts
 
 
-def _plain_container(glob: str, names: Names) -> str | None:
+def plain_container(glob: str, names: Names) -> str | None:
     """The name of a running container that is in no pod."""
     for cgroup in container_cgroups():
         container = names.containers.get(cgroup.identity.container_id or "")
