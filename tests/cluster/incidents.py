@@ -299,6 +299,9 @@ def takes(megabytes: int) -> str:
 
 # A verdict's first line is its sentence.
 NOT_EVICTED = r"\A[^\n]*[Ee]vict"
+# containerd tells of an OOM kill apart from the container's end. Where the end is told first, the
+# kubelet says Error.
+OOM_KILLED = r"(OOMKilled|Error), exit code 137"
 NOT_BY_HAND = ("--force", "suspicious", "cron jobs, agents and people", NOT_EVICTED)
 
 row(
@@ -394,7 +397,7 @@ row(
     verdict="oom_container_limit",
     says=("container's", "32 MiB"),
     never=("shared by all",),
-    kubectl=("OOMKilled, exit code 137",),
+    kubectl=(OOM_KILLED,),
 )
 row(
     pod("oom-child", container(f"sleep 2; {takes(64)}; {OBEYS}", resources=memory("32Mi"))),
@@ -414,7 +417,7 @@ row(
     what="OOM at a limit of the pod's own",
     verdict="oom_pod_limit",
     says=("pod's memory limit of 24 MiB",),
-    kubectl=("OOMKilled, exit code 137",),
+    kubectl=(OOM_KILLED,),
     does=lambda scene: limit_pod(scene, 24 * MIB),
 )
 row(
@@ -432,7 +435,7 @@ row(
     verdict="oom_container_limit",
     says=("32 MiB", "tmpfs"),
     never=("shared by all",),
-    kubectl=("OOMKilled, exit code 137",),
+    kubectl=(OOM_KILLED,),
     over=ends(2),
 )
 
