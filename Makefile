@@ -13,12 +13,13 @@ BENCH_PACKAGES := bpftrace libbpf-tools bpfcc-tools
 LAB_PACKAGES := qemu-system-x86 e2fsprogs debian-archive-keyring debootstrap python3-bpfcc \
 	bash coreutils dash mount util-linux systemd dbus
 
-.PHONY: install demo test cluster truth runbook lab matrix check format bench wheel clean
+.PHONY: install unit demo test cluster truth runbook lab matrix check format bench wheel clean
 
-install: $(VENV)/installed
+install:
+	@$(call apt,$(BUILD_PACKAGES) $(TEST_PACKAGES) $(LAB_PACKAGES))
+	@$(MAKE) --no-print-directory $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml setup.py $(wildcard probes/*.bpf.c probes/include/*.h stap/*.stp stap/tapset/*)
-	@$(call apt,$(BUILD_PACKAGES) $(TEST_PACKAGES) $(LAB_PACKAGES))
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
@@ -26,6 +27,10 @@ $(VENV)/installed: pyproject.toml setup.py $(wildcard probes/*.bpf.c probes/incl
 # A container in a pod is killed, and ktrace names the killer.
 demo: install
 	$(SUDO) $(BIN)/python -m tests.demo
+
+# The tests that need neither root nor packages beyond python3-venv, clang, llvm, libbpf-dev and libbpf1.
+unit: $(VENV)/installed
+	$(BIN)/python -m pytest tests/unit
 
 # unit: anywhere; kernel: this kernel, root; pods: real containerd pods; lab: other kernels, in QEMU;
 # cluster: real Kubernetes.
