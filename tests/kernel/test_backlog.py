@@ -202,19 +202,24 @@ def test_drops_right_before_the_end_are_told(queues: Queues, address: str) -> No
 
 @pytest.mark.any_kernel
 def test_a_namespace_that_goes_while_it_is_watched(queues: Queues, address: str) -> None:
-    """Tracing goes on in the others."""
-    fill_accept_queue(queues, address)
+    """Tracing goes on in the others, where another port is full."""
+    fill_accept_queue(queues, address, PORT + 1)
+
+    def count_here(event: Event) -> int:
+        return int(event["count"]) if event["local"]["port"] == PORT + 1 else 0
+
     with Ktrace("backlog", "--all") as ktrace:
         with Queues() as short:
             fill_accept_queue(short, address)
             short.do("knock", PORT, TIMES, address)
-        queues.do("knock", PORT, TIMES, address)
+        queues.do("knock", PORT + 1, TIMES, address)
         wait_for(
-            "the drops that stay",
-            lambda: sum(e["count"] for e in ktrace.events) >= TIMES,
+            "the drops of the one that stays",
+            lambda: sum(map(count_here, ktrace.events)) >= TIMES,
             SECONDS,
         )
-        ktrace.stop()
+        events = ktrace.stop()
+        assert sum(map(count_here, events)) == TIMES
         assert "Traceback" not in ktrace.stderr
 
 
@@ -234,10 +239,10 @@ def test_without_all_the_host_is_not_shown(queues: Queues, address: str) -> None
         assert ktrace.wait() == []
 
 
-def fill_accept_queue(queues: Queues, address: str) -> None:
+def fill_accept_queue(queues: Queues, address: str, port: int = PORT) -> None:
     """One more than its limit of 1 gets in."""
-    queues.do("listen", PORT, 1, address)
-    assert queues.do("connect", PORT, 2, address) == 2
+    queues.do("listen", port, 1, address)
+    assert queues.do("connect", port, 2, address) == 2
 
 
 def added(queues: Queues, before: dict[str, int]) -> dict[str, int]:

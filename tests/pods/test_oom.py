@@ -16,7 +16,6 @@ from tracer.identity.tree import hierarchies
 MIB = 1 << 20
 LIMIT = 32 * MIB
 DD = "dd if=/dev/zero of=/dev/null bs=64M count=1"
-FROM_LOG = ("scope", "cgroup_path", "limit_of", "limit_bytes", "usage_bytes", "largest")
 
 
 def test_the_init_of_a_container(web: PodHandle, cri: tuple[str, str]) -> None:
@@ -78,10 +77,6 @@ def test_a_table(web: PodHandle, cri: tuple[str, str]) -> None:
 
 
 def check_limit(event: dict[str, Any], limit_of: str, path: str) -> None:
-    """From the kernel log where functions cannot be probed; then all of it, or nothing."""
-    if event["cgroup_path"] is None and event["largest"] is None:
-        assert [event[key] for key in FROM_LOG] == [None] * len(FROM_LOG)
-        return
     assert event["scope"] == "cgroup"
     assert event["limit_of"] == limit_of
     assert event["cgroup_path"] == path

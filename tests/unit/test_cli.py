@@ -178,6 +178,10 @@ USAGE = {
     "count of words": (["signals", "--count", "many"], "many"),
     "pid 0": (["exits", "--pid", "0"], "--pid"),
     "a pid that no process can have": (["exits", "--pid", "4294967296"], "--pid"),
+    "more pids than the kernel side keeps": (
+        ["exits", *(word for pid in range(1, 1026) for word in ("--pid", str(pid)))],
+        "at most 1024",
+    ),
     "all and a pod": (["signals", "--all", "-p", "web"], "leave out --all"),
     "all and a namespace": (["signals", "--all", "-n", "shop"], "leave out --all"),
     "all and a container": (["signals", "--all", "-c", "app"], "leave out --all"),

@@ -8,6 +8,7 @@ import os
 import queue
 import signal
 import sys
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -149,6 +150,7 @@ class Tracing:
             chosen = replace(chosen, without_pods=not has_pods())
         self.wanted = chosen
         limit = values.get("count")
+        settings = {probe.name: probe.settings(values) for probe in probes}  # or it is wrong usage
         privileges.check()
         if not values["wait"]:
             check_pids(chosen.pids)
@@ -174,7 +176,7 @@ class Tracing:
             self.session = Session(live, wanted, chosen, sink, clock, limit)
             if alone:
                 stop_on_signals(self.session, self.session.stop)
-            live.attach(wanted, chosen, _settings(wanted, values))
+            live.attach(wanted, chosen, dict(ChainMap(*(settings[p.name] for p in wanted))))
             self.backend, self.probes = backend.name, wanted
             return live, backend
 
@@ -262,13 +264,6 @@ def _give_back_memory() -> None:
 
 def _say_failure(error: OSError) -> None:
     click.echo(f"ktrace: the recording ends here: {error.strerror}; tracing goes on", err=True)
-
-
-def _settings(probes: Sequence[Probe], values: Mapping[str, Any]) -> dict[str, int]:
-    settings: dict[str, int] = {}
-    for probe in probes:
-        settings |= probe.settings(values)
-    return settings
 
 
 def make_sink(probes: Sequence[Probe], values: Mapping[str, Any], clock: Clock, node: str) -> Sink:

@@ -17,7 +17,7 @@ from tracer.backends.batch import cell
 from tracer.backends.objects import object_file
 from tracer.bpf_object import BpfObject
 from tracer.identity.netns import MAPPED, NO_ADDRESS, How, made_up
-from tracer.identity.network_lookup import NetworkLookup, own_addresses
+from tracer.identity.network_lookup import MAX_ADDRESSES, NetworkLookup, own_addresses
 from tracer.schema import Schema
 
 SCHEMAS = {
@@ -160,6 +160,15 @@ def test_addresses(node: Node, looked: Looked) -> None:
     node.process(10, "one", "10.1.0.5", ("fd00::5", "00", "fe80::5", "20", "::1", "10"))
     looked.use(7, 10, "one")
     assert looked.addresses(7, 3) == [packed("10.1.0.5"), packed("fd00::5"), NO_ADDRESS]
+
+
+def test_a_namespace_with_more_addresses_than_are_kept(node: Node, looked: Looked) -> None:
+    """Whoever may make a namespace may give it a million."""
+    many = [word for n in range(40) for word in (f"fd00::{n:x}", "00")]
+    node.process(10, "one", v6=tuple(many))
+    looked.use(7, 10, "one")
+    kept = [packed(address) for address in many[: 2 * MAX_ADDRESSES : 2]]
+    assert looked.addresses(7, MAX_ADDRESSES + 1) == [*kept, NO_ADDRESS]
 
 
 def test_a_namespace_that_gets_its_address_later(node: Node, looked: Looked) -> None:
