@@ -17,6 +17,19 @@ enum cause {
 	TIME_WAIT,    /* a segment for a connection that has ended */
 	REFUSED,      /* the answer to our SYN */
 	LISTENER_CLOSED, /* before the connection was accepted */
+	DATA_AFTER_CLOSE, /* for a connection that its program had closed */
+};
+
+/* What had gone on before on a connection that has a full socket. */
+struct traffic {
+	u64 sent_ago; /* ns, to a tick of the kernel's timers */
+	u64 received_ago;
+	u64 heard_ago; /* anything that acknowledged something */
+	u64 bytes_sent;
+	u64 bytes_received;
+	u32 unacknowledged; /* bytes that the program has sent and the other end has not acknowledged */
+	u8 known;
+	u8 unused[3];
 };
 
 struct tcp_reset_event {
@@ -31,6 +44,10 @@ struct tcp_reset_event {
 	u8 syn;                  /* the packet that caused it wanted to open a connection */
 	struct kt_flow flow;
 	kt_reset_reason reason;  /* the running kernel's name; empty: none given */
+	struct traffic traffic;
+	u64 ended_ago;           /* ns since it went to TIME_WAIT, to a millisecond; 0: not known */
+	u8 answered;             /* TCP's flags in the packet that caused it; 0: none did */
+	u8 unused[7];
 };
 
 KT_EVENT(tcp_reset);
@@ -48,6 +65,12 @@ const volatile kt_reset_reason kt_reset_reasons[REASONS] = {};
 #else
 #define name_reason(reason, number)
 #endif
+
+/* The length of a tick of the kernel's timers in ns, by which it stamps sockets; 0: not known. */
+KT_SETTING(u64, kt_tick, 0);
+
+KT_PRESENT(bytes_sent, "linux/tcp.h", "u64 bytes_sent;");
+KT_PRESENT(entry_stamp, "net/inet_timewait_sock.h", "u32 tw_entry_stamp;");
 
 /* The flags' numbers are those of the running kernel. */
 #define has_flag(sk, flag) \
@@ -110,7 +133,51 @@ static __always_inline u8 cause_of(struct sock *sk, struct sk_buff *skb, bool se
 		return cause_without_file(sk);
 	if (!sk)
 		return NO_SOCKET;
+	/* only tcp_rcv_state_process() ends a connection and then answers for it, and only that of nobody */
+	if (state == KT_TCP_CLOSE && has_flag(sk, SOCK_DEAD))
+		return DATA_AFTER_CLOSE;
 	return state == KT_TCP_TIME_WAIT ? TIME_WAIT : UNKNOWN;
+}
+
+static __always_inline u64 ago(u32 stamp)
+{
+	return (u64)((u32)bpf_jiffies64() - stamp) * kt_tick;
+}
+
+/* `bytes_received` counts a FIN, too. Only an established connection has traffic, or one that was. */
+static __always_inline void look_at_traffic(struct traffic *traffic, struct sock *sk)
+{
+	struct tcp_sock *tcp = (void *)sk;
+	u8 state = kt_state_of(sk);
+
+	__builtin_memset(traffic, 0, sizeof(*traffic));
+	if (!kt_is_full(sk) || state == KT_TCP_SYN_SENT || state == KT_TCP_SYN_RECV ||
+	    state == KT_TCP_LISTEN || !kt_tick)
+		return;
+	traffic->sent_ago = ago(BPF_CORE_READ(tcp, lsndtime));
+	traffic->received_ago = ago(BPF_CORE_READ((struct inet_connection_sock *)sk, icsk_ack.lrcvtime));
+	traffic->heard_ago = ago(BPF_CORE_READ(tcp, rcv_tstamp));
+	traffic->bytes_sent = KT_CHOOSE(bytes_sent, bpf_core_field_exists(tcp->bytes_sent),
+					BPF_CORE_READ(tcp, bytes_sent), (u64)0);
+	traffic->bytes_received = BPF_CORE_READ(tcp, bytes_received);
+	if (traffic->bytes_received && has_flag(sk, SOCK_DONE))
+		traffic->bytes_received--;
+	traffic->unacknowledged = BPF_CORE_READ(tcp, write_seq) - BPF_CORE_READ(tcp, snd_una);
+	traffic->known = KT_CHOOSE(bytes_sent, bpf_core_field_exists(tcp->bytes_sent), true, false);
+}
+
+/* inet_timewait_sock.tw_entry_stamp, in milliseconds of CLOCK_MONOTONIC, came with "tcp: Measure TIME-WAIT
+ * reuse delay with millisecond precision" (6.14). */
+static __always_inline u64 time_in_time_wait(struct sock *sk)
+{
+	struct inet_timewait_sock *tw = (void *)sk;
+	u32 since;
+
+	if (kt_state_of(sk) != KT_TCP_TIME_WAIT)
+		return 0;
+	since = KT_CHOOSE(entry_stamp, bpf_core_field_exists(tw->tw_entry_stamp),
+			  BPF_CORE_READ(tw, tw_entry_stamp), (u32)0);
+	return since ? (u64)((u32)(bpf_ktime_get_ns() / 1000000) - since) * 1000000 : 0;
 }
 
 static __always_inline bool wanted(struct cgroup *cgroup, bool own)
@@ -150,12 +217,16 @@ static __always_inline int report(struct sock *sk, struct sk_buff *skb, bool sen
 	event->state = kt_state_of(sk);
 	event->sent = sent;
 	event->cause = cause_of(sk, skb, sent, own);
-	event->syn = !!(answered.flags & KT_TH_SYN);
+	event->syn = (answered.flags & (KT_TH_SYN | KT_TH_ACK)) == KT_TH_SYN;
 	if (!kt_flow_of_packet(&event->flow, skb))
 		kt_flow_of_socket(&event->flow, sk);
 	__builtin_memset(event->reason, 0, sizeof(event->reason));
 	if (reason < REASONS)
 		name_reason(event->reason, reason);
+	look_at_traffic(&event->traffic, sk);
+	event->ended_ago = time_in_time_wait(sk);
+	event->answered = answered.flags;
+	__builtin_memset(event->unused, 0, sizeof(event->unused));
 	kt_submit(event);
 	return 0;
 }

@@ -131,7 +131,8 @@ class Event:
     a socket; `place` decides whose event it is. `body` holds what is particular to the kind, in the
     order of docs/events.md. `because` are the events on which a verdict rests. `doubts` say what of
     it was concluded and not told by the kernel; a verdict that rests on it has them too. `again`
-    stands in an event that was made before all was known that it refers to: it makes it anew."""
+    stands in an event that was made before all was known that it refers to: it makes it anew, or
+    nothing of it, if it turned out to be none."""
 
     kind: str
     boot_ns: int
@@ -142,7 +143,9 @@ class Event:
     by_place: Place | None = None
     because: tuple[Event, ...] = field(default=(), kw_only=True)
     doubts: tuple[str, ...] = field(default=(), kw_only=True)
-    again: Callable[[], Event] | None = field(default=None, kw_only=True, repr=False, compare=False)
+    again: Callable[[], Event | None] | None = field(
+        default=None, kw_only=True, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if self.place is None and self.about is not None:

@@ -195,16 +195,18 @@ class Session:
         del recent[:settled]
 
     def _take(self, event: Event) -> None:
-        event = _settled(event)
-        if self._held or self._awaits(event):
-            self._held.append(event)
+        settled = _settled(event)
+        if settled is None:
+            return
+        if self._held or self._awaits(settled):
+            self._held.append(settled)
             if len(self._held) > MAX_HELD:
                 self._pass(_settled(self._held.popleft()))
         else:
-            self._pass(event)
+            self._pass(settled)
 
-    def _pass(self, event: Event) -> None:
-        if self._sink is None or self.summary.events == self._limit:
+    def _pass(self, event: Event | None) -> None:
+        if event is None or self._sink is None or self.summary.events == self._limit:
             return
         event.again = None
         wanted = self._wants_all or self._selection.wants(event)
@@ -229,10 +231,11 @@ class Session:
         for cgroup in [c for c, deadline in self._asked.items() if deadline <= turn.now]:
             del self._asked[cgroup]
         while self._held:
-            self._held[0] = event = _settled(self._held[0])
-            if not turn.last and self._awaits(event):
+            event = _settled(self._held.popleft())
+            if event is not None and not turn.last and self._awaits(event):
+                self._held.appendleft(event)
                 break
-            self._pass(self._held.popleft())
+            self._pass(event)
 
     def _on_place(self, place: Place) -> None:
         """A cgroup is known: decide on it, and ask for names that are missing."""
@@ -281,6 +284,6 @@ class Session:
                     self._sink.event(Event("lost", self._now, None, None, body))
 
 
-def _settled(event: Event) -> Event:
-    """With all that is known by now of what it refers to."""
+def _settled(event: Event) -> Event | None:
+    """With all that is known by now of what it refers to; None if it turned out to be no event."""
     return event.again() if event.again else event

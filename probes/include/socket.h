@@ -112,9 +112,25 @@ struct request_sock {
 	struct sock *rsk_listener;
 };
 
+struct inet_connection_sock {
+	struct {
+		u32 lrcvtime;
+	} icsk_ack;
+};
+
 struct tcp_sock {
 	u32 copied_seq;
 	u32 rcv_nxt;
+	u32 snd_una;
+	u32 write_seq;
+	u32 lsndtime;
+	u32 rcv_tstamp;
+	u64 bytes_sent;
+	u64 bytes_received;
+};
+
+struct inet_timewait_sock {
+	u32 tw_entry_stamp;
 };
 
 struct dst_entry {
@@ -183,6 +199,7 @@ struct kt_tcp_header {
 enum {
 	KT_TH_SYN = 0x02,
 	KT_TH_RST = 0x04,
+	KT_TH_ACK = 0x10,
 };
 
 /* Argument `index` of a BTF tracepoint or an fentry program. Read from memory and not from the register,

@@ -28,7 +28,8 @@ Event = dict[str, Any]
 
 STORM = 2_000 if IN_GUEST else 20_000
 KEYS = ["kind", "time", "boot_ns", "node", "pod", "container", "direction", "reason"]
-KEYS += ["reason_inferred", "meaning", "state", "local", "remote", "process"]
+KEYS += ["reason_inferred", "meaning", "state", "local", "remote", "process", "idle"]
+KEYS += ["bytes", "answered"]
 REASONS = set(enum_names("sk_rst_reason").values())
 
 # The attach points by their place in the probe's table. Functions can be traced where there are
@@ -223,6 +224,24 @@ def after_the_end(address, times):
         served.close()
         await_state(client, 8)
         await_acknowledged(done[-1][0])
+        client.sendall(b"x")
+        await_state(client, 7)
+        client.close()
+    return done
+
+def after_close(address, times):
+    # the server closes with more to send than the client has room for: it stays in FIN_WAIT1
+    done = []
+    for _ in range(times):
+        client, served = pair(address)
+        served.setblocking(False)
+        try:
+            while True:
+                served.send(bytes(1 << 16))
+        except BlockingIOError:
+            pass
+        done.append(ports(client, served.getsockname()[1]))
+        served.close()
         client.sendall(b"x")
         await_state(client, 7)
         client.close()
@@ -448,6 +467,18 @@ def test_data_for_a_connection_that_has_ended(peer: Peer, main_point: int, famil
         received=(None, None, "CLOSE_WAIT"),
         by_process=False,
         told=tells_without_socket(main_point),
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_data_for_a_connection_that_was_closed(peer: Peer, main_point: int, family: int) -> None:
+    """The kernel calls tcp_reset() for itself, and nothing is received by who sends the reset."""
+    events, address, pairs = traced(peer, main_point, family, "after_close", TIMES)
+    check(
+        *(peer, events, address, pairs, main_point),
+        sent=("tcp_abort_on_data", "data came after close", "CLOSE"),
+        received=(None, None, "ESTABLISHED"),
+        by_process=False,
     )
 
 

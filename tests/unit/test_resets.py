@@ -30,7 +30,8 @@ UID, PEER_UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", "11111111-4e5f-6071-8293
 CID = "7" * 64
 POD_CGROUP, CONTAINER_CGROUP, PEER_CGROUP = 100, 101, 200
 NETNS, NETWORK, PEER_NETWORK = 4026532000, 7001, 7002
-(_, NO_SOCKET, UNREAD, LINGER, TIME_WAIT, REFUSED, LISTENER) = range(7)
+(_, NO_SOCKET, UNREAD, LINGER, TIME_WAIT, REFUSED, LISTENER, CLOSED) = range(8)
+ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE = 1, 4, 5, 7
 
 
 def record(name: str, **values: Any) -> Any:
@@ -84,7 +85,9 @@ def as_json(event: Event) -> dict[str, Any]:
 
 
 def test_a_closed_port_of_a_pod(resolver: Resolver) -> None:
-    event = reset(resolver, network=NETWORK, cause=NO_SOCKET, syn=1, reason=b"NO_SOCKET")
+    event = reset(
+        resolver, network=NETWORK, cause=NO_SOCKET, syn=1, answered=2, reason=b"NO_SOCKET"
+    )
     pod = {"namespace": "shop", "name": "web-0", "uid": UID, "labels": None}
     peer = {"namespace": None, "name": None, "uid": PEER_UID, "labels": None}
     resolver.learn(Names({UID: Pod(UID, "shop", "web-0")}, {}))  # names may come later
@@ -104,6 +107,9 @@ def test_a_closed_port_of_a_pod(resolver: Resolver) -> None:
         "local": {"address": "10.1.0.5", "port": 80, "pod": pod},
         "remote": {"address": "10.1.0.6", "port": 40000, "pod": peer},
         "process": None,
+        "idle": None,
+        "bytes": None,
+        "answered": ["SYN"],
     }
     assert PROBE.alarm(event)
     assert PROBE.summary(event) == "reset sent by 10.1.0.5:80 to 10.1.0.6:40000, closed port"
@@ -145,6 +151,7 @@ def test_nobody_knows_whose_it_is(resolver: Resolver, values: dict[str, int]) ->
         (b"MPTCP_RST_EMPTCP", 0, 0, "mptcp_rst_emptcp", False, "mptcp rst emptcp"),
         (b"TCP_RFC7323_PAWS", 0, 0, "tcp_rfc7323_paws", False, "rfc7323 paws"),
         (b"\xff\xfe", 0, 0, "\ufffd\ufffd", False, "\ufffd\ufffd"),
+        (b"", CLOSED, 0, "tcp_abort_on_data", True, "data came after close"),
         (b"", 99, 0, None, False, None),
     ],
 )
@@ -193,11 +200,69 @@ def test_what_is_not_known_yet(resolver: Resolver) -> None:
     assert event.place is None
     assert event.again is not None
     tell(resolver, "network", network=4711, netns=4712, cgroup=CONTAINER_CGROUP, how=How.VISITING)
-    event = event.again()
-    assert event.place is not None
-    assert event.place.identity.pod_uid == UID
-    assert event.doubts == (VISITOR,)
+    anew = event.again()
+    assert anew is not None
+    assert anew.place is not None
+    assert anew.place.identity.pod_uid == UID
+    assert anew.doubts == (VISITOR,)
     assert reset(resolver, network=NETWORK).again is None
+
+
+@pytest.mark.parametrize("state", [FIN_WAIT1, FIN_WAIT2])
+@pytest.mark.parametrize(("told", "cause"), [(b"TCP_ABORT_ON_DATA", 0), (b"", CLOSED)])
+def test_the_kernels_own_call_is_no_reset_that_was_received(
+    resolver: Resolver, state: int, told: bytes, cause: int
+) -> None:
+    received = reset(resolver, sent=0, state=state, time=5)
+    sent = reset(resolver, state=CLOSE, reason=told, cause=cause, time=2000)
+    assert received.again is not None
+    assert received.again() is None
+    assert sent.again is None
+
+
+@pytest.mark.parametrize(
+    ("of_received", "of_sent"),
+    [
+        ({"state": ESTABLISHED}, {}),
+        ({}, {"flow_remote_port": 40001}),
+        ({}, {"flow_local_address": packed("10.1.0.7")}),
+        ({}, {"netns": 1}),
+        ({}, {"reason": b"TCP_ABORT_ON_CLOSE"}),
+        ({}, {"time": 2_000_000}),
+    ],
+)
+def test_a_reset_that_was_received(
+    resolver: Resolver, of_received: dict[str, Any], of_sent: dict[str, Any]
+) -> None:
+    """Twins: another connection, another state, another reason, another call."""
+    received = reset(resolver, **({"sent": 0, "state": FIN_WAIT1} | of_received))
+    reset(resolver, **({"state": CLOSE, "reason": b"TCP_ABORT_ON_DATA"} | of_sent))
+    assert received.again is None
+
+
+def test_what_went_on_before(resolver: Resolver) -> None:
+    traffic = {
+        "traffic_known": 1,
+        "traffic_sent_ago": 4_000_000,
+        "traffic_received_ago": 3_000_000_000,
+        "traffic_heard_ago": 1_000_000_000,
+        "traffic_bytes_sent": 23,
+        "traffic_bytes_received": 42,
+        "traffic_unacknowledged": 7,
+    }
+    shown = as_json(reset(resolver, sent=0, state=8, **traffic))
+    assert shown["idle"] == {
+        "sent_ns": 4_000_000,
+        "received_ns": 3_000_000_000,
+        "heard_ns": 1_000_000_000,
+        "ended_ns": None,
+    }
+    assert shown["bytes"] == {"sent": 23, "received": 42, "unacknowledged": 7}
+    assert shown["answered"] is None
+    late = as_json(reset(resolver, cause=TIME_WAIT, ended_ago=14_000_000, answered=0x18))
+    assert late["idle"]["ended_ns"] == 14_000_000
+    assert late["idle"]["sent_ns"] is late["bytes"] is None
+    assert late["answered"] == ["PSH", "ACK"]
 
 
 def test_the_table_of_reasons() -> None:

@@ -126,3 +126,19 @@ def test_lost_records_of_a_namespace_are_no_lost_events(world: World) -> None:
     world.turn(2010, lost=Lost(0, {"network": 23, "tcp_reset": 5}))
     assert (world.session.summary.lost, world.session.summary.undescribed) == (5, 23)
     assert [event.body["count"] for event in world.sink.events] == [5]
+
+
+def test_what_turned_out_to_be_no_event_is_not_told(world: World) -> None:
+    """Nor does anything wait for it, also where it waited itself."""
+    fin_wait, close = 4, 7
+    part = world.source.part
+    for at, network in ((2000, 0), (2100, NETWORK)):
+        ours = {"time": at * MS, "network": network, "netns": NETNS}
+        world.turn(
+            at + 10,
+            part("tcp_reset", state=fin_wait, **ours),
+            part("tcp_reset", sent=1, state=close, reason=b"TCP_ABORT_ON_DATA", **ours),
+        )
+    world.turn(2150, world.use())
+    assert [at for at, _ in world.told] == [2000, 2100]
+    assert [event.body["direction"] for event in world.sink.events] == ["sent", "sent"]

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
+from tracer.bounded import keep
 from tracer.event import Event, Place
 from tracer.identity.netns import DECODE, MAPPED, OBJECT, STATE, networks
 from tracer.identity.resolver import Resolver
@@ -25,7 +28,7 @@ STATES = (
 CAUSES = (
     None,
     *("no_socket", "tcp_abort_on_close", "so_linger_zero", "tcp_timewait_socket"),
-    *("connection_refused", "listener_closed"),
+    *("connection_refused", "listener_closed", "tcp_abort_on_data"),
 )
 # What the kernel says when it says nothing, or of several different causes.
 VAGUE = ("", "not_specified", "tcp_state")
@@ -53,12 +56,52 @@ MEANINGS = {
 }
 CLOSED_PORT = "closed port"
 
+# The flags of TCP's header, the lowest bit first (RFC 9293).
+_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
+
+# Where data may come for a connection that its program has closed.
+_HALF_CLOSED = ("FIN_WAIT1", "FIN_WAIT2")
+_CLOCK_MONOTONIC_COARSE = 6
+_SAME_CALL_NS = 1_000_000
+_MAX_SUSPECTS = 256
+
 _PREFIX = "SK_RST_REASON_"
 # kt_reset_reasons in probes/resets.bpf.c
 _REASONS, _REASON_BYTES = 64, 32
 
 
+# By stream of records: resets that may not have been received, by the connection.
+_suspects: WeakKeyDictionary[Resolver, dict[Any, Event]] = WeakKeyDictionary()
+
+
 def _decode(record: Any, resolver: Resolver) -> Event:
+    event = _event(record, resolver)
+    _take_back(event, record, resolver)
+    return event
+
+
+def _take_back(event: Event, record: Any, resolver: Resolver) -> None:
+    """Data for a connection that its program has closed makes the kernel call tcp_reset() for
+    itself, and answer the data with a reset (tcp_rcv_state_process()): that one was sent, and
+    nothing was received. The two come in the same call."""
+    body = event.body
+    ends = (body["local"], body["remote"])
+    connection = (record.netns, *((end["address"], end["port"]) for end in ends))
+    suspects = _suspects.setdefault(resolver, {})
+    if body["direction"] == "received":
+        if body["state"] in _HALF_CLOSED:
+            keep(suspects, connection, event, _MAX_SUSPECTS)
+    elif body["reason"] == "tcp_abort_on_data":
+        received = suspects.pop(connection, None)
+        if received and event.boot_ns - received.boot_ns <= _SAME_CALL_NS:
+            received.again = _nothing
+
+
+def _nothing() -> None:
+    """What becomes of an event that was none."""
+
+
+def _event(record: Any, resolver: Resolver) -> Event:
     process = None
     if record.process_pid:
         process = resolver.process(record.process_process, record.process_pid, record.process_tid)
@@ -76,6 +119,7 @@ def _decode(record: Any, resolver: Resolver) -> Event:
         "local": _end(local, record.flow_local_port, record.flow_family, sides.place),
         "remote": _end(remote, record.flow_remote_port, record.flow_family, sides.peer),
         "process": process,
+        **_traffic(record),
     }
     again = None if sides.settled else partial(_decode, record, resolver)
     return Event(
@@ -83,6 +127,30 @@ def _decode(record: Any, resolver: Resolver) -> Event:
         doubts=sides.doubts,
         again=again,
     )
+
+
+def _traffic(record: Any) -> dict[str, Any]:
+    """What went on before; nothing in recordings that do not have it."""
+    if not hasattr(record, "answered"):
+        return {}
+    known = bool(record.traffic_known)
+    idle = {
+        "sent_ns": record.traffic_sent_ago if known else None,
+        "received_ns": record.traffic_received_ago if known else None,
+        "heard_ns": record.traffic_heard_ago if known else None,
+        "ended_ns": record.ended_ago or None,
+    }
+    carried = {
+        "sent": record.traffic_bytes_sent,
+        "received": record.traffic_bytes_received,
+        "unacknowledged": record.traffic_unacknowledged,
+    }
+    flags = [name for bit, name in enumerate(_FLAGS) if record.answered >> bit & 1]
+    return {
+        "idle": idle if any(ns is not None for ns in idle.values()) else None,
+        "bytes": carried if known else None,
+        "answered": flags or None,
+    }
 
 
 def _end(address: bytes, port: int, family: int, place: Place | None) -> dict[str, Any]:
@@ -129,7 +197,13 @@ def reason_table(names: Mapping[int, str]) -> bytes:
 
 
 def _settings(values: Mapping[str, Any]) -> dict[str, int]:
-    return {"kt_reset_reasons": int.from_bytes(reason_table(enum_names("sk_rst_reason")), "little")}
+    reasons = reason_table(enum_names("sk_rst_reason"))
+    return {"kt_reset_reasons": int.from_bytes(reasons, "little"), "kt_tick": _tick_ns()}
+
+
+def _tick_ns() -> int:
+    """Of the kernel's timers: the resolution of the clock that only they move on."""
+    return round(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e9)
 
 
 def _point(name: str, *programs: str, cannot_tell: tuple[str, ...] = ()) -> AttachPoint:
