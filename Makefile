@@ -8,7 +8,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BUILD_PACKAGES := python3 python3-venv clang llvm libbpf-dev libbpf1 libc6-dev binutils
 TEST_PACKAGES := containerd runc busybox-static containernetworking-plugins iproute2 iptables \
 	util-linux procps ruby bpftool tmux jq openssl podman conmon crun \
-	libdevmapper1.02.1
+	libdevmapper1.02.1 g++
 BENCH_PACKAGES := bpftrace libbpf-tools bpfcc-tools
 LAB_PACKAGES := qemu-system-x86 e2fsprogs debian-archive-keyring debootstrap python3-bpfcc \
 	bash coreutils dash mount util-linux systemd dbus
@@ -33,7 +33,7 @@ unit: $(VENV)/installed
 	$(BIN)/python -m pytest tests/unit
 
 # unit: anywhere; kernel: this kernel, root; pods: real containerd pods; lab: other kernels, in QEMU;
-# cluster: real Kubernetes.
+# software: real programs in real pods; cluster: real Kubernetes.
 # KTRACE_NO_SKIP=1 turns every skip into a failure. ARGS="tests/unit -k oom" chooses.
 test: install
 	$(SUDO) env KTRACE_NO_SKIP=$(KTRACE_NO_SKIP) $(BIN)/python -m $(if $(ARGS),pytest $(ARGS),tests)
@@ -43,9 +43,10 @@ cluster: install
 	$(SUDO) $(BIN)/python -m tests.cluster
 
 # Incidents in real pods, and what ktrace why says of them, as a confusion table. TRUTH="host" chooses.
-# CLUSTER=1: in a node of real Kubernetes, beside what kubectl shows; all of them go into the documentation.
+# CLUSTER=1: in a node of real Kubernetes, beside what kubectl shows; SOFTWARE=1: what happens to nginx, a JVM and other
+# real programs. All of both go into the documentation.
 truth: install
-	$(SUDO) $(BIN)/python -m tests.$(if $(CLUSTER),cluster.)truth $(TRUTH)
+	$(SUDO) $(BIN)/python -m tests.$(if $(CLUSTER),cluster.)$(if $(SOFTWARE),software.)truth $(TRUTH)
 
 # Stages the incidents of docs/runbook/ and writes what ktrace prints into its pages.
 runbook: install

@@ -2,8 +2,9 @@
 """`make test`, `python -m tests`: every test there is.
 
 The lab's guests take all the time that a processor has, the first time Kubernetes has to be
-compiled, and the other tests mostly wait: so these two run beside them, with the lowest priority.
-What the lab has to say is printed at the end, and the cluster's tests begin when there is one.
+compiled and other programs to be fetched, and the other tests mostly wait: so these run beside
+them, with the lowest priority. What the lab has to say is printed at the end, and the tests of the
+cluster and of real programs begin when there are such.
 """
 
 from __future__ import annotations
@@ -26,13 +27,21 @@ KUBELET = "tests/lab/test_kubelet.py"
 LAB = ("tests/lab", f"--ignore={ALONE}", f"--ignore={KUBELET}")
 OTHERS = ("tests/unit", "tests/kernel", "tests/pods", ALONE)
 CLUSTER = "tests/cluster"
+SOFTWARE = "tests/software"
 PYTEST = (sys.executable, "-m", "pytest")
 BUILD = (sys.executable, "-m", "tests.cluster.build")
+FETCH = (sys.executable, "-m", "tests.software.build")
 
 
 def main() -> int:
-    with beside(*PYTEST, *LAB, "-v") as (lab, told), beside(*BUILD) as (build, progress):
+    with (
+        beside(*PYTEST, *LAB, "-v") as (lab, told),
+        beside(*BUILD) as (build, progress),
+        beside(*FETCH) as (fetch, fetched),
+    ):
         codes = [subprocess.run([*PYTEST, *OTHERS], check=False).returncode]
+        follow("real programs", fetch, fetched)
+        codes.append(subprocess.run([*PYTEST, SOFTWARE], check=False).returncode)
         follow("the cluster's programs", build, progress)
         codes.append(subprocess.run([*PYTEST, CLUSTER], check=False).returncode)
         print("waiting for the lab's guests", flush=True)

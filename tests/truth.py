@@ -20,6 +20,7 @@ import click
 from tests.lab.pods import small_machine
 from tests.support.containerd import Containerd
 from tests.support.incidents import INCIDENTS, SMALL_MACHINE, Incident, SideBySide, mishap
+from tests.support.judging import print_confusion
 
 Verdicts = list[dict[str, Any]]
 
@@ -33,7 +34,7 @@ def main(words: list[str]) -> int:
         wrong += not right
         counts[one.verdict, said, certainty] += 1
         click.echo(f"{'✔' if right else '✘'} {one.name}: {certainty} · {sentence}")
-    _print_table(counts)
+    print_confusion(counts)
     certain = {key: count for key, count in counts.items() if key[2] == "certain"}
     errors = sum(count for (true, said, _), count in certain.items() if true != said)
     click.echo(f"\n{sum(certain.values())} certain verdicts, {errors} of them wrong;")
@@ -64,18 +65,6 @@ def _said(verdicts: Verdicts) -> tuple[str, str, str]:
         return f"{len(verdicts)} verdicts", "–", "; ".join(v["sentence"] for v in verdicts)
     (verdict,) = verdicts
     return verdict["verdict"], verdict["certainty"], verdict["sentence"]
-
-
-def _print_table(counts: Counter[tuple[str, str, str]]) -> None:
-    """Each line is what is true, what was said, how sure, and how often."""
-    rows = [("TRUE", "SAID", "CERTAINTY", "TIMES")]
-    rows += [(*key, str(count)) for key, count in sorted(counts.items())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    click.echo()
-    for row in rows:
-        mark = " " if row[0] == row[1] or row[0] == "TRUE" else "✘"
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        click.echo(f"{mark} {'  '.join(cells).rstrip()}")
 
 
 if __name__ == "__main__":

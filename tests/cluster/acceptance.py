@@ -19,16 +19,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Self
 
 from tests.cluster.bed import Bed
-from tests.cluster.incidents import LOOP, NAMESPACE, Row
+from tests.cluster.incidents import NAMESPACE, Row
 from tests.cluster.scene import Scene, Seen, View
+from tests.support import judging
+from tests.support.judging import Verdict
 from tests.support.ktrace import Ktrace
 from tests.support.ktrace import run as ktrace_once
 from tests.support.wait import wait_for
 
-Verdict = dict[str, Any]
 Say = Callable[[str], None]
 
 # A kubelet tells the API server and looks at volumes and files slowly, to spare them.
@@ -67,60 +68,20 @@ class Outcome:
         """What is not as the row says."""
         if self.failed:
             return [f"could not be staged: {self.failed}"]
-        return [*self._kubectl_faults(), *self._verdict_faults()]
+        return [*self._kubectl_faults(), *judging.faults(self.row, self.verdicts)]
 
     @property
     def certainly_wrong(self) -> bool:
-        """A verdict that is called certain, and is another one than is true."""
-        return any(
-            verdict["certainty"] == "certain" and not self._is_true(verdict)
-            for verdict in self.verdicts
-        )
+        return judging.certainly_wrong(self.row, self.verdicts)
 
     @property
     def told(self) -> Verdict | None:
-        """The last that was said of the incident itself, or of anything."""
-        main = [verdict for verdict in self.verdicts if self._is_main(verdict)]
-        return next(reversed(main or list(self.verdicts)), None)
-
-    def _is_true(self, verdict: Verdict) -> bool:
-        return self._is_main(verdict) or verdict["verdict"] in self.row.also
-
-    def _is_main(self, verdict: Verdict) -> bool:
-        return verdict["verdict"] in (self.row.verdict, self.row.verdict and LOOP)
+        return judging.told(self.row, self.verdicts)
 
     def _kubectl_faults(self) -> Iterator[str]:
         for pattern in self.row.kubectl:
             if not re.search(pattern, self.kubectl):
                 yield f"kubectl does not show {pattern!r}"
-
-    def _verdict_faults(self) -> Iterator[str]:
-        row = self.row
-        if row.verdict and not any(map(self._is_main, self.verdicts)):
-            yield f"{row.verdict} is not said"
-        if row.loop and LOOP not in [verdict["verdict"] for verdict in self.verdicts]:
-            yield "it is not told as a loop"
-        for verdict in self.verdicts:
-            if not self._is_true(verdict):
-                yield f"{verdict['verdict']} is said, and it is {row.verdict or 'nothing'}"
-            if not self._is_main(verdict):
-                continue
-            if row.certainty not in (None, verdict["certainty"]):
-                yield f"is called {verdict['certainty']}"
-            container = (verdict["container"] or {}).get("name")
-            if container not in (row.container, None):
-                yield f"speaks of container {container}"
-            text = words(verdict)
-            for pattern in row.says:
-                if not re.search(pattern, text, re.S):
-                    yield f"does not say {pattern!r}"
-            for pattern in row.never:
-                if found := re.search(pattern, text, re.S):
-                    yield f"says {found[0]!r}"
-
-
-def words(verdict: Verdict) -> str:
-    return "\n".join((verdict["sentence"], *verdict["doubts"], verdict["remedy"]))
 
 
 def stage(bed: Bed, rows: Sequence[Row], say: Say) -> Iterator[Outcome]:

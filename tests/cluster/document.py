@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tests.cluster.acceptance import Outcome, Verdict
+from tests.cluster.acceptance import Outcome
+from tests.support.judging import said
 from tests.support.ktrace import ROOT
 from tests.support.markdown import Part, code, table
 
@@ -33,14 +34,8 @@ def _rows(outcomes: Sequence[Outcome]) -> Iterable[Sequence[str]]:
     for outcome in outcomes:
         told = outcome.told
         mark = "" if outcome.right else "**wrong**: "
-        said = f"{mark}{_said(told)}{_measured(outcome)}"
-        yield outcome.row.what, code(outcome.kubectl), said, told["certainty"] if told else "–"
-
-
-def _said(verdict: Verdict | None) -> str:
-    if verdict is None:
-        return "nothing happened that needs an explanation"
-    return f"`{verdict['verdict']}`: {code(verdict['sentence'])}"
+        words = f"{mark}{said(told)}{_measured(outcome)}"
+        yield outcome.row.what, code(outcome.kubectl), words, told["certainty"] if told else "–"
 
 
 def _measured(outcome: Outcome) -> str:

@@ -25,7 +25,6 @@ from tests.support.ktrace import Ktrace
 from tracer import probes
 
 NAMESPACE = "shop"
-LOOP = "restart_loop"
 MIB = 1 << 20
 
 Manifest = dict[str, Any]

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.acceptance import Outcome, Verdict
+from tests.cluster.acceptance import Outcome
 from tests.cluster.document import PART, markdown, written
 from tests.cluster.incidents import ROWS, Row
 from tests.cluster.scene import Seen
+from tests.support.judging import Verdict
 
 ENDED = {"reason": "OOMKilled", "exitCode": 137}
 POD = {

@@ -11,14 +11,15 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import click
 
-from tests.cluster.acceptance import Outcome, Verdict, stage
+from tests.cluster.acceptance import Outcome, stage
 from tests.cluster.bed import Bed
 from tests.cluster.document import DOCUMENT, written
 from tests.cluster.incidents import ROWS
+from tests.support.judging import show as show_verdicts
 
 
 def main(words: Sequence[str]) -> int:
@@ -46,26 +47,9 @@ def show(outcome: Outcome) -> None:
     row = outcome.row
     click.echo(f"{'✔' if outcome.right else '✘'} {row.name} ({outcome.seconds:.0f} s): {row.what}")
     click.echo(f"    kubectl: {outcome.kubectl}")
-    for verdict, times in alike(outcome.verdicts):
-        again = f" ({times} alike)" if times > 1 else ""
-        click.echo(
-            f"    {verdict['verdict']}, {verdict['certainty']}: {verdict['sentence']}{again}"
-        )
-        for doubt in verdict["doubts"]:
-            click.echo(f"      doubt: {doubt}")
-        click.echo(f"      do: {verdict['remedy']}")
+    show_verdicts(outcome.verdicts, outcome.faults)
     if outcome.measured:
         click.echo(f"    measured: {outcome.measured}")
-    for fault in outcome.faults:
-        click.echo(f"    ✘ {fault}")
-
-
-def alike(verdicts: Iterable[Verdict]) -> Iterator[tuple[Verdict, int]]:
-    """The last one of each kind."""
-    kinds: dict[tuple[str, str], list[Verdict]] = {}
-    for verdict in verdicts:
-        kinds.setdefault((verdict["verdict"], verdict["certainty"]), []).append(verdict)
-    yield from ((found[-1], len(found)) for found in kinds.values())
 
 
 def say(what: str) -> None:

@@ -95,6 +95,21 @@ class Apt:
         shutil.rmtree(root, ignore_errors=True)
         fresh.rename(root)
 
+    def needed(self, packages: Sequence[str]) -> list[str]:
+        """All that has to be there for these, from nothing."""
+        told = self.run(
+            "apt-get", "install", "--simulate", "--no-install-recommends", "--yes", *packages
+        )
+        return re.findall(r"^Inst (\S+)", told, re.MULTILINE)
+
+    def fetched(self, packages: Sequence[str]) -> list[Path]:
+        """Their archives, which are the caller's to remove."""
+        place = self._directory / "packages"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        self.run("apt-get", "download", *packages, cwd=place)
+        return sorted(place.iterdir())
+
     def run(self, command: str, *arguments: str, cwd: Path | None = None) -> str:
         options = [word for option in self._options for word in ("-o", option)]
         done = subprocess.run(

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of a whole run as Markdown, for docs/verdicts.md. What stands there between two marked
+lines is written by the program and by nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tests.software.staging import Outcome
+from tests.support.judging import said
+from tests.support.ktrace import ROOT
+from tests.support.markdown import Part, code, table
+
+DOCUMENT = ROOT / "docs" / "verdicts.md"
+PART = Part("make truth SOFTWARE=1")
+
+
+def written(text: str, outcomes: Sequence[Outcome]) -> str:
+    """The document with these outcomes in place of those that it has."""
+    wrong = sum(not outcome.right for outcome in outcomes)
+    certain = sum(outcome.certainly_wrong for outcome in outcomes)
+    return PART.replaced(
+        text,
+        f"{len(outcomes)} incidents, {wrong} not explained as expected; {certain} certain verdicts"
+        f" wrong.\n\n{table(_rows(outcomes))}",
+    )
+
+
+def _rows(outcomes: Sequence[Outcome]) -> Iterable[Sequence[str]]:
+    yield "what happens", "the runtime says", "`ktrace why` says", "how sure"
+    for outcome in outcomes:
+        told = outcome.told
+        mark = "" if outcome.right else "**wrong**: "
+        sure = told["certainty"] if told else "–"
+        yield outcome.row.what, code(outcome.status), f"{mark}{said(told)}", sure
