@@ -13,7 +13,7 @@ BENCH_PACKAGES := bpftrace libbpf-tools bpfcc-tools
 LAB_PACKAGES := qemu-system-x86 e2fsprogs debian-archive-keyring debootstrap python3-bpfcc \
 	bash coreutils dash mount util-linux systemd dbus
 
-.PHONY: install unit demo test cluster truth runbook lab matrix check format bench wheel clean
+.PHONY: install unit demo test cluster truth runbook lab matrix check format bench wheel bundle clean
 
 install:
 	@$(call apt,$(BUILD_PACKAGES) $(TEST_PACKAGES) $(LAB_PACKAGES))
@@ -85,6 +85,12 @@ bench: install
 
 wheel: install
 	$(BIN)/python -m build --wheel
+
+# A directory that needs nothing of a node: its own Python, C library and loader. Also packed, with SHA256SUMS.
+bundle: install
+	@rm -rf build/wheel
+	@$(BIN)/python -m build --wheel --outdir build/wheel . >build/bundle.log 2>&1 || { cat build/bundle.log; false; }
+	$(BIN)/python -m deploy.bundle build/wheel/*.whl dist
 
 clean:
 	rm -rf build dist *.egg-info tracer/objects tracer/sources tracer/stap $(VENV)

@@ -25,7 +25,7 @@ ALONE = "tests/lab/test_pods.py"
 # make test ARGS=tests/lab/test_kubelet.py
 KUBELET = "tests/lab/test_kubelet.py"
 LAB = ("tests/lab", f"--ignore={ALONE}", f"--ignore={KUBELET}")
-OTHERS = ("tests/unit", "tests/kernel", "tests/pods", ALONE)
+OTHERS = ("tests/unit", "tests/kernel", "tests/pods", "tests/deploy", ALONE)
 CLUSTER = "tests/cluster"
 SOFTWARE = "tests/software"
 PYTEST = (sys.executable, "-m", "pytest")

@@ -17,7 +17,7 @@ from tests.support.ktrace import ROOT
 from tests.support.raisers import children_of
 from tests.support.wait import wait_for
 from tracer.backends import bcc_programs
-from tracer.backends.bcc_programs import Programs, Worker
+from tracer.backends.bcc_programs import Programs, Worker, interpreter_of
 
 # It tells its process, and is done when it may be.
 BCC = """
@@ -146,3 +146,10 @@ def test_one_that_has_no_work_ends_with_who_waits(package: Path) -> None:
     (pid,) = children_of(os.getpid())
     worker.close()
     assert not is_running(pid)
+
+
+def test_bcc_runs_in_the_python_that_it_was_installed_for(tmp_path: Path) -> None:
+    """Which a bundle's is not."""
+    assert interpreter_of(Path("/usr/lib/python3/dist-packages/bcc")) == "/usr/bin/python3"
+    assert interpreter_of(Path("/usr/lib/python9.9/site-packages/bcc")) == sys.executable
+    assert interpreter_of(tmp_path / "bcc") == sys.executable

@@ -170,7 +170,7 @@ class Worker:
         script = Path(__file__).with_name("bcc_worker.py")
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", str(script), str(package), str(theirs.fileno())],
+                [interpreter_of(package), "-I", str(script), str(package), str(theirs.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
@@ -264,6 +264,14 @@ def last_words(log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if "error:" in line]
     return " | ".join(errors[:3] or lines[-3:])[:1000]
+
+
+def interpreter_of(package: Path) -> str:
+    """The Python for which the distribution has BCC: the one that ktrace runs in may have another
+    C library than the node's, which BCC is linked with."""
+    version = next((part for part in package.parts if part.startswith("python")), "")
+    own = Path("/usr/bin", version)
+    return str(own) if own.is_file() else sys.executable
 
 
 def cache_name(code: str, release: str, headers: Path, package: Path) -> str:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +121,7 @@ def _pyarrow() -> pyarrow:
     except ImportError as error:
         raise KtraceError(
             f"Parquet needs a library that is not there: {error}",
-            f"{sys.executable} -m pip install pyarrow",
+            "python3 -m pip install pyarrow, beside ktrace; a recording can be read on any machine",
         ) from error
     return pyarrow
 

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bundle traces where there is nothing but a kernel, and is the same wherever it is built."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import zstandard
+
+from deploy.bundle.build import ROOT, build, checksums, pack
+from tests.support.wait import wait_for
+
+TIMES = 23
+PYTHON = ("lib/ktrace", "--library-path", "lib", "bin/python3.11", "-IS", "-Xutf8", "-c")
+# A root in which are /proc, /sys and the bundle, and nothing else.
+EMPTY_NODE = """
+mkdir "$1/proc" "$1/sys" "$1/ktrace"
+mount --rbind /proc "$1/proc"
+mount --rbind /sys "$1/sys"
+mount --bind "$2" "$1/ktrace"
+root=$1
+shift 2
+exec chroot "$root" /ktrace/ktrace "$@"
+"""
+IMPORT_ALL = """
+import importlib, pkgutil, tracer
+for module in pkgutil.walk_packages(tracer.__path__, "tracer."):
+    if module.name not in ("tracer.__main__", "tracer.backends.bcc_worker"):
+        importlib.import_module(module.name)
+        print(module.name)
+"""
+
+# What the launcher sets.
+LOCALE = {"LC_ALL": "C"}
+LOAD = """
+from tracer.backends.libbpf import Libbpf
+Libbpf()
+print(open("/proc/self/maps").read())
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("wheel")
+    made = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(directory), str(ROOT)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stdout + made.stderr
+    (wheel,) = directory.iterdir()
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def bundle(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(wheel, tmp_path_factory.mktemp("bundle"), lambda words: None)
+
+
+@pytest.fixture
+def target() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_kill_on_a_node_with_nothing(
+    bundle: Path, tmp_path: Path, target: subprocess.Popen[bytes]
+) -> None:
+    if os.geteuid():
+        pytest.skip("tracing this kernel needs root")
+    root = tmp_path / "root"
+    root.mkdir()
+    asked = ["signals", "--pid", str(target.pid), "--signal", "all", "-o", "json"]
+    asked += ["--count", str(TIMES), "--ready-file", "/ready"]
+    tracing = subprocess.Popen(
+        [
+            *("unshare", "--mount", "--propagation", "private"),
+            *("sh", "-ec", EMPTY_NODE, "sh", str(root), str(bundle), *asked),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={},
+    )
+    try:
+        wait_for("ktrace to be ready", lambda: (root / "ready").exists() or tracing.poll())
+        assert tracing.poll() is None, tracing.communicate()
+        assert psutil.Process(tracing.pid).name() == "ktrace"
+        for _ in range(TIMES):
+            target.send_signal(signal.SIGWINCH)
+        out, err = tracing.communicate(timeout=30)
+    finally:
+        tracing.kill()
+        tracing.communicate()
+    assert tracing.returncode == 0, err
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [event["signal"]["name"] for event in events] == ["SIGWINCH"] * TIMES
+    assert {event["target"]["pid"] for event in events} == {target.pid}
+    assert {event["sender"]["pid"] for event in events} == {os.getpid()}
+
+
+def test_every_module_is_in_it(bundle: Path) -> None:
+    """With what it imports; pyarrow is asked for when it is needed."""
+    told = subprocess.run(
+        [*PYTHON, IMPORT_ALL], cwd=bundle, capture_output=True, text=True, check=False, env=LOCALE
+    )
+    assert told.returncode == 0, told.stderr
+    assert {"tracer.cli.why", "tracer.views.live.app", "tracer.identity.cri"} <= set(
+        told.stdout.split()
+    )
+
+
+def test_it_loads_no_library_of_the_node(bundle: Path) -> None:
+    """Also none that somebody has put where the loader would look first."""
+    told = subprocess.run(
+        [*PYTHON, IMPORT_ALL + LOAD],
+        cwd=bundle,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=LOCALE,
+    )
+    files = set(re.findall(r"/\S+$", told.stdout, re.MULTILINE))
+    assert {Path(file).name for file in files} >= {"libbpf.so.1", "libc.so.6", "python3.11"}
+    assert {file for file in files if not file.startswith(str(bundle))} == set()
+
+
+def test_a_bundle_that_is_not_whole(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "ktrace").write_bytes((bundle / "ktrace").read_bytes())
+    (tmp_path / "ktrace").chmod(0o755)
+    told = subprocess.run([tmp_path / "ktrace"], capture_output=True, text=True, check=False)
+    assert told.returncode == 1
+    assert told.stderr.endswith("the bundle is not whole: unpack it again\n")
+
+
+def test_what_the_nodes_python_runs_is_text(bundle: Path) -> None:
+    """BCC is the node's, and so is the Python that it was built for."""
+    (worker,) = (bundle / "lib").rglob("bcc_worker.py")
+    assert worker.read_text() == (ROOT / "tracer" / "backends" / "bcc_worker.py").read_text()
+    assert (bundle / "lib" / "python3.11" / "tracer" / "sources" / "include" / "bcc.h").exists()
+
+
+def test_two_builds_are_the_same(bundle: Path, wheel: Path, tmp_path: Path) -> None:
+    another = build(wheel, tmp_path / "elsewhere" / "deeper", lambda words: None)
+    assert contents(another) == contents(bundle)
+
+
+def test_what_is_in_it_is_told(bundle: Path) -> None:
+    told = json.loads((bundle / "sbom.cdx.json").read_text())
+    assert (told["bomFormat"], told["specVersion"]) == ("CycloneDX", "1.5")
+    names = {component["name"] for component in told["components"]}
+    assert names >= {"libc6", "python3.11-minimal", "libbpf1", "libelf1", "click", "textual"}
+    for component in told["components"]:
+        if component["purl"].startswith("pkg:deb/"):
+            assert (bundle / "licences" / component["name"]).read_text()
+
+
+def test_packed(tmp_path: Path) -> None:
+    """Nothing of who packed it, and the sums are as sha256sum checks them."""
+    root = tmp_path / "ktrace-1"
+    (root / "lib").mkdir(parents=True)
+    (root / "ktrace").write_text("x")
+    (root / "ktrace").chmod(0o700)
+    os.utime(root / "ktrace", (1, 1))
+    packed = pack(root)
+    checksums(tmp_path)
+    subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=tmp_path, check=True)
+    raw = io.BytesIO(zstandard.ZstdDecompressor().decompress(packed.read_bytes()))
+    with tarfile.open(fileobj=raw) as archive:
+        members = archive.getmembers()
+    assert [member.name for member in members] == ["ktrace-1", "ktrace-1/ktrace", "ktrace-1/lib"]
+    assert {(m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {(0, 0, "", "", 0o755)}
+    assert len({member.mtime for member in members}) == 1
+
+
+def contents(root: Path) -> dict[str, tuple[int, str]]:
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(root)): (
+            path.stat().st_mode,
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
+        for path in files
+    }
