@@ -40,3 +40,7 @@ class NoSuchProcess(KtraceError):
 
 class BadRecording(KtraceError):
     exit_code = 6
+
+
+class LimitReached(KtraceError):
+    """Of descriptors or memory, which have nothing to do with what the kernel can."""

@@ -22,7 +22,7 @@ from typing import Any
 
 from tracer.bounded import keep
 from tracer.event import Process
-from tracer.identity.tree import container_cgroups
+from tracer.identity.tree import Cgroup, container_cgroups
 from tracer.kmsg import KernelLog
 
 MAX_ROOTS = 256
@@ -106,7 +106,7 @@ class FaultFinder:
         """Of these containers, by id, as far as they run."""
         if containers - {None} <= self._roots.keys():
             return
-        for cgroup in container_cgroups():
+        for cgroup in _container_cgroups():
             container = cgroup.identity.container_id
             if container not in containers or container is None or container in self._roots:
                 continue
@@ -143,6 +143,13 @@ class FaultFinder:
             except (OSError, ValueError):
                 continue
         return None
+
+
+def _container_cgroups() -> list[Cgroup]:
+    try:
+        return container_cgroups()
+    except OSError:  # no descriptor is left: functions stay unnamed
+        return []
 
 
 def _candidates(module: str, exe: str | None) -> Iterator[str]:

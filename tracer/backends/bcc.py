@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from tracer.backends import Backend, Lack, Say, bpf, none_accepted, tell, toolchain
+from tracer.backends import Backend, Lack, Say, bpf, none_accepted, privileges, tell, toolchain
 from tracer.backends.batch import Batch
 from tracer.backends.bcc_programs import Link, Programs, Refused, Site
 from tracer.backends.bcc_text import SLOT_BYTES, SLOTS, make_text
@@ -21,7 +21,8 @@ from tracer.backends.perf import PerfRing
 from tracer.backends.reader import Reader
 from tracer.backends.ring import CopyingRing, MappedRing, open_ring
 from tracer.bpf_object import MapShape
-from tracer.errors import CannotOnThisKernel
+from tracer.errors import CannotOnThisKernel, KtraceError
+from tracer.limits import reached
 from tracer.probes import AttachPoint, Probe
 
 # Where distributions put the Python package of BCC; PyPI's package of that name is something else.
@@ -106,7 +107,7 @@ class BccBackend:
             self._attach(probes, settings)
         except OSError as error:
             self.close()
-            raise CannotOnThisKernel(f"bcc: {error}") from error
+            raise _explain(error) from error
         except BaseException:
             self.close()
             raise
@@ -245,6 +246,13 @@ def values_of(
                 own[key] = value.to_bytes(len(own[key]), "little")
         values |= own
     return values
+
+
+def _explain(error: OSError) -> KtraceError:
+    problem = f"bcc: {error.strerror or error}"
+    if error.errno == errno.EPERM:
+        return privileges.refusal(problem)
+    return reached(problem, error.errno) or CannotOnThisKernel(problem)
 
 
 def _has_ring_buffers(shipped: Objects) -> bool:

@@ -30,6 +30,7 @@ from typing import Any, Self
 from tracer.backends import Say
 from tracer.backends.bcc_text import MARK, READ_FIRST, READ_LAST, UNREAD
 from tracer.errors import CannotOnThisKernel
+from tracer.limits import reached
 
 CACHE = Path("/var/cache/ktrace/bcc")
 KEPT = 16
@@ -219,7 +220,8 @@ class Worker:
             raise Refused(self._in_words(f"BCC ended with {code}"))
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise Refused(self._in_words(answer["error"]))
+            words = self._in_words(answer["error"])
+            raise reached(words, answer["errno"]) or Refused(words)
         return answer
 
     def _line(self) -> bytes:

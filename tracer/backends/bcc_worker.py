@@ -41,7 +41,7 @@ def main() -> None:
         try:
             answer = getattr(worker, request.pop("do"))(**request)
         except Exception as error:  # BCC's own are of no other class
-            answer = {"error": str(error)}
+            answer = {"error": str(error), "errno": getattr(error, "errno", None)}
         print(json.dumps(answer), file=answers, flush=True)
     os._exit(0)  # BCC would detach everything
 
@@ -89,7 +89,7 @@ class Worker:
             kind, name.encode()[:15], instructions, len(instructions), b"GPL", version, 0, None, 0
         )
         if program < 0:
-            raise OSError(f"{name} was not loaded: {os.strerror(ctypes.get_errno())}")
+            raise _failed(f"{name} was not loaded")
         return program
 
     def _link(self, program: int, kind: str, target: str, name: str) -> int:
@@ -104,10 +104,21 @@ class Worker:
             entry_or_return = int(kind == "kretprobe")
             link = library.bpf_attach_kprobe(program, entry_or_return, event, place, 0, 0)
         if link < 0:
-            error = os.strerror(ctypes.get_errno())
+            error = _failed(f"{name} was not attached to {target}")
             os.close(program)
-            raise OSError(f"{name} was not attached to {target}: {error}")
+            raise error
         return int(link)
+
+
+class Failed(Exception):
+    def __init__(self, words: str, number: int) -> None:
+        super().__init__(words)
+        self.errno = number
+
+
+def _failed(what: str) -> Failed:
+    number = ctypes.get_errno()
+    return Failed(f"{what}: {os.strerror(number)}", number)
 
 
 if __name__ == "__main__":

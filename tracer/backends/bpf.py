@@ -11,6 +11,7 @@ from functools import cache
 
 from tracer.bpf_object import MapShape
 from tracer.errors import KtraceError
+from tracer.limits import reached
 
 # The system call's number is the machine's, bpf(2)'s commands are the kernel's.
 _NUMBERS = {"x86_64": 321, "aarch64": 280}
@@ -66,7 +67,8 @@ class Map:
 
     def update(self, key: bytes, value: bytes) -> None:
         if number := self._element(_UPDATE, key, value):
-            raise KtraceError(f"writing to map {self.name}: {os.strerror(number)}")
+            doing = f"writing to map {self.name}"
+            raise reached(doing, number) or KtraceError(f"{doing}: {os.strerror(number)}")
 
     def lookup(self, key: bytes, size: int | None = None) -> bytes | None:
         """The value, or None. A map that is kept by CPU needs the `size` of all its values."""
@@ -75,7 +77,8 @@ class Map:
         if number == errno.ENOENT:
             return None
         if number:
-            raise KtraceError(f"reading map {self.name}: {os.strerror(number)}")
+            doing = f"reading map {self.name}"
+            raise reached(doing, number) or KtraceError(f"{doing}: {os.strerror(number)}")
         return value.raw
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:

@@ -5,18 +5,17 @@ buffer."""
 from __future__ import annotations
 
 import errno
-import os
 import sys
 from collections.abc import Iterable
 
-from tracer.backends import Backend, Lack, Say, none_accepted
+from tracer.backends import Backend, Lack, Say, none_accepted, privileges
 from tracer.backends.batch import Batch
 from tracer.backends.bpf import Map, count_lost
 from tracer.backends.libbpf import Libbpf, LibbpfError, LoadedObject
 from tracer.backends.objects import CONTEXT, Objects, besides
 from tracer.backends.reader import Reader
 from tracer.backends.ring import CopyingRing, MappedRing, open_ring
-from tracer.errors import CannotOnThisKernel, KtraceError, MissingPrivilege
+from tracer.errors import CannotOnThisKernel, KtraceError
 from tracer.probes import AttachPoint, Probe
 
 SHARED_MAPS = ("kt_ring", "kt_lost", "kt_cgroups", "kt_processes", "kt_pids")
@@ -129,7 +128,7 @@ class CoreBackend:
 
     def _attach_probe(self, probe: Probe, settings: dict[str, int]) -> None:
         """Takes the first attach point that this kernel both loads and attaches."""
-        refused: list[tuple[AttachPoint, KtraceError]] = []
+        refused: list[tuple[AttachPoint, LibbpfError]] = []
         for point in probe.attach_points:
             try:
                 self._load(probe.object, point.programs, settings)
@@ -139,12 +138,13 @@ class CoreBackend:
                     self._reader.accompany(point.companion(self._shipped.by_name(), map_of))
             except LibbpfError as error:
                 self._objects.pop(probe.object).close()
-                if error.errno == errno.EPERM and os.geteuid():
-                    raise
                 refused.append((point, error))
             else:
                 self.attached[probe.name] = point.here()
                 return
+        tried = [error for _, error in refused if error.errno != errno.ENOTSUP]
+        if tried and all(error.forbidden for error in tried):
+            raise tried[0]
         raise none_accepted(probe, refused)
 
     def _load_besides(self, probes: list[Probe], settings: dict[str, int]) -> list[LoadedObject]:
@@ -177,10 +177,7 @@ class CoreBackend:
 
 
 def _explain(error: LibbpfError) -> KtraceError:
-    if error.errno in (errno.EPERM, errno.EACCES):
-        return MissingPrivilege(
-            f"the kernel refused the BPF program: {error}",
-            "run as root with CAP_BPF and CAP_PERFMON; kernel lockdown must not be confidentiality",
-        )
+    if error.forbidden:
+        return privileges.refusal(error.message)
     tail = " | ".join(error.log[-3:])
     return CannotOnThisKernel(f"{error}" + (f" (libbpf: {tail})" if tail else ""))

@@ -2,7 +2,7 @@
 """The few calls of `libbpf.so.1` that the core backend needs, through ctypes.
 
 Every call that can fail raises `LibbpfError` with the errno's words and what libbpf itself had to
-say: its log is kept in memory and never reaches the terminal on its own.
+say, or `LimitReached`: its log is kept in memory and never reaches the terminal on its own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_void_p
 from functools import cached_property
 from typing import Any
 
+from tracer import limits
 from tracer.backends.bpf import Map, recursion_misses
 from tracer.errors import CannotOnThisKernel, KtraceError
 
@@ -31,6 +32,13 @@ class LibbpfError(KtraceError):
         super().__init__(f"{what}: {os.strerror(number)}")
         self.errno = number
         self.log = log
+
+    @property
+    def forbidden(self) -> bool:
+        """Whether this process may not. The verifier says EACCES of programs that it finds fault
+        with, and has written why."""
+        verified = any("PROG LOAD LOG" in line for line in self.log)
+        return self.errno == errno.EPERM or (self.errno == errno.EACCES and not verified)
 
 
 class Libbpf:
@@ -53,9 +61,12 @@ class Libbpf:
         self._printer = _PRINT(self._keep)  # ctypes does not keep it alive, so we do
         self.lib.libbpf_set_print(self._printer)
 
-    def error(self, what: str, number: int | None = None) -> LibbpfError:
+    def error(self, what: str, number: int | None = None) -> KtraceError:
+        """A limit that was reached is none of libbpf's errors: another attach point would meet it,
+        too."""
         number = ctypes.get_errno() if number is None else abs(number)
-        return LibbpfError(what, number, [*self._log])
+        limit = limits.reached(what, number) or limits.hidden(what, number)
+        return limit or LibbpfError(what, number, [*self._log])
 
     def check(self, result: int, what: str) -> int:
         if result < 0:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tracer.bpf_object import BpfObject
 from tracer.errors import KtraceError
+from tracer.limits import reached
 from tracer.schema import Schema
 
 if TYPE_CHECKING:
@@ -75,3 +76,7 @@ def object_file(name: str) -> bytes:
             f"the BPF object of {name} is not installed",
             "build it: make install in a clone, or install the wheel",
         ) from error
+    except OSError as error:
+        if limit := reached(f"reading the BPF object of {name}", error.errno):
+            raise limit from error
+        raise

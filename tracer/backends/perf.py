@@ -156,5 +156,6 @@ def _open(cpu: int) -> int:
     arguments = (ctypes.byref(attributes), -1, cpu, -1, _FD_CLOEXEC)
     fd: int = libc.syscall(_NUMBERS[os.uname().machine], *arguments)
     if fd < 0:
-        raise OSError(ctypes.get_errno(), "opening a perf buffer")
+        number = ctypes.get_errno()
+        raise OSError(number, f"opening a perf buffer: {os.strerror(number)}")
     return fd

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from tracer import probes
+from tracer import limits, probes
 from tracer.errors import KtraceError
 from tracer.views.escape import escape
 
@@ -120,10 +120,21 @@ def main() -> None:
         # Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except OSError as error:
-        _say(f"{error.filename or 'writing the output'}: {error.strerror}")
-        code = 1
+    except (OSError, MemoryError, RuntimeError) as error:
+        code = _say_system_error(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say_system_error(error: Exception) -> int:
+    limit = limits.behind(error)
+    file = error.filename if isinstance(error, OSError) else None
+    if limit:
+        _say(f"{file}: {limit.what}" if file else limit.what, limit.remedy)
+    elif isinstance(error, OSError):
+        _say(f"{file or 'writing the output'}: {error.strerror}")
+    else:
+        raise error
+    return 1
 
 
 def _say(problem: str, remedy: str | None = None) -> None:

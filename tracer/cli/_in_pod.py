@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tracer import node
+from tracer import limits, node
 from tracer.cli._findings import Finding
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def kernel_log(signs: list[str]) -> Finding:
     try:
         KernelLog().close()
     except OSError as error:
-        found = f"/dev/kmsg: {error.strerror}; whose limit an OOM kill hit may stay unknown"
+        found = f"/dev/kmsg: {limits.reason(error)}; whose limit an OOM kill hit may stay unknown"
         remedy = mount("kmsg", "/dev/kmsg") + ", privileged: true" if signs else "run as root"
         return Finding("note", "kernel log", found, remedy)
     return Finding("ok", "kernel log", "/dev/kmsg")

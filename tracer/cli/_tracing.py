@@ -31,6 +31,7 @@ from tracer.cli._options import (
 from tracer.errors import CannotOnThisKernel, UsageError
 from tracer.event import Clock
 from tracer.identity.model import Names
+from tracer.limits import check_descriptors, reason
 from tracer.probes import Probe
 from tracer.selection import Mode, Selection
 from tracer.session import Session, Sink, Summary
@@ -152,6 +153,7 @@ class Tracing:
         limit = values.get("count")
         settings = {probe.name: probe.settings(values) for probe in probes}  # or it is wrong usage
         privileges.check()
+        check_descriptors(len(probes))
         if not values["wait"]:
             check_pids(chosen.pids)
         sources = name_sources(values["cri_socket"])
@@ -218,7 +220,7 @@ class Tracing:
 
     def _end_with(self, error: OSError) -> None:
         """Who only records has nothing left to do."""
-        click.echo(f"ktrace: the recording ends here: {error.strerror}", err=True)
+        click.echo(f"ktrace: the recording ends here: {reason(error)}", err=True)
         self.session.stop()
 
 
@@ -263,7 +265,8 @@ def _give_back_memory() -> None:
 
 
 def _say_failure(error: OSError) -> None:
-    click.echo(f"ktrace: the recording ends here: {error.strerror}; tracing goes on", err=True)
+    words = f"the recording ends here: {reason(error)}; tracing goes on"
+    click.echo(f"ktrace: {words}", err=True)
 
 
 def make_sink(probes: Sequence[Probe], values: Mapping[str, Any], clock: Clock, node: str) -> Sink:
@@ -310,7 +313,7 @@ def _create(path: str) -> None:
     try:
         os.close(create_private(Path(path)))
     except OSError as error:
-        raise UsageError(f"--ready-file {path}: {error.strerror}") from error
+        raise UsageError(f"--ready-file {path}: {reason(error)}") from error
 
 
 def closing_line(summary: Summary, unrecorded: int = 0) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from tracer import gfp
+from tracer import gfp, limits
 from tracer.bounded import keep
 from tracer.decode import Decoder, FlagNames
 from tracer.decode.kind import THIS_KERNEL, Answer
@@ -51,7 +51,7 @@ def _names(kernel_format: str | None) -> FlagNames:
         with Path(kernel_format).open("rb") as file:
             text = file.read(MAX_FORMAT).decode("utf-8", "replace")
     except OSError as error:
-        raise UsageError(f"--kernel-format {kernel_format}: {error.strerror}") from error
+        raise UsageError(f"--kernel-format {kernel_format}: {limits.reason(error)}") from error
     table = gfp.from_format(text)
     if not table:
         raise UsageError(

@@ -18,7 +18,8 @@ from tracer.cli._findings import SIGNS, Finding, State
 from tracer.cli._options import cri_socket as cri_socket_option
 from tracer.cli._options import in_colour
 from tracer.cli._options import node_name as node_name_option
-from tracer.errors import KtraceError
+from tracer.errors import KtraceError, LimitReached
+from tracer.limits import check_descriptors
 from tracer.views.escape import escape
 from tracer.views.terminal import terminal_width, wrapped
 
@@ -40,6 +41,7 @@ def findings(cri_socket: str | None, node_name: str | None = None) -> Iterator[F
     yield Finding("ok", "kernel", f"{platform.release()} {platform.machine()}")
     yield from _in_pod.where(signs, node_name)
     yield _privileges()
+    yield from _descriptors()
     lacks = {name: backends.lacking(name) for name in backends.NAMES}
     yield from _backends(lacks)
     yield _tracefs()
@@ -56,6 +58,13 @@ def _privileges() -> Finding:
         remedy = "sudo ktrace …; in a pod: securityContext.privileged: true"
         return Finding("problem", "privileges", f"without {', '.join(missing)}", remedy)
     return Finding("ok", "privileges", "enough to load and attach BPF programs")
+
+
+def _descriptors() -> Iterator[Finding]:
+    try:
+        check_descriptors(len(probes.names()))
+    except LimitReached as error:
+        yield Finding("problem", "limits", error.message, error.remedy)
 
 
 def _tracefs() -> Finding:

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from tracer import limits
 from tracer.bounded import keep
 from tracer.identity.model import (
     Container,
@@ -380,7 +381,7 @@ def _check_that_somebody_listens(path: str, timeout: float) -> None:
         try:
             probe.connect(path)
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = limits.reason(error)
             raise NameSourceError(f"no container runtime at {path}: {reason}") from error
 
 

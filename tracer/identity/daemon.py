@@ -9,6 +9,7 @@ import socket
 import time
 from typing import Any, TypeVar
 
+from tracer import limits
 from tracer.identity.model import NameSourceError
 
 MAX_ANSWER = 16 * 1024 * 1024
@@ -23,7 +24,7 @@ def ask(socket_path: str, path: str, timeout: float, who: str) -> Any:
     try:
         return json.loads(_get(socket_path, path, timeout, who))
     except OSError as error:
-        reason = error.strerror or "it did not answer in time"
+        reason = limits.reason(error) if error.strerror else "it did not answer in time"
         raise NameSourceError(f"no {who} at {socket_path}: {reason}") from error
     except (http.client.HTTPException, TypeError, ValueError, RecursionError) as error:
         raise not_spoken(socket_path, who) from error

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tracer import limits
 from tracer.errors import NoSuchPod, NoSuchProcess, UsageError
 from tracer.identity.logs import LogDirectorySource
 from tracer.identity.model import Container, Names, NameSource, NameSourceError, Pod
@@ -167,7 +168,9 @@ def _process_of(thread: int) -> int | None:
     """Tgid in /proc/PID/status, proc(5)."""
     try:
         lines = Path(f"/proc/{thread}/status").read_bytes().splitlines()
-    except OSError:
+    except OSError as error:
+        if limits.behind(error):  # it may run all the same
+            raise
         return None
     return next((int(line[5:]) for line in lines if line.startswith(b"Tgid:")), None)
 

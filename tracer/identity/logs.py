@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
+from tracer import limits
 from tracer.identity.model import (
     Container,
     Names,
@@ -60,7 +61,7 @@ def _entries(directory: str) -> Iterator[os.DirEntry[str]]:
         # Not an error: the kubelet makes it with the first pod.
         return
     except OSError as error:
-        raise NameSourceError(f"cannot list {directory}: {error.strerror}") from error
+        raise NameSourceError(f"cannot list {directory}: {limits.reason(error)}") from error
 
 
 def _pod(directory: str) -> Pod | None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tracer import limits
 from tracer.identity.daemon import MAX_ANSWER, ask, checked, not_spoken
 from tracer.identity.model import Container, Names, NameSourceError, Pod, is_plausible_name
 
@@ -58,7 +59,7 @@ class PodmanFiles:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                raise NameSourceError(f"{path}: {error.strerror}") from error
+                raise NameSourceError(f"{path}: {limits.reason(error)}") from error
             except (TypeError, ValueError, RecursionError) as error:
                 raise NameSourceError(f"{path} is not podman's") from error
         return names

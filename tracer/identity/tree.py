@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tracer import limits
 from tracer.identity.cgroup import CgroupIdentity, parse
 
 MAX_CGROUPS = 50_000
@@ -145,5 +146,6 @@ def _walk(mount: str) -> Iterator[str]:
         try:
             with os.scandir(mount + path) as entries:
                 pending += [f"{path}/{e.name}" for e in entries if e.is_dir(follow_symlinks=False)]
-        except OSError:
-            continue
+        except OSError as error:
+            if limits.behind(error):  # it may be there all the same
+                raise

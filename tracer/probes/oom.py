@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 import orjson
 
-from tracer import gfp
+from tracer import gfp, limits
 from tracer.bounded import keep
 from tracer.event import Event, Place, Process, text
 from tracer.identity.cgroup import parse
@@ -567,7 +567,7 @@ def _unread(what: str) -> tuple[str, ...]:
     try:
         KernelLog().close()
     except OSError as error:
-        return (f"{what}, because the kernel log cannot be read: {error.strerror}",)
+        return (f"{what}, because the kernel log cannot be read: {limits.reason(error)}",)
     return ()
 
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from tracer import limits
 from tracer.errors import KtraceError
 
 # What a file must begin with whose first turn is at this time. All times here are in nanoseconds
@@ -53,8 +54,9 @@ class RecordingFile:
         try:
             self._fd = create_private(path)
         except OSError as error:
-            raise KtraceError(
-                f"{path} cannot be written: {error.strerror}", "give another file with -o"
+            problem = f"{path} cannot be written"
+            raise limits.reached(problem, error.errno) or KtraceError(
+                f"{problem}: {error.strerror}", "give another file with -o"
             ) from error
 
     def write(self, blocks: bytes) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO, cast
 
+from tracer import limits
 from tracer.errors import KtraceError
 from tracer.event import Clock, Event
 from tracer.recording import SUFFIX
@@ -118,8 +119,9 @@ class FlightRecorder:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             TemporaryFile(dir=directory).close()
         except OSError as error:
-            raise KtraceError(
-                f"nothing can be written in {directory}: {error.strerror}",
+            problem = f"nothing can be written in {directory}"
+            raise limits.reached(problem, error.errno) or KtraceError(
+                f"{problem}: {error.strerror}",
                 "give another directory with -o",
             ) from error
 
@@ -136,7 +138,7 @@ class FlightRecorder:
             self._forgetting = False
         except OSError as error:
             if not self._forgetting:
-                self._say(f"the last minutes cannot be kept: {error.strerror}")
+                self._say(f"the last minutes cannot be kept: {limits.reason(error)}")
             self._forgetting = True
             self._window.clear()
         if self._file and first <= self._until:
@@ -162,7 +164,7 @@ class FlightRecorder:
         try:
             write()
         except (OSError, KtraceError) as error:
-            reason = error.message if isinstance(error, KtraceError) else error.strerror
+            reason = error.message if isinstance(error, KtraceError) else limits.reason(error)
             self._say(f"a flight recording could not be written: {reason}")
             with suppress(OSError):
                 self._end()

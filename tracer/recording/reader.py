@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tracer import limits
 from tracer.errors import BadRecording
 from tracer.identity.model import Names
 from tracer.recording.format import (
@@ -50,8 +51,9 @@ class Reader:
         try:
             self._file = path.open("rb")
         except OSError as error:
-            raise BadRecording(
-                f"{path} cannot be read: {error.strerror}",
+            problem = f"{path} cannot be read"
+            raise limits.reached(problem, error.errno) or BadRecording(
+                f"{problem}: {error.strerror}",
                 "ktrace record -o FILE makes a recording",
             ) from error
         try:
@@ -135,4 +137,7 @@ class Reader:
         try:
             return self._file.read(most)
         except OSError as error:
-            raise BadRecording(f"reading it failed: {error.strerror}") from error
+            problem = "reading it failed"
+            raise limits.reached(problem, error.errno) or BadRecording(
+                f"{problem}: {error.strerror}"
+            ) from error

@@ -21,6 +21,7 @@ from textual.drivers.linux_driver import LinuxDriver
 from textual.message import Message
 from textual.screen import Screen
 
+from tracer import limits
 from tracer.errors import KtraceError, UsageError
 from tracer.event import Event, to_json
 from tracer.probes import Probe
@@ -396,7 +397,7 @@ class LiveApp(App[None], inherit_bindings=False):
             file.write(b"".join(lines))
             file.close()
         except OSError as error:
-            raise KtraceError(f"{path}: {error.strerror}") from error
+            raise KtraceError(f"{path}: {limits.reason(error)}") from error
         self.notify(f"{whole(len(events))} events in {escape(str(path))}", markup=False)
 
     def _file_name(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from tracer import limits
 from tracer.errors import KtraceError
 from tracer.recording.files import Beginning, RecordingFile, close_in_order
 
@@ -89,4 +90,4 @@ class RecordingSwitch:
             write()
         except OSError as error:
             self._file = self.path = None
-            self._on_failure(f"the recording ends here: {error.strerror}")
+            self._on_failure(f"the recording ends here: {limits.reason(error)}")
