@@ -13,6 +13,18 @@ struct signal_event {
 	u8 result;              /* TRACE_SIGNAL_*, include/trace/events/signal.h */
 	u8 group;               /* to the whole process, not to one thread */
 	u8 from_kernel;
+	u32 target_state;       /* enum kt_target_state */
+	u32 call_arch;          /* AUDIT_ARCH_* of the system call that seccomp forbade; 0: none */
+	s32 call;
+	u32 unused;
+};
+
+/* What the process was in when the signal had been generated; 0 where nobody looked. */
+enum kt_target_state {
+	KT_RUNNING = 1,
+	KT_STOPPED,      /* by SIGSTOP or its kin */
+	KT_DUMPING_CORE, /* it dies, and writes its memory to a file or a program first */
+	KT_DYING,        /* also of this very signal */
 };
 
 KT_EVENT(signal);
@@ -26,6 +38,8 @@ enum {
 	SI_ASYNCIO = -4,
 	SI_SIGIO = -5,
 	SI_KERNEL = 0x80,
+	SIGSYS = 31,
+	SYS_SECCOMP = 1,
 };
 
 static __always_inline s32 code_of(u64 info)
@@ -57,6 +71,30 @@ static __always_inline bool raised_by_kernel(u64 info, s32 code, struct task_str
 	if (info == SEND_SIG_NOINFO && KT_READ(true, current, tgid) == KT_READ(true, target, tgid))
 		return true;
 	return KT_READ(true, current, flags) & PF_KTHREAD;
+}
+
+static __always_inline u32 state_of(struct task_struct *target)
+{
+	const u32 SIGNAL_STOP_STOPPED = 1, SIGNAL_GROUP_EXIT = 4;
+	struct signal_struct *signal = KT_READ(true, target, signal);
+	u32 flags = KT_READ(true, signal, flags);
+
+	if (kt_dumps_core(signal, flags, true))
+		return KT_DUMPING_CORE;
+	if (flags & SIGNAL_GROUP_EXIT)
+		return KT_DYING;
+	return flags & SIGNAL_STOP_STOPPED ? KT_STOPPED : KT_RUNNING;
+}
+
+static __always_inline void read_call(struct signal_event *event, u64 info)
+{
+	struct kernel_siginfo *siginfo = (void *)info;
+
+	event->call = event->call_arch = event->unused = 0;
+	if (event->signal != SIGSYS || event->code != SYS_SECCOMP)
+		return;
+	event->call = BPF_CORE_READ(siginfo, _sifields._sigsys._syscall);
+	event->call_arch = BPF_CORE_READ(siginfo, _sifields._sigsys._arch);
 }
 
 SEC("tp_btf/signal_generate")
@@ -94,6 +132,8 @@ int BPF_PROG(on_signal_generate, int signal, struct kernel_siginfo *siginfo,
 	event->result = result;
 	event->group = group;
 	event->from_kernel = from_kernel;
+	event->target_state = state_of(target);
+	read_call(event, info);
 	kt_submit(event);
 	return 0;
 }

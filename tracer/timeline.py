@@ -90,7 +90,8 @@ class Life:
     """What is kept of one container, from its start to its end, or of a pod as a whole, which is
     where events of its network belong. `left_out` counts events worth showing that no entry holds
     any more; `executed` says when commands that the runtime executes there ended last; `outlived`
-    are the exits of those that the end took with it."""
+    are the exits of those that the end took with it, and `survivors` the first of all processes
+    that the kernel then killed."""
 
     place: Place
     groups: dict[Hashable, dict[Hashable, Entry]] = field(default_factory=dict)
@@ -100,6 +101,7 @@ class Life:
     executed: dict[Hashable, int] = field(default_factory=dict)
     chapter: int = 0
     outlived: list[Event] = field(default_factory=list)
+    survivors: list[Process] = field(default_factory=list)
 
     def begin_chapter(self) -> None:
         """What comes is like nothing that came before: a container of the pod has ended."""
@@ -111,8 +113,10 @@ class Life:
         return end is not None and bool(end.body["container_exit"]) and event.boot_ns > end.boot_ns
 
     def outlive(self, event: Event) -> None:
-        """A command that still ran when the container ended, and ends with it."""
+        """A process that still ran when the container ended, and ends with it."""
         process = event.about
+        if _is_last_kill(event) and process is not None and len(self.survivors) < MAX_ALIKE:
+            self.survivors.append(process)
         if event.kind == "exit" and process is not None and may_be_executed(process):
             self.outlived = [*self.outlived, event][-MAX_ALIKE:]
 
@@ -153,8 +157,8 @@ class Story:
     what the less specific verdicts have said already, the most specific of them last. `fault` is
     where the container's first process crashed, in words, if anybody could tell; `message` is the
     runtime's on the end. `network` is what happened to the pod's network, also where that is not
-    this container's alone; `outlived` as in `Life`. `state` is how a pod stands with its runtime in
-    which nothing happens."""
+    this container's alone; `outlived` and `survivors` as in `Life`. `state` is how a pod stands
+    with its runtime in which nothing happens."""
 
     place: Place
     entries: list[Entry]
@@ -168,6 +172,7 @@ class Story:
     fault: str | None = None
     network: list[Entry] = field(default_factory=list)
     outlived: list[Event] = field(default_factory=list)
+    survivors: list[Process] = field(default_factory=list)
     message: str | None = None
     state: PodState | None = None
 
@@ -231,6 +236,12 @@ class Story:
         """Whether something may have happened to the container before tracing began."""
         started = self.init.start_boot_ns if self.init else None
         return started is None or started < self.began_ns
+
+
+def target_state(event: Event) -> str | None:
+    """What the target of a signal was in. Older recordings and some backends do not tell."""
+    state: str | None = event.body.get("target_state")
+    return state
 
 
 def took_effect(entry: Entry) -> bool:
@@ -337,6 +348,7 @@ class Timelines:
             left_out=life.left_out,
             network=list(network),
             outlived=life.outlived,
+            survivors=life.survivors,
         )
         until = story.until_ns()
         story.losses = [
@@ -375,6 +387,13 @@ def ends_container(event: Event) -> bool:
         return bool(known)
     parent = event.about.ancestry[:1]
     return bool(parent) and parent[0][1].startswith(("containerd-shim", "conmon"))
+
+
+def _is_last_kill(event: Event) -> bool:
+    """With the first process of its PID namespace the kernel kills all others."""
+    if event.kind != "signal" or event.body["origin"] != "kernel":
+        return False
+    return bool(event.body["signal"]["number"] == SIGKILL)
 
 
 def is_sandbox(life: Life) -> bool:
@@ -423,9 +442,10 @@ def _add_signal(life: Life, event: Event) -> None:
     signal = body["signal"]
     assert target is not None
     first = is_container_init(target)
+    kind = signal["number"], signal["code"], signal["result"], target_state(event)
     life.add(
         ("signal", body["origin"], first, signal["name"] in HARMLESS),
-        (signal["number"], signal["result"], target.pid, sender.pid if sender else 0),
+        (kind, target.pid, sender.pid if sender else 0),
         event,
         1,
     )

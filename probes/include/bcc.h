@@ -38,11 +38,14 @@ struct mount {
 #undef SEND_SIG_NOINFO
 #undef SEND_SIG_PRIV
 #undef SIGNAL_GROUP_EXIT
+#undef SIGNAL_STOP_STOPPED
+#undef SIGSYS
 #undef SI_ASYNCIO
 #undef SI_KERNEL
 #undef SI_SIGIO
 #undef SI_TIMER
 #undef SI_USER
+#undef SYS_SECCOMP
 #undef TIME_WAIT
 
 #define SEC(name)

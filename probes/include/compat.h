@@ -19,6 +19,7 @@ struct kernfs_node___parent {
 
 KT_PRESENT(kernfs_rcu_parent, "linux/kernfs.h", "*__parent;");
 KT_PRESENT(cgroup_ancestors, "linux/cgroup-defs.h", "*ancestors[]");
+KT_PRESENT(core_state, "linux/sched/signal.h", "struct core_state *core_state;");
 KT_PRESENT(memory_controller, "generated/autoconf.h", "#define CONFIG_MEMCG 1");
 
 /* kernfs_node.__parent; plain `parent` until 633488947ef6 ("kernfs: Use RCU to access
@@ -64,6 +65,13 @@ static __always_inline u32 kt_memory_controller(void)
 	return KT_CHOOSE(memory_controller, true,
 			 bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id), 0);
 }
+
+/* Whether the process writes a core dump. signal_struct.core_state, and SIGNAL_GROUP_EXIT besides; before
+ * 0258b5fd7c71 ("coredump: Limit coredumps to a single thread group", 5.16) it was the memory's. Then a flag
+ * alone said so, until 2f824d4d197e ("signal: Remove SIGNAL_GROUP_COREDUMP", 5.17). */
+#define kt_dumps_core(signal, flags, typed)                                              \
+	(((flags) & 8) || KT_CHOOSE(core_state, bpf_core_field_exists((signal)->core_state), \
+				    KT_READ(typed, signal, core_state) != NULL, false))
 
 /* Memory behind a pointer whose type the verifier knows is read directly, at a tenth of the cost of the
  * helper. A tracepoint's arguments are such pointers, and `current` since 3ca1032ab7ab (5.11); before it

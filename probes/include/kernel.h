@@ -115,10 +115,13 @@ struct cred {
 	kuid_t uid;
 };
 
+struct core_state;
+
 struct signal_struct {
 	atomic_t live;
 	int group_exit_code;
 	unsigned int flags;
+	struct core_state *core_state;
 };
 
 struct task_struct {
@@ -144,6 +147,12 @@ struct pid_namespace {
 
 struct kernel_siginfo {
 	int si_code;
+	union {
+		struct {
+			int _syscall;
+			unsigned int _arch;
+		} _sigsys;
+	} _sifields;
 };
 
 #pragma clang attribute pop

@@ -6,11 +6,13 @@ from __future__ import annotations
 import errno
 import signal
 
+import psutil
 import pytest
 
 from tests.kernel.checks import TIMES, check_complete, check_signal, pid_options, signals_to
 from tests.support.ktrace import Ktrace
 from tests.support.raisers import Actor, children_of, facts
+from tests.support.wait import wait_for
 
 TERM, USR1, KILL = int(signal.SIGTERM), int(signal.SIGUSR1), int(signal.SIGKILL)
 REAL_TIME = 40
@@ -122,6 +124,42 @@ def test_overflow() -> None:
             check_signal(
                 event, REAL_TIME, "SI_QUEUE", who, whom, name="SIGRTMIN+6", result="overflow"
             )
+
+
+@pytest.mark.any_kernel
+def test_a_target_that_is_stopped() -> None:
+    """Its handler cannot run, and the result alone does not tell."""
+    with (
+        Actor() as sender,
+        Actor() as target,
+        Ktrace("signals", "--pid", str(target.pid)) as ktrace,
+    ):
+        who, whom = facts(sender.pid), facts(target.pid)
+        sender.do("kill", target.pid, int(signal.SIGSTOP))
+        wait_for("it to be stopped", lambda: psutil.Process(target.pid).status() == "stopped")
+        sender.do("repeat", TIMES, "kill", target.pid, REAL_TIME)
+        sender.do("kill", target.pid, int(signal.SIGCONT))
+        stop, *events, go_on = ktrace.stop()
+        check_complete(ktrace, events)
+        check_signal(stop, int(signal.SIGSTOP), "SI_USER", who, whom, state="running")
+        for event in events:
+            check_signal(event, REAL_TIME, "SI_USER", who, whom, name="SIGRTMIN+6", state="stopped")
+        check_signal(go_on, int(signal.SIGCONT), "SI_USER", who, whom, state="running")
+
+
+@pytest.mark.any_kernel
+def test_a_target_that_dies() -> None:
+    """SIGKILL itself says so, as nothing can come between it and the end."""
+    with (
+        Ktrace("signals", "--all", "--signal", "KILL") as ktrace,
+        Actor() as sender,
+        Actor() as target,
+    ):
+        who, whom = facts(sender.pid), facts(target.pid)
+        sender.do("kill", target.pid, KILL)
+        assert target.wait() == -KILL
+        (event,) = signals_to(ktrace.stop(), target.pid)
+        check_signal(event, KILL, "SI_USER", who, whom, state="dying")
 
 
 @pytest.mark.any_kernel

@@ -150,7 +150,7 @@ def _folded(drops: Iterable[Event]) -> list[Event]:
 
 
 # Keys that are there only where there is something to say (docs/events.md).
-OPTIONAL = frozenset(("memory", "unknown_because"))
+OPTIONAL = frozenset(("memory", "unknown_because", "target_state", "call"))
 
 
 def _of_one(kind: str, here: Event, there: Event) -> list[str]:

@@ -4,6 +4,19 @@ numbers are also riscv's and loongarch's."""
 
 from __future__ import annotations
 
+# include/uapi/linux/audit.h: the machine's ELF number, with bits for 64 bits and little endian
+MACHINES = {
+    0xC000003E: "x86_64",
+    0x40000003: "i386",
+    0xC00000B7: "arm64",
+    0x40000028: "arm",
+    0xC0000015: "ppc64le",
+    0x80000015: "ppc64",
+    0x80000016: "s390x",
+    0xC00000F3: "riscv64",
+    0xC0000102: "loongarch64",
+}
+
 
 def name(machine: str, number: int) -> str | None:
     """None where the number or the machine's table is not known."""

@@ -18,6 +18,8 @@ from tracer.views.columns import CONTAINER, POD, Column, ancestry_chain, exe, po
 
 # What language runtimes and terminals use as plumbing, many times a second.
 PLUMBING = ("CHLD", "URG", "WINCH", "PROF")
+# enum kt_target_state, probes/signals.bpf.c
+_STATES = (None, "running", "stopped", "dumping_core", "dying")
 
 
 def _decode(record: Any, resolver: Resolver) -> Event:
@@ -31,7 +33,19 @@ def _decode(record: Any, resolver: Resolver) -> Event:
         "sender": sender,
         "target": target,
     }
+    state = getattr(record, "target_state", 0)  # older recordings have none
+    if 0 < state < len(_STATES):
+        body["target_state"] = _STATES[state]
+    if state and record.call_arch:
+        body["call"] = _call(record.call_arch, record.call)
     return Event("signal", record.time, target, sender, body)
+
+
+def _call(arch: int, number: int) -> dict[str, Any]:
+    from tracer.decode import syscalls
+
+    machine = syscalls.MACHINES.get(arch)
+    return {"number": number, "name": syscalls.name(machine or "", number), "machine": machine}
 
 
 @lru_cache(maxsize=1024)

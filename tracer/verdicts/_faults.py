@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
-from tracer.timeline import Entry, Story
+from tracer.timeline import SIGKILL, Entry, Story, target_state, took_effect
 
 # What the kernel raises for a fault, and what abort(3) raises.
 FAULTS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGSYS", "SIGTRAP")
 ABORT = "SIGABRT"
 SECCOMP = "SYS_SECCOMP"
+# What makes a process write a core dump if it has no handler (signal(7)).
+DUMP_CORE = (*FAULTS, ABORT, "SIGQUIT", "SIGXCPU", "SIGXFSZ")
+# What a runtime that handles its own crash may take to write down where that was.
+WRITING_NS = 30_000_000_000
 
 CODES = {
     "SEGV_MAPERR": "it touched an address where nothing is",
@@ -33,6 +37,47 @@ def abort_calls(story: Story) -> list[Entry]:
         for entry in story.signals()
         if entry.body["signal"]["name"] == ABORT and story.is_init(entry.event.by)
     ]
+
+
+def kernel_fault_before(story: Story, moment: Entry) -> Entry | None:
+    """The last fault that reached the first process just before it gave up. Of alike faults the
+    last one: some runtimes handle such signals as routine."""
+    found = [
+        entry
+        for entry in story.signals()
+        if entry.body["signal"]["name"] in FAULTS
+        and took_effect(entry)
+        and 0 <= moment.boot_ns - entry.last.boot_ns <= WRITING_NS
+    ]
+    return max(found, key=lambda entry: entry.last.boot_ns, default=None)
+
+
+def reason(fault: Entry) -> str:
+    """`, it touched an address where nothing is`, of a signal of the kernel's."""
+    code = fault.body["signal"]["code"]
+    return f", {CODES.get(code, code)}" if fault.body["origin"] == "kernel" else ""
+
+
+def dump_cut_off(story: Story) -> tuple[Entry, Entry] | None:
+    """The fault by which the first process was dying, and the signal that found it still writing
+    its core dump. What ends such a process then is SIGKILL alone."""
+    ended_by = story.end.body["signal"] if story.end else None
+    if ended_by is None or ended_by["number"] != SIGKILL:
+        return None
+    seen = [entry for entry in story.signals() if target_state(entry.event) == "dumping_core"]
+    if not seen:
+        return None
+    faults = [
+        entry
+        for entry in story.signals()
+        if entry.body["signal"]["name"] in DUMP_CORE
+        and took_effect(entry)
+        and target_state(entry.event) in ("running", "stopped")
+        and entry.last.boot_ns <= seen[0].boot_ns
+    ]
+    if not faults:
+        return None
+    return max(faults, key=lambda entry: entry.last.boot_ns), seen[0]
 
 
 def own_fault(story: Story, names: tuple[str, ...]) -> Entry | None:

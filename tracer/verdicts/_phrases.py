@@ -70,8 +70,32 @@ def whose_limit(body: dict[str, Any]) -> str:
     return "a memory limit, or the node's memory: which is not known,"
 
 
-def code_words(code: int) -> str:
+# Programs that execute others, and say with 126 and 127 that they could not.
+_EXECUTE_OTHERS = {
+    *("sh", "ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "mksh", "tcsh", "yash", "zsh"),
+    *("catatonit", "chroot", "coreutils", "dumb-init", "env", "gosu", "nice", "nohup", "setpriv"),
+    *("setsid", "stdbuf", "su", "su-exec", "sudo", "tini", "tini-static", "timeout", "toybox"),
+    "xargs",
+}
+_LACKS_SOMETHING = (
+    ", which a program's loader gives for a library that is missing, and others for a command that"
+    " is; this one did run"
+)
+
+
+def executes_others(process: Process | None) -> bool:
+    """Whether a code of its may be about another program: it is a shell or one of its kind, or
+    such a one's child that never executed anything, so that its file is not known."""
+    if process is None:
+        return True
+    name = process.exe.rpartition("/")[2] if process.exe else process.comm or ""
+    return name in _EXECUTE_OTHERS
+
+
+def code_words(code: int, process: Process | None = None) -> str:
     """`, success`, or nothing for a code that means something to its program only."""
+    if code in (126, 127) and not executes_others(process):
+        return _LACKS_SOMETHING if code == 127 else ""
     words = describe_exit_code(code).partition(": ")[2]
     if words == "the program's own code":
         return ""
@@ -80,10 +104,11 @@ def code_words(code: int) -> str:
     return f", {words}"
 
 
-def ending(body: dict[str, Any]) -> str:
-    """Of an `exit` event."""
+def ending(body: dict[str, Any], *, explained: bool = True) -> str:
+    """Of an `exit` event; its code without words if something else explains it."""
     if body["exit_code"] is not None:
-        return f"exit code {body['exit_code']}{code_words(body['exit_code'])}"
+        words = code_words(body["exit_code"], body["process"]) if explained else ""
+        return f"exit code {body['exit_code']}{words}"
     return f"{body['signal']['name']}{' with a core dump' if body['core_dumped'] else ''}"
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from tracer.timeline import SIGKILL, Story, took_effect
 from tracer.verdicts import Cause, Certainty, Verdict
 from tracer.verdicts._kubectl import logs
-from tracer.verdicts._phrases import code_words, who
+from tracer.verdicts._phrases import code_words, executes_others, who
 
 _REMEDIES = {
     0: "if it should go on running, its command has nothing more to do: a server must stay in the"
@@ -27,12 +27,19 @@ def _judge(story: Story) -> Verdict | None:
     reached = [entry for entry in story.signals() if took_effect(entry)]
     return Verdict(
         "exited",
-        f"ended by itself: {who(story.init)} called exit({code}){code_words(code)}",
+        f"ended by itself: {who(story.init)} called exit({code}){code_words(code, story.init)}",
         Certainty.LIKELY if doubts else Certainty.CERTAIN,
         (*reached[-1:], story.end),
-        _REMEDIES.get(code, f"the reason is in its log: {logs(story.place)}"),
+        _remedy(story, code),
         doubts,
     )
+
+
+def _remedy(story: Story, code: int) -> str:
+    log = f"the reason is in its log: {logs(story.place)}"
+    if code in (126, 127) and not executes_others(story.init):
+        return log
+    return _REMEDIES.get(code, log)
 
 
 CAUSE = Cause(40, _judge, rests_on=frozenset(("exits",)))

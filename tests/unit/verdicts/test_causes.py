@@ -27,6 +27,7 @@ from tracer.verdicts import Certainty, Explanation
 from tracer.views.verdict import to_text
 
 CHILD = process(8, "worker", parents=[(INIT.pid, "app"), (1, "init")])
+GRANDCHILD = process(9, "server", parents=[(CHILD.pid, "worker"), (INIT.pid, "app")])
 PREPARING = process(7, "runc:[2:INIT]", exe="/usr/bin/runc", init=True)
 KUBELET = process(902, "kubelet", HOST, exe="/usr/bin/kubelet", start=SECOND)
 OWN_RUNC = process(900, "runc", HOST, exe="/srv/runc")
@@ -255,6 +256,37 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
     "a signal to itself": (
         lambda w: (w.signal("SIGTERM", "same-container", INIT), w.exit(by=15)),
         *("ended_itself", "certain"),
+    ),
+    "a core dump that is cut off": (
+        lambda w: (
+            w.at(-9000).signal("SIGSEGV", "kernel", code="SEGV_MAPERR", state="running"),
+            w.at(0).signal("SIGKILL", "runtime", RUNC, state="dumping_core"),
+            w.exit(by=9),
+        ),
+        *("crashed", "certain"),
+    ),
+    "stopped and forgotten": (
+        lambda w: (
+            w.at(-9000).signal("SIGSTOP", "host", CRON),
+            w.at(-2000).signal("SIGTERM", "runtime", RUNC, state="stopped"),
+            w.at(0).signal("SIGKILL", "runtime", RUNC),
+            w.exit(by=9),
+        ),
+        *("stop_suspended", "certain"),
+    ),
+    "stopped and not yet found": (
+        lambda w: w.signal("SIGSTOP", "host", CRON),
+        *("suspended", "certain"),
+    ),
+    "a server behind a shell": (
+        lambda w: (
+            w.at(-9).signal("SIGTERM", "runtime", RUNC),
+            w.signal("SIGTERM", "same-container", INIT, CHILD),
+            w.exit(by=15, who=CHILD, ends_container=False),
+            w.exit(1),
+            w.signal("SIGKILL", "kernel", target=GRANDCHILD),
+        ),
+        *("stop_not_passed_on", "likely"),
     ),
     "0": (lambda w: w.exit(0), "exited", "certain"),
     "127": (lambda w: w.exit(127), "exited", "certain"),

@@ -90,10 +90,16 @@ class World:
         *,
         result: str = "delivered",
         code: str = "SI_USER",
+        state: str | None = None,
+        call: dict[str, Any] | None = None,
     ) -> Event:
         number = NUMBERS[name.removeprefix("SIG")]
         signal = {"number": number, "name": name, "code": code, "result": result}
-        body = {"signal": signal, "origin": origin, "sender": sender, "target": target}
+        body: dict[str, Any] = {
+            **{"signal": signal, "origin": origin, "sender": sender, "target": target},
+            **({"target_state": state} if state else {}),
+            **({"call": call} if call else {}),
+        }
         return self.add(Event("signal", self.now, target, sender, body))
 
     def exit(

@@ -17,18 +17,6 @@ _FIELD = re.compile(
 )
 _AVC = re.compile(r"avc: +(?P<verdict>denied|granted) +\{(?P<what>[^}\n]{1,200})\} for ")
 
-# include/uapi/linux/audit.h: the machine's ELF number, with bits for 64 bits and little endian
-_MACHINES = {
-    0xC000003E: "x86_64",
-    0x40000003: "i386",
-    0xC00000B7: "arm64",
-    0x40000028: "arm",
-    0xC0000015: "ppc64le",
-    0x80000015: "ppc64",
-    0x80000016: "s390x",
-    0xC00000F3: "riscv64",
-    0xC0000102: "loongarch64",
-}
 # include/uapi/linux/seccomp.h: the action in the upper half, its data in the lower
 _ACTIONS = {
     0x80000000: "its process was killed",
@@ -85,7 +73,11 @@ def _seccomp(fields: dict[str, str]) -> Answer | None:
 def _machine(arch: str) -> str | None:
     """By the kernel's number, or by a name that somebody translated it into."""
     named = {"aarch64": "arm64"}.get(arch, arch)
-    return named if named in _MACHINES.values() else _MACHINES.get(_whole(arch, 16) or 0)
+    return (
+        named
+        if named in syscalls.MACHINES.values()
+        else syscalls.MACHINES.get(_whole(arch, 16) or 0)
+    )
 
 
 def _apparmor(fields: dict[str, str]) -> Answer:
