@@ -37,6 +37,7 @@ OOM: Verdict = {
     "certainty": "certain",
     "sentence": "out of memory: the container's limit of 32 MiB",
     "doubts": [],
+    "hints": [],
     "remedy": "raise it",
     "container": {"name": "app"},
 }

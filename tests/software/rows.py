@@ -45,6 +45,7 @@ class Row:
     never: tuple[str, ...]
     also: tuple[str, ...]
     memory: int | None
+    pids: int | None
     env: Mapping[str, str]
     quick: bool
     live: bool
@@ -66,13 +67,14 @@ def row(
     never: tuple[str, ...] = (),
     also: tuple[str, ...] = (),
     memory: int | None = None,
+    pids: int | None = None,
     env: Mapping[str, str] | None = None,
     quick: bool = False,
     live: bool = False,
 ) -> None:
     """`argv` is split as a shell does it."""
     words = tuple(shlex.split(argv))
-    one = (name, what, words, does, verdict, certainty, says, never, also, memory, env or {})
+    one = (name, what, words, does, verdict, certainty, says, never, also, memory, pids, env or {})
     ROWS.append(Row(*one, quick, live))
 
 
@@ -80,7 +82,7 @@ NGINX = f"nginx -e stderr -c {PLACE}/nginx.conf"
 REDIS = "redis-server --save '' --dir /tmp"
 GUNICORN = f"gunicorn --chdir {PLACE} --worker-tmp-dir /tmp -b 0.0.0.0:8000 app:application"
 UWSGI = (
-    f"uwsgi --plugins python3 --master --need-app --http-socket :8000 --chdir {PLACE}"
+    f"uwsgi --plugins python311 --master --need-app --http-socket :8000 --chdir {PLACE}"
     " --wsgi-file app.py"
 )
 CELERY = f"celery --workdir {PLACE} -A tasks worker --concurrency 1 -P prefork"

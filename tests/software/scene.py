@@ -63,6 +63,20 @@ def serves(port: int) -> Step:
     return lambda scene: wait_for(f"port {port}", lambda: _listens(scene.first, port), SECONDS)
 
 
+def named(comm: str) -> Step:
+    """The first process is this program by now."""
+    return lambda scene: wait_for(
+        f"{comm} to run", lambda: f"({comm})" in _command(scene.first), SECONDS
+    )
+
+
+def waits_for(name: str) -> Step:
+    """The first process blocks this signal, to take it when it comes."""
+    return lambda scene: wait_for(
+        f"{name} to be blocked", lambda: _mask(scene.first, "SigBlk", name), SECONDS
+    )
+
+
 def handles(name: str) -> Step:
     """The first process has a handler of this signal."""
     return lambda scene: wait_for(
@@ -129,24 +143,25 @@ def gone(scene: Scene) -> None:
     )
 
 
+def fewer(scene: Scene) -> None:
+    """At least one of the marked processes has ended."""
+    wait_for(
+        "the end of a worker",
+        lambda: scene.marked - set(scene.container.processes()),
+        SECONDS,
+    )
+
+
 def ends(scene: Scene) -> None:
     """The container does."""
     wait_for("the container's end", scene.ended, SECONDS)
 
 
-def pids_limit(count: int) -> Step:
-    """As a kubelet sets it for a pod (podPidsLimit)."""
-
-    def step(scene: Scene) -> None:
-        written = False
-        for root in ("/sys/fs/cgroup/pids", *(one.mount for one in hierarchies())):
-            file = Path(f"{root}{scene.pod.cgroup}/pids.max")
-            if file.exists():
-                file.write_text(str(count))
-                written = True
-        assert written, "no pids controller"
-
-    return step
+def limit_pids(pod: PodHandle, count: int) -> None:
+    """As a kubelet does it for a pod (podPidsLimit)."""
+    roots = ("/sys/fs/cgroup/pids", *(one.mount for one in hierarchies()))
+    (file, *_) = (file for root in roots if (file := Path(f"{root}{pod.cgroup}/pids.max")).exists())
+    file.write_text(str(count))
 
 
 def environment(words: Mapping[str, str]) -> dict[str, str]:

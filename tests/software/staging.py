@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 from tests.software.build import Software
 from tests.software.rows import Row
-from tests.software.scene import Scene, environment
+from tests.software.scene import Scene, environment, limit_pids
 from tests.support import judging
 from tests.support.containerd import Containerd, PodHandle
 from tests.support.judging import Verdict
@@ -112,6 +112,8 @@ def _run(row: Row, pod: PodHandle, programs: Software, socket: Sequence[str]) ->
 
 
 def _act(row: Row, pod: PodHandle, programs: Software, staged: _Staged) -> None:
+    if row.pids is not None:
+        limit_pids(pod, row.pids)
     container = pod.run(
         row.container,
         row.argv,

@@ -20,9 +20,9 @@ NOTHING = "nothing"
 
 class Expected(Protocol):
     """`verdict` is None where nothing happened that needs an explanation; `certainty` where it
-    depends on the kernel. `says` is in the verdict's sentence, doubts or remedy, `never` in none of
-    them; `also` is true of a later life that goes on, or beside it. A container that is restarted
-    may be told as a loop of that verdict; `loop` says that it must."""
+    depends on the kernel. `says` is in the verdict's sentence, doubts, hints or remedy, `never` in
+    none of them; `also` is true of a later life that goes on, or beside it. A container that is
+    restarted may be told as a loop of that verdict; `loop` says that it must."""
 
     @property
     def verdict(self) -> str | None: ...
@@ -83,7 +83,9 @@ def told(row: Expected, verdicts: Sequence[Verdict]) -> Verdict | None:
 
 
 def words(verdict: Verdict) -> str:
-    return "\n".join((verdict["sentence"], *verdict["doubts"], verdict["remedy"]))
+    return "\n".join(
+        (verdict["sentence"], *verdict["doubts"], *verdict["hints"], verdict["remedy"])
+    )
 
 
 def said(verdict: Verdict | None) -> str:
@@ -102,6 +104,8 @@ def show(verdicts: Iterable[Verdict], found: Iterable[str]) -> None:
         )
         for doubt in verdict["doubts"]:
             click.echo(f"      doubt: {doubt}")
+        for hint in verdict["hints"]:
+            click.echo(f"      hint: {hint}")
         click.echo(f"      do: {verdict['remedy']}")
     for fault in found:
         click.echo(f"    ✘ {fault}")

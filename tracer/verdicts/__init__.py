@@ -17,6 +17,7 @@ from functools import cache
 
 from tracer.origin import outside_of_packages
 from tracer.timeline import ANY_PROBE, Entry, Story
+from tracer.words import with_words
 
 ALL_OF_AN_END = frozenset(("signals", "exits", "oom"))
 RESTART_LOOP = "restart_loop"
@@ -35,7 +36,8 @@ class Certainty(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """`id` is for programs and does not change; `doubts` says why the certainty is no higher.
-    `reasons` are the ids of what is likely to have been behind it (see tracer.reasons)."""
+    `reasons` are the ids of what is likely to have been behind it (see tracer.reasons), `hints`
+    what is known of the program that runs, if its name is true (see tracer.words)."""
 
     id: str
     sentence: str
@@ -44,6 +46,7 @@ class Verdict:
     remedy: str
     doubts: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def explain(story: Story) -> Explanation | None:
     for cause in causes():
         verdict = cause.judge(story)
         if verdict is not None:
+            verdict = with_words(verdict)
             if cause.was_ordered:
                 verdict = _with_reasons(verdict, story)
             story.found.append(_doubted(verdict, cause, story))

@@ -41,7 +41,7 @@ def subject(story: Story) -> str:
 def to_text(
     explanation: Explanation, clock: Clock, *, colour: bool = False, width: int | None = None
 ) -> str:
-    """The sentence first, then how sure it is, the timeline, what to do and what else holds.
+    """The sentence first, then how sure it is, the timeline, hints, what to do and what else holds.
     Lines longer than `width` are broken."""
     story, verdict = explanation.story, explanation.verdict
 
@@ -56,9 +56,10 @@ def to_text(
     timeline = [line(text, TEXT_AT) for text in _timeline_lines(explanation, clock)]
     if timeline:  # not of a pod in which nothing has happened
         timeline.insert(0, "")
+    hints = [line(f"  hint: {hint}", 8) for hint in verdict.hints]
     remedy = line(f"  do: {verdict.remedy}", 6)
     others = [line(f"  also: {o.sentence} ({o.certainty})", 8) for o in explanation.others]
-    return "\n".join([sentence, f"  {certainty}", *timeline, "", remedy, *others]) + "\n"
+    return "\n".join([sentence, f"  {certainty}", *timeline, "", *hints, remedy, *others]) + "\n"
 
 
 def to_event(explanation: Explanation, clock: Clock) -> Event:
@@ -141,6 +142,7 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
         "certainty": verdict.certainty.value,
         "doubts": list(verdict.doubts),
         "reasons": list(verdict.reasons),
+        "hints": list(verdict.hints),
     }
 
 
