@@ -17,10 +17,13 @@ from tests.software.scene import (
     Step,
     asks,
     ends,
+    executed,
+    fewer,
     gone,
     handles,
     kill,
     logs,
+    named,
     runs,
     serves,
     stop,
@@ -99,17 +102,6 @@ PUMA = f"puma -C {PLACE}/puma.rb"
 SUPERVISOR = f"supervisord -c {PLACE}/supervisord.conf"
 
 row(
-    "nginx-stop",
-    "nginx is stopped as a kubelet does it",
-    NGINX,
-    serves(8000),
-    stop(10),
-    ends,
-    verdict="stopped_in_time",
-    certainty=None,
-    quick=True,
-)
-row(
     "nginx-worker-killed",
     "a worker of nginx is killed from the host",
     NGINX,
@@ -164,16 +156,6 @@ row(
     certainty="likely",
 )
 row(
-    "php-fpm-stop",
-    "php-fpm is stopped",
-    PHP,
-    serves(9000),
-    stop(10),
-    ends,
-    verdict="stopped_in_time",
-    certainty=None,
-)
-row(
     "puma-stop",
     "puma is stopped",
     PUMA,
@@ -182,15 +164,6 @@ row(
     ends,
     verdict="stopped_in_time",
     certainty=None,
-)
-row(
-    "java-heap-above-limit",
-    "a heap that may become larger than the container",
-    f"{JAVA} -Xmx1g Java heap",
-    ends,
-    verdict="oom_container_limit",
-    memory=128 * MIB,
-    quick=True,
 )
 row(
     "node-handles",
@@ -231,6 +204,7 @@ row(
     ends,
     verdict="stopped_in_time",
     certainty=None,
+    quick=True,
 )
 row(
     "dumb-init-stop",
@@ -250,4 +224,284 @@ row(
     verdict="crashed",
     says=("SIGSEGV",),
     quick=True,
+)
+row(
+    "sh-not-found",
+    "a shell as PID 1 finds no such command",
+    "sh -c 'exec no-such-server'",
+    ends,
+    verdict="exited",
+    says=("not found",),
+    never=("abort",),
+    quick=True,
+)
+row(
+    "sigstop-continued",
+    "redis is stopped, goes on, and then ends in time",
+    REDIS,
+    serves(6379),
+    kill("STOP"),
+    kill("CONT"),
+    stop(10),
+    ends,
+    verdict="stopped_in_time",
+    certainty=None,
+)
+row(
+    "npm-handles",
+    "node itself, which handles SIGTERM, below tini",
+    f"tini node {PLACE}/server.js handles",
+    serves(8000),
+    stop(10),
+    ends,
+    verdict="stopped_in_time",
+    certainty=None,
+)
+row(
+    "tini-child-does-not-end",
+    "tini passes SIGTERM on, and its child does not end",
+    "tini -- sh -c 'trap \"\" TERM; sleep 1000; sleep 1000'",
+    runs("sleep"),
+    stop(2),
+    ends,
+    verdict="stop_unfinished",
+    certainty=None,
+    never=("put an init such as tini in front",),
+)
+row(
+    "sh-c-stop",
+    "a shell as PID 1 in front of a server",
+    "sh -c 'redis-server --save \"\" --dir /tmp; echo done'",
+    serves(6379),
+    stop(2),
+    ends,
+    verdict="stop_ignored",
+    certainty=None,
+    says=("exec",),
+)
+row(
+    "gunicorn-scale-down",
+    "gunicorn ends a worker that it needs no more",
+    f"{GUNICORN} --workers 2",
+    serves(8000),
+    runs("gunicorn", 2),
+    kill("TTOU"),
+    fewer,
+    verdict=None,
+    quick=True,
+)
+row(
+    "gunicorn-worker-oom",
+    "a worker of gunicorn takes more than there is",
+    GUNICORN,
+    serves(8000),
+    runs("gunicorn"),
+    asks(8000, "/eat"),
+    gone,
+    verdict="oom_of_child",
+    certainty=None,
+    memory=96 * MIB,
+)
+row(
+    "exec-probe-timeout",
+    "an exec probe takes too long and is killed",
+    REDIS,
+    serves(6379),
+    executed("sleep", "1000", timeout=1),
+    executed("sleep", "1000", timeout=1),
+    executed("sleep", "1000", timeout=1),
+    stop(10),
+    ends,
+    verdict="stopped_in_time",
+    certainty=None,
+    says=("probe",),
+)
+row(
+    "java-threads",
+    "the JVM cannot make threads",
+    f"{JAVA} -Xmx64m Java threads",
+    ends,
+    verdict="exited",
+    certainty=None,
+    says=("thread",),
+    pids=60,
+)
+row(
+    "exits-0",
+    "a server that ends by itself",
+    "sh -c 'redis-server --version'",
+    ends,
+    verdict="exited",
+    says=("foreground",),
+)
+row(
+    "child-code-at-once",
+    "a shell passes its child's code on",
+    "sh -c 'sh -c \"exit 7\"; exit $?'",
+    ends,
+    verdict="exited_after_child",
+    certainty=None,
+    quick=True,
+)
+row(
+    "java-heap-above-limit",
+    "a heap that may become larger than the container",
+    f"{JAVA} -Xmx1g Java heap",
+    ends,
+    verdict="oom_container_limit",
+    memory=128 * MIB,
+    says=("-Xmx1g is above the limit of 128 MiB",),
+    quick=True,
+)
+row(
+    "java-direct",
+    "direct buffers beside a small heap",
+    f"{JAVA} -Xmx32m -XX:MaxDirectMemorySize=1g Java direct",
+    ends,
+    verdict="oom_container_limit",
+    memory=128 * MIB,
+    says=("direct buffers", "threads"),
+    never=("above the limit",),
+)
+row(
+    "java-exit-on-oom",
+    "the JVM leaves when its heap is full",
+    f"{JAVA} -Xmx32m -XX:+ExitOnOutOfMemoryError Java heap",
+    ends,
+    verdict="exited",
+    says=("OutOfMemoryError",),
+    memory=256 * MIB,
+    quick=True,
+)
+row(
+    "java-leaves-3",
+    "a program in Java that chose 3 itself",
+    f"{JAVA} Java leave 3",
+    ends,
+    verdict="exited",
+    never=("OutOfMemoryError",),
+)
+row(
+    "java-uncaught",
+    "the JVM's heap is full, and nobody catches that",
+    f"{JAVA} -Xmx32m Java heap",
+    ends,
+    verdict="exited",
+    memory=256 * MIB,
+    says=("exception",),
+)
+row(
+    "node-heap",
+    "node's own heap limit",
+    f"node --max-old-space-size=32 {PLACE}/server.js heap",
+    ends,
+    verdict="aborted",
+    certainty=None,
+    says=("V8", "max-old-space-size"),
+)
+row(
+    "node-buffers",
+    "buffers of node in a small container",
+    f"node {PLACE}/server.js buffers",
+    ends,
+    verdict="oom_container_limit",
+    memory=128 * MIB,
+    says=("Buffer",),
+)
+row(
+    "node-heap-above-limit",
+    "node may take more than the container has",
+    f"node --max-old-space-size=4096 {PLACE}/server.js heap",
+    ends,
+    verdict="oom_container_limit",
+    memory=128 * MIB,
+    says=("--max-old-space-size=4096 is above the limit of 128 MiB",),
+)
+row(
+    "node-throws",
+    "an exception in node that nobody catches",
+    f"node {PLACE}/server.js throws",
+    ends,
+    verdict="exited",
+    says=("exception",),
+    quick=True,
+)
+row(
+    "rust-panic-code",
+    "a program that leaves with 101",
+    f"{PROGRAM} exit 101",
+    ends,
+    verdict="exited",
+    says=("Rust", "panic"),
+)
+row(
+    "timeout-124",
+    "timeout(1) as PID 1",
+    "timeout 1 sleep 1000",
+    ends,
+    verdict="exited",
+    says=(r"timeout\(1\)|time was up",),
+    quick=True,
+)
+row(
+    "exit-124",
+    "a program that chose 124 itself",
+    f"{PROGRAM} exit 124",
+    ends,
+    verdict="exited",
+    never=("time was up",),
+)
+row(
+    "shm-sigbus",
+    "more shared memory than /dev/shm has",
+    f"{PROGRAM} shm",
+    ends,
+    verdict="crashed",
+    says=("/dev/shm", "64 MiB"),
+    quick=True,
+)
+row(
+    "nginx-term",
+    "nginx is stopped, and cuts off what it serves",
+    NGINX,
+    serves(8000),
+    stop(10),
+    ends,
+    verdict="stopped_in_time",
+    certainty=None,
+    says=("SIGQUIT", "fast"),
+    quick=True,
+)
+row(
+    "php-fpm-term",
+    "php-fpm is stopped, and cuts off what it serves",
+    PHP,
+    serves(9000),
+    stop(10),
+    ends,
+    verdict="stopped_in_time",
+    certainty=None,
+    says=("SIGQUIT", "fast"),
+    quick=True,
+)
+row(
+    "haproxy-stop",
+    "haproxy is stopped",
+    HAPROXY,
+    serves(8000),
+    handles("TERM"),
+    stop(10),
+    ends,
+    verdict="stopped_in_time",
+    certainty=None,
+)
+row(
+    "cron-stop",
+    "cron as PID 1 has no handler of SIGTERM",
+    "sh -c 'mkdir -p /run /var/run /var/spool/cron/crontabs; exec cron -f'",
+    named("cron"),
+    stop(1),
+    ends,
+    verdict="stop_ignored",
+    certainty=None,
 )

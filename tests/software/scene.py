@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -70,13 +71,6 @@ def named(comm: str) -> Step:
     )
 
 
-def waits_for(name: str) -> Step:
-    """The first process blocks this signal, to take it when it comes."""
-    return lambda scene: wait_for(
-        f"{name} to be blocked", lambda: _mask(scene.first, "SigBlk", name), SECONDS
-    )
-
-
 def handles(name: str) -> Step:
     """The first process has a handler of this signal."""
     return lambda scene: wait_for(
@@ -130,6 +124,17 @@ def asks(port: int, path: str = "/") -> Step:
         client = socket.create_connection((scene.pod.ip, port), 10)
         client.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
         scene.connections.append(client)
+
+    return step
+
+
+def fetches(port: int, path: str = "/") -> Step:
+    """A request and its whole answer."""
+
+    def step(scene: Scene) -> None:
+        url = f"http://{scene.pod.ip}:{port}{path}"
+        with urllib.request.urlopen(url, timeout=SECONDS) as answer:
+            answer.read()
 
     return step
 
