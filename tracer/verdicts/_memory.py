@@ -31,6 +31,23 @@ def unknown_limit(body: dict[str, Any]) -> tuple[str, ...]:
     return (f"whose limit it was is not known: {because}",)
 
 
+def remedy_of_child(body: dict[str, Any]) -> str:
+    if body["scope"] == "system":
+        return (
+            "the node is overcommitted: give the pods memory requests that are true; a limit of the"
+            " container's that is higher would not have helped"
+        )
+    if unknown_limit(body) or body["limit_of"] == "other":
+        return (
+            "find out whose limit it was before any is raised: the kernel log's report names it"
+            " (oom-kill:constraint=…, oom_memcg=…), and ktrace oom those of other containers"
+        )
+    return (
+        "raise resources.limits.memory or run fewer workers; to let the whole container end with"
+        " such a child set memory.oom.group (kubelet: singleProcessOOMKill: false, cgroup v2)"
+    )
+
+
 def what_counted(body: dict[str, Any]) -> str:
     """`; pause 300 KiB and tmpfs left by an earlier life 24 MiB counted there, too`: what else is
     charged to the pod. Empty where that is not known."""

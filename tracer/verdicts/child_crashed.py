@@ -4,9 +4,10 @@ shows nothing."""
 
 from __future__ import annotations
 
-from tracer.timeline import Entry, Story
+from tracer.timeline import Story
 from tracer.verdicts import Cause, Certainty, Verdict
-from tracer.verdicts._faults import ABORT, CODES, FAULTS
+from tracer.verdicts._children import own_blow
+from tracer.verdicts._faults import CODES
 from tracer.verdicts._phrases import ending, who
 
 
@@ -14,7 +15,7 @@ def _judge(story: Story) -> Verdict | None:
     crashed = [
         (entry, blow)
         for entry in story.of("exit")
-        if entry is not story.end and (blow := _own_blow(story, entry)) is not None
+        if entry is not story.end and (blow := own_blow(story, entry)) is not None
     ]
     if not crashed:
         return None
@@ -30,18 +31,6 @@ def _judge(story: Story) -> Verdict | None:
         "a bug in the worker: its log, and a core dump (ulimit -c, kernel.core_pattern) tell the"
         " place; Kubernetes shows nothing as long as the first process lives",
     )
-
-
-def _own_blow(story: Story, entry: Entry) -> Entry | None:
-    """The signal of the kernel, or of the child itself, that ended it."""
-    signal, child = entry.body["signal"], entry.event.about
-    if child is None or signal is None or signal["name"] not in (*FAULTS, ABORT):
-        return None
-    blow = story.deadly(signal["number"], child)
-    if blow is None:
-        return None
-    by_itself = blow.event.by is not None and blow.event.by.pid == child.pid
-    return blow if by_itself or blow.body["origin"] == "kernel" else None
 
 
 CAUSE = Cause(24, _judge, rests_on=frozenset(("signals", "exits")))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tracer.timeline import SIGKILL, Story, took_effect
+from tracer.timeline import SIGKILL, Story
 from tracer.verdicts import Cause, Certainty, Verdict
 from tracer.verdicts._kubectl import logs
 from tracer.verdicts._phrases import code_words, executes_others, who
@@ -24,12 +24,11 @@ def _judge(story: Story) -> Verdict | None:
     code = story.end.body["exit_code"]
     killed = story.deadly(SIGKILL)
     doubts = ("yet a SIGKILL had reached it before",) if killed is not None else ()
-    reached = [entry for entry in story.signals() if took_effect(entry)]
     return Verdict(
         "exited",
         f"ended by itself: {who(story.init)} called exit({code}){code_words(code, story.init)}",
         Certainty.LIKELY if doubts else Certainty.CERTAIN,
-        (*reached[-1:], story.end),
+        (*([killed] if killed else []), story.end),
         _remedy(story, code),
         doubts,
     )

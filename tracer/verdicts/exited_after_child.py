@@ -1,20 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A child ended badly, and the container's first process passed that on as its own exit code."""
+"""A child ended badly, and the container's first process passed that on as its own exit code, or
+ended at once with another: a pool that has lost a worker, a shell whose pipe broke."""
 
 from __future__ import annotations
 
 from tracer.timeline import Entry, Story
 from tracer.verdicts import Cause, Certainty, Verdict
+from tracer.verdicts._children import Lost, lost_child, oom_of
+from tracer.verdicts._memory import remedy_of_child
 from tracer.verdicts._phrases import ending, where, who, whose_limit
+from tracer.verdicts._stopped import between
 
-# A shell passes a code on at once; with longer in between it need not be the reason.
-AT_ONCE_NS = 2_000_000_000
+# A shell passes a code on at once. That of a signal says much, and there may be a little to do
+# before; a plain one may be anybody's.
+SIGNAL_NS, PLAIN_NS = 2_000_000_000, 50_000_000
 
 
 def _judge(story: Story) -> Verdict | None:
-    if story.end is None or not story.end.body["exit_code"]:
+    if story.end is None or story.end.body["exit_code"] is None:
         return None
     child = _child_that_explains(story, story.end)
+    lost = lost_child(story)
+    if lost is not None and (child is None or lost.end is not child):
+        return _judged_lost(story, lost)
     if child is None:
         return None
     how, evidence = _how(story, child)
@@ -30,14 +38,36 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
+def _judged_lost(story: Story, lost: Lost) -> Verdict:
+    assert story.end is not None
+    how, evidence = _how(story, lost.end)
+    code = story.end.body["exit_code"]
+    remedy = (
+        remedy_of_child(lost.oom.body)
+        if lost.oom is not None
+        else "look at the child: it is what failed, and its parent gave up for it"
+    )
+    if code == 0:
+        remedy += "; with set -o pipefail a pipe of a shell ends with the code of what failed in it"
+    return Verdict(
+        "exited_after_child",
+        f"its child {who(lost.end.event.about)} {how}, and {who(story.init)} ended"
+        f" {between(lost.end, story.end)} later with {ending(story.end.body)}",
+        Certainty.LIKELY,
+        (*evidence, lost.end, story.end),
+        remedy,
+        ("that the one ended because of the other is told by the order of events",),
+    )
+
+
 def _child_that_explains(story: Story, end: Entry) -> Entry | None:
     """The last child of the first process that ended just before, with the same code."""
     children = [
         entry
         for entry in story.of("exit")
         if entry is not end
-        and 0 <= end.boot_ns - entry.boot_ns <= AT_ONCE_NS
-        and _shell_code(entry) == end.body["exit_code"]
+        and 0 <= end.boot_ns - entry.boot_ns <= (SIGNAL_NS if entry.body["signal"] else PLAIN_NS)
+        and _shell_code(entry) == end.body["exit_code"] != 0
         and _is_child(story, entry)
     ]
     return children[-1] if children else None
@@ -56,14 +86,14 @@ def _is_child(story: Story, entry: Entry) -> bool:
 def _how(story: Story, child: Entry) -> tuple[str, tuple[Entry, ...]]:
     process, signal = child.event.about, child.body["signal"]
     assert process is not None
-    ooms = [e for e in story.of("oom") if e.event.about and e.event.about.pid == process.pid]
-    if signal and ooms:
-        return f"was killed because {whose_limit(ooms[-1].body)} was used up", (ooms[-1],)
+    oom = oom_of(story, process)
+    if signal and oom is not None:
+        return f"was killed because {whose_limit(oom.body)} was used up", (oom,)
     blow = story.deadly(signal["number"], process) if signal else None
     if blow is not None:
         return (
             f"was ended by {signal['name']} from {who(blow.event.by)} {where(blow)}"
-            if blow.event.by
+            if blow.event.by and blow.event.by.pid != process.pid
             else f"was ended by {signal['name']}"
         ), (blow,)
     return f"ended with {ending(child.body)}", ()

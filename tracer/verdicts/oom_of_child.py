@@ -4,12 +4,10 @@ nothing."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from tracer.timeline import Story
 from tracer.units import span
 from tracer.verdicts import Cause, Certainty, Verdict
-from tracer.verdicts._memory import fatal_oom, unknown_limit
+from tracer.verdicts._memory import fatal_oom, remedy_of_child, unknown_limit
 from tracer.verdicts._phrases import times, who, whose_limit
 
 
@@ -34,25 +32,8 @@ def _judge(story: Story) -> Verdict | None:
         f" {whose_limit(last.last.body)} was used up{others}; {after}",
         Certainty.LIKELY if doubts else Certainty.CERTAIN,
         tuple(ooms),
-        _remedy(last.last.body),
+        remedy_of_child(last.last.body),
         doubts,
-    )
-
-
-def _remedy(body: dict[str, Any]) -> str:
-    if body["scope"] == "system":
-        return (
-            "the node is overcommitted: give the pods memory requests that are true; a limit of the"
-            " container's that is higher would not have helped"
-        )
-    if unknown_limit(body) or body["limit_of"] == "other":
-        return (
-            "find out whose limit it was before any is raised: the kernel log's report names it"
-            " (oom-kill:constraint=…, oom_memcg=…), and ktrace oom those of other containers"
-        )
-    return (
-        "raise resources.limits.memory or run fewer workers; to let the whole container end with"
-        " such a child set memory.oom.group (kubelet: singleProcessOOMKill: false, cgroup v2)"
     )
 
 

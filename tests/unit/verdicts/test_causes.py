@@ -288,6 +288,10 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
         ),
         *("stop_not_passed_on", "likely"),
     ),
+    "asked by somebody": (
+        lambda w: (w.signal("SIGTERM", "host", CRON), w.exit(0)),
+        *("ended_on_request", "likely"),
+    ),
     "0": (lambda w: w.exit(0), "exited", "certain"),
     "127": (lambda w: w.exit(127), "exited", "certain"),
     "137 without a signal": (lambda w: w.exit(137), "exited", "certain"),

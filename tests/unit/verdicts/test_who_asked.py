@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ends that somebody else than the runtime asked for, and ends that follow from what a child met:
+which of the causes that hold at the same time is the one that is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.unit.verdicts.world import CRON, INIT, RUNC, World, process
+from tracer.verdicts import Certainty
+
+SHIM = (3, "containerd-shim")
+KILL = process(60, "kill", parents=[(59, "sh"), SHIM])
+QUIT = process(61, "nginx", parents=[(40, "runc"), SHIM])
+SERVER = process(7, "nginx", init=True, parents=[SHIM])
+WORKER = process(8, "worker", parents=[(INIT.pid, "app"), SHIM])
+PIPE = process(9, "tee", parents=[(INIT.pid, "app"), SHIM])
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGQUIT"])
+def test_who_asked_and_when(name: str) -> None:
+    world = World()
+    world.at(-12).signal(name, "host", CRON)
+    world.at(0).exit(0)
+    verdict = world.only().verdict
+    assert (verdict.id, verdict.certainty) == ("ended_on_request", Certainty.LIKELY)
+    assert verdict.sentence == (
+        f"asked to end: {name} from cron[901] (/usr/sbin/cron) on the host, started by sh[33];"
+        " app[7] (/bin/app) ended 12 ms later, with exit code 0, success"
+    )
+    assert "foreground" not in verdict.remedy
+
+
+@pytest.mark.parametrize("sender", [KILL, QUIT])
+def test_a_command_that_the_runtime_executed(sender: object) -> None:
+    """`kubectl exec … kill 1`, `nginx -s quit`."""
+    world = World()
+    world.at(-5).signal("SIGQUIT", "same-container", sender, SERVER)  # type: ignore[arg-type]
+    world.at(0).exit(0, who=SERVER)
+    verdict = world.only().verdict
+    assert verdict.id == "ended_on_request"
+    assert "a command that the runtime executed there: kubectl exec" in verdict.sentence
+    assert "that the runtime executed the sender is told by its descent" in verdict.doubts
+
+
+def test_a_terminal() -> None:
+    world = World()
+    world.at(-5).signal("SIGINT", "kernel", code="SI_KERNEL")
+    world.at(0).exit(130)
+    verdict = world.only().verdict
+    assert verdict.id == "ended_on_request"
+    assert "Ctrl-C" in verdict.sentence
+
+
+def test_one_that_ends_by_the_signal_itself_once_it_has_cleaned_up() -> None:
+    world = World()
+    world.at(-900).signal("SIGTERM", "host", CRON)
+    world.at(-1).signal("SIGTERM", "same-container", INIT)
+    world.at(0).exit(by=15)
+    assert world.only().verdict.id == "ended_on_request"
+
+
+LOOK_ALIKES: dict[str, tuple[Callable[[World], object], str]] = {
+    "the runtime": (
+        lambda w: (w.at(-9).signal("SIGTERM", "runtime", RUNC), w.at(0).exit(0)),
+        "stopped_in_time",
+    ),
+    "both": (
+        lambda w: (
+            w.at(-20).signal("SIGTERM", "host", CRON),
+            w.at(-9).signal("SIGTERM", "runtime", RUNC),
+            w.at(0).exit(0),
+        ),
+        "stopped_in_time",
+    ),
+    "ignored": (
+        lambda w: (w.at(-9).signal("SIGTERM", "host", CRON, result="ignored"), w.at(0).exit(0)),
+        "exited",
+    ),
+    "long before": (
+        lambda w: (w.at(-70_000).signal("SIGINT", "host", CRON), w.at(0).exit(1)),
+        "exited",
+    ),
+    "a reload": (
+        lambda w: (w.at(-9).signal("SIGHUP", "host", CRON), w.at(0).exit(1)),
+        "exited",
+    ),
+    "itself": (
+        lambda w: (w.at(-9).signal("SIGTERM", "same-container", INIT), w.at(0).exit(1)),
+        "exited",
+    ),
+    "another signal ends it": (
+        lambda w: (
+            w.at(-9).signal("SIGTERM", "host", CRON),
+            w.at(-1).signal("SIGSEGV", "kernel", code="SEGV_MAPERR"),
+            w.at(0).exit(by=11),
+        ),
+        "crashed",
+    ),
+    "killed by the signal": (
+        lambda w: (w.at(-9).signal("SIGTERM", "host", CRON), w.at(0).exit(by=15)),
+        "killed_from_host",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOOK_ALIKES)
+def test_look_alikes(name: str) -> None:
+    tell, verdict = LOOK_ALIKES[name]
+    world = World()
+    tell(world)
+    assert world.only().verdict.id == verdict
+
+
+# A child that was lost just before
+
+
+def loses(how: str, code: int = 1, gap: float = 12, world: World | None = None) -> World:
+    world = world or World()
+    if how == "oom":
+        world.at(-gap - 5).oom(WORKER)
+        world.signal("SIGKILL", "kernel", target=WORKER, code="SI_KERNEL")
+    elif how == "crash":
+        world.at(-gap - 5).signal("SIGSEGV", "kernel", target=WORKER, code="SEGV_MAPERR")
+    elif how == "host":
+        world.at(-gap - 5).signal("SIGKILL", "host", CRON, WORKER)
+    else:
+        world.at(-gap - 5).signal("SIGKILL", "same-container", INIT, WORKER)
+    world.at(-gap).exit(by=11 if how == "crash" else 9, who=WORKER, ends_container=False)
+    world.at(0).exit(code)
+    return world
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("oom", "was killed because the container's memory limit of 32 MiB was used up"),
+        ("crash", "was ended by SIGSEGV"),
+        ("host", "was ended by SIGKILL from cron[901] (/usr/sbin/cron) on the host"),
+    ],
+)
+@pytest.mark.parametrize("code", [0, 1, 70])
+def test_a_pool_that_loses_a_worker(how: str, words: str, code: int) -> None:
+    verdict = loses(how, code).only().verdict
+    assert (verdict.id, verdict.certainty) == ("exited_after_child", Certainty.LIKELY)
+    assert words in verdict.sentence
+    assert f"ended 12 ms later with exit code {code}" in verdict.sentence
+    assert ("pipefail" in verdict.remedy) is (code == 0)
+    assert "foreground" not in verdict.remedy
+
+
+def test_one_that_was_asked_to_end_because_of_it() -> None:
+    world = World()
+    world.at(-9000).signal("SIGTERM", "host", CRON)
+    assert loses("oom", world=world).only().verdict.id == "exited_after_child"
+
+
+def test_a_worker_that_was_lost_long_before() -> None:
+    assert loses("oom", gap=3000).only().verdict.id == "exited"
+
+
+def test_a_worker_that_its_own_parent_killed() -> None:
+    assert loses("parent").only().verdict.id == "exited"
+
+
+def test_a_stray_child_with_the_same_code() -> None:
+    """Seconds before, and the code is that of most failures."""
+    for gap, verdict in ((1000, "exited"), (2, "exited_after_child")):
+        world = World()
+        world.at(-gap).exit(1, who=WORKER, ends_container=False)
+        world.at(0).exit(1)
+        assert world.only().verdict.id == verdict
+
+
+def test_success_is_nothing_to_pass_on() -> None:
+    world = World()
+    world.at(-2).exit(0, who=WORKER, ends_container=False)
+    world.at(0).exit(0)
+    assert world.only().verdict.id == "exited"
+
+
+def test_what_an_exit_rests_on() -> None:
+    """Not the signals that a runtime handles as routine."""
+    world = World()
+    world.at(-50).signal("SIGSEGV", "kernel", code="SEGV_ACCERR")
+    world.at(-20).signal("SIGIO", "same-container", PIPE)
+    end = world.at(0).exit(1)
+    verdict = world.only().verdict
+    assert [entry.event for entry in verdict.evidence] == [end]
