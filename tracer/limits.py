@@ -135,12 +135,12 @@ def _cgroup_limit() -> int | None:
 
 
 def _threads() -> Limit:
-    limits = [
-        f"{name} is {number}" for name in ("RLIMIT_NPROC", "RLIMIT_AS") if (number := allowed(name))
-    ]
+    if allowed("RLIMIT_AS"):  # a thread's stack takes megabytes of it
+        return _memory()
+    number = allowed("RLIMIT_NPROC")
     return Limit(
-        f"no thread could be started: {', '.join(limits) or 'this process'} has none to spare, nor"
-        " pids.max of its cgroup",
+        f"no thread could be started: RLIMIT_NPROC is {number or 'unlimited'}, and pids.max of the"
+        " cgroup counts them, too",
         "ulimit -u unlimited; in a unit: TasksMax=, in a pod: the kubelet's podPidsLimit",
     )
 
