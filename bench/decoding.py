@@ -48,6 +48,7 @@ class Recorded:
         self.schemas: dict[int, Schema] = live.schemas
         self.attached: dict[str, AttachPoint] = live.attached
         self.walked = live.walked
+        self.unseen: dict[str, int] = {}
         self._waiting = list(self.batches)
 
     def attach(self, probes: list[Probe], settings: dict[str, int]) -> None:

@@ -31,6 +31,7 @@ from tests.support.fragmentation import (
 from tests.support.ktrace import BACKEND, IN_GUEST, Ktrace
 from tests.support.raisers import check_process, facts
 from tracer import backends, probes
+from tracer.backends import bpf, libbpf
 
 KEYS = ["kind", "time", "boot_ns", "node", "pod", "container", "process", "order", "bytes"]
 KEYS += ["gfp_flags", "gfp_mask", "quiet", "can_wait", "buddyinfo", "reading"]
@@ -64,6 +65,24 @@ def sees_refused_charges() -> bool:
     backend.attach([probe], {})
     backend.close()
     return backend.attached["pagealloc"].name == "tp_btf/mm_page_alloc"
+
+
+def test_what_is_left_out_in_interrupts_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel refuses a program that runs already: of a program that looks at every allocation,
+    as in an interrupt during a page fault, that is told, and no loss. Of one that runs only when an
+    allocation has failed it is one."""
+    probe = probes.get("pagealloc")
+    backend = backends.choose(BACKEND, [probe])
+    backend.attach([probe], {})
+    monkeypatch.setattr(bpf, "recursion_misses", lambda program: 15)
+    monkeypatch.setattr(libbpf, "recursion_misses", lambda program: 15)
+    backend.detach()
+    lost, unseen = backend.lost(), backend.unseen
+    backend.close()
+    if sees_refused_charges():
+        assert (lost, unseen) == ({}, {"allocations in interrupts": 15})
+    else:
+        assert (lost, unseen) == ({"page_alloc_failure": 15}, {})
 
 
 def failures_of(events: Iterable[Event], pid: int, order: int) -> list[Event]:

@@ -166,10 +166,24 @@ def test_runs_that_the_kernel_refused_are_losses(
         "resets": [opened.link(), opened.link()],
         "context": [opened.link()],
     }
+    backend._programs = {"resets": ("one", "two"), "context": ("three",)}
     assert backend.lost() == {}
     backend.detach()
     assert backend.lost() == {"tcp_reset": 6}
+    assert backend.unseen == {}
     assert not any(opened.are_open())
+
+
+def test_runs_that_would_have_told_nothing_are_none() -> None:
+    """By what the attach points say of their programs: nobody is killed for want of memory in an
+    interrupt, and next to no allocation fails in one."""
+    misses = bpf.Misses()
+    for probe in map(probes.get, ("oom", "pagealloc")):
+        for point in probe.attach_points:
+            assert point.nested.keys() <= set(point.programs)
+            misses.add(probe.name, point.nested, dict.fromkeys(point.programs, 2))
+    assert misses.unseen == {"allocations in interrupts": 2}
+    assert misses.lost == {"oom": 2 * (3 + 3 + 1), "pagealloc": 2}
 
 
 # What is kept

@@ -77,6 +77,7 @@ class FakeBackend:
         }
         self.attached: dict[str, AttachPoint] = {}
         self.walked = False
+        self.unseen: dict[str, int] = {}
         self.settings: dict[str, int] = {}
         self.selected: list[tuple[int, int]] = []
         self.pids: list[int] = []

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,8 @@ from tracer import probes
 from tracer.cli._tracing import Tracing, _say, _with_accepted
 from tracer.errors import CannotOnThisKernel, KtraceError
 from tracer.probes import Probe
+from tracer.selection import Selection
+from tracer.session import Summary
 
 EVERY = [probes.get(name) for name in probes.names()]
 VALUES = {"backend": "auto"}
@@ -88,6 +91,26 @@ class Recorder:
 
     def close(self) -> None:
         self.closed = True
+
+
+class Quiet:
+    """A session in which nothing happened."""
+
+    def run(self) -> Summary:
+        return Summary(events=0, lost=0, seconds=1.0)
+
+
+def test_what_was_not_looked_at_is_said_and_is_no_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    tracing = object.__new__(Tracing)
+    backend, names = SimpleNamespace(unseen={"apples": 15}), SimpleNamespace(failures={})
+    vars(tracing).update(session=Quiet(), recorder=None, wanted=Selection(everything=True))
+    vars(tracing).update(_backend=backend, _names=names)
+    tracing.to_the_end()
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        "ktrace: 0 events, 0 lost, 1.0 s",
+        "ktrace: 15 apples were not looked at, see ktrace doctor",
+    ]
 
 
 def test_a_recording_is_ended_though_tracing_fails() -> None:

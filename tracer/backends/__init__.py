@@ -39,12 +39,14 @@ class Lack:
 class Backend(Protocol):
     """`schemas` are by the kind numbers that stand in the records; `attached` tells the attach
     point taken for each probe's name; `walked` whether the kernel side has also looked at what ran
-    before."""
+    before. After `detach`, `unseen` tells how many runs of which programs were left out that would
+    next to never have told anything (`AttachPoint.nested`)."""
 
     name: str
     schemas: dict[int, Schema]
     attached: dict[str, AttachPoint]
     walked: bool
+    unseen: dict[str, int]
 
     def attach(self, probes: list[Probe], settings: dict[str, int]) -> None:
         """Loads and attaches every probe. `settings` are written into the programs by name."""

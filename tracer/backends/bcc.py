@@ -100,7 +100,10 @@ class BccBackend:
         self._maps: dict[str, bpf.Map] = {}
         self._ring: MappedRing | CopyingRing | PerfRing | None = None
         self._links: dict[str, list[Link]] = {}  # by object
-        self._missed: dict[str, int] = {}
+        self._misses = bpf.Misses()
+        self.unseen = self._misses.unseen
+        self._programs: dict[str, Sequence[str]] = {}  # by object, as its links
+        self._nested: dict[str, Mapping[str, str]] = {}  # by object
 
     def attach(self, probes: list[Probe], settings: dict[str, int]) -> None:
         try:
@@ -128,13 +131,14 @@ class BccBackend:
         self._reader.wake()
 
     def lost(self) -> dict[str, int]:
-        return bpf.count_lost(self._maps["kt_lost"], self._shipped.kinds, self._missed)
+        return bpf.count_lost(self._maps["kt_lost"], self._shipped.kinds, self._misses.lost)
 
     def detach(self) -> None:
         for name, links in self._links.items():
-            misses = sum(bpf.recursion_misses(link.program) for link in links)
-            if misses and name in self._shipped.event_of:
-                self._missed[self._shipped.event_of[name]] = misses
+            if event := self._shipped.event_of.get(name):
+                misses = [bpf.recursion_misses(link.program) for link in links]
+                refused = dict(zip(self._programs[name], misses, strict=True))
+                self._misses.add(event, self._nested.get(name, {}), refused)
         self._close_links()
         if isinstance(self._ring, PerfRing):
             self._ring.settle()
@@ -170,6 +174,7 @@ class BccBackend:
                 self._attach_probe(probe, programs)
             for name in (*besides(probes), CONTEXT):
                 found = self._shipped.open(name).described.programs
+                self._programs[name] = _attachable(found)
                 self._links[name] = programs.attach(_sites(_attachable(found), found))
 
     def _attach_probe(self, probe: Probe, programs: Programs) -> None:
@@ -187,6 +192,8 @@ class BccBackend:
             if point.companion:
                 map_of = self._maps.__getitem__
                 self._reader.accompany(point.companion(self._shipped.by_name(), map_of))
+            self._programs[probe.object] = point.programs
+            self._nested[probe.object] = point.nested
             name = point.name.replace("tp_btf", "raw_tp")
             self.attached[probe.name] = replace(point.here(), name=name)
             return

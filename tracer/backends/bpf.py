@@ -133,6 +133,23 @@ def count_lost(table: Map, kinds: Mapping[str, int], missed: Mapping[str, int]) 
     return {name: count for name, count in lost.items() if count}
 
 
+class Misses:
+    """Runs of programs that the kernel refused: `lost` by event name, `unseen` by what they would
+    have looked at."""
+
+    def __init__(self) -> None:
+        self.lost: dict[str, int] = {}
+        self.unseen: dict[str, int] = {}
+
+    def add(self, event: str, nested: Mapping[str, str], refused: Mapping[str, int]) -> None:
+        """`refused` by the program's name; `nested` as an attach point has it."""
+        for program, count in refused.items():
+            counts = self.unseen if program in nested else self.lost
+            key = nested.get(program, event)
+            if count and key:
+                counts[key] = counts.get(key, 0) + count
+
+
 @cache
 def possible_cpus() -> list[int]:
     """Those that the kernel keeps a value for in maps by CPU, also if they are not there."""

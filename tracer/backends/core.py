@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tracer.backends import Backend, Lack, Say, none_accepted, privileges
 from tracer.backends.batch import Batch
-from tracer.backends.bpf import Map, count_lost
+from tracer.backends.bpf import Map, Misses, count_lost
 from tracer.backends.libbpf import Libbpf, LibbpfError, LoadedObject
 from tracer.backends.objects import CONTEXT, Objects, besides
 from tracer.backends.reader import Reader
@@ -69,7 +69,9 @@ class CoreBackend:
         self._objects: dict[str, LoadedObject] = {}
         self._maps: dict[str, Map] = {}
         self._ring: MappedRing | CopyingRing | None = None
-        self._missed: dict[str, int] = {}
+        self._misses = Misses()
+        self.unseen = self._misses.unseen
+        self._nested: dict[str, Mapping[str, str]] = {}  # by object
         self.walked = False
 
     def attach(self, probes: list[Probe], settings: dict[str, int]) -> None:
@@ -106,14 +108,13 @@ class CoreBackend:
         self._reader.wake()
 
     def lost(self) -> dict[str, int]:
-        return count_lost(self._maps["kt_lost"], self._shipped.kinds, self._missed)
+        return count_lost(self._maps["kt_lost"], self._shipped.kinds, self._misses.lost)
 
     def detach(self) -> None:
         """Closes the programs; the maps stay because the ring is still mapped."""
         for name, loaded in self._objects.items():
-            misses = loaded.recursion_misses()
-            if misses and name in self._shipped.event_of:
-                self._missed[self._shipped.event_of[name]] = misses
+            if event := self._shipped.event_of.get(name):
+                self._misses.add(event, self._nested.get(name, {}), loaded.recursion_misses())
         for loaded in self._objects.values():
             loaded.detach()
         self._reader.last_call()
@@ -141,6 +142,7 @@ class CoreBackend:
                 refused.append((point, error))
             else:
                 self.attached[probe.name] = point.here()
+                self._nested[probe.object] = point.nested
                 return
         tried = [error for _, error in refused if error.errno != errno.ENOTSUP]
         if tried and all(error.forbidden for error in tried):

@@ -209,13 +209,14 @@ class LoadedObject:
         section: bytes = self._lib.bpf_program__section_name(program)
         return section.startswith(b"iter/")
 
-    def recursion_misses(self) -> int:
-        """Runs that the kernel refused because the same program was already running on that CPU."""
-        return sum(
-            recursion_misses(self._lib.bpf_program__fd(program))
-            for _, program in self._programs()
+    def recursion_misses(self) -> dict[str, int]:
+        """Runs that the kernel refused because the same program was already running on that CPU, by
+        the program's name."""
+        return {
+            name: recursion_misses(self._lib.bpf_program__fd(program))
+            for name, program in self._programs()
             if self._lib.bpf_program__autoload(program)
-        )
+        }
 
     def detach(self) -> None:
         while self._links:

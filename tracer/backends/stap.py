@@ -108,6 +108,7 @@ class StapBackend:
 
     def __init__(self, say: Say = tell) -> None:
         self._say = say
+        self.unseen: dict[str, int] = {}
         self.attached: dict[str, AttachPoint] = {}
         self._shipped = Objects()
         self.schemas = self._shipped.schemas

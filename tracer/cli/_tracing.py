@@ -179,7 +179,7 @@ class Tracing:
             if alone:
                 stop_on_signals(self.session, self.session.stop)
             live.attach(wanted, chosen, dict(ChainMap(*(settings[p.name] for p in wanted))))
-            self.backend, self.probes = backend.name, wanted
+            self._backend, self.backend, self.probes = backend, backend.name, wanted
             return live, backend
 
         live, backend = _with_accepted(attach, probes, values, say)
@@ -212,6 +212,8 @@ class Tracing:
                 " node",
                 err=True,
             )
+        for what, runs in self._backend.unseen.items():
+            click.echo(f"ktrace: {runs} {what} were not looked at, see ktrace doctor", err=True)
         for source, failure in self._names.failures.items():
             click.echo(f"ktrace: names may be missing: {source}: {escape(failure)}", err=True)
 

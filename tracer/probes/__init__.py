@@ -63,13 +63,18 @@ class AttachPoint:
     """One way to hook: the programs of the object that belong together, and what cannot be told
     this way; `lacks` looks what else cannot be told on this node. With no programs at all the
     companion is the only source: it is made from the schemas by event name and from what gives the
-    object's maps by theirs."""
+    object's maps by theirs.
+
+    The kernel runs no program in an interrupt that comes while the same one is running. Such a run
+    counts as a lost event, except of the programs in `nested`: theirs tell next to never anything,
+    and the words say what they would have looked at; no words, that they cannot tell anything."""
 
     name: str
     programs: tuple[str, ...]
     cannot_tell: tuple[str, ...] = ()
     companion: Callable[[Mapping[str, Schema], Callable[[str], Table]], Companion] | None = None
     lacks: Callable[[], tuple[str, ...]] = field(default=lambda: ())
+    nested: Mapping[str, str] = field(default_factory=dict)
 
     def here(self) -> AttachPoint:
         """With all that cannot be told on this node."""

@@ -561,6 +561,9 @@ _NOT_IN_LOG = (
 
 _ONLY_IN_LOG = "the largest processes of the cgroup"
 
+# Interrupts raise signals of timers, and kill nobody for want of memory.
+_NESTED = {"on_oom_signal": ""}
+
 
 def _unread(what: str) -> tuple[str, ...]:
     """What cannot be told where the kernel log cannot be read."""
@@ -591,12 +594,14 @@ PROBE = Probe(
             ("on_oom_fentry", "on_oom_fexit", "on_oom_signal", "on_mark_victim"),
             companion=_log,
             lacks=lambda: _unread(_ONLY_IN_LOG),
+            nested=_NESTED,
         ),
         AttachPoint(
             "kprobe/oom_kill_process",
             ("on_oom_kprobe", "on_oom_kretprobe", "on_oom_signal", "on_mark_victim"),
             companion=_log,
             lacks=lambda: _unread(_ONLY_IN_LOG),
+            nested=_NESTED,
         ),
         AttachPoint(
             "tp_btf/mark_victim",
@@ -604,6 +609,7 @@ PROBE = Probe(
             (_NOT_IN_LOG,),
             _log,
             lambda: _unread(f"whose limit it was, and {_ONLY_IN_LOG}"),
+            nested=_NESTED,
         ),
     ),
     decode={

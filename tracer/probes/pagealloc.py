@@ -161,7 +161,13 @@ PROBE = Probe(
             ("allocations that a cgroup's limit refused",),
             _free_lists_here,
         ),
-        AttachPoint("tp_btf/mm_page_alloc", ("on_mm_page_alloc",), (), _free_lists_here),
+        AttachPoint(
+            "tp_btf/mm_page_alloc",
+            ("on_mm_page_alloc",),
+            ("failures in an interrupt that comes while another allocation is looked at",),
+            _free_lists_here,
+            nested={"on_mm_page_alloc": "allocations in interrupts"},
+        ),
     ),
     decode={
         "page_alloc_failure": _decode,
