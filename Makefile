@@ -8,12 +8,12 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BUILD_PACKAGES := python3 python3-venv clang llvm libbpf-dev libbpf1 libc6-dev binutils
 TEST_PACKAGES := containerd runc busybox-static containernetworking-plugins iproute2 iptables \
 	util-linux procps ruby bpftool tmux jq openssl podman conmon crun \
-	libdevmapper1.02.1 g++
+	libdevmapper1.02.1 buildah g++
 BENCH_PACKAGES := bpftrace libbpf-tools bpfcc-tools
 LAB_PACKAGES := qemu-system-x86 e2fsprogs debian-archive-keyring debootstrap python3-bpfcc \
 	bash coreutils dash mount util-linux systemd dbus
 
-.PHONY: install unit demo test cluster truth runbook lab matrix check format bench wheel bundle clean
+.PHONY: install unit demo test cluster truth runbook lab matrix check format bench wheel bundle image clean
 
 install:
 	@$(call apt,$(BUILD_PACKAGES) $(TEST_PACKAGES) $(LAB_PACKAGES))
@@ -91,6 +91,10 @@ bundle: install
 	@rm -rf build/wheel
 	@$(BIN)/python -m build --wheel --outdir build/wheel . >build/bundle.log 2>&1 || { cat build/bundle.log; false; }
 	$(BIN)/python -m deploy.bundle build/wheel/*.whl dist
+
+# The bundle as a container image with nothing else in it, for deploy/kubernetes/daemonset.yaml.
+image: bundle
+	$(BIN)/python -m deploy.image dist
 
 clean:
 	rm -rf build dist *.egg-info tracer/objects tracer/sources tracer/stap $(VENV)

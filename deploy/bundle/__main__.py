@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from deploy import BuildError
 from deploy.bundle.build import build, checksums, pack
 
 
@@ -18,4 +19,7 @@ def main(wheel: str, into: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except BuildError as error:
+        sys.exit(str(error))

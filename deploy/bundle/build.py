@@ -28,6 +28,8 @@ from typing import Any
 
 import zstandard
 
+from deploy import BuildError
+
 Say = Callable[[str], None]
 
 ROOT = Path(__file__).parents[2]
@@ -197,7 +199,7 @@ def _compile(modules: Path) -> None:
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )
     if not compiled:
-        raise SystemExit("some modules of the bundle cannot be compiled")
+        raise BuildError("some modules of the bundle cannot be compiled")
     for source in modules.rglob("*.py"):
         if str(source.relative_to(modules)) not in FOR_THE_NODE:
             source.unlink()
@@ -266,7 +268,7 @@ def _owner(file: Path) -> str:
         )
         if found.returncode == 0:
             return found.stdout.split(":")[0]
-    raise SystemExit(f"no package of this Debian has brought {file}")
+    raise BuildError(f"no package of this Debian has brought {file}")
 
 
 def _needed(file: Path) -> Iterator[tuple[str, Path]]:
@@ -282,7 +284,7 @@ def _by_name(name: str) -> Path:
     told = _said("/sbin/ldconfig", "-p")
     found = re.search(rf"^\s*{re.escape(name)} .*=> (\S+)$", told, re.MULTILINE)
     if found is None:
-        raise SystemExit(f"{name} is not installed")
+        raise BuildError(f"{name} is not installed")
     return Path(found[1]).resolve()
 
 

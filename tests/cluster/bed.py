@@ -201,12 +201,31 @@ class Bed:
             text=True,
             check=False,
             timeout=timeout,
-            # it keeps things in the home directory
-            env={"PATH": PATH, "HOME": str(self.root), "KUBECONFIG": str(self.kubeconfig)},
+            env=self._client,
         )
         if check and done.returncode:
             raise ClusterError(f"kubectl {shlex.join(words)}: {done.stderr.strip()}")
         return done.stdout + ("" if check else done.stderr)
+
+    def start_kubectl(self, *words: str) -> subprocess.Popen[str]:
+        """One that goes on until it is ended, or what it asks for has ended."""
+        return subprocess.Popen(
+            [self._binaries / "kubectl", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self._client,
+        )
+
+    @property
+    def _client(self) -> dict[str, str]:
+        """kubectl's environment: it keeps things in the home directory."""
+        return {"PATH": PATH, "HOME": str(self.root), "KUBECONFIG": str(self.kubeconfig)}
+
+    def import_image(self, archive: Path) -> None:
+        """Into the node's containerd, as if it had been pulled."""
+        containerd.import_image(self._socket, archive, self._snapshotter)
 
     def apply(self, manifest: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
         items = [manifest] if isinstance(manifest, Mapping) else list(manifest)
@@ -297,10 +316,10 @@ class Bed:
         self._await("etcd to answer", self._etcd_answers)
         self._begin("apiserver", self._apiserver(), partial(self._says_ok, "/readyz"))
         containerd.write_network(self.root / "cni", self.name, subnet, self.root / "addresses")
-        snapshotter = "overlayfs" if containerd.overlay_works(self.root) else "native"
+        self._snapshotter = "overlayfs" if containerd.overlay_works(self.root) else "native"
         configuration = self.root / "containerd.toml"
         configuration.write_text(
-            containerd.configuration(self.root, Path("/run/containerd"), snapshotter)
+            containerd.configuration(self.root, Path("/run/containerd"), self._snapshotter)
         )
         command = ["containerd", "--config", str(configuration)]
         self._begin("containerd", command, self._containerd_answers)
@@ -310,7 +329,7 @@ class Bed:
         image.write_archive(other, [IMAGE], self._extra_files, entrypoint=())
         self._await("containerd to answer", self._containerd_answers)
         for archive in (pause, other):
-            containerd.import_image(self._socket, archive, snapshotter)
+            self.import_image(archive)
         self._await("the test images to be listed", self._has_images)
         self._await("the API server to be ready", partial(self._says_ok, "/readyz"))
 

@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 import zstandard
 
 from deploy.bundle.build import ROOT, build, checksums, pack
+from tests.support import bundle as made
 from tests.support.wait import wait_for
 
 TIMES = 23
@@ -52,22 +52,8 @@ print(open("/proc/self/maps").read())
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("wheel")
-    made = subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(directory), str(ROOT)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert made.returncode == 0, made.stdout + made.stderr
-    (wheel,) = directory.iterdir()
-    return wheel
-
-
-@pytest.fixture(scope="module")
-def bundle(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(wheel, tmp_path_factory.mktemp("bundle"), lambda words: None)
+def bundle() -> Path:
+    return made.bundle()
 
 
 @pytest.fixture
@@ -154,8 +140,8 @@ def test_what_the_nodes_python_runs_is_text(bundle: Path) -> None:
     assert (bundle / "lib" / "python3.11" / "tracer" / "sources" / "include" / "bcc.h").exists()
 
 
-def test_two_builds_are_the_same(bundle: Path, wheel: Path, tmp_path: Path) -> None:
-    another = build(wheel, tmp_path / "elsewhere" / "deeper", lambda words: None)
+def test_two_builds_are_the_same(bundle: Path, tmp_path: Path) -> None:
+    another = build(made.wheel(bundle), tmp_path / "elsewhere" / "deeper", lambda words: None)
     assert contents(another) == contents(bundle)
 
 

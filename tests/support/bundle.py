@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bundle of this tree for tests, built once until something that goes into it changes."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from deploy.bundle.build import ROOT, build
+from tests.support.packages import locked
+
+HERE = ROOT / "build" / "tests"
+SOURCES = (
+    "tracer/**/*.py",
+    "probes/**/*",
+    "stap/**/*",
+    "deploy/**/*",
+    "setup.py",
+    "pyproject.toml",
+)
+
+
+def bundle() -> Path:
+    """The directory; beside it lies the wheel from which it was made."""
+    made = HERE / _digest()
+    HERE.mkdir(parents=True, exist_ok=True)
+    with locked(HERE):
+        if not made.exists():
+            for older in HERE.iterdir():
+                if older.is_dir():
+                    shutil.rmtree(older)
+            fresh = HERE / "unfinished"
+            build(_wheel(fresh), fresh, lambda words: None)
+            fresh.rename(made)
+    (found,) = (path for path in made.iterdir() if path.is_dir())
+    return found
+
+
+def wheel(bundle: Path) -> Path:
+    (found,) = bundle.parent.glob("*.whl")
+    return found
+
+
+def _wheel(into: Path) -> Path:
+    made = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(into), str(ROOT)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stdout + made.stderr
+    (wheel,) = into.iterdir()
+    return wheel
+
+
+def _digest() -> str:
+    told = hashlib.sha256()
+    for path in sorted(path for pattern in SOURCES for path in ROOT.glob(pattern)):
+        if path.is_file() and "__pycache__" not in path.parts:
+            told.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return told.hexdigest()[:16]
