@@ -11,6 +11,9 @@ from tracer.timeline import SIGKILL, Entry
 from tracer.verdicts._kubectl import events
 from tracer.verdicts._phrases import times
 
+# A kubelet waits two minutes longer than the probe's own time-out.
+HELD_UP_NS = 150_000_000_000
+
 
 def _find(stop: Stop) -> Reason | None:
     found = [entry for entry in stop.story.of("exit") if _failed(stop, entry)]
@@ -40,10 +43,23 @@ def _failed(stop: Stop, entry: Entry) -> bool:
     """Once is enough if it was killed for taking too long: a probe may be allowed one failure."""
     if entry is stop.story.end or entry.body["exit_code"] == 0 or entry.event is stop.hook:
         return False
-    if not is_executed(entry.event.about) or not stop.came_just_before(entry):
+    if not is_executed(entry.event.about):
+        return False
+    if not stop.came_just_before(entry) and not _was_held_up(stop, entry):
         return False
     regular = len(entry.gaps) < 2 or entry.period_ns is not None
     return regular and (entry.count > 1 or _killed_by_runtime(stop, entry) is not None)
+
+
+def _was_held_up(stop: Stop, entry: Entry) -> bool:
+    """A command that is killed may leave a child, which goes on with its output open: for that the
+    runtime waits, and tells the kubelet late that the probe has failed."""
+    killed = entry.last.about
+    if killed is None or not 0 <= stop.decided_ns - entry.last.boot_ns <= HELD_UP_NS:
+        return False
+    if _killed_by_runtime(stop, entry) is None:
+        return False
+    return any(pid == killed.pid for process in stop.story.survivors for pid, _ in process.ancestry)
 
 
 def _killed_by_runtime(stop: Stop, entry: Entry) -> Entry | None:

@@ -6,12 +6,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tracer.event import Process
-from tracer.timeline import Entry, Story
+from tracer.timeline import Entry, Story, took_effect
 from tracer.verdicts._faults import ABORT, FAULTS
 from tracer.verdicts._senders import is_foreign
 
 # A pool that has lost a worker, or a shell whose pipe broke, gives up at once.
 AT_ONCE_NS = 100_000_000
+# What asks a program to end; a worker may have a request to finish, or a handler that cleans up.
+ASK = ("SIGTERM", "SIGINT", "SIGQUIT")
+SOON_NS = 2_000_000_000
+# How long a stop may take, from its first signal on.
+STOPPING_NS = 600_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,48 @@ def own_blow(story: Story, entry: Entry) -> Entry | None:
         return None
     by_itself = blow.event.by is not None and blow.event.by.pid == child.pid
     return blow if by_itself or blow.body["origin"] == "kernel" else None
+
+
+def parent_of(process: Process | None) -> int | None:
+    """Its parent's pid, as it was when the process was described."""
+    parents = process.ancestry[:1] if process is not None else []
+    return parents[0][0] if parents else None
+
+
+def ended_by(story: Story, blow: Entry) -> Entry | None:
+    """The end of a child that a signal brought about: by the signal, or by itself soon after one
+    that asks it to end."""
+    child, signal = blow.event.about, blow.body["signal"]
+    if child is None:
+        return None
+    for entry in story.of("exit"):
+        about = entry.event.about
+        if about is None or about.pid != child.pid or entry is story.end:
+            continue
+        if about.start_boot_ns not in (child.start_boot_ns, None) or entry.boot_ns < blow.boot_ns:
+            continue
+        deadly = entry.body["signal"]
+        if deadly is not None:
+            return entry if deadly["number"] == signal["number"] else None
+        asked = signal["name"] in (*ASK, ABORT) and entry.boot_ns - blow.last.boot_ns <= SOON_NS
+        return entry if asked else None
+    return None
+
+
+def was_asked(story: Story, process: Process | None, until_ns: int) -> bool:
+    """Whether somebody asked the process to end, not long before."""
+    return any(
+        entry.body["signal"]["name"] in ASK
+        and took_effect(entry)
+        and 0 <= until_ns - entry.boot_ns <= STOPPING_NS
+        for entry in story.signals(process)
+    )
+
+
+def is_stopping(story: Story, moment_ns: int) -> bool:
+    """Whether the container as a whole was about to end: what its program then does to its
+    children is an orderly stop, even if it is ruthless."""
+    return story.init is not None and was_asked(story, story.init, moment_ns)
 
 
 def oom_of(story: Story, process: Process) -> Entry | None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -28,6 +29,8 @@ from tracer.views.verdict import to_text
 
 CHILD = process(8, "worker", parents=[(INIT.pid, "app"), (1, "init")])
 GRANDCHILD = process(9, "server", parents=[(CHILD.pid, "worker"), (INIT.pid, "app")])
+MASTER = process(7, "gunicorn", init=True)
+FORK = process(8, "gunicorn", parents=[(MASTER.pid, "gunicorn"), (1, "init")])
 PREPARING = process(7, "runc:[2:INIT]", exe="/usr/bin/runc", init=True)
 KUBELET = process(902, "kubelet", HOST, exe="/usr/bin/kubelet", start=SECOND)
 OWN_RUNC = process(900, "runc", HOST, exe="/srv/runc")
@@ -291,6 +294,31 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
     "asked by somebody": (
         lambda w: (w.signal("SIGTERM", "host", CRON), w.exit(0)),
         *("ended_on_request", "likely"),
+    ),
+    "a worker that took too long": (
+        lambda w: (
+            w.signal("SIGKILL", "same-container", MASTER, FORK),
+            w.exit(by=9, who=FORK, ends_container=False),
+        ),
+        *("child_killed_by_parent", "certain"),
+    ),
+    "a child that was bound to its parent": (
+        lambda w: (
+            w.exit(0, who=CHILD, ends_container=False),
+            w.signal("SIGTERM", "same-container", CHILD, GRANDCHILD),
+            w.exit(by=15, who=GRANDCHILD, ends_container=False),
+        ),
+        *("child_killed_with_parent", "certain"),
+    ),
+    "a supervisor's child": (
+        lambda w: [
+            w.at(2000 * number).exit(
+                *(1, None, replace(CHILD, pid=50 + number, start_boot_ns=w.now - SECOND)),
+                ends_container=False,
+            )
+            for number in range(3)
+        ],
+        *("child_loop", "likely"),
     ),
     "0": (lambda w: w.exit(0), "exited", "certain"),
     "127": (lambda w: w.exit(127), "exited", "certain"),

@@ -129,6 +129,27 @@ def test_an_exec_probe_that_took_too_long() -> None:
     assert [entry.event.kind for entry in verdict.evidence][:2] == ["exit", "signal"]
 
 
+@pytest.mark.parametrize(
+    ("gap_ms", "left", "reasons"),
+    [
+        (30_000, True, ("exec_probe",)),
+        (30_000, False, ()),  # a readiness probe, and a stop that has nothing to do with it
+        (200_000, True, ()),  # longer than a kubelet waits
+    ],
+)
+def test_an_exec_probe_that_left_a_child(
+    gap_ms: float, left: bool, reasons: tuple[str, ...]
+) -> None:
+    """The runtime waits for its output to be closed, and tells of the failure late."""
+    world = World()
+    timed_out(world, [-gap_ms])
+    world.at(0).signal("SIGTERM", "runtime", RUNC, INIT)
+    world.at(10).exit(0, who=INIT)
+    parents = [(100, "sleep"), (SHIM_PID, "containerd-shim")] if left else [(INIT.pid, "app")]
+    world.signal("SIGKILL", "kernel", target=process(500, "sleep", parents=parents))
+    assert world.only().verdict.reasons == reasons
+
+
 def test_an_exec_probe_that_failed() -> None:
     world = World()
     for n, at in enumerate((-6020, -3020, -20)):
