@@ -31,6 +31,13 @@ client.bind(("127.0.0.1", 0))
 assert client.connect_ex(("127.0.0.1", {CLOSED})) == 111
 print(client.getsockname()[1])
 """
+ASKED = f"""
+import socket, sys
+client = socket.socket()
+client.bind((sys.argv[1], int(sys.argv[2])))
+assert client.connect_ex((sys.argv[1], {CLOSED})) == 111
+"""
+ASK = sys.executable, "-c", ASKED
 # A queue with room for one; the next is turned away, and tries again until it is told to end.
 FULL = """
 import socket, sys
@@ -91,6 +98,56 @@ def test_a_pod_that_enters_anothers(web: PodHandle, other: PodHandle, cri: tuple
     assert all(e["pod"] == e["local"]["pod"] == pod_json(web) for e in mine)
 
 
+@pytest.mark.parametrize("host_pid", [False, True], ids=["own-pids", "host-pids"])
+def test_a_pod_on_the_hosts_network(
+    containerd: Containerd, web: PodHandle, cri: tuple[str, str], host_pid: bool
+) -> None:
+    """What it executes tells the node's own namespace, which never becomes its: not while it is
+    there and nobody else does anything, and not afterwards. Its own sockets are told by their
+    cgroup."""
+    address, _ = refused_from_host(web)
+    ports = range(7100, 7100 + 3 * TIMES)
+    its, nodes, later = (ports[n * TIMES : (n + 1) * TIMES] for n in range(3))
+    with Ktrace("resets", "--all", *cri) as ktrace:
+        pod = containerd.run_pod("proxy-0", "system", host_network=True, host_pid=host_pid)
+        try:
+            proxy = pod.run("proxy", SLEEP)
+            for port in its:
+                run(*into(proxy, *ASK, address, str(port)))
+            for port in nodes:
+                run(*ASK, address, str(port))
+        finally:
+            pod.remove()
+        for port in later:
+            run(*ASK, address, str(port))
+        events = ktrace.stop()
+    for port in ports:
+        (sent,) = [e for e in events if end(e["remote"]) == (address, port)]
+        (received,) = [e for e in events if end(e["local"]) == (address, port)]
+        assert (sent["direction"], received["direction"]) == ("sent", "received")
+        assert sent["pod"] is sent["local"]["pod"] is sent["remote"]["pod"] is None
+        owner = pod_json(pod) if port in its else None
+        assert received["pod"] == received["local"]["pod"] == owner
+        assert received["remote"]["pod"] is None
+
+
+def test_a_namespace_that_a_pod_on_the_hosts_network_makes(
+    containerd: Containerd, cri: tuple[str, str]
+) -> None:
+    """That one is its own."""
+    pod = containerd.run_pod("proxy-0", "system", host_network=True)
+    try:
+        proxy = pod.run("proxy", SLEEP)
+        with Ktrace("resets", *cri) as ktrace:
+            enter = ("nsenter", "-t", str(proxy.pid), "-p")
+            port = put_into(proxy, *enter, "unshare", "-n", *INSIDE, REFUSED)
+            events = ktrace.stop()
+    finally:
+        pod.remove()
+    (sent,) = [e for e in events if e["remote"]["port"] == port and e["direction"] == "sent"]
+    assert sent["pod"] == sent["local"]["pod"] == sent["remote"]["pod"] == pod_json(pod)
+
+
 def test_a_sandbox_that_is_made_again(web: PodHandle, cri: tuple[str, str]) -> None:
     """Another namespace and another address for the same pod."""
     with Ktrace("resets", "-p", "shop/web-0", *cri) as ktrace:
@@ -123,9 +180,12 @@ def test_full_queues_in_namespaces_that_end_soon(
 
 def put_into(container: ContainerHandle, *command: str) -> int:
     """Runs it in the container's cgroups, and returns the port that it prints."""
-    command = into(container, *command)
+    return int(run(*into(container, *command)))
+
+
+def run(*command: str) -> str:
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    return int(done.stdout)
+    return done.stdout
 
 
 def into(container: ContainerHandle, *command: str) -> tuple[str, ...]:
