@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import islice
 from typing import Any
 
 from tracer.bounded import keep
@@ -29,6 +30,8 @@ MAX_ROOTS = 256
 MAX_FAULTS = 1024
 MAX_FILE = 256 << 20
 MAX_TABLE = 32 << 20
+MAX_KIN, MAX_MAPS = 8, 4 << 20
+MAX_ENTRIES, MAX_IN_FOLDER = 10_000, 5_000
 MAX_SEGMENTS, MAX_SECTIONS = 1024, 65_535
 PAGE = 4096
 
@@ -114,8 +117,10 @@ class FaultFinder:
                 with suppress(OSError):
                     self._roots[container] = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_CLOEXEC)
 
-    def place_of(self, process: Process) -> str | None:
+    def place_of(self, process: Process | None) -> str | None:
         """`in libc.so.6, strlen()`, as much of it as can be told."""
+        if process is None:
+            return None
         for line in self._log.read() if self._log else []:
             fault = parse(line.text)
             if fault is not None:
@@ -137,7 +142,7 @@ class FaultFinder:
         root = self._roots.get(container.id) if container else None
         if root is None or fault.module is None:
             return None
-        for path in _candidates(fault.module, process.exe):
+        for path in dict.fromkeys(_paths(root, fault.module, process)):
             try:
                 return function_at(_read(root, path), fault.offset, fault.in_file)
             except (OSError, ValueError):
@@ -150,6 +155,77 @@ def _container_cgroups() -> list[Cgroup]:
         return container_cgroups()
     except OSError:  # no descriptor is left: functions stay unnamed
         return []
+
+
+def _paths(root: int, module: str, process: Process) -> Iterator[str]:
+    """Where the file of this name is: as its kin have it mapped, if they live on, as the master of
+    a worker does; where such files lie; where Python has its packages."""
+    yield from _mapped(root, module, process)
+    yield from _candidates(module, process.exe)
+    if "/" not in module and ".so" in module:
+        yield from _packages(root, module, process)
+
+
+def _mapped(root: int, module: str, process: Process) -> Iterator[str]:
+    own = os.fstat(root)
+    for pid, _ in process.ancestry[:MAX_KIN]:
+        try:
+            there = os.stat(f"/proc/{pid}/root")
+            if (there.st_dev, there.st_ino) != (own.st_dev, own.st_ino):
+                return  # its supervisor, and beyond
+            with open(f"/proc/{pid}/maps", "rb") as file:
+                lines = file.read(MAX_MAPS).decode(errors="replace").splitlines()
+        except OSError:
+            continue
+        for line in lines:
+            path = line.partition("/")[2]
+            if path.rpartition("/")[2] == module:
+                yield f"/{path}"
+                break
+
+
+def _packages(root: int, module: str, process: Process) -> Iterator[str]:
+    """Below the interpreter's own folder, and that of a virtual environment."""
+    programs = [process.exe or "", *(process.argv or [])[:2]]
+    prefixes = [path.rpartition("/bin/")[0] for path in programs if path.startswith("/")]
+    folders = [
+        f"{prefix}/{lib}"
+        for prefix in (*prefixes, "/usr", "/usr/local")
+        for lib in ("lib", "lib64")
+    ]
+    left = MAX_ENTRIES
+    for folder in dict.fromkeys(folders):
+        waiting = [
+            f"{folder}/{name}/{sub}"
+            for name in _names(root, folder)
+            if name.startswith("python3")
+            for sub in ("site-packages", "dist-packages", "lib-dynload")
+        ]
+        while waiting and left > 0:
+            here = waiting.pop(0)
+            names = _names(root, here)
+            left -= len(names) + 1
+            if module in names:
+                yield f"{here}/{module}"
+                return
+            waiting += [
+                f"{here}/{name}" for name in names if "." not in name or name[-5:] == ".libs"
+            ]
+
+
+def _names(root: int, path: str) -> list[str]:
+    """What a folder holds; nothing if it is none. Its own word, so bounded."""
+    try:
+        folder = _open(root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return []
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in islice(entries, MAX_IN_FOLDER)]
+    except OSError:
+        return []
+    finally:
+        os.close(folder)
 
 
 def _candidates(module: str, exe: str | None) -> Iterator[str]:
@@ -180,15 +256,20 @@ _OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
 
 
-def _read(root: int, path: str) -> bytes:
-    """A regular file below `root`, wherever its links point."""
+def _open(root: int, path: str, flags: int) -> int:
+    """Below `root`, wherever links point."""
     libc = ctypes.CDLL(None, use_errno=True)
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     how = _OpenHow(flags, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
     name = os.fsencode(path)
-    fd = libc.syscall(_OPENAT2, root, name, ctypes.byref(how), ctypes.sizeof(how))
+    fd: int = libc.syscall(_OPENAT2, root, name, ctypes.byref(how), ctypes.sizeof(how))
     if fd < 0:
         raise OSError(ctypes.get_errno(), "openat2", path)
+    return fd
+
+
+def _read(root: int, path: str) -> bytes:
+    """A regular file."""
+    fd = _open(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     with open(fd, "rb") as file:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE:

@@ -154,11 +154,11 @@ class Story:
 
     `traced` are the probes that ran, None if that is not known; `began_ns` is when tracing began.
     `earlier` are the ends of the same container's earlier lives, each with its verdict. `found` is
-    what the less specific verdicts have said already, the most specific of them last. `fault` is
-    where the container's first process crashed, in words, if anybody could tell; `message` is the
-    runtime's on the end. `network` is what happened to the pod's network, also where that is not
-    this container's alone; `outlived` and `survivors` as in `Life`. `state` is how a pod stands
-    with its runtime in which nothing happens."""
+    what the less specific verdicts have said already, the most specific of them last. `message` is
+    the runtime's on the end. `network` is what happened to the pod's network, also where that is
+    not this container's alone; `outlived` and `survivors` as in `Life`. `state` is how a pod stands
+    with its runtime in which nothing happens. `locate` says where a process crashed, in words, if
+    anybody can tell."""
 
     place: Place
     entries: list[Entry]
@@ -169,12 +169,12 @@ class Story:
     left_out: int = 0
     earlier: list[tuple[Entry, Verdict]] = field(default_factory=list)
     found: list[Verdict] = field(default_factory=list)
-    fault: str | None = None
     network: list[Entry] = field(default_factory=list)
     outlived: list[Event] = field(default_factory=list)
     survivors: list[Process] = field(default_factory=list)
     message: str | None = None
     state: PodState | None = None
+    locate: Callable[[Process | None], str | None] = lambda _process: None
 
     @property
     def init(self) -> Process | None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.unit.verdicts.world import process
 from tracer import faults
 from tracer.faults import function_at, parse
 
@@ -102,6 +103,51 @@ def test_links_stay_within_the_root(tmp_path: Path) -> None:
                 faults._read(fd, path)
     finally:
         os.close(fd)
+
+
+def test_a_library_of_a_package(tmp_path: Path) -> None:
+    """The kernel tells its name without a path. Links that lead in circles end the search."""
+    deep = tmp_path / "opt/venv/lib/python3.11/site-packages/fast/core"
+    deep.mkdir(parents=True)
+    (deep / "_speed.cpython-311.so").touch()
+    (deep.parent / "again").symlink_to("..")
+    debian = tmp_path / "usr/lib/python3/dist-packages"
+    debian.mkdir(parents=True)
+    (debian / "_slow.so").touch()
+    python = process(1, "python3", exe="/usr/bin/python3.11")
+    python.argv = ["/opt/venv/bin/python3", "/app/server.py"]
+    root = os.open(tmp_path, os.O_PATH)
+    try:
+        found = {
+            name: list(faults._packages(root, name, python))
+            for name in ("_speed.cpython-311.so", "_slow.so", "_none.so")
+        }
+    finally:
+        os.close(root)
+    assert found == {
+        "_speed.cpython-311.so": [
+            "/opt/venv/lib/python3.11/site-packages/fast/core/_speed.cpython-311.so"
+        ],
+        "_slow.so": ["/usr/lib/python3/dist-packages/_slow.so"],
+        "_none.so": [],
+    }
+
+
+def test_a_library_that_the_master_has_mapped(tmp_path: Path) -> None:
+    """Its ancestors beyond the container have another root."""
+    libc = next(
+        line.split()[-1]
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if "libc.so" in line or "libc-" in line
+    )
+    worker = process(1, "worker", parents=[(os.getpid(), "master")])
+    for place, expected in (("/", [libc]), (str(tmp_path), [])):
+        root = os.open(place, os.O_PATH)
+        try:
+            assert list(faults._mapped(root, Path(libc).name, worker)) == expected
+            assert list(faults._mapped(root, "none.so", worker)) == []
+        finally:
+            os.close(root)
 
 
 @given(st.text(max_size=200))

@@ -144,9 +144,7 @@ class Watch:
     def _explained(self) -> list[Explanation]:
         stories = self._timelines.stories()
         for story in stories:
-            blow = story.blow()
-            if blow is not None and blow.event.about is not None:
-                story.fault = self._faults.place_of(blow.event.about)
+            story.locate = self._faults.place_of
             container = story.place.container
             if story.end is not None and container is not None:
                 story.message = self.waiting.message(container.id)

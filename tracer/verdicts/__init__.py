@@ -85,6 +85,8 @@ def causes() -> tuple[Cause, ...]:
 
 def explain(story: Story) -> Explanation | None:
     """None if nothing happened that needs a verdict."""
+    from tracer.verdicts._shown import hints_of
+
     for cause in causes():
         verdict = cause.judge(story)
         if verdict is not None:
@@ -97,6 +99,7 @@ def explain(story: Story) -> Explanation | None:
     *others, verdict = story.found
     worse = verdict.certainty is not Certainty.UNKNOWN
     others = [o for o in others if not (worse and o.certainty is Certainty.UNKNOWN)]
+    verdict = replace(verdict, hints=(*verdict.hints, *hints_of(story)))
     return Explanation(story, verdict, tuple(reversed(others)))
 
 

@@ -3,16 +3,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tracer.timeline import SIGKILL, Entry, Story, target_state, took_effect
 
 # What the kernel raises for a fault, and what abort(3) raises.
-FAULTS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGSYS", "SIGTRAP")
+FAULTS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGSYS", "SIGTRAP", "SIGXCPU", "SIGXFSZ")
 ABORT = "SIGABRT"
 SECCOMP = "SYS_SECCOMP"
 # What makes a process write a core dump if it has no handler (signal(7)).
-DUMP_CORE = (*FAULTS, ABORT, "SIGQUIT", "SIGXCPU", "SIGXFSZ")
+DUMP_CORE = (*FAULTS, ABORT, "SIGQUIT")
 # What a runtime that handles its own crash may take to write down where that was.
 WRITING_NS = 30_000_000_000
+
+_LIMITS = {
+    "SIGXCPU": "it used more processor time than its limit RLIMIT_CPU allows",
+    "SIGXFSZ": "it wrote a file larger than its limit RLIMIT_FSIZE allows",
+}
 
 CODES = {
     "SEGV_MAPERR": "it touched an address where nothing is",
@@ -54,8 +61,27 @@ def kernel_fault_before(story: Story, moment: Entry) -> Entry | None:
 
 def reason(fault: Entry) -> str:
     """`, it touched an address where nothing is`, of a signal of the kernel's."""
-    code = fault.body["signal"]["code"]
-    return f", {CODES.get(code, code)}" if fault.body["origin"] == "kernel" else ""
+    return f", {meaning(fault)}" if fault.body["origin"] == "kernel" else ""
+
+
+def meaning(fault: Entry) -> str:
+    """What the kernel means by it, as far as its code says that."""
+    signal, call = fault.body["signal"], fault.body.get("call")
+    if signal["code"] == SECCOMP:
+        return f"it made {forbidden_call(call)}, which its seccomp profile forbids"
+    if signal["name"] in _LIMITS:
+        return _LIMITS[signal["name"]]
+    return CODES.get(signal["code"], str(signal["code"]))
+
+
+def forbidden_call(call: dict[str, Any] | None) -> str:
+    """`the system call getppid (110 on x86_64)`."""
+    if call is None:
+        return "a system call"
+    machine = f" on {call['machine']}" if call["machine"] else ""
+    if call["name"] is None:
+        return f"system call {call['number']}{machine}"
+    return f"the system call {call['name']} ({call['number']}{machine})"
 
 
 def dump_cut_off(story: Story) -> tuple[Entry, Entry] | None:

@@ -93,8 +93,9 @@ def executes_others(process: Process | None) -> bool:
 
 
 def code_words(code: int, process: Process | None = None) -> str:
-    """`, success`, or nothing for a code that means something to its program only."""
-    if code in (126, 127) and not executes_others(process):
+    """`, success`, or nothing for a code that means something to its program only, as do those of
+    shells where another one ended."""
+    if code in (2, 126, 127) and not executes_others(process):
         return _LACKS_SOMETHING if code == 127 else ""
     words = describe_exit_code(code).partition(": ")[2]
     if words == "the program's own code":

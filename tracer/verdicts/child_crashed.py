@@ -4,10 +4,10 @@ shows nothing."""
 
 from __future__ import annotations
 
-from tracer.timeline import Story
+from tracer.timeline import Entry, Story
 from tracer.verdicts import Cause, Certainty, Verdict
 from tracer.verdicts._children import own_blow
-from tracer.verdicts._faults import CODES
+from tracer.verdicts._faults import SECCOMP, meaning
 from tracer.verdicts._phrases import ending, who
 
 
@@ -21,15 +21,28 @@ def _judge(story: Story) -> Verdict | None:
         return None
     last, blow = crashed[-1]
     count = sum(entry.count for entry, _ in crashed)
+    found = story.locate(blow.event.about)
+    place = f"; {found}" if found else ""
     again = f" ({count} children in all)" if count > 1 else ""
     return Verdict(
         "child_crashed",
         f"the child {who(last.event.about)} crashed: it ended by {ending(last.body)},"
-        f" {CODES.get(blow.body['signal']['code'], blow.body['signal']['code'])}{again}",
+        f" {meaning(blow)}{place}{again}",
         Certainty.CERTAIN,
         tuple(entry for pair in crashed for entry in reversed(pair)),
+        f"{_remedy(blow)}; Kubernetes shows nothing as long as the first process lives",
+    )
+
+
+def _remedy(blow: Entry) -> str:
+    if blow.body["signal"]["code"] == SECCOMP:
+        return (
+            "allow the call in the profile (securityContext.seccompProfile), or find out why the"
+            " program makes it"
+        )
+    return (
         "a bug in the worker: its log, and a core dump (ulimit -c, kernel.core_pattern) tell the"
-        " place; Kubernetes shows nothing as long as the first process lives",
+        " place"
     )
 
 

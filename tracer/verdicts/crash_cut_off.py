@@ -38,7 +38,9 @@ def _what(story: Story, fault: Entry) -> tuple[str, str]:
     if name == ABORT and by_itself:
         return "aborted", f"gave up by itself: {init} called abort()"
     if by_itself or fault.body["origin"] == "kernel":
-        return "crashed", f"crashed by its own fault: {init} got {name}{reason(fault)}"
+        found = story.locate(fault.event.about)
+        place = f"; {found}" if found else ""
+        return "crashed", f"crashed by its own fault: {init} got {name}{reason(fault)}{place}"
     origin = (fault.body["origin"] or "host").replace("-", "_")
     sender = f"{who(fault.event.by)} {where(fault)}"
     return f"killed_from_{origin}", f"killed: {name} from {sender} to {init}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from tracer.timeline import Story
 from tracer.verdicts import Cause, Certainty, Verdict
-from tracer.verdicts._faults import CODES, FAULTS, SECCOMP, own_fault
+from tracer.verdicts._faults import FAULTS, SECCOMP, meaning, own_fault
 from tracer.verdicts._phrases import ending, who
 
 
@@ -14,12 +14,12 @@ def _judge(story: Story) -> Verdict | None:
     if blow is None or blow.body["signal"]["code"] == SECCOMP:
         return None
     assert story.end is not None
-    meaning = CODES.get(blow.body["signal"]["code"], blow.body["signal"]["code"])
-    place = f"; {story.fault}" if story.fault else ""
+    found = story.locate(blow.event.about)
+    place = f"; {found}" if found else ""
     return Verdict(
         "crashed",
         f"crashed by its own fault: {who(story.init)} ended by {ending(story.end.body)},"
-        f" {meaning}{place}",
+        f" {meaning(blow)}{place}",
         Certainty.CERTAIN,
         (blow, story.end),
         "a bug in the program or in a library: its log, and a core dump (ulimit -c,"

@@ -7,6 +7,7 @@ from __future__ import annotations
 from tracer.timeline import Entry, Story
 from tracer.verdicts import Cause, Certainty, Verdict
 from tracer.verdicts._children import Lost, lost_child, oom_of
+from tracer.verdicts._faults import reason
 from tracer.verdicts._memory import remedy_of_child
 from tracer.verdicts._phrases import ending, where, who, whose_limit
 from tracer.verdicts._stopped import between
@@ -94,7 +95,7 @@ def _how(story: Story, child: Entry) -> tuple[str, tuple[Entry, ...]]:
         return (
             f"was ended by {signal['name']} from {who(blow.event.by)} {where(blow)}"
             if blow.event.by and blow.event.by.pid != process.pid
-            else f"was ended by {signal['name']}"
+            else f"was ended by {signal['name']}{reason(blow)}"
         ), (blow,)
     return f"ended with {ending(child.body)}", ()
 

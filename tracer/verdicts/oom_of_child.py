@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The OOM killer took a child, while the container's first process lived on: Kubernetes shows
-nothing."""
+nothing before the container ends, and then mostly OOMKilled, whatever ends it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tracer.units import span
 from tracer.verdicts import Cause, Certainty, Verdict
 from tracer.verdicts._memory import fatal_oom, remedy_of_child, unknown_limit
 from tracer.verdicts._phrases import times, who, whose_limit
+from tracer.verdicts._shown import LATER
 
 
 def _judge(story: Story) -> Verdict | None:
@@ -21,7 +22,7 @@ def _judge(story: Story) -> Verdict | None:
     doubts = unknown_limit(last.last.body)
     if last.body["victim"].facts["is_container_init"] is None:
         doubts = (*doubts, "the container shares its PID namespace: its first process is not known")
-    after = "the container goes on, and Kubernetes shows nothing"
+    after = f"the container goes on; {LATER}"
     if story.end is not None:
         after = f"the container went on for {span(story.end.boot_ns - last.last.boot_ns)}"
     count = sum(entry.count for entry in ooms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from tracer.timeline import Story
 from tracer.verdicts import Cause, Certainty, Verdict
-from tracer.verdicts._faults import SECCOMP, own_fault
+from tracer.verdicts._faults import SECCOMP, forbidden_call, own_fault
 from tracer.verdicts._phrases import who
 
 
@@ -14,14 +14,16 @@ def _judge(story: Story) -> Verdict | None:
     if blow is None or blow.body["signal"]["code"] != SECCOMP:
         return None
     assert story.end is not None
+    call = blow.body.get("call")
+    what = forbidden_call(call)
+    audit = "" if call else "the kernel's audit log names the call (type=1326, syscall=…); "
     return Verdict(
         "seccomp",
-        f"ended by a seccomp profile: {who(story.init)} made a system call that it forbids"
-        " (SIGSYS)",
+        f"ended by a seccomp profile: {who(story.init)} made {what} that it forbids (SIGSYS)",
         Certainty.CERTAIN,
         (blow, story.end),
-        "the kernel's audit log names the call (type=1326, syscall=…); allow it in the profile"
-        " (securityContext.seccompProfile), or find out why the program makes it",
+        f"{audit}allow it in the profile (securityContext.seccompProfile), or find out why the"
+        " program makes it",
     )
 
 

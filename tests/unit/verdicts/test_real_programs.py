@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.verdicts.world import CRON, INIT, RUNC, World, process
 from tracer.event import Process
-from tracer.verdicts import Certainty, Explanation
+from tracer.verdicts import Certainty, Explanation, explain_all
 
 JAVA = replace(INIT, comm="java", exe="/usr/lib/jvm/java-17/bin/java")
 MUSL = replace(INIT, comm="server", exe="/server")
@@ -321,3 +321,101 @@ def test_a_limit_is_to_be_raised_only_if_it_was_that(
     verdict = world.only().verdict
     assert (verdict.id, verdict.certainty) == ("oom_of_child", certainty)
     assert verdict.remedy.startswith("raise resources.limits.memory") is raises
+
+
+# What Kubernetes shows of a child that was out of memory
+
+
+def test_oomkilled_of_a_container_that_another_thing_ended() -> None:
+    world = World()
+    world.at(-9000).oom(process(8, "worker"))
+    world.at(-1).signal("SIGKILL", "host", CRON)
+    world.at(0).exit(by=9)
+    verdict = world.only().verdict
+    assert verdict.id == "killed_from_host"
+    (hint,) = verdict.hints
+    assert "mostly shows OOMKilled for this end, because a child was killed for memory 9 s" in hint
+
+
+def test_oomkilled_of_a_container_that_goes_on() -> None:
+    world = World()
+    world.oom(process(8, "worker"))
+    verdict = world.only().verdict
+    assert "and mostly OOMKilled, whatever ends it" in verdict.sentence
+    assert verdict.hints == ()
+
+
+def test_oomkilled_by_right_needs_no_word() -> None:
+    world = World()
+    world.at(-9000).oom(process(8, "worker"))
+    world.at(-1).oom()
+    world.at(0).exit(by=9)
+    verdict = world.only().verdict
+    assert (verdict.id, verdict.hints) == ("oom_container_limit", ())
+
+
+# A forbidden system call, and limits of the process
+
+
+GETPPID = {"number": 110, "name": "getppid", "machine": "x86_64"}
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (GETPPID, "made the system call getppid (110 on x86_64) that it forbids"),
+        ({**GETPPID, "name": None}, "made system call 110 on x86_64 that it forbids"),
+        (None, "made a system call that it forbids"),
+    ],
+)
+def test_the_call_that_seccomp_forbids(call: dict[str, object] | None, words: str) -> None:
+    world = World()
+    world.signal("SIGSYS", "kernel", code="SYS_SECCOMP", call=call)
+    world.exit(by=31)
+    verdict = world.only().verdict
+    assert verdict.id == "seccomp"
+    assert words in verdict.sentence
+    assert ("audit log" in verdict.remedy) is (call is None)
+
+
+def test_the_call_that_seccomp_forbids_below_a_shell() -> None:
+    child = process(8, "app", parents=[(INIT.pid, "sh")])
+    for after, verdict_id in ((1, "exited_after_child"), (None, "child_crashed")):
+        world = World()
+        world.at(-2).signal("SIGSYS", "kernel", target=child, code="SYS_SECCOMP", call=GETPPID)
+        world.at(-1).exit(by=31, who=child, ends_container=False)
+        if after is not None:
+            world.at(after).exit(159)
+        verdict = world.only().verdict
+        assert verdict.id == verdict_id
+        assert "the system call getppid (110 on x86_64), which its seccomp profile forbids" in (
+            verdict.sentence
+        )
+
+
+def test_a_limit_of_the_process() -> None:
+    world = World()
+    world.signal("SIGXCPU", "kernel", code="SI_KERNEL")
+    world.exit(by=24)
+    verdict = world.only().verdict
+    assert verdict.id == "crashed"
+    assert "more processor time than its limit RLIMIT_CPU allows" in verdict.sentence
+
+
+def test_where_a_worker_crashed() -> None:
+    child = process(8, "worker", parents=[(INIT.pid, "app")])
+    world = World()
+    world.signal("SIGSEGV", "kernel", target=child, code="SEGV_MAPERR")
+    world.exit(by=11, who=child, ends_container=False)
+    (story,) = world.timelines.stories()
+    story.locate = lambda who: f"in libx.so, function f{who.pid}()" if who else None
+    (explanation,) = explain_all([story])
+    assert explanation.verdict.sentence.endswith("where nothing is; in libx.so, function f8()")
+
+
+def test_a_shell_and_a_program_that_leave_with_2() -> None:
+    for who, words in ((SH, "exit(2), wrong usage"), (MUSL, "exit(2)")):
+        world = World()
+        world.exit(2, who=who)
+        sentence = world.only().verdict.sentence
+        assert words in sentence and ("wrong usage" in sentence) is (who is SH)
