@@ -1,6 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tracer` is `ktrace`."""
+"""The command `ktrace`, which `python -m tracer` is, too.
 
-from tracer.cli import main
+Until a command has something to bring to an end, Ctrl-C ends it at once. Python's own way, an
+exception in the middle of whatever is being imported, would leave a traceback, and modules in C
+that were half made, which is a crash.
+"""
 
-main()
+import os
+import signal
+
+INTERRUPTED = 130  # as shells tell an end by Ctrl-C
+
+
+def _leave(_number: int, _frame: object) -> None:
+    os._exit(INTERRUPTED)
+
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _leave)  # else it is ignored: in the background of a script
+
+
+def main() -> None:
+    from tracer import cli
+
+    try:
+        cli.main()
+    finally:  # Python's own end takes a moment, too
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, _leave)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,9 +6,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -407,6 +409,39 @@ def test_standard_streams_that_are_closed_lead_nowhere(closed: tuple[int, ...]) 
     ended = subprocess_run("sh", "-c", script, *words, stdout=subprocess.PIPE)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ("SIGKILL" in ended.stdout) is (1 not in closed)
+
+
+INTERRUPTED = """
+import os, signal
+os.kill(os.getpid(), signal.SIGINT)
+print("went on")
+raise SystemExit(7)
+"""
+
+
+@pytest.mark.parametrize("module", ["click", "difflib", "orjson"])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_an_interrupt_before_anything_has_begun(module: str, ignored: bool, tmp_path: Path) -> None:
+    """As Ctrl-C in the first moments, while modules are imported: an end like any other program's,
+    unless it is not to be interrupted at all."""
+    (tmp_path / f"{module}.py").write_text(INTERRUPTED)
+    command = [sys.executable, "-m", "tracer", "sgnals" if module == "difflib" else "info", "x"]
+    ended = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if ignored else None,
+    )
+    told = (ended.returncode, ended.stdout, ended.stderr)
+    assert told == ((7, "went on\n", "") if ignored else (130, "", ""))
+
+
+def test_the_command_begins_where_interrupts_are_taken_care_of() -> None:
+    (entry,) = metadata.entry_points(group="console_scripts", name="ktrace")
+    assert entry.value == "tracer.__main__:main"
 
 
 def test_what_an_encoding_lacks_is_an_escape() -> None:

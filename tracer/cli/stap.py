@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import platform
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ def build(wanted: tuple[str, ...], kernel: str | None, output: Path | None) -> N
     from tracer.backends.stap_modules import build as build_module
     from tracer.backends.stap_modules import cache
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # half a module is cleared away
     release, directory = kernel or platform.release(), output or cache()
     if "/" in release or release.startswith("."):
         raise UsageError(f"{release!r} is no kernel release", "it is what uname -r prints there")
