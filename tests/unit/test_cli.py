@@ -554,6 +554,20 @@ def test_pods_on_a_narrow_terminal(
     assert len(wide[1]) > 60, "a wide table is never cut"
 
 
+@pytest.mark.parametrize("width", [1, 5, 12, 20, 33])
+def test_pods_where_no_columns_fit(
+    width: int, ktrace: Ktrace, entries: list[Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of what is most important is missing."""
+    monkeypatch.setattr(pods, "terminal_width", lambda: width)
+    code, out, _ = ktrace("pods")
+    assert code == 0
+    assert all(len(line) <= width for line in out.splitlines())
+    together = "".join(out.split())
+    assert together.startswith("NAMESPACEPODCONTAINER")
+    assert "shopweb-0nginx" in together
+
+
 def test_pods_as_json(ktrace: Ktrace, entries: list[Entry]) -> None:
     rows = [json.loads(line) for line in ktrace("pods", "-o", "json").out.split("\n")[:-1]]
     assert [row["pod_uid"] for row in rows] == ["u1", "u2", "u3"]

@@ -130,6 +130,19 @@ def test_findings_are_broken_between_words_and_remedies_are_not(
     ]
 
 
+def test_on_a_terminal_of_twenty_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The indent is no more than a quarter of it."""
+    monkeypatch.setattr(doctor, "terminal_width", lambda: 20)
+    doctor._print(Finding("ok", "kernel log", "one two three four five six"))
+    assert capsys.readouterr().out.splitlines() == [
+        "✔ kernel log  one",
+        "     two three four",
+        "     five six",
+    ]
+
+
 @pytest.mark.parametrize("colour", [True, False])
 def test_colour_is_by_the_one_rule(
     colour: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

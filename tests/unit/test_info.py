@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.ktrace import run
 from tests.unit.test_recording import DATA, UID, hostile_file, incident, meta, record, split_blocks
+from tracer.cli import info as info_command
 from tracer.recording.format import Kind, block, json_block
 
 FIRST = DATA / "format-1.0.ktrace"
@@ -65,6 +66,20 @@ def test_for_people() -> None:
     assert "node        node-7, Linux 6.1.0 x86_64" in lines
     assert "lost        19137 signal, 2 process" in lines
     assert lines[-1].split() == ["shop", "web-0", "1", "1", "1", "0", "23", "0"]
+
+
+def test_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Broken between words; a pod's counts are folded, and none is missing."""
+    wide = run("info", str(FIRST)).stdout
+    monkeypatch.setattr(info_command, "terminal_width", lambda: 20)
+    info_command.run(str(FIRST), "table")
+    narrow = capsys.readouterr().out
+    assert narrow.split() == wide.split()
+    longest = max(map(len, wide.split()))
+    assert all(len(line) <= max(20, longest + 5) for line in narrow.splitlines())
+    assert len(narrow.splitlines()) > len(wide.splitlines())
 
 
 def test_a_cut_recording(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from tracer.views.columns import UNKNOWN, Column, stream_columns
 from tracer.views.escape import escape
 from tracer.views.jsonl import FLUSH_BYTES, JsonLines
 from tracer.views.table import GAP, SIGN, TIME, Table, cells, lay_out, shorten
+from tracer.views.terminal import folded
 
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 CID = "7dea796eb5d6826a85978fa316612874aa3d576ac576495bed83d77fbc9dc744"
@@ -390,11 +391,73 @@ def test_hostile_words_break_no_line(word: str, width: int) -> None:
             assert cells(line) <= width
 
 
-@pytest.mark.parametrize("width", range(60, 201, 7))
+def folded_table(*events: Event, width: int, probe: str) -> str:
+    """On a terminal on which each event takes several lines."""
+    by_kind = {kind: p for p in PROBES for kind in p.decode}
+    columns = stream_columns(by_kind) if probe == "stream" else probes.get(probe).columns
+    out = io.StringIO()
+    with mock.patch.dict(os.environ, {"COLUMNS": str(width)}):
+        sink = Table(
+            *(out, Clock(0), columns, lambda event: by_kind[event.kind].alarm(event)),
+            wide=False,
+            colour=False,
+            headers=True,
+            fit=True,
+        )
+        for event in events:
+            sink.event(event)
+        sink.flush()
+    return out.getvalue()
+
+
+@given(st.integers(2, 30), LETTERS, LETTERS)
+def test_where_no_columns_fit_lines_are_folded_and_nothing_is_missing(
+    width: int, word: str, name: str
+) -> None:
+    known = resolver(word.encode(), named(name))
+    for probe in ("signals", "stream"):
+        told = folded_table(signal(known), signal(known), width=width, probe=probe)
+        for line in told.splitlines():
+            assert cells(line) <= width
+            assert line.isprintable()
+        assert "…" not in told or taken(lay_out_of(probe, width)) <= width
+
+
+@pytest.mark.parametrize("width", [5, *range(60, 201, 7)])
 def test_the_note_about_lost_events_fits_too(width: int) -> None:
-    (line,) = table(lost(10**18), width=width, headers=False)
-    assert width_of(line) <= width
-    assert str(10**18) in line
+    told = folded_table(lost(10**18), width=width, probe="signals")
+    assert all(width_of(line) <= width for line in told.splitlines())
+    assert str(10**18) in "".join(told.split())
+
+
+def lay_out_of(probe: str, width: int) -> list[int | None]:
+    by_kind = {kind: p for p in PROBES for kind in p.decode}
+    own = stream_columns(by_kind) if probe == "stream" else probes.get(probe).columns
+    columns = [TIME, SIGN] + [c for c in own if not c.wide]
+    return lay_out(columns, [100] * len(columns), width)
+
+
+@pytest.mark.parametrize("probe", [*probes.names(), "stream"])
+def test_twenty_columns(probe: str) -> None:
+    """A stream is folded and whole. A note about losses is never cut without a sign."""
+    known = resolver(b"a-long-name-of-1", named("a-pod-with-a-long-name-7d9c6b5f4-x2x9z"))
+    event = ended(known, status=64 << 8) if probe == "exits" else signal(known)
+    shown = probe if probe in ("exits", "stream") else "signals"
+    told = folded_table(event, lost(10**18), width=20, probe=shown)
+    assert all(cells(line) <= 20 for line in told.splitlines())
+    together = "".join(told.split())
+    assert f"!!{10**18}" in together
+    assert "toofasttoberead" in together
+    if shown == "stream":
+        assert "a-long-name-of-1" in together
+
+
+@given(LETTERS, st.integers(1, 40))
+def test_what_is_folded_is_whole(word: str, width: int) -> None:
+    shown = escape(word)
+    told = folded(shown, max(width, 2))
+    assert all(cells(line) <= max(width, 2) for line in told.splitlines())
+    assert "".join(told.split()) == "".join(shown.split())
 
 
 def taken(widths: list[int | None]) -> int:

@@ -14,6 +14,8 @@ from tracer.cli._tracing import make_command
 from tracer.event import Clock
 from tracer.views.columns import UNKNOWN
 from tracer.views.escape import escape
+from tracer.views.table import cells, fit
+from tracer.views.terminal import terminal_width, wrapped
 
 if TYPE_CHECKING:
     from tracer.recording.overview import Overview
@@ -77,8 +79,9 @@ def _show(told: dict[str, Any]) -> None:
         facts.append(("unrecorded", f"{told['unrecorded']} events"))
     whole = "yes" if told["complete"] else "no, it was not ended in order"
     facts.append(("complete", f"{whole}; {told['usable_bytes']} of {told['bytes']} bytes"))
+    width = terminal_width()
     for title, fact in facts:
-        click.echo(f"{title:<12}{escape(fact)}")
+        click.echo(wrapped(f"{title:<12}{escape(fact)}", 12, width))
     if told["pods"]:
         click.echo()
         _show_pods(told["pods"], list(told["events"]))
@@ -91,10 +94,9 @@ def _show_pods(pods: list[dict[str, Any]], kinds: list[str]) -> None:
         counts = [str(pod["events"].get(kind, 0)) for kind in kinds]
         rows.append([escape(pod["namespace"] or UNKNOWN), escape(pod["name"] or pod["uid"])])
         rows[-1] += counts
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo(line.rstrip())
+        click.echo(fit(row, widths, terminal_width()))
 
 
 def _counts(counts: dict[str, int]) -> str:

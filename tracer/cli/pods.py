@@ -16,7 +16,7 @@ from tracer.errors import KtraceError
 from tracer.identity.inventory import Entry, current_names, inventory
 from tracer.views.columns import UNKNOWN
 from tracer.views.escape import escape
-from tracer.views.table import cells, lay_out, line_of
+from tracer.views.table import cells, fit, lay_out
 from tracer.views.terminal import terminal_width
 
 
@@ -70,7 +70,7 @@ def _print(entries: list[Entry], wide: bool, headers: bool) -> None:
     terminal = None if wide else terminal_width()
     widths = lay_out(columns, needs, terminal)
     for row in shown:
-        click.echo(line_of(row, widths, cut=terminal is not None))
+        click.echo(fit(row, widths, terminal))
 
 
 def _row(entry: Entry, wide: bool) -> list[str | int | None]:

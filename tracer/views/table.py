@@ -2,8 +2,8 @@
 """The table: one line an event, fitted to the terminal, what matters in colour and with a sign.
 
 Columns are as wide as what is in them. When the terminal is too narrow for all the least important
-ones go; into a pipe nothing is cut. A line that must stand out begins with `!`, with or without
-colour.
+ones go, and where that does not do either lines are folded; into a pipe nothing is cut. A line that
+must stand out begins with `!`, with or without colour.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import click
 from tracer.event import Clock, Event
 from tracer.views.columns import UNKNOWN, Column
 from tracer.views.escape import escape
+from tracer.views.terminal import folded
 
 GAP = "  "
 TIME = Column("TIME", lambda e: None, 12, 12)
@@ -88,14 +89,14 @@ class Table:
         lines = []
         if self._titles_due:
             self._titles_due = False
-            titles = line_of([c.title for c in self._columns], widths, terminal is not None)
+            titles = fit([c.title for c in self._columns], widths, terminal)
             lines.append(self._style(titles, bold=True))
         for alarm, row in self._rows:
             if len(row) == 1:
-                note = row[0] if terminal is None else row[0][:terminal]
+                note = row[0] if terminal is None else folded(row[0], terminal)
                 lines.append(self._style(note, fg="yellow", bold=True))
                 continue
-            line = line_of(row, widths, terminal is not None)
+            line = fit(row, widths, terminal)
             lines.append(self._style(line, fg="red", bold=True) if alarm else line)
         self._rows.clear()
         self._out.write("\n".join(lines) + "\n")
@@ -129,6 +130,14 @@ def lay_out(columns: Sequence[Width], needs: Sequence[int], width: int | None) -
 def _total(widths: Iterable[int]) -> int:
     every = list(widths)
     return sum(every) + len(GAP) * (len(every) - 1)
+
+
+def fit(texts: Sequence[str], widths: Sequence[int | None], terminal: int | None) -> str:
+    """The columns that have a width, side by side; folded where not even those have room."""
+    if terminal is None or _total(width for width in widths if width is not None) <= terminal:
+        return line_of(texts, widths, cut=terminal is not None)
+    shown = [text for text, width in zip(texts, widths, strict=True) if width is not None]
+    return folded(GAP.join(filter(None, shown)), terminal)
 
 
 def line_of(texts: Sequence[str], widths: Sequence[int | None], cut: bool) -> str:

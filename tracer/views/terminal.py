@@ -14,13 +14,31 @@ def terminal_width() -> int | None:
 
 
 def wrapped(line: str, indent: int, width: int | None) -> str:
-    """Broken between words; what follows is indented."""
+    """Broken between words; what follows is indented, on a narrow terminal by less."""
     if width is None or len(line) <= width:
         return line
     return textwrap.fill(
         line,
         width,
-        subsequent_indent=" " * indent,
+        subsequent_indent=" " * (indent if 2 * indent <= width else width // 4),
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def folded(line: str, width: int) -> str:
+    """Broken wherever it has to be: no line is longer, and nothing of it is missing."""
+    from tracer.views.table import cells
+
+    indent = " " * min(2, width // 4)
+    if all(cells(character) == 1 for character in line):
+        return textwrap.fill(line, width, subsequent_indent=indent, break_on_hyphens=False)
+    parts, used = [""], 0
+    for character in line:
+        size = cells(character)
+        if used + size > width and used > len(indent):
+            parts.append(indent)
+            used = len(indent)
+        parts[-1] += character
+        used += size
+    return "\n".join(parts)
