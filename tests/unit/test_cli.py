@@ -588,3 +588,19 @@ def test_a_node_without_containers(ktrace: Ktrace, entries: list[Entry]) -> None
     assert "in that namespace" in err
     entries.clear()
     assert ktrace("pods").code == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        ("-1", "exit code -1: in 8 bits"),
+        ("-9", "SIGKILL"),
+        ("-1073741819", "STATUS_ACCESS_VIOLATION"),
+    ],
+)
+def test_a_negative_code_is_no_option(ktrace: Ktrace, number: str, said: str) -> None:
+    """So programs print them; whoever knows of -- may still write it."""
+    for words in ((number,), ("--", number)):
+        code, out, _ = ktrace("decode", *words)
+        assert (code, said in out) == (0, True), out
+    assert ktrace("decode", "-x").code == 2

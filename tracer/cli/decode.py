@@ -5,6 +5,7 @@ report, a cgroup path or /proc/buddyinfo means. Needs no privilege and asks nobo
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 from collections.abc import Iterable, Iterator
@@ -96,6 +97,9 @@ def _lines(fd: int) -> Iterator[str | None]:
             return
 
 
+_NEGATIVE = re.compile(r"-\d{1,20}")
+
+
 class _Said:
     """Prints answers; one that was printed before is only counted."""
 
@@ -116,7 +120,17 @@ class _Said:
                 click.echo(escape(line))
 
 
-command = click.Command(
+class _Command(click.Command):
+    """`-1` and `-1073741819` are exit codes, as programs and Windows print them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        at = next((at for at, word in enumerate(args) if _NEGATIVE.fullmatch(word)), None)
+        if at is not None and "--" not in args[:at]:
+            args.insert(at, "--")
+        return super().parse_args(ctx, args)
+
+
+command = _Command(
     "decode",
     params=[
         click.Argument(["what"], required=False, metavar="[X]"),
