@@ -47,7 +47,8 @@ struct tcp_reset_event {
 	struct traffic traffic;
 	u64 ended_ago;           /* ns since it went to TIME_WAIT, to a millisecond; 0: not known */
 	u8 answered;             /* TCP's flags in the packet that caused it; 0: none did */
-	u8 unused[7];
+	u8 looked;               /* 1: for traffic and flags; 0 in recordings of versions that did not */
+	u8 unused[6];
 };
 
 KT_EVENT(tcp_reset);
@@ -226,6 +227,7 @@ static __always_inline int report(struct sock *sk, struct sk_buff *skb, bool sen
 	look_at_traffic(&event->traffic, sk);
 	event->ended_ago = time_in_time_wait(sk);
 	event->answered = answered.flags;
+	event->looked = 1;
 	__builtin_memset(event->unused, 0, sizeof(event->unused));
 	kt_submit(event);
 	return 0;

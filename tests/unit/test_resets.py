@@ -86,7 +86,7 @@ def as_json(event: Event) -> dict[str, Any]:
 
 def test_a_closed_port_of_a_pod(resolver: Resolver) -> None:
     event = reset(
-        resolver, network=NETWORK, cause=NO_SOCKET, syn=1, answered=2, reason=b"NO_SOCKET"
+        resolver, network=NETWORK, cause=NO_SOCKET, syn=1, looked=1, answered=2, reason=b"NO_SOCKET"
     )
     pod = {"namespace": "shop", "name": "web-0", "uid": UID, "labels": None}
     peer = {"namespace": None, "name": None, "uid": PEER_UID, "labels": None}
@@ -242,6 +242,7 @@ def test_a_reset_that_was_received(
 
 def test_what_went_on_before(resolver: Resolver) -> None:
     traffic = {
+        "looked": 1,
         "traffic_known": 1,
         "traffic_sent_ago": 4_000_000,
         "traffic_received_ago": 3_000_000_000,
@@ -259,10 +260,15 @@ def test_what_went_on_before(resolver: Resolver) -> None:
     }
     assert shown["bytes"] == {"sent": 23, "received": 42, "unacknowledged": 7}
     assert shown["answered"] is None
-    late = as_json(reset(resolver, cause=TIME_WAIT, ended_ago=14_000_000, answered=0x18))
+    late = as_json(reset(resolver, cause=TIME_WAIT, ended_ago=14_000_000, looked=1, answered=0x18))
     assert late["idle"]["ended_ns"] == 14_000_000
     assert late["idle"]["sent_ns"] is late["bytes"] is None
     assert late["answered"] == ["PSH", "ACK"]
+    # a recording that an older version made
+    assert (
+        not {"idle", "bytes", "answered"}
+        & as_json(reset(resolver, **(traffic | {"looked": 0}))).keys()
+    )
 
 
 def test_the_table_of_reasons() -> None:

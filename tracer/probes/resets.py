@@ -131,7 +131,7 @@ def _event(record: Any, resolver: Resolver) -> Event:
 
 def _traffic(record: Any) -> dict[str, Any]:
     """What went on before; nothing in recordings that do not have it."""
-    if not hasattr(record, "answered"):
+    if not record.looked:
         return {}
     known = bool(record.traffic_known)
     idle = {
