@@ -7,7 +7,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 BUILD_PACKAGES := python3 python3-venv clang llvm libbpf-dev libbpf1 libc6-dev binutils
 TEST_PACKAGES := containerd runc busybox-static containernetworking-plugins iproute2 iptables \
-	util-linux procps ruby bpftool tmux jq openssl podman conmon crun \
+	util-linux procps tcpdump ruby bpftool tmux jq openssl podman conmon crun \
 	libdevmapper1.02.1 buildah g++
 BENCH_PACKAGES := bpftrace libbpf-tools bpfcc-tools
 LAB_PACKAGES := qemu-system-x86 e2fsprogs debian-archive-keyring debootstrap python3-bpfcc \

@@ -70,6 +70,9 @@ const volatile kt_reset_reason kt_reset_reasons[REASONS] = {};
 /* The length of a tick of the kernel's timers in ns, by which it stamps sockets; 0: not known. */
 KT_SETTING(u64, kt_tick, 0);
 
+/* Whosever socket it is: what happened to a selected one, its other end may tell. */
+KT_SETTING(bool, kt_whosever, false);
+
 KT_PRESENT(bytes_sent, "linux/tcp.h", "u64 bytes_sent;");
 KT_PRESENT(entry_stamp, "net/inet_timewait_sock.h", "u32 tw_entry_stamp;");
 
@@ -183,6 +186,8 @@ static __always_inline u64 time_in_time_wait(struct sock *sk)
 
 static __always_inline bool wanted(struct cgroup *cgroup, bool own)
 {
+	if (kt_whosever)
+		return true;
 	if (own)
 		return kt_wanted((void *)bpf_get_current_task(), NULL);
 	return kt_wanted_at(cgroup);

@@ -41,7 +41,8 @@ class Selection:
     """`pods` and `sender_pods` are globs of `name`, `namespace/name` or a uid, or workloads such as
     `deploy/web`; `labels` are pairs that must all be there. An empty field selects everything.
     `without_pods` is for a node that has none: there a container is shown unasked, as a pod is
-    elsewhere."""
+    elsewhere. Events of the kinds `besides` come whomever they happen to: something else may be
+    told by them."""
 
     pods: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
@@ -51,6 +52,7 @@ class Selection:
     pids: frozenset[int] = frozenset()
     everything: bool = False
     without_pods: bool = False
+    besides: tuple[str, ...] = ()
 
     @property
     def globs(self) -> tuple[str, ...]:
@@ -60,6 +62,12 @@ class Selection:
     @property
     def about_target(self) -> bool:
         return bool(self.pods or self.namespaces or self.containers or self.labels)
+
+    @property
+    def sees_both_ends(self) -> bool:
+        """Whether the events at the other ends of a pod's connections come, too."""
+        everywhere = self.mode in (Mode.ALL, Mode.EITHER) and not self.pids
+        return everywhere or "tcp_reset" in self.besides
 
     @property
     def mode(self) -> Mode:

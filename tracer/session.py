@@ -215,6 +215,8 @@ class Session:
             self._sink.event(event)
             if self.summary.events == self._limit:
                 self.stop()
+        elif event.kind in self._selection.besides:
+            self._sink.event(event)
         elif wanted is None:
             self.summary.nameless += 1
 

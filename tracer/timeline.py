@@ -4,7 +4,8 @@
 `Timelines` is a sink, so it does not know whether its events come from the kernel or from a
 recording. Events that are alike (the same signal from the same sender, resets of the same port)
 become one entry with a count. Entries are kept in groups, each with a bound of its own and the
-newest in it, so that a storm of one sort cannot push out the rare event that explains an end.
+newest in it, so that a storm of one sort cannot push out the rare event that explains an end. Of
+resets nothing is left out: those of too many services are one entry.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from tracer.bounded import keep
+from tracer.connections import Connections, End, Seen, Sort, service
 from tracer.event import Clock, Event, Place, Process
 from tracer.executed import command_of, may_be_executed
+from tracer.identity.netns import owner_of
 from tracer.probes.exits import is_container_init
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ MAX_GROUPS = 64  # of one timeline
 MAX_LOSSES = 1024
 MAX_COMMANDS = 64  # of one timeline that the runtime executed
 MAX_GAPS = 8  # between alike events
+MAX_OTHERS = 16  # sorts of what was seen at the other ends of an entry's connections
+FOLDED = "folded"  # what resets of all further services are alike in
 # How far back before an end, or before the last thing that hurt, a lost event could have mattered.
 WINDOW_NS = 60_000_000_000
 # A kubelet probes once a second or less often, and each time a little earlier or later.
@@ -47,13 +52,19 @@ HARMLESS = frozenset(
 @dataclass(slots=True, eq=False)
 class Entry:
     """Events that are alike: the first one, the last one, and how many (for `backlog_drop` how many
-    connections). `gaps` are the last times between them, where they may have a rhythm. An entry
-    equals only itself."""
+    attempts to connect). `gaps` are the last times between them, where they may have a rhythm. Of
+    resets `sort` is that of each, `others` what was seen at the other ends, `asked` whom the
+    clients had asked where somebody else answered; `folded` says that they are of several services.
+    An entry equals only itself."""
 
     event: Event
     last: Event
     count: int
     gaps: tuple[int, ...] = ()
+    sort: Sort | None = None
+    others: dict[Hashable, OtherEnd] = field(default_factory=dict)
+    asked: End | None = None
+    folded: bool = False
 
     @property
     def boot_ns(self) -> int:
@@ -73,6 +84,27 @@ class Entry:
         near = [gap for gap in self.gaps if abs(gap - period) <= max(period // 4, LATE_NS)]
         regular = len(near) * 3 >= len(self.gaps) * 2
         return period if regular and period >= SHORTEST_PERIOD_NS else None
+
+    def meet(self, own: Seen, other: Seen) -> None:
+        """One of its resets was seen at the other end, too."""
+        place = other.event.place
+        sort = other.sort, other.event.body["meaning"]
+        key = (*sort, owner_of(place) if place else None)
+        if key not in self.others and len(self.others) >= MAX_OTHERS:
+            key = (*sort, None)
+        count = self.others[key].count if key in self.others else 0
+        self.others[key] = OtherEnd(own.event, other.event, other.sort, count + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class OtherEnd:
+    """Resets that were seen at both ends: the last one as it was told here and there, of what sort
+    it was there, and how many."""
+
+    own: Event
+    event: Event
+    sort: Sort
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +126,7 @@ class Life:
     that the kernel then killed."""
 
     place: Place
-    groups: dict[Hashable, dict[Hashable, Entry]] = field(default_factory=dict)
+    groups: dict[Hashable, dict[tuple[int, Hashable], Entry]] = field(default_factory=dict)
     end: Entry | None = None
     events: int = 0
     left_out: int = 0
@@ -120,7 +152,10 @@ class Life:
         if event.kind == "exit" and process is not None and may_be_executed(process):
             self.outlived = [*self.outlived, event][-MAX_ALIKE:]
 
-    def add(self, group: Hashable, alike: Hashable, event: Event, count: int) -> Entry:
+    def add(
+        self, group: Hashable, alike: Hashable, event: Event, count: int, fold: bool = False
+    ) -> Entry:
+        """With `fold` what finds no room of its own becomes one entry."""
         alike = (self.chapter, alike)
         entries = self.groups.get(group)
         if entries is None:
@@ -129,21 +164,26 @@ class Life:
                 oldest = self.groups.pop(next(iter(self.groups)))
                 self.left_out += sum(map(_would_be_missed, oldest.values()))
             self.groups[group] = entries
+        room = MAX_ALIKE - fold  # one is for all that find none
+        full = len(entries) >= room and alike not in entries
+        if fold and full and next(iter(entries))[0] == self.chapter:
+            alike, room = (self.chapter, FOLDED), MAX_ALIKE
         entry = entries.get(alike)
         if entry is not None:
-            if event.kind == "tcp_reset":
+            if event.kind == "tcp_reset" and not entry.folded:
                 entry.gaps = (*entry.gaps, event.boot_ns - entry.last.boot_ns)[-MAX_GAPS:]
             entry.last = event
             entry.count += count
             return entry
-        if len(entries) >= MAX_ALIKE:
+        while len(entries) >= room:
             self.left_out += _would_be_missed(entries.pop(next(iter(entries))))
         entry = entries[alike] = Entry(event, event, count)
+        entry.folded = alike[1] == FOLDED
         return entry
 
     def entries(self) -> list[Entry]:
         """In the order of their first events."""
-        every = (entry for group in self.groups.values() for entry in group.values())
+        every = (entry for group in self.groups.values() for entry in group.values() if entry.count)
         return sorted(every, key=attrgetter("boot_ns"))
 
 
@@ -158,7 +198,8 @@ class Story:
     the runtime's on the end. `network` is what happened to the pod's network, also where that is
     not this container's alone; `outlived` and `survivors` as in `Life`. `state` is how a pod stands
     with its runtime in which nothing happens. `locate` says where a process crashed, in words, if
-    anybody can tell."""
+    anybody can tell. With `both_ends` resets at the other end of a connection were seen, too, if
+    that end is on this node."""
 
     place: Place
     entries: list[Entry]
@@ -175,6 +216,7 @@ class Story:
     message: str | None = None
     state: PodState | None = None
     locate: Callable[[Process | None], str | None] = lambda _process: None
+    both_ends: bool = False
 
     @property
     def init(self) -> Process | None:
@@ -250,15 +292,24 @@ def took_effect(entry: Entry) -> bool:
 
 
 class Timelines:
-    """A sink that keeps the timelines. `traced` as in `Story`."""
+    """A sink that keeps the timelines. `traced` and `both_ends` as in `Story`; `mine` tells whose
+    events have one: the others are resets at the other ends of connections."""
 
     def __init__(
-        self, clock: Clock, began_ns: int | None = None, traced: frozenset[str] | None = None
+        self,
+        clock: Clock,
+        began_ns: int | None = None,
+        traced: frozenset[str] | None = None,
+        both_ends: bool = False,
+        mine: Callable[[Event], bool | None] = lambda event: True,
     ) -> None:
         self.events = 0
         self._clock = clock
         self.began_ns = began_ns
         self.traced = traced
+        self.both_ends = both_ends
+        self.mine = mine
+        self._connections = Connections()
         self._lives: dict[str, Life] = {}
         self._losses: list[Loss] = []
 
@@ -269,6 +320,21 @@ class Timelines:
         if event.kind == "lost":
             self._add_loss(event)
             return
+        seen = self._connections.add(event) if event.kind == "tcp_reset" else None
+        if seen is not None and seen.overtaken is not None:
+            self._move(seen.overtaken)
+        if self.mine(event):
+            self._add(event, seen)
+        if seen is not None:
+            _join(seen)
+
+    def _move(self, seen: Seen) -> None:
+        """To an entry of the sort that it turned out to be of."""
+        if seen.entry is not None:
+            seen.entry.count -= 1
+            self._add(seen.event, seen)
+
+    def _add(self, event: Event, seen: Seen | None) -> None:
         place = event.place
         if place is None:
             return
@@ -285,7 +351,10 @@ class Timelines:
             life.outlive(event)
             return
         ended = life.end
-        _SORTS.get(event.kind, _add_other)(life, event)
+        if seen is not None:
+            _add_reset(life, seen)
+        else:
+            _SORTS.get(event.kind, _add_other)(life, event)
         pod = self._lives.get(identity.pod_uid or "")
         if pod is not None and life.end is not ended:
             pod.begin_chapter()
@@ -344,6 +413,7 @@ class Timelines:
             end=life.end,
             began_ns=self.began_ns or 0,
             traced=self.traced,
+            both_ends=self.both_ends,
             losses=[],
             left_out=life.left_out,
             network=list(network),
@@ -486,11 +556,21 @@ def _add_allocation(life: Life, event: Event) -> None:
     life.add("page_alloc_failure", (pid, event.body["order"], known), event, 1)
 
 
-def _add_reset(life: Life, event: Event) -> None:
-    body = event.body
-    sent, remote = body["direction"] == "sent", body["remote"]
-    end = body["local"]["port"] if sent else (remote["address"], remote["port"])
-    life.add(("tcp_reset", sent, body["reason"]), (end, body["meaning"]), event, 1)
+def _add_reset(life: Life, seen: Seen) -> None:
+    """Alike are those of one service: its clients come from another port each time."""
+    event, body = seen.event, seen.event.body
+    group = ("tcp_reset", body["direction"], body["reason"], seen.sort)
+    seen.entry = life.add(group, (service(body), body["meaning"]), event, 1, fold=True)
+    seen.entry.sort = seen.sort
+
+
+def _join(seen: Seen) -> None:
+    """Each end's entry gets what was seen at the other one."""
+    for one in (seen, seen.other):
+        if one is not None and one.entry is not None:
+            one.entry.asked = one.asked or one.entry.asked
+            if one.other is not None:
+                one.entry.meet(one, one.other)
 
 
 def _add_drop(life: Life, event: Event) -> None:
@@ -508,6 +588,5 @@ _SORTS: dict[str, Callable[[Life, Event], None]] = {
     "exit": _add_exit,
     "oom": _add_oom,
     "page_alloc_failure": _add_allocation,
-    "tcp_reset": _add_reset,
     "backlog_drop": _add_drop,
 }

@@ -637,6 +637,7 @@ def a_client_that_resets(scene: Scene) -> Generator[None, None, None]:
     serve(scene, "patient")
     yield
     with connection(scene.pod) as client:
+        client.sendall(b"hello")  # one that carried nothing is a health check
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 

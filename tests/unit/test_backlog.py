@@ -90,7 +90,7 @@ def event(**body: Any) -> Event:
 
 def test_summary() -> None:
     assert PROBE.summary(event()) == (
-        "10.0.0.5:8080 turned away 37 connections: accept queue full (129 of 128)"
+        "10.0.0.5:8080 turned away 37 attempts: accept queue full (129 of 128)"
     )
     nameless = {"address": None, "port": None, "pod": None}
     assert PROBE.summary(event(queue="socket", count=1, local=nameless, depth=None)) == (

@@ -126,7 +126,7 @@ def test_refusals_of_a_probe_are_waited_for(watched: Watched) -> None:
         assert not watched.pass_by(1.9)
     assert watched.pass_by(1)
     (told,) = watched.watch.untold()
-    assert "3 connections refused, every 1.9 s" in told.verdict.sentence
+    assert "3 attempts to connect refused, every 1.9 s" in told.verdict.sentence
 
 
 def test_one_refusal_is_not_waited_for_for_ever(watched: Watched) -> None:

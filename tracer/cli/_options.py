@@ -254,4 +254,5 @@ def selection(values: Mapping[str, Any]) -> Selection:
         sender_pods=values["sender_pods"],
         pids=frozenset(values["pids"]),
         everything=values["everything"],
+        besides=values.get("besides", ()),
     )

@@ -103,6 +103,7 @@ def _watch(values: Mapping[str, Any], show: Show) -> None:
     timelines.began_ns = clock.now()
     timelines.traced = frozenset(probe.name for probe in tracing.probes)
     wanted = tracing.wanted
+    timelines.both_ends, timelines.mine = wanted.sees_both_ends, wanted.wants
     states = StateService(tracing.state_sources, lambda pod: bool(wanted.wants_pod(pod)))
     states.start()
     watch.begin(tracing.session, wanted, states)
@@ -148,6 +149,8 @@ _EVERYTHING: dict[str, Any] = {
     "sender_pods": (),
     "pids": (),
     "everything": False,
+    # why a connection was reset, its other end tells
+    "besides": ("tcp_reset",),
 }
 # Also what concerns no pod, from the beginning to the end: a story may need it.
 _WHOLE_RECORDING: dict[str, Any] = {
@@ -167,7 +170,8 @@ def _explain_recording(file: str, chosen: Selection, show: Show) -> None:
     told: list[tuple[Metadata, Clock, Timelines]] = []
 
     def make(metadata: Metadata, _probes: object, clock: Clock, _places: object) -> Timelines:
-        timelines = Timelines(clock, metadata.began, frozenset(metadata.attached))
+        both_ends = metadata.selection.sees_both_ends
+        timelines = Timelines(clock, metadata.began, frozenset(metadata.attached), both_ends)
         told.append((metadata, clock, timelines))
         return timelines
 

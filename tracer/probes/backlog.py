@@ -28,8 +28,8 @@ SOURCES = ("function", "counter")
 ONE, SEVERAL = 1, 2
 
 NOUNS = {
-    "syn": ("connection", "SYN queue full"),
-    "accept": ("connection", "accept queue full"),
+    "syn": ("attempt", "SYN queue full"),
+    "accept": ("attempt", "accept queue full"),
     "socket": ("packet", "socket backlog full"),
 }
 MAX_LISTENERS = 16_384

@@ -198,7 +198,11 @@ def reason_table(names: Mapping[int, str]) -> bytes:
 
 def _settings(values: Mapping[str, Any]) -> dict[str, int]:
     reasons = reason_table(enum_names("sk_rst_reason"))
-    return {"kt_reset_reasons": int.from_bytes(reasons, "little"), "kt_tick": _tick_ns()}
+    return {
+        "kt_reset_reasons": int.from_bytes(reasons, "little"),
+        "kt_tick": _tick_ns(),
+        "kt_whosever": int("tcp_reset" in values.get("besides", ())),
+    }
 
 
 def _tick_ns() -> int:

@@ -20,7 +20,9 @@ class Explained:
     def __init__(self, chosen: Chosen, told: Metadata, clock: Clock) -> None:
         self._chosen = chosen
         self._clock = clock
-        self._timelines = Timelines(clock, told.began, frozenset(told.attached))
+        self._timelines = Timelines(
+            clock, told.began, frozenset(told.attached), told.selection.sees_both_ends
+        )
 
     def event(self, event: Event) -> None:
         self._chosen.event(event)

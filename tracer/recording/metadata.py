@@ -72,7 +72,12 @@ def _selection_of(told: Any) -> Selection:
         pids=pids,
         everything=bool(told["everything"]),
         without_pods=bool(told.get("without_pods")),
+        besides=tuple(filter(_is_text, told.get("besides", ()))),
     )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _check(holds: bool) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
@@ -37,7 +37,9 @@ class Certainty(StrEnum):
 class Verdict:
     """`id` is for programs and does not change; `doubts` says why the certainty is no higher.
     `reasons` are the ids of what is likely to have been behind it (see tracer.reasons), `hints`
-    what is known of the program that runs, if its name is true (see tracer.words)."""
+    what is known of the program that runs, if its name is true (see tracer.words). `harm` is how
+    many connections or attempts were hurt; of those that hurt connections the worst comes first,
+    however specific they are."""
 
     id: str
     sentence: str
@@ -47,6 +49,7 @@ class Verdict:
     doubts: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
+    harm: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,18 @@ def explain(story: Story) -> Explanation | None:
             story.found.append(_doubted(verdict, cause, story))
     if not story.found:
         return None
+    story.found = _worst_last(story.found)
     *others, verdict = story.found
     worse = verdict.certainty is not Certainty.UNKNOWN
     others = [o for o in others if not (worse and o.certainty is Certainty.UNKNOWN)]
     verdict = replace(verdict, hints=(*verdict.hints, *hints_of(story)))
     return Explanation(story, verdict, tuple(reversed(others)))
+
+
+def _worst_last(found: Sequence[Verdict]) -> list[Verdict]:
+    """Those that hurt connections stand where they stood, but by how many."""
+    harmful = iter(sorted((v for v in found if v.harm), key=lambda verdict: verdict.harm))
+    return [next(harmful) if verdict.harm else verdict for verdict in found]
 
 
 def _with_reasons(verdict: Verdict, story: Story) -> Verdict:

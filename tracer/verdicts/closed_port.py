@@ -3,34 +3,31 @@
 
 from __future__ import annotations
 
-from tracer.probes.resets import CLOSED_PORT
+from tracer.connections import Sort
 from tracer.timeline import Entry, Story
 from tracer.units import span
 from tracer.verdicts import Cause, Certainty, Verdict
 from tracer.verdicts._kubectl import kubectl
 from tracer.verdicts._phrases import times
-from tracer.verdicts._resets import RESTS_ON, peers, ports, total
+from tracer.verdicts._resets import RESTS_ON, of_sort, peers, ports, total
 
 
 def _judge(story: Story) -> Verdict | None:
-    found = [
-        entry
-        for entry in story.of("tcp_reset")
-        if entry.body["direction"] == "sent" and entry.body["meaning"] == CLOSED_PORT
-    ]
+    found = of_sort(story, Sort.CLOSED_PORT)
     if not found:
         return None
     regular = next((entry for entry in reversed(found) if entry.period_ns), None)
     every = f", every {span(regular.period_ns or 0)}" if regular else ""
     return Verdict(
         "closed_port",
-        f"nothing listens on {ports(found)}: {times(total(found), 'connection')} refused{every},"
-        f" from {peers(found)}",
+        f"nothing listens on {ports(found)}: {times(total(found), 'attempt')} to connect"
+        f" refused{every}, from {peers(found)}",
         Certainty.CERTAIN,
         tuple(found),
         "compare the port of the probe or service with what the program listens on"
         " (ss -ltn in the container); does it listen on 127.0.0.1 only, or has it not started yet?"
         + (_probes(story, regular) if regular else ""),
+        harm=total(found),
     )
 
 

@@ -3,23 +3,29 @@
 
 from __future__ import annotations
 
+from tracer.connections import Sort
 from tracer.timeline import Story
-from tracer.verdicts import Cause, Certainty, Verdict
-from tracer.verdicts._phrases import address, times
-from tracer.verdicts._resets import RESTS_ON, peers, resets, total
+from tracer.verdicts import Cause, Verdict
+from tracer.verdicts._phrases import times
+from tracer.verdicts._resets import RESTS_ON, evidence, parts, peers, seen, total
 
 
 def _judge(story: Story) -> Verdict | None:
-    found = resets(story, "received", ("connection_refused",))
+    found = [part for part in parts(story, Sort.REFUSED) if not part.from_elsewhere]
     if not found:
         return None
+    sure, doubts = seen(found)
+    remedy = "the other side has nothing listening there: is that pod ready, and the port right?"
+    if doubts:
+        remedy += " If something listens, look for a firewall's rule (REJECT) or a network policy"
     return Verdict(
         "refused_by_peer",
-        f"{times(total(found), 'connection')} of its own refused by"
-        f" {address(found[-1].last.body['remote'])} ({peers(found)})",
-        Certainty.CERTAIN,
-        tuple(found),
-        "the other side has nothing listening there: is that pod ready, and the port right?",
+        f"{times(total(found), 'attempt')} of its own to connect refused by {peers(found)}",
+        sure,
+        evidence(found),
+        remedy,
+        doubts,
+        harm=total(found),
     )
 
 

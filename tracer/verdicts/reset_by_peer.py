@@ -1,31 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The other side reset connections of the pod."""
+"""The other side reset connections of the pod, and why, if it was seen there."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from tracer.connections import Sort, at_service
 from tracer.timeline import Story
-from tracer.verdicts import Cause, Certainty, Verdict
-from tracer.verdicts._phrases import address, times
-from tracer.verdicts._resets import RESTS_ON, peers, total
+from tracer.verdicts import Cause, Verdict
+from tracer.verdicts._phrases import times, who
+from tracer.verdicts._resets import RESTS_ON, Part, evidence, idle, parts, peers, seen, total
+from tracer.verdicts.used_after_close import is_of_a_closed_one
+
+_UNSEEN = (
+    "the reason is on the other side: if that is a pod of this cluster, ktrace resets on its"
+    " node; else a proxy or a firewall in between may have a shorter time-out"
+)
 
 
 def _judge(story: Story) -> Verdict | None:
     found = [
-        entry
-        for entry in story.of("tcp_reset")
-        if entry.body["direction"] == "received" and entry.body["reason"] != "connection_refused"
+        part
+        for part in parts(story, Sort.BY_PEER, Sort.USED_AFTER_CLOSE)
+        if not (part.from_elsewhere or is_of_a_closed_one(part) or _is_of_a_leaver(part))
     ]
     if not found:
         return None
+    sure, doubts = seen(found)
     return Verdict(
         "reset_by_peer",
-        f"{times(total(found), 'connection')} reset by the other side, {peers(found)}: the last one"
-        f" from {address(found[-1].last.body['remote'])}",
-        Certainty.CERTAIN,
-        tuple(found),
-        "the reason is on the other side: if that is a pod of this cluster, ktrace resets on its"
-        " node; else a proxy or a firewall in between may have a shorter time-out",
+        f"{times(total(found), 'connection')} reset by {peers(found)}{_reasons(found)}"
+        f"{idle(found)}",
+        sure,
+        evidence(found),
+        _UNSEEN if doubts else "the reason is on the other side: ktrace why of that pod",
+        doubts,
+        harm=total(found),
     )
+
+
+def _is_of_a_leaver(part: Part) -> bool:
+    """A client that leaves, as its own end tells."""
+    served = at_service(part.event.body)
+    return served and part.other is not None and part.other.sort is Sort.HARMLESS
+
+
+def _reasons(found: Sequence[Part]) -> str:
+    """What its own end said of them, and of whom."""
+    said: dict[str, None] = {}
+    for part in found:
+        if part.other is None:
+            continue
+        meaning = part.other.event.body["meaning"] or "for a reason that its kernel does not name"
+        closer = part.other.event.about
+        said[f"{meaning} by {who(closer)}" if closer else meaning] = None
+    return f" ({'; '.join(list(said)[:3])})" if said else ""
 
 
 CAUSE = Cause(10, _judge, rests_on=RESTS_ON)

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+from tracer.connections import Sort
 from tracer.timeline import Story
 from tracer.verdicts import Cause, Verdict
 from tracer.verdicts._phrases import times, who
-from tracer.verdicts._resets import RESTS_ON, certainty, peers, ports, resets, total
+from tracer.verdicts._resets import RESTS_ON, certainty, of_sort, peers, ports, total
 
 
 def _judge(story: Story) -> Verdict | None:
-    found = resets(story, "sent", ("so_linger_zero", "tcp_abort_on_linger"))
+    found = of_sort(story, Sort.LINGER)
     if not found:
         return None
     sure, doubts = certainty(found)
@@ -24,6 +25,7 @@ def _judge(story: Story) -> Verdict | None:
         "the program sets SO_LINGER so that close() resets: unsent data is thrown away; take the"
         " option away unless that is wanted",
         doubts,
+        harm=total(found),
     )
 
 

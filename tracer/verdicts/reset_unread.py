@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+from tracer.connections import Sort
 from tracer.timeline import Story
 from tracer.verdicts import Cause, Verdict
 from tracer.verdicts._phrases import times, who
-from tracer.verdicts._resets import RESTS_ON, certainty, peers, ports, resets, total
+from tracer.verdicts._resets import RESTS_ON, certainty, of_sort, peers, ports, total
 
 
 def _judge(story: Story) -> Verdict | None:
-    found = resets(story, "sent", ("tcp_abort_on_close", "tcp_abort_on_data"))
+    found = of_sort(story, Sort.UNREAD)
     if not found:
         return None
     sure, doubts = certainty(found)
@@ -24,6 +25,7 @@ def _judge(story: Story) -> Verdict | None:
         "the program closes (or ends) before it has read the request: read to the end, or answer"
         " and shut down sending first; often a limit on the request's size or a time-out",
         doubts,
+        harm=total(found),
     )
 
 

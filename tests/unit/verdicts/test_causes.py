@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.unit.verdicts.network import STORIES as NETWORK_STORIES
 from tests.unit.verdicts.world import (
     APP,
     CLOCK,
@@ -400,30 +401,7 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
         ),
         *("start_without_memory", "likely"),
     ),
-    "closed port": (
-        lambda w: w.reset("sent", "no_socket", "closed port"),
-        *("closed_port", "certain"),
-    ),
-    "a connection that is unknown": (
-        lambda w: (w.reset("sent", "no_socket", "no such connection"), w.exit(3)),
-        *("exited", "certain"),
-    ),
-    "accept": (lambda w: w.drop("accept"), "accept_queue_full", "certain"),
-    "syn": (lambda w: w.drop("syn"), "syn_queue_full", "certain"),
-    "unread": (lambda w: w.reset("sent", "tcp_abort_on_close"), "reset_unread", "certain"),
-    "unread, inferred": (
-        lambda w: w.reset("sent", "tcp_abort_on_close", inferred=True),
-        *("reset_unread", "likely"),
-    ),
-    "linger": (
-        lambda w: w.reset("sent", "so_linger_zero", inferred=True),
-        *("reset_linger", "likely"),
-    ),
-    "peer": (lambda w: w.reset("received", None), "reset_by_peer", "certain"),
-    "refused": (
-        lambda w: w.reset("received", "connection_refused", inferred=True),
-        *("refused_by_peer", "certain"),
-    ),
+    **NETWORK_STORIES,
 }
 
 
@@ -490,11 +468,12 @@ def test_sentences() -> None:
         " child killed by SIGKILL, but no signal ended it"
     )
     assert sentence(lambda w: [w.drop("accept", 11), w.drop("accept", 12)]) == (
-        "23 connections turned away at port 80: the accept queue was full (2 waiting, limit 1);"
+        "23 attempts to connect turned away at port 80: the accept queue was full (2 waiting, limit"
+        " 1);"
         " app[7] (/bin/app) listens there"
     )
     assert sentence(lambda w: [w.reset("sent", "no_socket", "closed port") for _ in range(23)]) == (
-        "nothing listens on port 80: 23 connections refused, from 198.18.0.1"
+        "nothing listens on port 80: 23 attempts to connect refused, from 198.18.0.1"
     )
 
 
@@ -505,7 +484,7 @@ def test_refusals_with_the_rhythm_of_a_probe() -> None:
 
     verdict = told(tell).verdict
     assert verdict.sentence == (
-        "nothing listens on port 80: 4 connections refused, every 2 s, from 198.18.0.1"
+        "nothing listens on port 80: 4 attempts to connect refused, every 2 s, from 198.18.0.1"
     )
     assert "kubectl describe pod -n shop web-0 names the one that fails" in verdict.remedy
 

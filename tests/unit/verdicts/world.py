@@ -69,7 +69,7 @@ class World:
     """Time stands where `at` puts it, in milliseconds, and goes on by one with each event."""
 
     def __init__(self, traced: frozenset[str] | None = ALL, began: int | None = SECOND) -> None:
-        self.timelines = Timelines(CLOCK, began, traced)
+        self.timelines = Timelines(CLOCK, began, traced, both_ends=True)
         self.now = 10_000 * MS
 
     def at(self, milliseconds: float) -> World:
@@ -182,28 +182,40 @@ class World:
         meaning: str | None = None,
         *,
         port: int = 80,
-        remote: int = 4000,
+        remote: int = 40000,
         inferred: bool = False,
         who: Process | None = None,
-        place: Place = NETWORK,
+        place: Place | None = NETWORK,
+        peer: Place | None = None,
+        ends: tuple[str, str] = ("198.18.0.2", "198.18.0.1"),
+        state: str | None = None,
+        **traffic: Any,
     ) -> Event:
+        """`traffic` is what `idle`, `bytes` and `answered` say."""
         body = {
             "direction": direction,
             "reason": reason,
             "reason_inferred": inferred,
             "meaning": meaning,
-            "state": None,
-            "local": {"address": "198.18.0.2", "port": port, "pod": place},
-            "remote": {"address": "198.18.0.1", "port": remote, "pod": None},
+            "state": state,
+            "local": {"address": ends[0], "port": port, "pod": place},
+            "remote": {"address": ends[1], "port": remote, "pod": peer},
             "process": who,
+            **traffic,
         }
-        return self.add(Event("tcp_reset", self.now, who, None, body, place))
+        return self.add(Event("tcp_reset", self.now, who, None, body, place, peer))
 
-    def drop(self, queue: str = "accept", count: int = 1, place: Place = NETWORK) -> Event:
+    def drop(
+        self,
+        queue: str = "accept",
+        count: int = 1,
+        place: Place = NETWORK,
+        port: int | None = 80,
+    ) -> Event:
         body = {
             "queue": queue,
             "stage": None,
-            "local": {"address": "198.18.0.2", "port": 80, "pod": place},
+            "local": {"address": "198.18.0.2" if port else None, "port": port, "pod": place},
             "remote": None,
             "depth": 2,
             "limit": 1,

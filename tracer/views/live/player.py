@@ -159,7 +159,12 @@ class Player:
                 self.read = reader
 
     def _timelines(self) -> Timelines:
-        return Timelines(self.clock, self._told.began, frozenset(self._told.attached))
+        return Timelines(
+            self.clock,
+            self._told.began,
+            frozenset(self._told.attached),
+            self._told.selection.sees_both_ends,
+        )
 
     def _sink(self) -> Chosen:
         return Chosen(self.model, self._selection, Window(), None, lambda: None)

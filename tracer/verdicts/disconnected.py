@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections that were cut off while they were in use: by connect(AF_UNSPEC), or from outside."""
+
+from __future__ import annotations
+
+from tracer.connections import Sort
+from tracer.timeline import Story
+from tracer.verdicts import Cause, Certainty, Verdict
+from tracer.verdicts._phrases import times, who
+from tracer.verdicts._resets import RESTS_ON, of_sort, peers, total
+
+
+def _judge(story: Story) -> Verdict | None:
+    found = of_sort(story, Sort.DISCONNECTED)
+    if not found:
+        return None
+    closer = found[-1].last.about
+    how = (
+        f"{who(closer)} disconnected the socket"
+        if closer
+        else "not by a call of the program that holds it"
+    )
+    return Verdict(
+        "disconnected",
+        f"{times(total(found), 'connection')} with {peers(found)} cut off: {how}",
+        Certainty.CERTAIN,
+        tuple(found),
+        "the program calls connect() with AF_UNSPEC on a connected socket"
+        if closer
+        else "somebody destroys sockets (ss -K, a CNI plugin that does so when a service's end goes"
+        " away), or a time-out of the kernel gave it up (TCP_USER_TIMEOUT, tcp_retries2)",
+        harm=total(found),
+    )
+
+
+CAUSE = Cause(14, _judge, rests_on=RESTS_ON)
