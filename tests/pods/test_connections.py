@@ -118,6 +118,22 @@ def test_a_pool_that_keeps_connections_longer_than_the_server(pods: Pods, transl
             assert event["idle"]["ended_ns"] >= 400_000_000
 
 
+def test_while_it_happens_the_other_end_is_seen_though_nobody_asked_for_it(pods: Pods) -> None:
+    """`why` of one pod tells of that pod alone, and of whom it talked to by name."""
+    asked = through_service(pods)
+    words = ("why", pods.front.pod.uid, *pods.cri, "--duration", "60s")
+    with (
+        Ktrace(*words) as watching,
+        server(pods.back, "keep_alive", PORT, COUNT, 0.5),
+        Talker(pods.front, "reuse", *asked, COUNT, 0.5) as front,
+    ):
+        assert front.said() == "done"
+        (verdict,) = watching.wait()
+    assert summary([verdict]) == [("used_after_close", "certain")]
+    assert f"shop/back ({SERVICE}:{SERVICE_PORT}) had closed {COUNT} idle" in verdict["sentence"]
+    assert verdict["others"] == []
+
+
 def test_an_answer_that_takes_longer_than_the_client_waits(pods: Pods) -> None:
     def happens() -> int:
         with Witness(pods.back) as witness:

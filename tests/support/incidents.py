@@ -34,6 +34,7 @@ from tests.support.containerd import Containerd, ContainerHandle, PodHandle
 from tests.support.cri import CriError
 from tests.support.ktrace import HAS_KPROBES, Ktrace
 from tests.support.ktrace import run as ktrace_once
+from tests.support.talkers import Talker, counted, rule, server
 from tests.support.wait import wait_for
 from tracer.identity.tree import hierarchies
 
@@ -647,6 +648,68 @@ def a_service_that_refuses(scene: Scene) -> Generator[None, None, None]:
     other = scene.other("db-0")
     yield
     container.exec(["nc", "-w", "5", other.ip, str(CLOSED)])
+
+
+@incident("not_by_peer", "likely")
+def a_firewall_that_refuses_for_a_service(scene: Scene) -> Generator[None, None, None]:
+    """Twin: a server listens there."""
+    front, back = scene.pod.run("app", SLEEP), scene.other("back-0").run("app", SLEEP)
+    match = ("-p", "tcp", "--dport", str(PORT))
+    rule(back, "-A", "INPUT", *match, "-j", "REJECT", "--reject-with", "tcp-reset")
+    with server(back, "deaf", PORT, 4096):
+        yield
+        _told(front, "ask", back.pod.ip, PORT, TIMES)
+
+
+@incident("used_after_close")
+def a_pool_that_keeps_connections_longer_than_the_server(
+    scene: Scene,
+) -> Generator[None, None, None]:
+    front, back = scene.pod.run("app", SLEEP), scene.other("back-0").run("app", SLEEP)
+    with server(back, "keep_alive", PORT, TIMES, 1.0):
+        yield
+        _told(front, "reuse", back.pod.ip, PORT, TIMES, 0.5)
+
+
+@incident("closed_before_use")
+def a_server_whose_clients_keep_connections_for_longer(
+    scene: Scene,
+) -> Generator[None, None, None]:
+    """The other end of the one before."""
+    back, front = scene.pod.run("app", SLEEP), scene.other("front-0").run("app", SLEEP)
+    with server(back, "keep_alive", PORT, TIMES, 1.0):
+        yield
+        _told(front, "reuse", scene.pod.ip, PORT, TIMES, 0.5)
+
+
+@incident("answered_late")
+def a_client_that_does_not_wait_for_the_answer(scene: Scene) -> Generator[None, None, None]:
+    back, front = scene.pod.run("app", SLEEP), scene.other("front-0").run("app", SLEEP)
+    with server(back, "slow", PORT, TIMES, 2.0):
+        yield
+        with Talker(front, "give_up", scene.pod.ip, PORT, TIMES, 1.0) as client:
+            assert client.said() == "done"
+            wait_for("the resets", lambda: counted(front, "OutRsts") >= TIMES)
+
+
+@incident("reply_not_translated", "likely")
+def a_service_whose_replies_conntrack_does_not_know(scene: Scene) -> Generator[None, None, None]:
+    front, back = scene.pod.run("app", SLEEP), scene.other("back-0").run("app", SLEEP)
+    service = ("-d", "198.51.100.10", "-p", "tcp", "--dport", "80")
+    to = ("-j", "DNAT", "--to-destination", f"{back.pod.ip}:{PORT}")
+    rule(front, "-t", "nat", "-A", "OUTPUT", *service, *to)
+    replies = ("-s", back.pod.ip, "-p", "tcp", "--sport", str(PORT))
+    rule(front, "-t", "raw", "-A", "PREROUTING", *replies, "-j", "CT", "--notrack")
+    with server(back, "deaf", PORT, 4096):
+        yield
+        with Talker(front, "knock", "198.51.100.10", 80, TIMES) as client:
+            assert client.said() == "done"
+            wait_for("the resets", lambda: counted(front, "OutRsts") >= TIMES)
+
+
+def _told(container: ContainerHandle, *order: Any) -> None:
+    with Talker(container, *order) as client:
+        client.said()
 
 
 # What incidents are made with

@@ -84,6 +84,16 @@ def peers(found: Iterable[Entry | Part]) -> str:
     return _shortened(every, any(_entry(one).folded for one in found))
 
 
+def pods(found: Iterable[Part]) -> str:
+    """The same without addresses, where pods are known."""
+    return _shortened(dict.fromkeys(_pod(p) or peer(p.event, p.other) for p in found), False)
+
+
+def _pod(part: Part) -> str | None:
+    other = part.other
+    return pod_name(other.event.place if other else None) or pod_name(part.event.by_place)
+
+
 def _names(one: Entry | Part) -> Iterator[str]:
     if isinstance(one, Part):
         yield peer(one.event, one.other)

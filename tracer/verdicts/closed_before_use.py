@@ -20,11 +20,8 @@ def _judge(story: Story) -> Verdict | None:
     last = max(found, key=lambda part: part.event.boot_ns)
     front, count = peers(found), total(found)
     ago, kept = _closed_ago(last), _kept_idle_ns(last)
-    before = ""
-    if ago is not None:
-        before = f"{', the last one' if count > 1 else ''} {span(ago)} before"
-    if kept is not None:
-        before += f", after {span(kept)} without data"
+    idle = f" that had been idle for {span(kept)}" if kept is not None else ""
+    before = f", the last one {span(ago)} before" if ago is not None else ", before"
     remedy = (
         f"give {front}'s pool a shorter idle time-out than {here(story)}'s keep-alive"
         + (f" of about {span(kept)}" if kept is not None else "")
@@ -37,8 +34,7 @@ def _judge(story: Story) -> Verdict | None:
         )
     return Verdict(
         "closed_before_use",
-        f"{here(story)} had closed {times(count, 'connection')}{before} on which {front} then sent"
-        " more",
+        f"{here(story)} had closed {times(count, 'connection')}{idle}{before} {front} sent more",
         sure,
         entries,
         remedy,

@@ -17,6 +17,11 @@ _UNSEEN = (
     " node; else a proxy or a firewall in between may have a shorter time-out"
 )
 
+_SEEN = (
+    "the reason is on the other side, and said there, too: if that is a pod, ktrace why of it; else"
+    " ktrace resets --all"
+)
+
 
 def _judge(story: Story) -> Verdict | None:
     found = [
@@ -33,7 +38,7 @@ def _judge(story: Story) -> Verdict | None:
         f"{idle(found)}",
         sure,
         evidence(found),
-        _UNSEEN if doubts else "the reason is on the other side: ktrace why of that pod",
+        _UNSEEN if doubts else _SEEN,
         doubts,
         harm=total(found),
     )

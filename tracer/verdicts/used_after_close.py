@@ -9,7 +9,7 @@ from tracer.timeline import Story
 from tracer.units import span
 from tracer.verdicts import Cause, Verdict
 from tracer.verdicts._phrases import times
-from tracer.verdicts._resets import RESTS_ON, Part, evidence, here, parts, peers, seen, total
+from tracer.verdicts._resets import RESTS_ON, Part, evidence, here, parts, peers, pods, seen, total
 
 # What the other end says of a connection that had ended there.
 _ENDED = (Sort.CLOSED_BEFORE, Sort.NO_CONNECTION)
@@ -23,13 +23,14 @@ def _judge(story: Story) -> Verdict | None:
     sure, doubts = seen(found)
     last = max(found, key=lambda part: part.event.boot_ns)
     back, front, count = peers(found), here(story), total(found)
+    server = pods(found)
     kept = _kept_idle_ns(last)
     if kept is None:
         what = f"{back} had closed {times(count, 'connection')}{_before(last, count)}"
         sentence = f"{what} on which {front} sent more"
         remedy = (
-            f"ask {back} why it closed: a limit, a time-out, an end; and let {front} try again, on"
-            " a new connection"
+            f"ask {server} why it closed: a limit, a time-out, an end; and let {front} try again on a"
+            " new connection"
         )
     else:
         which = "this idle connection" if count == 1 else f"{count} idle connections"
@@ -39,9 +40,9 @@ def _judge(story: Story) -> Verdict | None:
             f" {front} used {it} once more"
         )
         remedy = (
-            f"give {front}'s pool a shorter idle time-out than {back}'s keep-alive of about"
-            f" {span(kept)}, and let it try again on a new connection: {back} saw nothing of what"
-            " was sent"
+            f"give {front}'s pool a shorter idle time-out than {server}'s keep-alive of"
+            f" about {span(kept)}, and let it try again on a new connection: {server} saw nothing"
+            " of what was sent"
         )
     return Verdict("used_after_close", sentence, sure, evidence(found), remedy, doubts, harm=count)
 

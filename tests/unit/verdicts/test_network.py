@@ -185,8 +185,8 @@ def test_the_servers_own_story() -> None:
         "back-0": "closed_before_use",
     }
     assert verdicts["back-0"].sentence == (
-        "back-0 had closed 1 connection 1 s before, after 2 s without data on which shop/web-0 then"
-        " sent more"
+        "back-0 had closed 1 connection that had been idle for 2 s, the last one 1 s before"
+        " shop/web-0 sent more"
     )
 
 
