@@ -29,8 +29,8 @@ def _judge(story: Story) -> Verdict | None:
         what = f"{back} had closed {times(count, 'connection')}{_before(last, count)}"
         sentence = f"{what} on which {front} sent more"
         remedy = (
-            f"ask {server} why it closed: a limit, a time-out, an end; and let {front} try again on a"
-            " new connection"
+            f"ask {server} why it closed: a limit, a time-out, an end; and let {front} try again on"
+            " a new connection"
         )
     else:
         which = "this idle connection" if count == 1 else f"{count} idle connections"
