@@ -190,6 +190,10 @@ USAGE = {
     "all and labels": (["signals", "--all", "-l", "a=b"], "leave out --all"),
     "all and a sender": (["signals", "--all", "--sender-pod", "x"], "leave out --all"),
     "labels": (["signals", "-l", "app!=web"], "app!=web"),
+    "a flight of nothing": (
+        ["record", "signals", "--flight", "0", "-o", "x"],
+        "ktrace: --flight needs a window\n  such as --flight 10m",
+    ),
     "a signal": (["signals", "--signal", "KILLL"], "valid: all, 1-64, HUP"),
     "no signal": (["signals", "--signal", ",", "--duration", "0s"], "valid: all, 1-64, HUP"),
     "a signal among several": (["trace", "signals,exits", "--signal", "9,x"], "'x'"),
@@ -320,6 +324,18 @@ def test_a_ready_file(tmp_path: Path) -> None:
     assert (tmp_path / "ready").exists()
     with pytest.raises(UsageError, match="--ready-file"):
         _tracing._create(str(tmp_path / "none" / "ready"))
+
+
+def test_a_ready_file_follows_no_link(tmp_path: Path) -> None:
+    """Whoever may write there could have laid it to a file of somebody else."""
+    (tmp_path / "mine").write_text("mine")
+    for target in ("mine", "nothing"):
+        link = tmp_path / f"to-{target}"
+        link.symlink_to(tmp_path / target)
+        with pytest.raises(UsageError, match=f"--ready-file {link}: it is a symbolic link"):
+            _tracing._create(str(link))
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "nothing").exists()
 
 
 # Errors and exit codes

@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,9 +16,9 @@ from tracer.errors import NoSuchPod, NoSuchProcess, UsageError
 from tracer.identity import inventory
 from tracer.identity.cgroup import CgroupIdentity
 from tracer.identity.cri import CriSource
-from tracer.identity.inventory import check_globs, check_labels, check_pids
+from tracer.identity.inventory import check_globs, check_labels, check_pids, plain_container
 from tracer.identity.logs import LogDirectorySource
-from tracer.identity.model import Names, NameSourceError, Pod
+from tracer.identity.model import Container, Names, NameSourceError, Pod
 from tracer.identity.names import NameService
 
 
@@ -142,3 +143,26 @@ def test_labels_of_a_silent_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "did not answer in time" in check_globs((), *asked)[0]
     with node(monkeypatch, [LOGS]) as asked:
         assert check_globs((), *asked) == []
+
+
+# Containers in no pod
+
+
+def test_the_name_of_a_container_in_no_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its name or a glob; neither one in a pod, nor one whose name nobody knows."""
+    alone, nameless = CgroupIdentity(None, "a" * 64), CgroupIdentity(None, "b" * 64)
+    podmans, in_pod = CgroupIdentity(None, "c" * 64), CgroupIdentity("u1", "d" * 64)
+    cgroups = [SimpleNamespace(identity=i) for i in (nameless, podmans, in_pod, alone)]
+    monkeypatch.setattr(inventory, "container_cgroups", lambda: cgroups)
+    names = Names(
+        containers={
+            "a" * 64: Container("a" * 64, name="db"),
+            "b" * 64: Container("b" * 64),
+            "c" * 64: Container("c" * 64, name="cache", pod_uid="p1"),
+            "d" * 64: Container("d" * 64, name="web"),
+        }
+    )
+    assert plain_container("db", names) == "db"
+    assert plain_container("d*", names) == "db"
+    for name in ("cache", "web", "DB", "d", "", "shop/db"):
+        assert plain_container(name, names) is None

@@ -27,13 +27,15 @@ from tests.unit.test_recording import (
     part,
     record,
     replay,
+    schemas,
     shown,
     signal,
 )
 from tracer.errors import KtraceError
 from tracer.event import Clock, Event
+from tracer.identity.model import Names
 from tracer.recording import flight
-from tracer.recording.context import BOUNDS
+from tracer.recording.context import BOUNDS, Context
 from tracer.recording.files import Full, RecordingFile, RotatingFiles, SingleFile
 from tracer.recording.flight import FlightRecorder, Trigger
 from tracer.recording.overview import overview
@@ -193,6 +195,22 @@ def test_a_rotated_file_knows_when_earlier_cgroups_ended(tmp_path: Path) -> None
     place = session.resolver.place(5)
     assert place is not None
     assert place.ended == BEGAN + 7
+
+
+def test_of_cgroups_that_are_gone_only_the_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With their ends: without it one would seem to live on. The living stay, however old."""
+    monkeypatch.setitem(BOUNDS, "cgroup_end", 3)
+    kept = Context(schemas(), PROBES)
+    kept.add(part("cgroup", records.pack("cgroup", cgroup=1, time=1)))
+    for number in range(2, 12):
+        kept.add(part("cgroup", records.pack("cgroup", cgroup=number, time=number)))
+        kept.add(part("cgroup_end", records.pack("cgroup_end", cgroup=number, time=100 + number)))
+    told: dict[str, set[int]] = {}
+    for turn in kept.turns(200, Names()):
+        for one in turn.parts:
+            schema = schemas()[one.kind]
+            told.setdefault(schema.name, set()).update(r.cgroup for r in schema.cells(one.cells))
+    assert told == {"cgroup": {1, 9, 10, 11}, "cgroup_end": {9, 10, 11}}
 
 
 def test_a_process_that_events_refer_to_is_not_forgotten(

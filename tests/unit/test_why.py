@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -16,6 +17,9 @@ from tests.unit import records
 from tests.unit.records import cgroup_path, exe
 from tests.unit.test_recording import BEGAN, CID, NAMES, PATH, SECOND, metadata, part
 from tracer import probes
+from tracer.cli import why as why_command
+from tracer.identity import inventory, tree
+from tracer.identity.cgroup import CgroupIdentity
 from tracer.identity.model import Container, Names, Pod
 from tracer.recording.format import (
     Kind,
@@ -224,3 +228,40 @@ def test_what_can_only_be_a_recording_is_not_taken_for_a_pod(name: str) -> None:
     done = run("why", name)
     assert (done.returncode, done.stdout) == (6, "")
     assert "cannot be read" in done.stderr
+
+
+# Names without a recording
+
+
+@pytest.fixture
+def no_kubernetes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node with the container `db`, and a pod of podman's called `group`."""
+    names = Names({"p": Pod("p", None, "group")}, {CID: Container(CID, name="db")})
+    cgroup = SimpleNamespace(identity=CgroupIdentity(None, CID))
+    monkeypatch.setattr(tree, "has_pods", lambda: False)
+    monkeypatch.setattr(inventory, "container_cgroups", lambda: [cgroup])
+    monkeypatch.setattr(inventory, "current_names", lambda socket: names)
+
+
+@pytest.mark.usefixtures("no_kubernetes")
+@pytest.mark.parametrize(
+    ("what", "wait", "plain"),
+    [
+        ("db", False, True),
+        ("d*", False, True),
+        ("nosuch", False, False),  # not waited for: there is none
+        ("nosuch", True, True),  # is still to come
+        ("group", False, False),  # a pod of podman's
+        ("group", True, False),
+        ("shop/db", False, False),  # only pods have namespaces
+        ("shop/db", True, False),
+    ],
+)
+def test_what_can_only_be_a_container(what: str, wait: bool, plain: bool) -> None:
+    assert why_command._is_plain(what, {"cri_socket": None, "wait": wait}) == plain
+
+
+@pytest.mark.usefixtures("no_kubernetes")
+def test_where_pods_are_a_name_is_a_pods(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "has_pods", lambda: True)
+    assert not why_command._is_plain("db", {"cri_socket": None, "wait": True})

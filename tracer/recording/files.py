@@ -164,6 +164,8 @@ def create_private(path: Path, devices: bool = False) -> int:
     flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     with suppress(FileExistsError):
         return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    if path.is_symlink():
+        raise FileExistsError(errno.EEXIST, "it is a symbolic link", str(path))
     fd = os.open(path, flags)
     try:
         found = os.fstat(fd)

@@ -232,7 +232,7 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
         *("killed_from_host", "likely"),
     ),
     "segv": (faulted("SIGSEGV", 11, "SEGV_MAPERR"), "crashed", "certain"),
-    "bus": (faulted("SIGBUS", 7), "crashed", "certain"),
+    "bus": (faulted("SIGBUS", 7, "BUS_ADRERR"), "crashed", "certain"),
     "fpe": (faulted("SIGFPE", 8), "crashed", "certain"),
     "ill": (faulted("SIGILL", 4), "crashed", "certain"),
     "sys": (faulted("SIGSYS", 31, "SYS_SECCOMP"), "seccomp", "certain"),
