@@ -139,6 +139,8 @@ class FaultFinder:
 
     def _function(self, fault: Fault, process: Process) -> str | None:
         container = process.container
+        if container is not None:
+            self.hold_roots({container.id})  # that of a worker may well still run
         root = self._roots.get(container.id) if container else None
         if root is None or fault.module is None:
             return None

@@ -10,8 +10,9 @@ from tracer.timeline import Entry, Story, took_effect
 from tracer.verdicts._faults import ABORT, FAULTS
 from tracer.verdicts._senders import is_foreign
 
-# A pool that has lost a worker, or a shell whose pipe broke, gives up at once.
-AT_ONCE_NS = 100_000_000
+# A pool that has lost a worker, or a shell whose pipe broke, gives up at once; on a busy node that
+# takes an interpreter some tenths of a second.
+AT_ONCE_NS = 500_000_000
 # What asks a program to end; a worker may have a request to finish, or a handler that cleans up.
 ASK = ("SIGTERM", "SIGINT", "SIGQUIT")
 SOON_NS = 2_000_000_000
@@ -120,5 +121,6 @@ def _lost(story: Story, entry: Entry) -> Lost | None:
     blow = own_blow(story, entry)
     if blow is None:
         deadly = story.deadly(entry.body["signal"]["number"], child)
-        blow = deadly if deadly is not None and is_foreign(deadly) else None
+        own = deadly is None or not (is_foreign(deadly) or deadly.body["origin"] == "kernel")
+        blow = None if own else deadly
     return Lost(entry, oom, blow) if oom or blow else None

@@ -17,6 +17,7 @@ DUMP_CORE = (*FAULTS, ABORT, "SIGQUIT")
 WRITING_NS = 30_000_000_000
 
 _LIMITS = {
+    "SIGKILL": "which the kernel itself sent, as for a hard limit of processor time (RLIMIT_CPU)",
     "SIGXCPU": "it used more processor time than its limit RLIMIT_CPU allows",
     "SIGXFSZ": "it wrote a file larger than its limit RLIMIT_FSIZE allows",
 }

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from tracer.timeline import Entry, Story, took_effect
 from tracer.verdicts import Cause, Certainty, Verdict
-from tracer.verdicts._children import ended_by, is_stopping, parent_of, was_asked
+from tracer.verdicts._children import ended_by, is_stopping, was_asked
 from tracer.verdicts._phrases import ending, who
 
 
@@ -34,9 +34,10 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def _end_of_parent(story: Story, blow: Entry) -> Entry | None:
-    """Who has ended sends nothing by itself any more. An orderly end takes its children with it."""
+    """Who has ended sends nothing by itself any more, and whose child it was is not told by its
+    description, which may be younger. An orderly end takes its children with it."""
     child, sender = blow.event.about, blow.event.by
-    if child is None or sender is None or parent_of(child) != sender.pid:
+    if child is None or sender is None or blow.body["origin"] != "same-container":
         return None
     if not took_effect(blow) or is_stopping(story, blow.boot_ns):
         return None

@@ -8,8 +8,12 @@ from tracer.event import Process
 from tracer.reasons._commands import quoted
 from tracer.timeline import Entry, Story, took_effect
 from tracer.verdicts import Cause, Certainty, Verdict
-from tracer.verdicts._phrases import who
+from tracer.verdicts._children import parent_of
+from tracer.verdicts._phrases import executes_others, who
 from tracer.verdicts._stopped import between, request
+
+# How soon after itself a shell starts what it is there for.
+AT_ONCE_NS = 1_000_000_000
 
 
 def _judge(story: Story) -> Verdict | None:
@@ -24,7 +28,8 @@ def _judge(story: Story) -> Verdict | None:
     return Verdict(
         "stop_not_passed_on",
         f"stopped by the runtime: {name} reached {who(story.init)}, which passed it on to"
-        f" {who(passed.event.about)}; that ended by it, and {who(unasked)}, which it had started,"
+        f" {who(passed.event.about)}; that ended by it, and {who(unasked)}, which it"
+        f" {'had' if _is_below(unasked, passed.event.about) else 'most likely had'} started,"
         f" never got one: it was killed with the container {later} after {name}",
         Certainty.LIKELY,
         (asked, passed, ended, story.end),
@@ -42,7 +47,10 @@ def _passed(story: Story, asked: Entry, entry: Entry) -> tuple[Entry, Entry, Pro
     if entry.body["signal"]["number"] != number or story.is_init(child):
         return None
     ends = [one for one in story.of("exit") if _is_end(one, child, number)]
-    unasked = [one for one in story.survivors if _is_below(one, child) and not _got(story, one)]
+    left = [one for one in story.survivors if not _got(story, one)]
+    unasked = [one for one in left if _is_below(one, child)] or [
+        one for one in left if _may_be_orphan(story, one, child)
+    ]
     return (entry, ends[-1], unasked[0]) if ends and unasked else None
 
 
@@ -53,8 +61,23 @@ def _is_end(entry: Entry, child: Process, number: int) -> bool:
     return bool(signal["number"] == number)
 
 
-def _is_below(process: Process, child: Process) -> bool:
-    return any(pid == child.pid for pid, _ in process.ancestry)
+def _is_below(process: Process, child: Process | None) -> bool:
+    return child is not None and any(pid == child.pid for pid, _ in process.ancestry)
+
+
+def _may_be_orphan(story: Story, process: Process, child: Process) -> bool:
+    """Orphans come to the first process, and one that has renamed itself since is described anew:
+    then whose child it was is not known. A shell starts programs, and lives no longer than they."""
+    began, its_own = child.start_boot_ns, process.start_boot_ns
+    init = story.init
+    return (
+        executes_others(child)
+        and init is not None
+        and parent_of(process) == init.pid
+        and began is not None
+        and its_own is not None
+        and began <= its_own <= began + AT_ONCE_NS
+    )
 
 
 def _got(story: Story, process: Process) -> bool:

@@ -321,6 +321,21 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
         ],
         *("child_loop", "likely"),
     ),
+    "processor time": (
+        lambda w: (
+            w.at(-9000).signal("SIGXCPU", "kernel", code="SI_KERNEL", result="ignored"),
+            w.at(0).signal("SIGKILL", "kernel", code="SI_KERNEL"),
+            w.exit(by=9),
+        ),
+        *("killed_by_kernel", "likely"),
+    ),
+    "processor time of a program that left before": (
+        lambda w: (
+            w.at(-9000).signal("SIGXCPU", "kernel", code="SI_KERNEL", result="ignored"),
+            w.exit(by=9),
+        ),
+        *("unexplained", "unknown"),
+    ),
     "0": (lambda w: w.exit(0), "exited", "certain"),
     "127": (lambda w: w.exit(127), "exited", "certain"),
     "137 without a signal": (lambda w: w.exit(137), "exited", "certain"),

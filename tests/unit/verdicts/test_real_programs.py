@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.verdicts.world import CRON, INIT, RUNC, World, process
+from tests.unit.verdicts.world import CRON, INIT, RUNC, SECOND, World, process
 from tracer.event import Process
 from tracer.verdicts import Certainty, Explanation, explain_all
 
@@ -20,7 +20,9 @@ NODE = replace(INIT, comm="node", exe="/usr/bin/node")
 NPM_SH = process(20, "sh", parents=[(INIT.pid, "npm start"), (3, "containerd-shim")])
 SERVER = process(21, "node", parents=[(20, "sh"), (INIT.pid, "npm start")])
 SERVER.argv = ["node", "server.js"]
-BESIDE = process(22, "node", parents=[(INIT.pid, "npm start")])
+# Described anew, as it has renamed itself, when it was an orphan already.
+RENAMED = replace(SERVER, comm="MainThread", ancestors=NPM_SH.ancestors)
+BESIDE = process(22, "node", parents=[(INIT.pid, "npm start")], start=SECOND)
 
 
 def told(world: World) -> tuple[str, str]:
@@ -282,6 +284,12 @@ def test_npm_start() -> None:
     assert "passed it on to sh[20] (/bin/sh); that ended by it, and node[21]" in verdict.sentence
     assert "never got one" in verdict.sentence
     assert "(node server.js)" in verdict.remedy
+
+
+def test_npm_start_whose_server_is_an_orphan_by_then() -> None:
+    verdict = passed_on(RENAMED, code=None).only().verdict
+    assert verdict.id == "stop_not_passed_on"
+    assert "which it most likely had started" in verdict.sentence
 
 
 def test_what_another_started_need_not_have_been_asked() -> None:

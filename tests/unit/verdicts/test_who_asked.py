@@ -126,6 +126,8 @@ def loses(how: str, code: int = 1, gap: float = 12, world: World | None = None) 
         world.at(-gap - 5).signal("SIGSEGV", "kernel", target=WORKER, code="SEGV_MAPERR")
     elif how == "host":
         world.at(-gap - 5).signal("SIGKILL", "host", CRON, WORKER)
+    elif how == "kernel":
+        world.at(-gap - 5).signal("SIGKILL", "kernel", target=WORKER, code="SI_KERNEL")
     else:
         world.at(-gap - 5).signal("SIGKILL", "same-container", INIT, WORKER)
     world.at(-gap).exit(by=11 if how == "crash" else 9, who=WORKER, ends_container=False)
@@ -139,6 +141,7 @@ def loses(how: str, code: int = 1, gap: float = 12, world: World | None = None) 
         ("oom", "was killed because the container's memory limit of 32 MiB was used up"),
         ("crash", "was ended by SIGSEGV"),
         ("host", "was ended by SIGKILL from cron[901] (/usr/sbin/cron) on the host"),
+        ("kernel", "was ended by SIGKILL, which the kernel itself sent, as for a hard limit"),
     ],
 )
 @pytest.mark.parametrize("code", [0, 1, 70])

@@ -66,6 +66,13 @@ def test_an_orderly_scale_down_is_quiet(name: str, code: int | None) -> None:
     assert ids(killed(name, code=code, by=number)) == []
 
 
+def test_one_that_is_asked_twice_and_dies_of_it() -> None:
+    """As celery does with a task that exceeds its time limit."""
+    verdict = killed("SIGTERM", "SIGTERM", by=15).only().verdict
+    assert (verdict.id, verdict.certainty) == ("child_killed_by_parent", Certainty.LIKELY)
+    assert ids(killed("SIGTERM", "SIGTERM", code=0)) == []
+
+
 def test_another_program_is_its_parents_own_affair() -> None:
     assert ids(killed("SIGKILL", victim=worker(8, "/bin/sleep"))) == []
 
@@ -147,9 +154,10 @@ def test_one_cause_of_many_ends() -> None:
 # With its parent
 
 
-def bound(asked: bool = False, gap: float = -1) -> World:
+def bound(asked: bool = False, gap: float = -1, orphan: bool = False) -> World:
     middle = process(8, "launcher", parents=[(7, "app"), SHIM])
-    child = process(9, "server", parents=[(8, "launcher"), (7, "app"), SHIM])
+    above = [] if orphan else [(8, "launcher")]
+    child = process(9, "server", parents=[*above, (7, "app"), SHIM])
     world = World()
     if asked:
         world.at(-100).signal("SIGTERM", "same-container", MASTER, middle)
@@ -159,8 +167,10 @@ def bound(asked: bool = False, gap: float = -1) -> World:
     return world
 
 
-def test_a_child_that_is_bound_to_its_parent() -> None:
-    verdict = bound().only().verdict
+@pytest.mark.parametrize("orphan", [True, False])
+def test_a_child_that_is_bound_to_its_parent(orphan: bool) -> None:
+    """It may be described first by that signal, when it is PID 1's already."""
+    verdict = bound(orphan=orphan).only().verdict
     assert (verdict.id, verdict.certainty) == ("child_killed_with_parent", Certainty.CERTAIN)
     assert "because its parent launcher[8] (/bin/launcher) had ended before" in verdict.sentence
     assert "PR_SET_PDEATHSIG" in verdict.sentence
