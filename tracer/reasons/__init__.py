@@ -17,11 +17,13 @@ from functools import cache
 
 from tracer.event import Event, Process
 from tracer.executed import command_of, is_executed
-from tracer.timeline import Entry, Story
+from tracer.timeline import LATE_NS, Entry, Story
 from tracer.verdicts._stopped import deciding_blow, request
 
 # A kubelet acts on the last failure of a probe at once; it may wait for a busy machine.
 AT_ONCE_NS = 1_000_000_000
+# Of a longer rhythm too much else may have happened before the next time.
+SHORT_PERIOD_NS = 2_500_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,14 @@ class Stop:
     def came_just_before(self, entry: Entry) -> bool:
         """Of alike events the last."""
         return 0 <= self.decided_ns - entry.last.boot_ns <= AT_ONCE_NS
+
+    def ceased(self, entry: Entry) -> bool:
+        """What had come in a short rhythm has not come again since: a kubelet asks no more when it
+        has decided, and a busy node carries that out late."""
+        period = entry.period_ns
+        if period is None or period > SHORT_PERIOD_NS:
+            return False
+        return 0 <= self.decided_ns - entry.last.boot_ns <= period + LATE_NS
 
 
 @dataclass(frozen=True, slots=True)

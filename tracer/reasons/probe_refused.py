@@ -35,7 +35,9 @@ def _find(stop: Stop) -> Reason | None:
 
 def _is_of_a_probe(stop: Stop, entry: Entry) -> bool:
     """The kubelet asks from the node's own address, which is no pod's, and regularly."""
-    if entry.event.kind != "tcp_reset" or entry.count < TIMES or not stop.came_just_before(entry):
+    if entry.event.kind != "tcp_reset" or entry.count < TIMES:
+        return False
+    if not (stop.came_just_before(entry) or stop.ceased(entry)):
         return False
     body, place = entry.body, entry.last.by_place
     refused = body["direction"] == "sent" and body["meaning"] == CLOSED_PORT

@@ -75,9 +75,27 @@ def test_a_probe_that_was_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    "times",
+    [
+        [-6300, -4300, -2300],  # a busy node: the next one would have been late
+        [-5050, -3850, -2550, -1600],  # each a little early or late
+        [-21_000, -10_950, -990],
+    ],
+)
+def test_a_probe_that_was_acted_on_late(times: list[float]) -> None:
+    world = World()
+    refuse(world, times)
+    assert stop(world).reasons == ("probe_refused",)
+
+
+@pytest.mark.parametrize(
     ("times", "peer"),
     [
         ([-9000, -7000, -5000], None),  # long before
+        ([-6600, -4600, -2600], None),  # the next one was not refused
+        ([-22_500, -12_500, -2500], None),  # anything may have happened in so long a time
+        ([-4000, -2000], None),  # whether that is a rhythm nobody knows
+        ([-4300, -2300, 1000], None),  # it went on, so nobody had decided
         ([-4010, -2010, -10], OTHER_POD),  # a client in a pod
         ([-10], None),  # once
         ([-3000, -900, -800, -700, -30, -20, -10], None),  # in no rhythm
