@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from tracer.bounded import keep
@@ -114,8 +115,9 @@ class FaultFinder:
             if container not in containers or container is None or container in self._roots:
                 continue
             for pid in cgroup.own_processes()[:1] if len(self._roots) < MAX_ROOTS else []:
-                with suppress(OSError):
-                    self._roots[container] = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_CLOEXEC)
+                root = _own_root(pid)
+                if root is not None:
+                    self._roots[container] = root
 
     def place_of(self, process: Process | None) -> str | None:
         """`in libc.so.6, strlen()`, as much of it as can be told."""
@@ -150,6 +152,21 @@ class FaultFinder:
             except (OSError, ValueError):
                 continue
         return None
+
+
+def _own_root(pid: int) -> int | None:
+    """The process's root. While the runtime still prepares a container its first process has the
+    root of who started it, which is the host's."""
+    with suppress(OSError):
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_CLOEXEC)
+        with suppress(OSError, ValueError, IndexError):
+            stat_line = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+            parent = int(stat_line.rpartition(")")[2].split()[1])
+            if os.path.samestat(os.fstat(root), os.stat(f"/proc/{parent}/root")):
+                os.close(root)
+                return None
+        return root
+    return None
 
 
 def _container_cgroups() -> list[Cgroup]:

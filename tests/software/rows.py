@@ -27,10 +27,11 @@ from tests.software.scene import (
     runs,
     serves,
     stop,
+    suspended,
 )
 
 MIB = 1 << 20
-PROGRAM = f"{PLACE}/ends"
+PROGRAM = "/ends"
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,10 +92,10 @@ UWSGI = (
 CELERY = f"celery --workdir {PLACE} -A tasks worker --concurrency 1 -P prefork"
 JAVA = f"java -cp {PLACE} -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 NODE = f"node {PLACE}/server.js"
+AS_POSTGRES = f"setpriv --reuid={USERS['postgres']} --clear-groups"
 POSTGRES = (
     "sh -c 'cp -r /srv/postgres /tmp/data && chown -R postgres /tmp/data && chmod 700 /tmp/data"
-    f" && exec setpriv --reuid={USERS['postgres']} --clear-groups"
-    " postgres -D /tmp/data -c fsync=off -k /tmp'"
+    f" && exec {AS_POSTGRES} postgres -D /tmp/data -c fsync=off -k /tmp'"
 )
 PHP = f"php-fpm8.2 -F -y {PLACE}/php-fpm.conf"
 HAPROXY = f"haproxy -W -f {PLACE}/haproxy.cfg"
@@ -241,6 +242,7 @@ row(
     REDIS,
     serves(6379),
     kill("STOP"),
+    suspended,
     kill("CONT"),
     stop(10),
     ends,
@@ -504,4 +506,150 @@ row(
     ends,
     verdict="stop_ignored",
     certainty=None,
+)
+row(
+    "java-crash",
+    "the JVM crashes as PID 1",
+    f"{JAVA} -XX:ErrorFile=/tmp/hs_err.log Java crash",
+    ends,
+    verdict="aborted",
+    certainty=None,
+    says=("hs_err",),
+    never=("not found",),
+    quick=True,
+)
+row(
+    "sigstop-then-stop",
+    "redis is stopped by SIGSTOP, then told to end",
+    REDIS,
+    serves(6379),
+    kill("STOP"),
+    suspended,
+    stop(2),
+    ends,
+    verdict="stop_suspended",
+    certainty=None,
+    says=("SIGSTOP",),
+    never=("handler",),
+)
+row(
+    "sigstop-alone",
+    "redis is stopped by SIGSTOP and forgotten",
+    REDIS,
+    serves(6379),
+    kill("STOP"),
+    suspended,
+    verdict="suspended",
+    certainty=None,
+    says=("SIGSTOP",),
+)
+row(
+    "node-no-handler",
+    "node as PID 1 without a handler of SIGTERM",
+    NODE,
+    serves(8000),
+    stop(2),
+    ends,
+    verdict="stop_ignored",
+    certainty=None,
+    never=("handler of SIGTERM finish sooner", "or raise term"),
+)
+row(
+    "postgres-backend-exec",
+    "a process of PostgreSQL is killed by kubectl exec, and it ends all others",
+    POSTGRES,
+    serves(5432),
+    kill("KILL", "walwriter", "exec"),
+    gone,
+    logs("all server processes terminated"),
+    verdict="child_killed",
+    certainty="likely",
+    says=("kubectl exec",),
+    never=("SIGQUIT from postgres",),
+)
+row(
+    "exec-kill-1",
+    "kubectl exec kill 1",
+    REDIS,
+    serves(6379),
+    kill("TERM", who="exec"),
+    ends,
+    verdict="ended_on_request",
+    certainty=None,
+    says=("SIGTERM", "kubectl exec"),
+    never=("foreground",),
+)
+row(
+    "nginx-exec-quit",
+    "nginx -s quit in the container",
+    NGINX,
+    serves(8000),
+    executed("nginx", "-c", f"{PLACE}/nginx.conf", "-s", "quit"),
+    ends,
+    verdict="ended_on_request",
+    certainty=None,
+    says=("SIGQUIT", "nginx"),
+    never=("foreground",),
+)
+row(
+    "postgres-pg-ctl-stop",
+    "pg_ctl stop in the container",
+    POSTGRES,
+    serves(5432),
+    executed(
+        "sh",
+        "-c",
+        f"{AS_POSTGRES} /usr/lib/postgresql/15/bin/pg_ctl stop -D /tmp/data -m fast",
+    ),
+    ends,
+    verdict="ended_on_request",
+    certainty=None,
+    says=("SIGINT", "pg_ctl"),
+    never=("foreground",),
+)
+row(
+    "host-term",
+    "SIGTERM from the host",
+    REDIS,
+    serves(6379),
+    kill("TERM"),
+    ends,
+    verdict="ended_on_request",
+    certainty=None,
+    says=("SIGTERM", "host"),
+    never=("foreground",),
+    quick=True,
+)
+row(
+    "stray-child",
+    "a child returned 1 a second before",
+    "sh -c 'sh -c \"exit 1\"; sleep 1; exit 1'",
+    ends,
+    verdict="exited",
+    certainty=None,
+    never=("passed that on",),
+)
+row(
+    "uwsgi-stop",
+    "uwsgi as PID 1 takes SIGTERM for a reload",
+    UWSGI,
+    serves(8000),
+    handles("TERM"),
+    stop(2),
+    ends,
+    verdict="stop_unfinished",
+    certainty=None,
+    says=("die-on-term",),
+)
+row(
+    "crash-function",
+    "where a program in C crashes",
+    f"{PROGRAM} on-usr1",
+    named("ends-waits"),
+    kill("USR1"),
+    ends,
+    verdict="crashed",
+    says=(r"parse_header\(\)",),
+    live=True,
+    quick=True,
 )

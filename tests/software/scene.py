@@ -148,6 +148,11 @@ def gone(scene: Scene) -> None:
     )
 
 
+def suspended(scene: Scene) -> None:
+    """The first process does not run any more."""
+    wait_for("it to be stopped", lambda: _state(scene.first) == "T", SECONDS)
+
+
 def fewer(scene: Scene) -> None:
     """At least one of the marked processes has ended."""
     wait_for(
@@ -199,6 +204,10 @@ def _mask(pid: int, which: str, name: str) -> bool:
             if line.startswith(which):
                 return bool(int(line.split()[1], 16) >> signal.Signals[f"SIG{name}"] - 1 & 1)
     return False
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
 
 
 def _pid_inside(pid: int) -> int:

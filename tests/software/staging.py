@@ -8,24 +8,26 @@ ktrace can find out, such as a crash's file and function, has one of its own tha
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.software.build import Software
-from tests.software.rows import Row
-from tests.software.scene import Scene, environment, limit_pids
+from tests.software.rows import PROGRAM, Row
+from tests.software.scene import SECONDS, Scene, environment, limit_pids
 from tests.support import judging
 from tests.support.containerd import Containerd, PodHandle
 from tests.support.judging import Verdict
 from tests.support.ktrace import Ktrace
 from tests.support.ktrace import run as ktrace_once
+from tests.support.wait import wait_for
 
 AT_ONCE = 6
 # gRPC, by which the pods are made here, does not survive a fork.
@@ -73,7 +75,12 @@ class _Staged:
 
 def stage(rows: Sequence[Row], programs: Software, say: Say) -> Iterator[Outcome]:
     namespace = f"software-{uuid.uuid4().hex[:6]}"
-    with Containerd() as containerd, TemporaryDirectory(prefix="ktrace-test-") as scratch:
+    # A crash is looked up in the image: mounts go with the last process of the container.
+    own = {PROGRAM: (programs.programs / Path(PROGRAM).name).read_bytes()}
+    with (
+        Containerd(extra_files=own) as containerd,
+        TemporaryDirectory(prefix="ktrace-test-") as scratch,
+    ):
         pods = {row: containerd.run_pod(row.name, namespace=namespace) for row in rows}
         recording = Path(scratch, "software.ktrace")
         socket = ("--cri-socket", str(containerd.socket))
@@ -98,11 +105,11 @@ def _run(row: Row, pod: PodHandle, programs: Software, socket: Sequence[str]) ->
     began = time.monotonic()
     try:
         with ExitStack() as stack:
-            ktrace = None
+            ktrace: Ktrace | None = None
             if row.live:
                 words = ("why", pod.uid, *socket, "--wait", "--duration", "60s")
                 ktrace = stack.enter_context(Ktrace(*words, inside=OWN_INTERPRETER))
-            _act(row, pod, programs, staged)
+            _act(row, pod, programs, staged, ktrace)
             if ktrace:
                 staged.verdicts = ktrace.wait()
     except Exception as error:
@@ -111,7 +118,9 @@ def _run(row: Row, pod: PodHandle, programs: Software, socket: Sequence[str]) ->
     return staged
 
 
-def _act(row: Row, pod: PodHandle, programs: Software, staged: _Staged) -> None:
+def _act(
+    row: Row, pod: PodHandle, programs: Software, staged: _Staged, ktrace: Ktrace | None
+) -> None:
     if row.pids is not None:
         limit_pids(pod, row.pids)
     container = pod.run(
@@ -121,6 +130,8 @@ def _act(row: Row, pod: PodHandle, programs: Software, staged: _Staged) -> None:
         env=environment(row.env),
         mounts=programs.mounts(),
     )
+    if ktrace:  # by which the place of a crash is told
+        wait_for("its root", lambda: _holds_root(ktrace.pid, container.pid), SECONDS)
     scene = Scene(pod, container)
     for step in row.does:
         step(scene)
@@ -128,6 +139,16 @@ def _act(row: Row, pod: PodHandle, programs: Software, staged: _Staged) -> None:
     ended = status.state == "exited"
     code = f"exit code {status.exit_code}" if ended else "runs"
     staged.status = f"{status.reason}, {code}" if ended and status.reason else code
+
+
+def _holds_root(pid: int, first: int) -> bool:
+    """Whether a process has the root directory of another one open."""
+    root = os.stat(f"/proc/{first}/root")
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            if os.path.samestat(descriptor.stat(), root):
+                return True
+    return False
 
 
 def _explained(file: Path) -> list[Verdict]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.wait import wait_for
 from tests.unit.verdicts.world import process
 from tracer import faults
 from tracer.faults import function_at, parse
@@ -159,3 +161,28 @@ def test_where_a_module_is_looked_for() -> None:
     assert list(faults._candidates("app", "/srv/app")) == ["/srv/app"]
     assert "/usr/lib/libc.so.6" in list(faults._candidates("libc.so.6", "/srv/app"))
     assert list(faults._candidates("../../etc/shadow", "/srv/app")) == []
+
+
+def test_a_root_that_is_still_that_of_who_started_it_is_not_held() -> None:
+    """As runc's first process has it, before it changes to the container's."""
+    sleep = ("sleep", "60")
+    with subprocess.Popen(sleep) as prepared:
+        try:
+            assert faults._own_root(prepared.pid) is None
+        finally:
+            prepared.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a root of its own takes root")
+def test_a_root_of_its_own_is_held(tmp_path: Path) -> None:
+    busybox = shutil.which("busybox")
+    assert busybox
+    shutil.copy(busybox, tmp_path / "busybox")
+    command = ("chroot", str(tmp_path), "/busybox", "sleep", "60")
+    with subprocess.Popen(command) as container:
+        try:
+            root = wait_for("its root", lambda: faults._own_root(container.pid))
+            assert os.path.samestat(os.fstat(root), tmp_path.stat())
+            os.close(root)
+        finally:
+            container.kill()

@@ -72,7 +72,7 @@ def faulted(first: Process, name: str, number: int, code: str) -> Verdict:
         ),
         (out_of_memory(program(NODE, "node", "x.js")), "NODE_OPTIONS"),
         (ended(program(JAVA, "java", "-XX:+ExitOnOutOfMemoryError"), 3), "OutOfMemoryError"),
-        (ended(program(JAVA), 143), "after SIGTERM"),
+        (stopped(program(JAVA), code=143), "after SIGTERM"),
         (ended(program("/usr/bin/timeout", "timeout", "5", "x"), 124), "time was up"),
         (ended(program("/server"), 2), "in Go, 2 is a panic"),
         (ended(program("/server"), 101), "in Rust, 101 is a panic"),
