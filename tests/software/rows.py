@@ -179,15 +179,6 @@ row(
     quick=True,
 )
 row(
-    "go-panic",
-    "a panic in Go",
-    f"{PLACE}/panics panic",
-    ends,
-    verdict="exited",
-    says=(r"exit\(2\)",),
-    quick=True,
-)
-row(
     "cpp-terminate",
     "an exception in C++ that nobody catches",
     f"{PLACE}/throws",
@@ -651,5 +642,104 @@ row(
     verdict="crashed",
     says=(r"parse_header\(\)",),
     live=True,
+    quick=True,
+)
+row(
+    "gunicorn-timeout",
+    "gunicorn kills a worker that takes too long",
+    f"{GUNICORN} --timeout 1",
+    serves(8000),
+    runs("gunicorn"),
+    asks(8000, "/slow"),
+    gone,
+    verdict="child_killed_by_parent",
+    certainty=None,
+    says=("SIGABRT|SIGKILL", "master|first process|its own", "time"),
+)
+row(
+    "uwsgi-harakiri",
+    "uwsgi kills a worker that takes too long",
+    f"{UWSGI} --harakiri 1",
+    serves(8000),
+    runs("uwsgi"),
+    asks(8000, "/slow"),
+    gone,
+    verdict="child_killed_by_parent",
+    certainty=None,
+    says=("SIGKILL",),
+)
+row(
+    "gunicorn-worker-segv-host",
+    "a worker of gunicorn gets SIGSEGV from the host",
+    GUNICORN,
+    serves(8000),
+    kill("SEGV", "gunicorn"),
+    gone,
+    verdict="child_killed",
+    certainty=None,
+    says=("SIGSEGV", "host"),
+    never=("fault of its own",),
+)
+row(
+    "supervisor-loop",
+    "supervisor starts a program again and again that ends",
+    SUPERVISOR,
+    logs("(?s)(exit status 1.*){5}"),
+    verdict="child_loop",
+    certainty=None,
+    says=("exit",),
+)
+row(
+    "pipe-child-crash",
+    "app | tee, and the app crashes",
+    f"sh -c '{PROGRAM} segv | tee /dev/null'",
+    ends,
+    verdict="exited_after_child",
+    certainty=None,
+    never=("foreground",),
+)
+row(
+    "oom-child-then-kill",
+    "a child is killed for memory, and later the container from the host",
+    f"sh -c '{PROGRAM} eat; exec sleep 1000'",
+    named("sleep"),
+    kill("KILL"),
+    ends,
+    verdict="killed_from_host",
+    certainty=None,
+    memory=64 * MIB,
+    says=("OOMKilled",),
+    never=("Kubernetes shows nothing",),
+)
+row(
+    "gunicorn-worker-crash-place",
+    "where a worker of gunicorn crashes",
+    GUNICORN,
+    serves(8000),
+    runs("gunicorn"),
+    asks(8000, "/crash"),
+    gone,
+    verdict="child_crashed",
+    says=(r"in \S+\.so|in libc|ctypes|function",),
+    live=True,
+)
+row(
+    "worker-crash-function",
+    "where a worker in C crashes",
+    f"sh -c '{PROGRAM} worker on-usr1'",
+    kill("USR1", "ends-waits"),
+    gone,
+    verdict="child_crashed",
+    says=(r"parse_header\(\)",),
+    live=True,
+)
+row(
+    "go-panic",
+    "a panic in Go",
+    f"{PLACE}/panics panic",
+    ends,
+    verdict="exited",
+    says=(r"exit\(2\)", "Go", "panic"),
+    never=("wrong usage",),
     quick=True,
 )
