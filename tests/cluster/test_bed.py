@@ -100,7 +100,7 @@ def test_daemons_stop_in_any_order_while_ktrace_traces(
                 bed.stop_daemon(name)
             assert not set(order) & set(bed.pids)
             os.kill(pid, signal.SIGUSR1)
-            wait_for("the signal to be told", lambda: ktrace.events, 20)
+            wait_for("the signal to be told", lambda: ktrace.events)
         finally:
             # as a service manager does: a kubelet ends if it finds no runtime
             for name in sorted(order, key=("containerd", "apiserver", "kubelet").index):
@@ -161,7 +161,7 @@ def test_what_a_killed_one_left_is_cleared_by_the_next() -> None:
         marks = [bed.root, Path("/sys/class/net", OTHER)]
         marks += [root / OTHER for root in leftovers.cgroup_roots()]
     assert [place for place in marks if place.exists()] == []
-    wait_for("all of them to end", lambda: not any(map(runs, (*left, *inside))), 20)
+    wait_for("all of them to end", lambda: not any(map(runs, (*left, *inside))))
     assert results_of_the_network(OTHER) == []
     assert not (leftovers.STATE / f"{OTHER}.journal").exists()
     assert took < 120  # 13 s where nothing else runs

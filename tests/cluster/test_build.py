@@ -108,10 +108,10 @@ def test_nothing_of_a_build_outlives_who_began_it(tmp_path: Path) -> None:
         " print)"
     )
     with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) as builder:
-        wait_for("the build to begin", (tmp_path / "began").exists, 30)
+        wait_for("the build to begin", (tmp_path / "began").exists)
         assert working_in(tmp_path)
         builder.send_signal(signal.SIGKILL)
-    wait_for("its processes to end", lambda: not working_in(tmp_path), 20)
+    wait_for("its processes to end", lambda: not working_in(tmp_path))
 
 
 def working_in(place: Path) -> list[str]:

@@ -130,7 +130,7 @@ def test_a_terminal_that_holds_everything_up(vanishes: bool, tmp_path: Path) -> 
             os.close(terminal)
         else:
             os.kill(pid, signal.SIGTERM)
-        wait_for("its programs to go", lambda: not any(map(is_loaded, programs)), 5)
+        wait_for("its programs to go", lambda: not any(map(is_loaded, programs)))
         wait_for("its end", lambda: os.waitpid(pid, os.WNOHANG)[0], LEAVING_SECONDS + 10)
     finally:
         with suppress(ProcessLookupError, ChildProcessError):

@@ -102,11 +102,20 @@ def check_failure(event: Event, order: int, quiet: bool) -> None:
     assert ("__GFP_NOWARN" in event["gfp_flags"]) is quiet
     assert event["gfp_flags"][0].startswith("GFP_")
     assert not [flag for flag in event["gfp_flags"] if flag.startswith("0x")]
-    zones = [(zone["node"], zone["zone"]) for zone in event["buddyinfo"]]
-    assert zones == [(node, zone) for node, zone, _ in buddyinfo()]
-    orders = len(buddyinfo()[0][2])
-    assert all(len(zone["free"]) == orders for zone in event["buddyinfo"])
-    assert event["reading"].startswith(f"order {order}: ")
+
+
+def with_free_lists(events: list[Event], order: int) -> list[Event]:
+    """What was read a second too late is not told, as on a busy machine."""
+    timely = [event for event in events if event["buddyinfo"] is not None]
+    assert timely
+    for event in timely:
+        zones = [(zone["node"], zone["zone"]) for zone in event["buddyinfo"]]
+        assert zones == [(node, zone) for node, zone, _ in buddyinfo()]
+        orders = len(buddyinfo()[0][2])
+        assert all(len(zone["free"]) == orders for zone in event["buddyinfo"])
+        assert event["reading"].startswith(f"order {order}: ")
+    assert all(event["reading"] is None for event in events if event["buddyinfo"] is None)
+    return timely
 
 
 def greedy(cgroup: Path) -> int:
@@ -137,7 +146,8 @@ def test_refused_by_a_cgroup(pipes: None) -> None:
         for event in events:
             check_failure(event, order, quiet=True)
             assert {"GFP_KERNEL_ACCOUNT", "__GFP_ACCOUNT"} & set(event["gfp_flags"])
-            assert "cgroup" in event["reading"]
+        if events:
+            assert all("cgroup" in e["reading"] for e in with_free_lists(events, order))
         assert failures_of(usual.stop(), pid, order) == []
 
 
@@ -145,14 +155,19 @@ def test_refused_by_a_cgroup(pipes: None) -> None:
 if IN_GUEST:
 
     def check_fragmented(events: list[Event], ktrace: Ktrace, quiet: bool) -> None:
-        """What was read a second too late is not told."""
         me = facts(os.getpid())
         check_complete(ktrace, events)
-        timely = [event for event in events if event["buddyinfo"] is not None]
-        assert timely
-        for event in timely:
+        for event in events:
             check_failure(event, order_of(LARGE), quiet)
             check_process(event["process"], me)
+        # the kernel may have put a block together before the free lists were read
+        in_pieces = [
+            event
+            for event in with_free_lists(events, order_of(LARGE))
+            if "none of it" in event["reading"]
+        ]
+        assert in_pieces
+        for event in in_pieces:
             assert event["reading"].endswith("in blocks of 4 MiB or more: fragmented")
 
     def test_fragmented_memory(pipes: None) -> None:

@@ -204,7 +204,7 @@ def settled(terminal: Tmux) -> None:
         before.append(pods(terminal.screen))
         return len(before) > 20 and all(rows == before[-1] for rows in before[-20:])
 
-    wait_for("nothing more to come", look, 20.0, 0.1)
+    wait_for("nothing more to come", look, interval=0.1)
 
 
 def pods(screen: str) -> dict[str, dict[str, int]]:

@@ -86,7 +86,7 @@ class Tmux:
     def wait_until(self, what: str, look: Callable[[], T | None]) -> T:
         """As `wait_for` of tests.support.wait; what is on the screen instead is told."""
         try:
-            return wait_for(what, look, 20.0, 0.05)
+            return wait_for(what, look, interval=0.05)
         except WaitTimeout as error:
             raise WaitTimeout(f"{error}; on the screen is\n{self.screen}") from None
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+# So long a machine may be busy with something else; what comes at once is not waited for.
+PATIENCE_SECONDS = 60.0
 
 
 class WaitTimeout(AssertionError):
@@ -21,7 +23,7 @@ class WaitTimeout(AssertionError):
 def wait_for(
     what: str,
     look: Callable[[], T | None],
-    timeout: float = 10.0,
+    timeout: float = PATIENCE_SECONDS,
     interval: float = 0.01,
 ) -> T:
     """Call `look` until it returns something true, and return that.

@@ -127,7 +127,7 @@ def test_who_waits_decides_about_signals(package: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(pid, number)
     (package / "may-end").touch()
-    assert starter.wait(10) == 0
+    assert starter.wait(60) == 0
     wait_for("BCC's process to go", lambda: not is_running(pid))
 
 
@@ -137,7 +137,7 @@ def test_it_ends_with_who_waits(package: Path, number: int) -> None:
     starter = subprocess.Popen([sys.executable, "-c", STARTS_ONE, str(package)], cwd=ROOT)
     (pid,) = wait_for("BCC to compile", lambda: started(package))
     starter.send_signal(number)
-    assert starter.wait(10) == -number
+    assert starter.wait(60) == -number
     wait_for("BCC's process to go", lambda: not is_running(pid))
 
 

@@ -117,7 +117,7 @@ def runtime(start: Callable[..., Runtime]) -> Runtime:
 
 @pytest.fixture
 def source(runtime: Runtime) -> Iterator[CriSource]:
-    source = CriSource(runtime.path, timeout=10)
+    source = CriSource(runtime.path, timeout=60)
     yield source
     source.close()
 
@@ -217,7 +217,7 @@ def test_names_that_kubernetes_would_refuse(runtime: Runtime, source: CriSource)
 def test_older_api(start: Callable[..., Runtime]) -> None:
     runtime = start("runtime.v1alpha2")
     runtime.sandboxes = [sandbox()]
-    source = CriSource(runtime.path, timeout=10)
+    source = CriSource(runtime.path, timeout=60)
     for _ in range(2):
         assert source.snapshot().pods.keys() == {UID}
     source.close()
@@ -228,7 +228,7 @@ def test_older_api(start: Callable[..., Runtime]) -> None:
 
 
 def test_runtime_that_speaks_neither(start: Callable[..., Runtime]) -> None:
-    source = CriSource(start("runtime.v2").path, timeout=10)
+    source = CriSource(start("runtime.v2").path, timeout=60)
     with pytest.raises(NameSourceError, match="does not speak CRI"):
         source.snapshot()
     source.close()
@@ -272,7 +272,7 @@ def test_nobody_listens(tmp_path: Path, make: str) -> None:
 
 def test_slow_runtime(runtime: Runtime) -> None:
     leave = threading.Event()
-    runtime.before = lambda: leave.wait(20)
+    runtime.before = lambda: leave.wait(120)
     source = CriSource(runtime.path, timeout=0.1)
     with pytest.raises(NameSourceError, match="did not answer in time"):
         source.snapshot()
@@ -285,10 +285,10 @@ def test_close_ends_what_is_under_way(runtime: Runtime) -> None:
 
     def hang() -> None:
         asked.set()
-        leave.wait(20)
+        leave.wait(120)
 
     runtime.before = hang
-    source = CriSource(runtime.path, timeout=20)
+    source = CriSource(runtime.path, timeout=120)
     caught: list[Exception] = []
 
     def ask() -> None:
@@ -299,9 +299,9 @@ def test_close_ends_what_is_under_way(runtime: Runtime) -> None:
 
     thread = threading.Thread(target=ask)
     thread.start()
-    assert asked.wait(10)
+    assert asked.wait(60)
     source.close()
-    thread.join(5)
+    thread.join(60)
     assert not thread.is_alive()
     assert len(caught) == 1
     leave.set()
@@ -333,7 +333,7 @@ def test_runtime_that_fails(runtime: Runtime, source: CriSource) -> None:
 
 def test_runtime_that_restarts(start: Callable[..., Runtime]) -> None:
     first = start()
-    source = CriSource(first.path, timeout=10)
+    source = CriSource(first.path, timeout=60)
     source.snapshot()
     first.stop()
     with pytest.raises(NameSourceError, match="is it running"):
@@ -350,7 +350,7 @@ def test_path_with_odd_characters(start: Callable[..., Runtime], tmp_path: Path)
     runtime.sandboxes = [sandbox()]
     odd = tmp_path / "a %41?#b.sock"
     odd.symlink_to(runtime.path)
-    source = CriSource(str(odd), timeout=10)
+    source = CriSource(str(odd), timeout=60)
     assert source.snapshot().pods.keys() == {UID}
     source.close()
 
@@ -373,10 +373,10 @@ def test_strict_servers_accept_the_authority(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen()
-        server.settimeout(10)
+        server.settimeout(60)
         thread = threading.Thread(target=listen, args=(server,))
         thread.start()
-        source = CriSource(path, timeout=10)
+        source = CriSource(path, timeout=60)
         with pytest.raises(NameSourceError):
             source.snapshot()
         thread.join(10)
@@ -432,11 +432,11 @@ except NameSourceError:
 def test_grpc_keeps_quiet(runtime: Runtime) -> None:
     """Through forks, threads, a dying connection and an exit in the middle of a request."""
     release = threading.Event()
-    runtime.before = lambda: release.wait(20)
+    runtime.before = lambda: release.wait(120)
     program = """
 import os, subprocess, sys, threading
 from tracer.identity.cri import CriSource
-hanging = CriSource(sys.argv[1], timeout=30)
+hanging = CriSource(sys.argv[1], timeout=120)
 asking = threading.Event()
 def ask():
     asking.set()

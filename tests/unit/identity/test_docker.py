@@ -183,7 +183,7 @@ def test_huge_answer(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_server_that_never_answers(daemon: Daemon) -> None:
     leave = threading.Event()
-    daemon.reply = lambda connection: leave.wait(20)
+    daemon.reply = lambda connection: leave.wait(60)
     with pytest.raises(NameSourceError, match="did not answer in time"):
         DockerSource(daemon.path, timeout=0.05).snapshot()
     leave.set()

@@ -19,7 +19,7 @@ from tracer.identity.model import Container, Names, NameSource, NameSourceError,
 from tracer.identity.names import NameService, default_sources, merge
 
 # Nothing here takes that long; a test that waits for it has failed.
-LONG = 20.0
+LONG = 60.0
 
 
 class FakeSource:
