@@ -24,6 +24,8 @@ from typing import Any
 
 from tracer.bounded import keep
 from tracer.event import Process
+from tracer.identity.cgroup import CgroupIdentity
+from tracer.identity.cgroup import parse as parse_cgroup
 from tracer.identity.tree import Cgroup, container_cgroups
 from tracer.kmsg import KernelLog
 
@@ -44,6 +46,8 @@ _LINE = re.compile(
     r"(?: in (?P<module>[^\n]{1,255})"
     r"\[(?P<map>[0-9a-f]{1,16}(?:,[0-9a-f]{1,16})?)\+[0-9a-f]{1,16}\])?"
 )
+# The kernel says so once of each cgroup. Nobody but it can write lines in its name.
+_REFUSED = re.compile(r"^cgroup: fork rejected by pids controller in (?P<path>[^\n]{1,4096})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,7 @@ class FaultFinder:
     def __init__(self) -> None:
         self._roots: dict[str, int] = {}
         self._found: dict[int, Fault] = {}
+        self._refused: dict[CgroupIdentity, int] = {}
         try:
             self._log: KernelLog | None = KernelLog()
         except OSError:
@@ -123,15 +128,33 @@ class FaultFinder:
         """`in libc.so.6, strlen()`, as much of it as can be told."""
         if process is None:
             return None
-        for line in self._log.read() if self._log else []:
-            fault = parse(line.text)
-            if fault is not None:
-                keep(self._found, fault.tid, fault, MAX_FAULTS)
+        self.listen()
         fault = self._found.get(process.tid)
         if fault is None or fault.module is None:
             return None
         function = self._function(fault, process)
         return f"in {fault.module}" + (f", function {function}()" if function else "")
+
+    def listen(self) -> bool:
+        """Reads what the kernel has said since; returns whether it refused somebody a process."""
+        refused = False
+        for line in self._log.read() if self._log else []:
+            fault = parse(line.text)
+            if fault is not None:
+                keep(self._found, fault.tid, fault, MAX_FAULTS)
+            path = _REFUSED.search(line.text)
+            if path is not None:
+                keep(self._refused, parse_cgroup(path["path"].strip()), line.boot_ns, MAX_FAULTS)
+                refused = True
+        return refused
+
+    def refused(self, identity: CgroupIdentity) -> int | None:
+        """When the kernel first refused a process or thread to the container, or to its pod."""
+        for known, moment in self._refused.items():
+            own = known.container_id in (identity.container_id, None)
+            if known.pod_uid == identity.pod_uid and own and (known.pod_uid or known.container_id):
+                return moment
+        return None
 
     def close(self) -> None:
         if self._log:

@@ -198,8 +198,9 @@ class Story:
     the runtime's on the end. `network` is what happened to the pod's network, also where that is
     not this container's alone; `outlived` and `survivors` as in `Life`. `state` is how a pod stands
     with its runtime in which nothing happens. `locate` says where a process crashed, in words, if
-    anybody can tell. With `both_ends` resets at the other end of a connection were seen, too, if
-    that end is on this node."""
+    anybody can tell; `refused_ns` is when the kernel log said that it was refused a process. With
+    `both_ends` resets at the other end of a connection were seen, too, if that end is on this node.
+    """
 
     place: Place
     entries: list[Entry]
@@ -216,6 +217,7 @@ class Story:
     message: str | None = None
     state: PodState | None = None
     locate: Callable[[Process | None], str | None] = lambda _process: None
+    refused_ns: int | None = None
     both_ends: bool = False
 
     @property

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 from tests.support.wait import wait_for
 from tests.unit.verdicts.world import process
 from tracer import faults
-from tracer.faults import function_at, parse
+from tracer.faults import FaultFinder, function_at, parse
+from tracer.identity.cgroup import CgroupIdentity
+from tracer.kmsg import Line
 
 SOURCE = "int second(int x) { return x * 3; }\nint main(void) { return second(1); }\n"
 
@@ -186,3 +189,25 @@ def test_a_root_of_its_own_is_held(tmp_path: Path) -> None:
             os.close(root)
         finally:
             container.kill()
+
+
+POD, ONE, OTHER = "5016bc16-7c78-4389-a89c-9c971211370b", "a" * 64, "b" * 64
+
+
+@pytest.mark.parametrize(
+    ("path", "refused"),
+    [
+        (f"/kubepods/burstable/pod{POD}/{ONE}", (True, False)),
+        (f"/kubepods/burstable/pod{POD}", (True, True)),  # the pod's limit
+        ("/user.slice", (False, False)),
+    ],
+)
+def test_whom_the_kernel_refused_a_process(path: str, refused: tuple[bool, bool]) -> None:
+    lines = [Line(7, f"cgroup: fork rejected by pids controller in {path}"), Line(8, "else")]
+    finder = FaultFinder()
+    finder.close()
+    finder._log = SimpleNamespace(read=lambda: lines)  # type: ignore[assignment]
+    assert finder.listen()
+    found = [finder.refused(CgroupIdentity(POD, one)) for one in (ONE, OTHER)]
+    assert [moment == 7 for moment in found] == list(refused)
+    assert finder.refused(CgroupIdentity()) is None

@@ -50,7 +50,12 @@ class Watched:
         self.states = SimpleNamespace(latest=None, hurry=False, asks_somebody=True)
         self.said: list[str] = []
         self.told: list[Explanation] = []
-        faults = SimpleNamespace(hold_roots=lambda roots: None, place_of=lambda process: None)
+        faults = SimpleNamespace(
+            hold_roots=lambda roots: None,
+            place_of=lambda process: None,
+            listen=lambda: False,
+            refused=lambda identity: None,
+        )
         self.watch = Watch(
             self.world.timelines,
             cast(Any, faults),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tracer.bounded import keep
 from tracer.cli._waiting import Waiting
-from tracer.event import Event
+from tracer.event import Event, Place
 from tracer.faults import FaultFinder
 from tracer.identity.resolver import Resolver
 from tracer.identity.states import StateService
@@ -104,7 +104,7 @@ class Watch:
             self._noted = True
             for note in self.waiting.notes():
                 self._say(f"ktrace: {note}; waiting for what comes next")
-        if self._fresh:
+        if self._faults.listen() or self._fresh:
             self._judge(now)
         if self._leaving:
             self._follow()
@@ -142,13 +142,33 @@ class Watch:
         return self.waiting.seen() or any(verdict & AS_TARGET for verdict in verdicts)
 
     def _explained(self) -> list[Explanation]:
-        stories = self._timelines.stories()
+        stories = self._stories()
         for story in stories:
             story.locate = self._faults.place_of
             container = story.place.container
             if story.end is not None and container is not None:
                 story.message = self.waiting.message(container.id)
         return explain_all([*stories, *self._waiting_stories()])
+
+    def _stories(self) -> list[Story]:
+        """Also of containers without an event to which the kernel refused a process or thread."""
+        stories = self._timelines.stories()
+        known = {story.place.identity.container_id for story in stories}
+        for place in self._wanted_places():
+            if place.identity.container_id not in known and self._faults.refused(place.identity):
+                began = self._timelines.began_ns or 0
+                stories.append(Story(place, [], None, began, self._timelines.traced, []))
+        for story in stories:
+            story.refused_ns = self._faults.refused(story.place.identity)
+        return stories
+
+    def _wanted_places(self) -> list[Place]:
+        places = self.session.resolver.places() if self.session else []
+        return [
+            place
+            for place in places
+            if place.identity.container_id and (self._selection.verdict(place) or 0) & AS_TARGET
+        ]
 
     def _waiting_stories(self) -> list[Story]:
         if self.session is None:
@@ -158,7 +178,7 @@ class Watch:
     def _judge(self, now: float) -> None:
         """Sets when what is known by now will be settled."""
         self._fresh = False
-        fresh = self._without_told(explain_all(self._timelines.stories()))
+        fresh = self._without_told(explain_all(self._stories()))
         ends = [_key(one.story) for one in fresh if one.story.end]
         for key in ends:
             self._ended.setdefault(key, now)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.verdicts.world import CRON, HOST, RUNC, SECOND, World, process
 from tracer.event import Process
-from tracer.verdicts import Certainty
+from tracer.verdicts import Certainty, Explanation, explain_all
 
 SHIM = (3, "containerd-shim")
 PYTHON = "/usr/bin/python3.11"
@@ -234,3 +234,30 @@ def test_a_foreign_host_process_is_no_child() -> None:
     for number in range(4):
         world.at(1500 * number).exit(1, who=replace(stranger, pid=70 + number))
     assert ids(world) == []
+
+
+# A limit of processes
+
+
+def refused(code: int | None = None, by: int | None = None) -> list[Explanation]:
+    world = World()
+    world.at(-9000).signal("SIGUSR1", "host", CRON, MASTER)
+    if code is not None or by is not None:
+        world.at(0).exit(code, by, MASTER)
+    stories = world.timelines.stories()
+    for story in stories:
+        story.refused_ns = story.until_ns() - 2 * SECOND
+    return explain_all(stories)
+
+
+def test_the_kernel_refuses_a_thread() -> None:
+    (alive,), (left,) = refused(), refused(1)
+    assert (alive.verdict.id, alive.verdict.certainty) == ("no_more_processes", "certain")
+    assert (left.verdict.id, left.verdict.certainty) == ("no_more_processes", "likely")
+    assert "ended 2 s later with exit code 1" in left.verdict.sentence
+    assert "not memory" in left.verdict.remedy
+
+
+def test_what_it_does_not_explain() -> None:
+    assert [one.verdict.id for one in refused(0)] == ["exited"]
+    assert [one.verdict.id for one in refused(by=9)] == ["unexplained"]
