@@ -134,7 +134,7 @@ class _Live:
     def __init__(self, bed: Bed, rows: Sequence[Row]) -> None:
         self._watching = {
             row: Ktrace(
-                *("why", f"{row.namespace}/{row.name}", "--wait", "--duration", "60s"),
+                *("why", f"{row.namespace}/{row.name}", "--wait", "--duration", "110s"),
                 inside=bed.enter,
             )
             for row in rows

@@ -206,12 +206,12 @@ def test_duration_ends_by_itself() -> None:
     with (
         Actor() as sender,
         Actor() as target,
-        Ktrace("signals", "--pid", str(target.pid), "--duration", "700ms") as ktrace,
+        Ktrace("signals", "--pid", str(target.pid), "--duration", "3s") as ktrace,
     ):
         sender.do("kill", target.pid, USR1)
         events = ktrace.wait()
         check_complete(ktrace, events, 1)
-        assert 0.7 <= ktrace.summary.seconds < 5
+        assert 3 <= ktrace.summary.seconds < 60
 
 
 @pytest.mark.any_kernel
