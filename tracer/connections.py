@@ -200,7 +200,8 @@ class Connections:
 
     @staticmethod
     def _follows(event: Event, before: Seen | None) -> bool:
-        """What was on its way when the connection was reset is answered with resets, too."""
+        """What was on its way when the connection was reset is answered with resets, too, and so is
+        what the other end sends that has not heard of it."""
         answered = event.body.get("answered") or ()
         return (
             before is not None

@@ -199,8 +199,8 @@ class Story:
     not this container's alone; `outlived` and `survivors` as in `Life`. `state` is how a pod stands
     with its runtime in which nothing happens. `locate` says where a process crashed, in words, if
     anybody can tell; `refused_ns` is when the kernel log said that it was refused a process. With
-    `both_ends` resets at the other end of a connection were seen, too, if that end is on this node.
-    """
+    `both_ends` resets at the other end of a connection were seen, too, if that end is on this node;
+    `ends` are those of a pod's one container, whichever its life."""
 
     place: Place
     entries: list[Entry]
@@ -219,6 +219,7 @@ class Story:
     locate: Callable[[Process | None], str | None] = lambda _process: None
     refused_ns: int | None = None
     both_ends: bool = False
+    ends: list[int] = field(default_factory=list)
 
     @property
     def init(self) -> Process | None:
@@ -395,10 +396,11 @@ class Timelines:
         for life in self._lives.values():
             if not _is_pod(life) and not is_sandbox(life):
                 lives.setdefault(life.place.identity.pod_uid or "", []).append(life)
-        stories = []
+        stories: list[Story] = []
         for uid, containers in lives.items():
             shared = pods[uid].entries() if uid in pods else []
             containers.sort(key=_end_ns)
+            before = len(stories)
             for life in containers:
                 network = _share(shared, life)
                 own = network if _are_one(containers) else []
@@ -406,6 +408,10 @@ class Timelines:
                 stories.append(self._story(life, [*life.entries(), *own], network))
             if shared:
                 stories.append(self._story(pods[uid], shared))
+            if _are_one(containers):
+                ends = [life.end.boot_ns for life in containers if life.end]
+                for story in stories[before:]:
+                    story.ends = ends
         return sorted(stories, key=Story.until_ns)
 
     def _story(self, life: Life, entries: list[Entry], network: Sequence[Entry] = ()) -> Story:

@@ -5,7 +5,9 @@ there were on the wire."""
 from __future__ import annotations
 
 import json
+import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from tests.support.containerd import Containerd, ContainerHandle
 from tests.support.ktrace import Ktrace
 from tests.support.talkers import Talker, Witness, counted, rule, server, setting
 from tests.support.wait import wait_for
+from tracer.verdicts.no_such_connection import BEGINNING_NS
 
 COUNT = 23
 PORT = 8080
@@ -278,3 +281,107 @@ def test_a_full_accept_queue_that_answers_with_resets(pods: Pods) -> None:
     assert queue["certainty"] == "certain"
     assert f"{COUNT} attempts to connect turned away at port {PORT}" in queue["sentence"]
     assert f"{COUNT} of them with a reset" in queue["sentence"]
+
+
+def test_connections_that_are_not_known(pods: Pods) -> None:
+    """Not known why: the pod is older than the recording, and its container has not ended."""
+
+    def happens() -> int:
+        with Witness(pods.back) as witness:
+            with server(pods.back, "deaf", PORT, 4096):
+                _done(pods.front, "stale", pods.back.pod.ip, PORT, COUNT)
+            return witness.count()
+
+    verdicts, resets = pods.traced(happens)
+    assert len(resets) == 2 * COUNT
+    assert summary(verdicts["back"]) == [("no_such_connection", "certain")]
+    assert f"{COUNT} connections" in verdicts["back"][0]["sentence"]
+    assert summary(verdicts["front"]) == [("used_after_close", "certain")]
+    assert f"did not know {COUNT} connections" in verdicts["front"][0]["sentence"]
+
+
+def test_connections_of_an_earlier_life(pods: Pods) -> None:
+    """The container ends and is started again: its pod keeps its address."""
+
+    def happens() -> int:
+        os.kill(pods.back.pid, signal.SIGKILL)
+        pods.back.wait_exit()
+        pods.back = pods.back.pod.run("app", SLEEP)
+        with Witness(pods.back) as witness:
+            _done(pods.front, "stale", pods.back.pod.ip, PORT, COUNT)
+            return witness.count()
+
+    verdicts, _ = pods.traced(happens)
+    told = {v["verdict"]: v for v in verdicts["back"]}
+    assert set(told) == {"killed_from_host", "connection_of_earlier_life"}
+    assert f"{COUNT} connections" in told["connection_of_earlier_life"]["sentence"]
+
+
+def test_connections_of_the_pod_that_had_the_address_before(
+    pods: Pods, containerd: Containerd
+) -> None:
+    def happens() -> int:
+        # what is found at the beginning was there before
+        began = time.monotonic()
+        wait_for("the beginning's end", lambda: time.monotonic() - began > BEGINNING_NS / 1e9)
+        late = containerd.run_pod("late", namespace="shop")
+        pods.back = late.run("app", SLEEP)
+        with Witness(pods.back) as witness:
+            _done(pods.front, "stale", late.ip, PORT, COUNT)
+            return witness.count()
+
+    try:
+        verdicts, _ = pods.traced(happens)
+    finally:
+        if pods.back.pod.name == "late":
+            pods.back.pod.remove()
+    assert summary(verdicts["back"]) == [("connection_of_former_pod", "likely")]
+
+
+def test_a_listener_that_is_closed_before_it_accepts(pods: Pods) -> None:
+    def happens() -> int:
+        with Witness(pods.back) as witness:
+            with (
+                server(pods.back, "deaf", PORT, 4096) as back,
+                Talker(pods.front, "knock", pods.back.pod.ip, PORT, COUNT) as front,
+            ):
+                assert front.said() == "done"
+                back.go_on()
+                assert back.said() == "done"
+            return witness.count()
+
+    verdicts, _ = pods.traced(happens)
+    # the kernel's word for it is a vague one
+    assert summary(verdicts["back"]) == [("listener_closed", "likely")]
+    assert f"{COUNT} connections" in verdicts["back"][0]["sentence"]
+    assert summary(verdicts["front"]) == [("reset_by_peer", "certain")]
+
+
+def test_keepalives_that_nobody_answers(pods: Pods) -> None:
+    def happens() -> int:
+        with Witness(pods.front) as witness:
+            with (
+                server(pods.back, "answering", PORT, COUNT),
+                Talker(pods.front, "patient", pods.back.pod.ip, PORT, COUNT, 1) as front,
+            ):
+                assert front.said() == "ready"
+                rule(pods.back, "-A", "INPUT", "-p", "tcp", "--dport", str(PORT), "-j", "DROP")
+                front.go_on()
+                assert front.said() == "done"
+            # the server, which has heard nothing, closes in the end, and is answered
+            wait_for("the last resets", lambda: counted(pods.front, "OutRsts") >= 2 * COUNT)
+            return witness.count()
+
+    verdicts, resets = pods.traced(happens)
+    reasons = {e["reason"] for e in resets}
+    expected = (
+        ("keepalive_unanswered", "certain") if reasons != {None} else ("reset_sent", "unknown")
+    )
+    assert summary(verdicts["front"]) == [expected]
+    assert f"{COUNT} connections" in verdicts["front"][0]["sentence"]
+    assert verdicts["back"] == []
+
+
+def _done(container: ContainerHandle, *order: Any) -> None:
+    with Talker(container, *order) as talker:
+        assert talker.said() == "done"

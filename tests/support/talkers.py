@@ -73,6 +73,17 @@ def keep_alive(port, times, idle):
         end.close()
     until_told()
 
+def answering(port, times):
+    server = listener(port)
+    say("ready")
+    kept = []
+    for _ in range(times):
+        end, _ = server.accept()
+        end.recv(1000)
+        end.sendall(DATA)
+        kept.append(end)
+    until_told()
+
 def slow(port, times, takes):
     # answers after so long, whoever still waits
     server = listener(port)
@@ -115,9 +126,12 @@ def accepting(port, times):
     until_told()
 
 def deaf(port, backlog):
+    # closes without having accepted anybody, when it is told to
     server = listener(port, backlog)
     say("ready")
     until_told()
+    server.close()
+    say("done")
 
 # clients
 
@@ -146,6 +160,39 @@ def give_up(address, port, times, after):
     time.sleep(after)
     for end in ends:
         end.close()
+    say("done")
+
+def stale(address, port, times):
+    # sends on connections that the other side has never had, or no longer
+    ends = []
+    for _ in range(times):
+        end = socket.socket()
+        end.setsockopt(socket.IPPROTO_TCP, 19, 1)  # TCP_REPAIR: nothing is sent
+        end.bind(("0.0.0.0", 0))
+        end.connect((address, port))
+        end.setsockopt(socket.IPPROTO_TCP, 19, -1)
+        end.sendall(b"GET")
+        ends.append(end)
+    for end in ends:
+        await_state(end, 7)
+    say("done")
+
+def patient(address, port, times, idle):
+    # waits until the kernel gives up, as nobody answers its keepalives
+    ends = []
+    for _ in range(times):
+        end = socket.create_connection((address, port), 60)
+        end.sendall(b"GET")
+        end.recv(1000)
+        for option, value in ((4, idle), (5, 1), (6, 1)):  # TCP_KEEPIDLE, KEEPINTVL, KEEPCNT
+            end.setsockopt(socket.IPPROTO_TCP, option, value)
+        ends.append(end)
+    say("ready")
+    until_told()
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for end in ends:
+        await_state(end, 7)
     say("done")
 
 def ask(address, port, times):
@@ -227,6 +274,11 @@ class Talker:
         finally:
             self._process.kill()
             self._process.wait()
+
+    def go_on(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.write("go on\n")
+        self._process.stdin.flush()
 
     def said(self) -> Any:
         """Waits for what it says next."""

@@ -11,6 +11,8 @@ from tracer.verdicts._phrases import times
 from tracer.verdicts._resets import RESTS_ON, evidence, here, parts, peers, total
 from tracer.verdicts.reply_not_translated import is_untranslated
 
+BEGINNING_NS = 5_000_000_000
+
 _TRY_AGAIN = "clients must try again on a new connection"
 
 
@@ -57,14 +59,15 @@ def _judge(story: Story) -> Verdict | None:
 
 def _end_before(story: Story, entry: Entry) -> int | None:
     """How long before the container had ended the last time."""
-    ends = [end.boot_ns for end, _ in story.earlier if end.boot_ns <= entry.boot_ns]
+    ends = [end for end in story.ends if end <= entry.boot_ns]
     return entry.boot_ns - max(ends) if ends else None
 
 
 def _age_at(story: Story, entry: Entry) -> int | None:
-    """How old the pod was, if it was made while this was traced."""
+    """How old the pod was, if it was made while this was traced. Those that were there before are
+    all found at the beginning."""
     began = story.place.began
-    if began is None or not story.began_ns < began <= entry.boot_ns:
+    if began is None or not story.began_ns + BEGINNING_NS < began <= entry.boot_ns:
         return None
     return entry.boot_ns - began
 

@@ -26,7 +26,9 @@ def _judge(story: Story) -> Verdict | None:
     server = pods(found)
     kept = _kept_idle_ns(last)
     if kept is None:
-        what = f"{back} had closed {times(count, 'connection')}{_before(last, count)}"
+        forgot = all(p.other is not None and p.other.sort is Sort.NO_CONNECTION for p in found)
+        verb = "did not know" if forgot else "had closed"
+        what = f"{back} {verb} {times(count, 'connection')}{_before(last, count)}"
         sentence = f"{what} on which {front} sent more"
         remedy = (
             f"ask {server} why it closed: a limit, a time-out, an end; and let {front} try again on"

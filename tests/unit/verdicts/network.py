@@ -99,6 +99,7 @@ def keepalive_race(w: World, **values: Any) -> None:
 
 
 def young(w: World) -> None:
+    w.at(20_000)
     place = replace(NETWORK, began=w.now - 7 * SECOND)
     w.reset("sent", "tcp_flags", state="LISTEN", answered=["ACK"], place=place)
 

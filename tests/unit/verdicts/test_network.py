@@ -328,6 +328,16 @@ def test_a_connection_of_a_former_pod() -> None:
     assert "the pod was 7 s old, and its address had been another's" in sentence(young)
 
 
+def test_an_init_container_is_no_earlier_life() -> None:
+    world = World()
+    init = process(7, place=place_of("c" * 64, "init"), start=world.now, init=True)
+    world.exit(0, who=init)
+    world.at(5000).reset("sent", "no_socket", "no such connection", answered=["ACK"])
+    world.exit(3, who=process(8, place=place_of("b" * 64), start=world.now, init=True))
+    ids = [v.id for one in world.explained() for v in (one.verdict, *one.others)]
+    assert "no_such_connection" in ids
+
+
 def test_whom_the_client_had_asked() -> None:
     said = sentence(untranslated)
     assert said == (
