@@ -35,7 +35,7 @@ OTHER = "ktrace-bed-two"
 def sleeper(bed: Bed) -> Iterator[str]:
     """The name of a pod that runs."""
     bed.kubectl("run", "sleeper", f"--image={bed.image}", "--", "sleep", "100000")
-    bed.kubectl("wait", "--for=condition=Ready", "pod/sleeper", "--timeout=50s")
+    bed.kubectl("wait", "--for=condition=Ready", "pod/sleeper", "--timeout=100s")
     yield "sleeper"
     bed.kubectl("delete", "pod", "sleeper", "--now")
 
@@ -47,7 +47,7 @@ def test_ktrace_names_the_pods(bed: Bed, sleeper: str) -> None:
 def test_exec_and_logs(bed: Bed) -> None:
     words = ("sh", "-c", "echo from the log; exec sleep 1000")
     bed.kubectl("run", "talker", f"--image={bed.image}", "--", *words)
-    bed.kubectl("wait", "--for=condition=Ready", "pod/talker", "--timeout=50s")
+    bed.kubectl("wait", "--for=condition=Ready", "pod/talker", "--timeout=100s")
     assert bed.kubectl("logs", "talker") == "from the log\n"
     assert bed.kubectl("exec", "talker", "--", "echo", "from within") == "from within\n"
     bed.kubectl("delete", "pod", "talker", "--now")
@@ -156,7 +156,7 @@ def test_what_a_killed_one_left_is_cleared_by_the_next() -> None:
     with Bed(name=OTHER) as bed:
         assert not set(left) & set(leftovers.cgroup_processes(f"/{OTHER}"))
         bed.kubectl("run", "web", f"--image={bed.image}", "--", "sleep", "1000")
-        bed.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=50s")
+        bed.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=100s")
         inside = leftovers.cgroup_processes(f"/{OTHER}")
         marks = [bed.root, Path("/sys/class/net", OTHER)]
         marks += [root / OTHER for root in leftovers.cgroup_roots()]

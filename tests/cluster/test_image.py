@@ -39,7 +39,7 @@ def recorder(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     manifest = MANIFEST.read_text().replace("path: /var/lib/ktrace,", f"path: {recordings(bed)},")
     bed.kubectl("apply", "--filename=-", input=manifest)
     try:
-        bed.kubectl("-n", "ktrace", "rollout", "status", "ds/ktrace", "--timeout=50s")
+        bed.kubectl("-n", "ktrace", "rollout", "status", "ds/ktrace", "--timeout=100s")
         (pod,) = bed.get("pods", "--namespace", "ktrace")["items"]
         yield pod["metadata"]["uid"]
     finally:
@@ -50,7 +50,7 @@ def recorder(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 def victim(bed: Bed) -> Iterator[int]:
     """The pid of a pod's only process, which ignores what is sent to it."""
     bed.kubectl("run", "victim", f"--image={bed.image}", "--", "sleep", "100000")
-    bed.kubectl("wait", "--for=condition=Ready", "pod/victim", "--timeout=50s")
+    bed.kubectl("wait", "--for=condition=Ready", "pod/victim", "--timeout=100s")
     uid = bed.get("pod", "victim")["metadata"]["uid"]
     (pid,) = (pid for pid in pids(uid) if psutil.Process(pid).cmdline() == ["sleep", "100000"])
     yield pid

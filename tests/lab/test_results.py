@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -391,6 +391,7 @@ def test_a_lost_machine_is_lost_in_the_documentation() -> None:
     assert "good" not in text and "never ran" not in text
 
 
+@settings(deadline=None)
 @given(st.text(), st.text(), st.text())
 def test_nothing_that_a_guest_tells_leaves_its_place(release: str, point: str, why: str) -> None:
     results = Results("5.10")

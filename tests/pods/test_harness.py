@@ -277,7 +277,7 @@ def wait_until_no_trace_of(marks: Iterable[str]) -> None:
     """The kernel takes a moment to reap the last process and to drop a network namespace."""
     marks = list(marks)
     try:
-        wait_for("all traces to go", lambda: not traces_of(marks), timeout=5)
+        wait_for("all traces to go", lambda: not traces_of(marks))
     except WaitTimeout as error:
         pytest.fail(f"{error}, but these stayed: {traces_of(marks)}")
 

@@ -85,7 +85,7 @@ class Containerd:
         links_root: Path | None = CONTAINER_LINKS,
         extra_files: Mapping[str, bytes] | None = None,
         progress: Callable[[str], None] | None = None,
-        timeout: float = 30.0,
+        timeout: float = 60.0,
         systemd: bool = False,
     ) -> None:
         self.log_root = log_root
@@ -464,7 +464,7 @@ class ContainerHandle:
             raise ContainerdError(f"container {self.name} exited before its pid was read")
         return self._pid
 
-    def exec(self, argv: Sequence[str], timeout: int = 10) -> cri.ExecResult:
+    def exec(self, argv: Sequence[str], timeout: int = 60) -> cri.ExecResult:
         """Run a command in the container: its exit code, standard output and standard error."""
         return self._client.exec_sync(self.id, argv, timeout)
 
@@ -476,7 +476,7 @@ class ContainerHandle:
         """SIGTERM, and SIGKILL if the container still runs after the grace period."""
         self._client.stop_container(self.id, grace_seconds)
 
-    def wait_exit(self, timeout: float = 10.0) -> int:
+    def wait_exit(self, timeout: float = 60.0) -> int:
         """Wait until the container has exited, and return its exit code."""
         wait_for(f"container {self.name} to exit", lambda: self.status().state == "exited", timeout)
         return self.status().exit_code
@@ -545,7 +545,7 @@ SystemdCgroup = {str(systemd).lower()}
 """
 
 
-def import_image(socket: Path, archive: Path, snapshotter: str, timeout: float = 30.0) -> None:
+def import_image(socket: Path, archive: Path, snapshotter: str, timeout: float = 60.0) -> None:
     loaded = subprocess.run(
         [
             *("ctr", "--address", str(socket), "--namespace", "k8s.io"),
@@ -617,11 +617,11 @@ def overlay_works(folder: Path) -> bool:
         ["mount", "-t", "overlay", "-o", options, "overlay", trial / "merged"],
         check=False,
         capture_output=True,
-        timeout=10,
+        timeout=60,
     )
     if mounted.returncode != 0:
         return False
-    subprocess.run(["umount", trial / "merged"], check=True, timeout=10)
+    subprocess.run(["umount", trial / "merged"], check=True, timeout=60)
     return True
 
 

@@ -162,7 +162,7 @@ class ExecResult:
 class CriClient:
     """Calls to one runtime's socket. Every call is bounded by `timeout` seconds."""
 
-    def __init__(self, socket: Path, timeout: float = 30.0) -> None:
+    def __init__(self, socket: Path, timeout: float = 60.0) -> None:
         self._channel = grpc.insecure_channel(f"unix:{socket}", options=_CHANNEL_OPTIONS)
         self._timeout = timeout
 

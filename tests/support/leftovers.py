@@ -270,7 +270,7 @@ def remove_cgroup(cgroup: str, leave_unified: bool = False) -> None:
     for root in (leave_unified and cgroup_roots("cgroup")) or cgroup_roots():
         top = root / cgroup.lstrip("/")
         try:
-            wait_for(f"{top} to become removable", partial(_remove_tree, top), timeout=5)
+            wait_for(f"{top} to become removable", partial(_remove_tree, top))
         except WaitTimeout as error:
             raise LeftoverError(str(error)) from None
 
@@ -296,7 +296,7 @@ def mounts_below(directory: Path) -> list[str]:
 def _unmount(directory: Path) -> None:
     for point in mounts_below(directory):
         # Lazily: a mount may still be in use by a process that is just dying.
-        subprocess.run(["umount", "--lazy", point], check=False, capture_output=True, timeout=10)
+        subprocess.run(["umount", "--lazy", point], check=False, capture_output=True, timeout=60)
     left = mounts_below(directory)
     if left:  # never delete through a mount
         raise LeftoverError(f"cannot unmount {', '.join(left)}")

@@ -75,7 +75,7 @@ def test_what_is_no_program() -> None:
             continue
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(suppress_health_check=list(HealthCheck), max_examples=200)
 @given(st.data())
 def test_a_program_with_bytes_changed(program: Path, data: st.DataObject) -> None:
     """Whatever a container's file says: a name, nothing, or ValueError."""

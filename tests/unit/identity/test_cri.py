@@ -57,7 +57,7 @@ class Runtime:
         self._server.start()
 
     def stop(self) -> None:
-        self._server.stop(grace=0).wait(10)
+        self._server.stop(grace=0).wait(60)
 
     def _handler(self, version: str, is_spoken: bool) -> Any:
         def serve(method: str) -> Any:

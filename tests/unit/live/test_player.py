@@ -111,7 +111,7 @@ def test_a_long_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
     def slowly(player: Player) -> Turn:
         turn = take(player)
         if player.progress and player.progress > 0.5:
-            assert go_on.wait(10)
+            assert go_on.wait(60)
         return turn
 
     with playing() as (player, shown):

@@ -48,7 +48,7 @@ async def running(
 
 
 async def until(pilot: Pilot[Any], holds: Any) -> None:
-    for _ in range(1000):
+    for _ in range(6000):
         if holds():
             return
         await pilot.pause(0.01)
