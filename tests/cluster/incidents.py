@@ -516,7 +516,7 @@ row(
     what="deleted, preStop takes 3 s",
     verdict="stopped_in_time",
     certainty="likely",
-    says=(r"preStop hook \(sleep 3\)[^\n]*3(\.\d)? s[^\n]*SIGTERM",),
+    says=(r"preStop hook \(sleep 3\)[^\n]*[3-9](\.\d)? s[^\n]*SIGTERM",),
     never=(*DELETED, "--force"),
     kubectl=("Killing: Stopping container app",),
     does=lambda scene: deleted(scene),

