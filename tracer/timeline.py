@@ -218,6 +218,7 @@ class Story:
     state: PodState | None = None
     locate: Callable[[Process | None], str | None] = lambda _process: None
     refused_ns: int | None = None
+    _by_kind: dict[str, list[Entry]] = field(default_factory=dict, repr=False)
     both_ends: bool = False
     ends: list[int] = field(default_factory=list)
 
@@ -230,7 +231,12 @@ class Story:
         return next((p for p in abouts if p is not None and is_container_init(p)), None)
 
     def of(self, kind: str) -> list[Entry]:
-        return [entry for entry in self.entries if entry.event.kind == kind]
+        """Kept, because every verdict asks."""
+        found = self._by_kind.get(kind)
+        if found is None:
+            found = [entry for entry in self.entries if entry.event.kind == kind]
+            self._by_kind[kind] = found
+        return found
 
     def is_init(self, process: Process | None) -> bool:
         init = self.init
