@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tests.software.build import PLACE, USERS
+from tests.software.clients import checks, comes_back, hangs_up, leaves, refused, resets
 from tests.software.scene import (
     Step,
     asks,
@@ -741,5 +742,68 @@ row(
     verdict="exited",
     says=(r"exit\(2\)", "Go", "panic"),
     never=("wrong usage",),
+    quick=True,
+)
+
+# Connections: how clients on the host fare, of whom nothing else is recorded
+
+row(
+    "redis-closed-port",
+    "23 clients ask at a port on which redis does not listen",
+    REDIS,
+    serves(6379),
+    refused(6380, 23),
+    verdict="closed_port",
+    says=("port 6380: 23 attempts",),
+    quick=True,
+)
+row(
+    "redis-checked",
+    "23 health checks connect to redis and reset",
+    REDIS,
+    serves(6379),
+    checks(6379, 23),
+    verdict=None,
+    certainty=None,
+    quick=True,
+)
+row(
+    "redis-protected",
+    "redis, which serves nobody from elsewhere without a password, hangs up on a client",
+    REDIS,
+    serves(6379),
+    hangs_up(6379, "PING\r\n"),
+    verdict="reset_unread",
+    says=("redis-server", "unread"),
+    quick=True,
+)
+row(
+    "redis-client-resets",
+    "a client of redis resets in the middle of a conversation",
+    f"{REDIS} --protected-mode no",
+    serves(6379),
+    resets(6379, "PING\r\n"),
+    verdict="reset_by_peer",
+    certainty="likely",
+    says=("1 connection reset by",),
+)
+row(
+    "redis-client-leaves",
+    "a client of redis leaves in the middle of a large answer",
+    f"{REDIS} --protected-mode no",
+    serves(6379),
+    leaves(6379, "SETRANGE key 67108864 x\r\nGET key\r\n", 1 << 16),
+    verdict=None,
+    certainty=None,
+)
+row(
+    "gunicorn-keep-alive",
+    "a client of gunicorn asks once more on a connection that was closed as idle",
+    f"{GUNICORN} --worker-class gthread --threads 2 --keep-alive 1",
+    serves(8000),
+    comes_back(8000),
+    verdict="closed_before_use",
+    says=("had closed 1 connection", "keep-alive"),
+    never=("unread",),
     quick=True,
 )

@@ -21,7 +21,7 @@ def _judge(story: Story) -> Verdict | None:
     front, count = peers(found), total(found)
     ago, kept = _closed_ago(last), _kept_idle_ns(last)
     idle = f" that had been idle for {span(kept)}" if kept is not None else ""
-    before = f", the last one {span(ago)} before" if ago is not None else ", before"
+    before = f", the last one {span(ago)} before" if ago is not None else " before"
     remedy = (
         f"give {front}'s pool a shorter idle time-out than {here(story)}'s keep-alive"
         + (f" of about {span(kept)}" if kept is not None else "")
