@@ -14,6 +14,9 @@ import pytest
 from tests.support.cgroups import memory_cgroup
 from tests.support.ktrace import END_SECONDS, ROOT
 
+# Starting so often takes an emulated processor too long, and what is named is the same everywhere.
+pytestmark = pytest.mark.any_kernel
+
 TRACING = ("trace", "signals,exits", "--all", "--duration", "0.1s")
 BLAMING = ("accepts none", "doctor", "traceback", "Traceback", "writing the output")
 
@@ -64,7 +67,7 @@ from tracer.backends.core import CoreBackend
 from tracer.errors import LimitReached
 from tracer.probes import Probe
 
-wanted = [probes.get("signals"), probes.get("resets")]
+wanted = [probes.get("resets")]
 CoreBackend().attach(wanted, {})  # what is imported on the way is
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 for allowed in range(len(os.listdir("/proc/self/fd")) + 8, 500):
