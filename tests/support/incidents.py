@@ -685,7 +685,7 @@ def a_server_whose_clients_keep_connections_for_longer(
 @incident("answered_late")
 def a_client_that_does_not_wait_for_the_answer(scene: Scene) -> Generator[None, None, None]:
     back, front = scene.pod.run("app", SLEEP), scene.other("front-0").run("app", SLEEP)
-    with server(back, "slow", PORT, TIMES, 2.0):
+    with server(back, "slow", PORT, TIMES, 0.5):
         yield
         with Talker(front, "give_up", scene.pod.ip, PORT, TIMES, 1.0) as client:
             assert client.said() == "done"

@@ -84,17 +84,19 @@ def answering(port, times):
         kept.append(end)
     until_told()
 
-def slow(port, times, takes):
-    # answers after so long, whoever still waits
+def slow(port, times, left):
+    # answers when all clients have left it for so long
     server = listener(port)
     say("ready")
     asked = []
     for _ in range(times):
         end, _ = server.accept()
         end.recv(1000)
-        asked.append((time.monotonic() + takes, end))
-    for due, end in asked:
-        time.sleep(max(0, due - time.monotonic()))
+        asked.append(end)
+    for end in asked:
+        await_state(end, 8)
+    time.sleep(left)
+    for end in asked:
         end.sendall(DATA)
     until_told()
 
