@@ -17,6 +17,7 @@ from tests.software.clients import checks, comes_back, hangs_up, leaves, refused
 from tests.software.scene import (
     Step,
     asks,
+    connects,
     ends,
     executed,
     fewer,
@@ -25,6 +26,7 @@ from tests.software.scene import (
     kill,
     logs,
     named,
+    reached,
     runs,
     serves,
     stop,
@@ -90,13 +92,14 @@ UWSGI = (
     f"uwsgi --plugins python311 --master --need-app --http-socket :8000 --chdir {PLACE}"
     " --wsgi-file app.py"
 )
-CELERY = f"celery --workdir {PLACE} -A tasks worker --concurrency 1 -P prefork"
+CELERY = f"celery --workdir {PLACE} -A tasks worker --loglevel INFO --concurrency 1 -P prefork"
 JAVA = f"java -cp {PLACE} -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 NODE = f"node {PLACE}/server.js"
 AS_POSTGRES = f"setpriv --reuid={USERS['postgres']} --clear-groups"
 POSTGRES = (
     "sh -c 'cp -r /srv/postgres /tmp/data && chown -R postgres /tmp/data && chmod 700 /tmp/data"
-    f" && exec {AS_POSTGRES} postgres -D /tmp/data -c fsync=off -k /tmp'"
+    " && echo host all all all trust >>/tmp/data/pg_hba.conf"
+    f" && exec {AS_POSTGRES} postgres -D /tmp/data -c fsync=off -k /tmp -h 0.0.0.0'"
 )
 PHP = f"php-fpm8.2 -F -y {PLACE}/php-fpm.conf"
 HAPROXY = f"haproxy -W -f {PLACE}/haproxy.cfg"
@@ -356,7 +359,9 @@ row(
     memory=128 * MIB,
     says=("direct buffers", "threads"),
     never=("above the limit",),
+    quick=True,
 )
+
 row(
     "java-exit-on-oom",
     "the JVM leaves when its heap is full",
@@ -427,7 +432,9 @@ row(
     ends,
     verdict="exited",
     says=("Rust", "panic"),
+    quick=True,
 )
+
 row(
     "timeout-124",
     "timeout(1) as PID 1",
@@ -444,7 +451,9 @@ row(
     ends,
     verdict="exited",
     never=("time was up",),
+    quick=True,
 )
+
 row(
     "shm-sigbus",
     "more shared memory than /dev/shm has",
@@ -488,7 +497,9 @@ row(
     ends,
     verdict="stopped_in_time",
     certainty=None,
+    quick=True,
 )
+
 row(
     "cron-stop",
     "cron as PID 1 has no handler of SIGTERM",
@@ -534,7 +545,9 @@ row(
     verdict="suspended",
     certainty=None,
     says=("SIGSTOP",),
+    quick=True,
 )
+
 row(
     "node-no-handler",
     "node as PID 1 without a handler of SIGTERM",
@@ -570,7 +583,9 @@ row(
     certainty=None,
     says=("SIGTERM", "kubectl exec"),
     never=("foreground",),
+    quick=True,
 )
+
 row(
     "nginx-exec-quit",
     "nginx -s quit in the container",
@@ -582,7 +597,9 @@ row(
     certainty=None,
     says=("SIGQUIT", "nginx"),
     never=("foreground",),
+    quick=True,
 )
+
 row(
     "postgres-pg-ctl-stop",
     "pg_ctl stop in the container",
@@ -620,7 +637,9 @@ row(
     verdict="exited",
     certainty=None,
     never=("passed that on",),
+    quick=True,
 )
+
 row(
     "uwsgi-stop",
     "uwsgi as PID 1 takes SIGTERM for a reload",
@@ -643,7 +662,6 @@ row(
     verdict="crashed",
     says=(r"parse_header\(\)",),
     live=True,
-    quick=True,
 )
 row(
     "gunicorn-timeout",
@@ -733,7 +751,9 @@ row(
     verdict="child_crashed",
     says=(r"parse_header\(\)",),
     live=True,
+    quick=True,
 )
+
 row(
     "go-panic",
     "a panic in Go",
@@ -743,6 +763,244 @@ row(
     says=(r"exit\(2\)", "Go", "panic"),
     never=("wrong usage",),
     quick=True,
+)
+row(
+    "npm-start",
+    "npm start, whose shell takes SIGTERM",
+    f"npm --prefix {PLACE} start",
+    serves(8000),
+    stop(2),
+    ends,
+    verdict="stop_not_passed_on",
+    certainty=None,
+    never=("handler of SIGTERM finish sooner", "or raise term"),
+)
+row(
+    "pdeathsig",
+    "a child that ends with its parent (PDEATHSIG)",
+    f"{PROGRAM} pdeath",
+    runs("ends", 2),
+    fewer,
+    verdict="child_killed_with_parent",
+    certainty=None,
+    says=("PDEATHSIG|parent",),
+)
+row(
+    "pool-child-oom",
+    "the first process ends as its worker is killed for memory",
+    "python3 -c 'import subprocess,sys; p=subprocess.run([\""
+    + PROGRAM
+    + '","eat"]); sys.exit(1 if p.returncode else 0)\'',
+    ends,
+    verdict="exited_after_child",
+    certainty=None,
+    memory=64 * MIB,
+    says=("memory",),
+    quick=True,
+)
+row(
+    "pipe-child-oom",
+    "app | tee, and the app is killed for memory",
+    f"sh -c '{PROGRAM} eat | tee /dev/null'",
+    ends,
+    verdict="exited_after_child",
+    certainty=None,
+    memory=64 * MIB,
+    never=("foreground",),
+    quick=True,
+)
+
+row(
+    "rlimit-cpu",
+    "a worker uses more processor time than RLIMIT_CPU allows",
+    f"sh -c 'ulimit -St 1; {PROGRAM} spin; exec sleep 1000'",
+    named("sleep"),
+    verdict="child_crashed",
+    says=("RLIMIT_CPU",),
+)
+row(
+    "rlimit-cpu-passed-on",
+    "a shell passes on that its child used up RLIMIT_CPU",
+    f"sh -c 'ulimit -St 1; {PROGRAM} spin; exit $?'",
+    ends,
+    verdict="exited_after_child",
+    certainty=None,
+    says=("RLIMIT_CPU",),
+)
+row(
+    "child-crash-long-before",
+    "a child that was killed long before is not the reason",
+    f"sh -c '{PROGRAM} segv; sleep 3; exit 1'",
+    ends,
+    verdict="exited",
+    certainty=None,
+    also=("child_crashed",),
+)
+row(
+    "tini-child-killed",
+    "a child of tini is killed from the host",
+    f"tini -- node {PLACE}/server.js",
+    serves(8000),
+    kill("KILL", "server.js"),
+    ends,
+    verdict="exited_after_child",
+    certainty=None,
+    says=("host",),
+)
+row(
+    "postgres-stop",
+    "PostgreSQL without clients ends in time",
+    POSTGRES,
+    serves(5432),
+    logs("ready to accept"),
+    stop(10),
+    ends,
+    verdict="stopped_in_time",
+    certainty=None,
+)
+row(
+    "gunicorn-stop-busy",
+    "gunicorn waits for a request that takes long",
+    GUNICORN,
+    serves(8000),
+    runs("gunicorn"),
+    asks(8000, "/slow"),
+    reached,
+    stop(2),
+    ends,
+    verdict="stop_unfinished",
+    certainty=None,
+    says=("graceful-timeout",),
+)
+row(
+    "puma-worker-killed",
+    "a worker of puma is killed by kubectl exec",
+    PUMA,
+    runs("cluster worker"),
+    kill("KILL", "cluster worker", "exec"),
+    gone,
+    verdict="child_killed",
+    certainty="likely",
+    says=("kubectl exec",),
+)
+row(
+    "nginx-quit-stop",
+    "nginx is told to end by its orderly signal",
+    NGINX,
+    serves(8000),
+    kill("QUIT", who="exec"),
+    ends,
+    verdict="ended_on_request",
+    certainty=None,
+    says=("SIGQUIT",),
+    never=("fast stop",),
+    quick=True,
+)
+
+row(
+    "dumb-init-child-does-not-end",
+    "dumb-init passes SIGTERM on, and its child does not end",
+    "dumb-init -- sh -c 'trap \"\" TERM; sleep 1000; sleep 1000'",
+    runs("sleep"),
+    stop(2),
+    ends,
+    verdict="stop_unfinished",
+    certainty=None,
+    says=("dumb-init",),
+)
+row(
+    "supervisor-stop",
+    "supervisor ends its programs in time",
+    SUPERVISOR,
+    handles("TERM"),
+    stop(10),
+    ends,
+    verdict="stopped_in_time",
+    certainty=None,
+    also=("child_loop",),
+)
+row(
+    "go-usage",
+    "a program in Go that is given wrong arguments",
+    f"{PLACE}/panics",
+    ends,
+    verdict="exited",
+    says=("wrong arguments",),
+    quick=True,
+)
+
+row(
+    "go-sigquit",
+    "a program in Go gets SIGQUIT from the host",
+    f"{PLACE}/panics sleep",
+    handles("QUIT"),
+    kill("QUIT"),
+    ends,
+    verdict="ended_on_request",
+    certainty=None,
+    says=("SIGQUIT",),
+    quick=True,
+)
+
+row(
+    "rlimit-cpu-first",
+    "the first process uses more processor time than RLIMIT_CPU allows",
+    f"sh -c 'ulimit -St 1; ulimit -Ht 2; exec {PROGRAM} spin'",
+    ends,
+    verdict="killed_by_kernel",
+    certainty="likely",
+    says=("RLIMIT_CPU",),
+)
+row(
+    "postgres-smart",
+    "PostgreSQL waits for a client that stays",
+    POSTGRES,
+    serves(5432),
+    connects(5432),
+    stop(2),
+    ends,
+    verdict="stop_unfinished",
+    certainty=None,
+    says=("SIGINT", "clients"),
+)
+row(
+    "celery-stop-busy",
+    "celery waits for a task that runs",
+    CELERY,
+    logs("received"),
+    stop(2),
+    ends,
+    verdict="stop_unfinished",
+    certainty=None,
+    says=("warm",),
+    env={"TASK": "sleep"},
+)
+row(
+    "gunicorn-worker-term",
+    "a worker of gunicorn gets SIGTERM from the host",
+    f"{GUNICORN} --timeout 4",
+    serves(8000),
+    fetches(8000),
+    kill("TERM", "gunicorn"),
+    fetches(8000),
+    fetches(8000),
+    gone,
+    verdict="child_killed",
+    certainty=None,
+    says=("SIGTERM", "host"),
+)
+row(
+    "gunicorn-worker-term-exec",
+    "a worker of gunicorn gets SIGTERM by kubectl exec",
+    f"{GUNICORN} --timeout 4",
+    serves(8000),
+    fetches(8000),
+    kill("TERM", "gunicorn", "exec"),
+    fetches(8000),
+    gone,
+    verdict="child_killed",
+    certainty=None,
+    says=("SIGTERM", "kubectl exec"),
 )
 
 # Connections: how clients on the host fare, of whom nothing else is recorded

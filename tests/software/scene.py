@@ -18,7 +18,7 @@ from tests.support.containerd import ContainerHandle, PodHandle
 from tests.support.wait import wait_for
 from tracer.identity.tree import hierarchies
 
-SECONDS = 60.0
+SECONDS = 150.0
 LISTEN = "0A"  # proc_pid_net_tcp(5)
 
 
@@ -128,6 +128,27 @@ def asks(port: int, path: str = "/") -> Step:
     return step
 
 
+def connects(port: int) -> Step:
+    """A client of PostgreSQL that has said who it is, and stays."""
+    who = b"\x00\x03\x00\x00user\x00postgres\x00\x00"
+
+    def step(scene: Scene) -> None:
+        def answer() -> bytes:
+            client = socket.create_connection((scene.pod.ip, port), 10)
+            client.sendall((4 + len(who)).to_bytes(4, "big") + who)
+            scene.connections.append(client)
+            return client.recv(1).replace(b"E", b"")  # an error, while it starts
+
+        wait_for("PostgreSQL to take a client", answer, SECONDS)
+
+    return step
+
+
+def reached(scene: Scene) -> None:
+    """What was sent has been read."""
+    wait_for("the request to be read", lambda: not _unread(scene.first), SECONDS)
+
+
 def fetches(port: int, path: str = "/") -> Step:
     """A request and its whole answer."""
 
@@ -196,6 +217,12 @@ def _listens(pid: int, port: int) -> bool:
         for name in ("tcp", "tcp6"):
             rows += Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]
     return any(f":{port:04X} " in row and f" {LISTEN} " in row for row in rows)
+
+
+def _unread(pid: int) -> bool:
+    """Whether something waits in a queue of its connections, proc_pid_net_tcp(5)."""
+    rows = [row.split() for row in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return any(int(row[4].partition(":")[2], 16) for row in rows)
 
 
 def _mask(pid: int, which: str, name: str) -> bool:
