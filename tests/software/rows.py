@@ -20,6 +20,7 @@ from tests.software.scene import (
     connects,
     ends,
     executed,
+    fetches,
     fewer,
     gone,
     handles,
@@ -195,7 +196,7 @@ row(
     "tini-stop",
     "tini passes SIGTERM on",
     "tini sleep 1000",
-    runs("sleep"),
+    runs("^sleep"),
     stop(10),
     ends,
     verdict="stopped_in_time",
@@ -206,7 +207,7 @@ row(
     "dumb-init-stop",
     "dumb-init passes SIGTERM on",
     "dumb-init sleep 1000",
-    runs("sleep"),
+    runs("^sleep"),
     stop(10),
     ends,
     verdict="stopped_in_time",
@@ -258,7 +259,7 @@ row(
     "tini-child-does-not-end",
     "tini passes SIGTERM on, and its child does not end",
     "tini -- sh -c 'trap \"\" TERM; sleep 1000; sleep 1000'",
-    runs("sleep"),
+    runs("^sleep"),
     stop(2),
     ends,
     verdict="stop_unfinished",
@@ -285,7 +286,6 @@ row(
     kill("TTOU"),
     fewer,
     verdict=None,
-    quick=True,
 )
 row(
     "gunicorn-worker-oom",
@@ -751,7 +751,6 @@ row(
     verdict="child_crashed",
     says=(r"parse_header\(\)",),
     live=True,
-    quick=True,
 )
 
 row(
@@ -901,7 +900,7 @@ row(
     "dumb-init-child-does-not-end",
     "dumb-init passes SIGTERM on, and its child does not end",
     "dumb-init -- sh -c 'trap \"\" TERM; sleep 1000; sleep 1000'",
-    runs("sleep"),
+    runs("^sleep"),
     stop(2),
     ends,
     verdict="stop_unfinished",
