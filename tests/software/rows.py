@@ -1032,7 +1032,6 @@ row(
     hangs_up(6379, "PING\r\n"),
     verdict="reset_unread",
     says=("redis-server", "unread"),
-    quick=True,
 )
 row(
     "redis-client-resets",
