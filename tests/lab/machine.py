@@ -25,12 +25,14 @@ BOOTS = 3
 # The longest that anything may take without a line being told: a test's own limit and some more.
 SILENCE_SECONDS = 240.0
 TOTAL_SECONDS = 1800.0
-END_SECONDS = 60.0
+# By how much the clock of a guest may be slower that counts.
+SLOWER = 5
+END_SECONDS = 240.0
 
-# thread=multi as KVM hangs on some machines; without la57 as 6.12 panics; one CPU as QEMU 7.2
-# breaks guests that have two. The emulator executes `rep movsb` byte by byte, which kernels prefer
-# where the processor claims to be good at it.
-MACHINE = ["-accel", "tcg,thread=multi", "-cpu", "max,-la57,-erms,-fsrm", "-smp", "1"]
+# KVM hangs on some machines; without la57 as 6.12 panics; one CPU as QEMU 7.2 breaks guests that
+# have two. The emulator executes `rep movsb` byte by byte, which kernels prefer where the processor
+# claims to be good at it.
+MACHINE = ["-cpu", "max,-la57,-erms,-fsrm", "-smp", "1"]
 MACHINE += [
     "-m",
     str(MEMORY_MB),
@@ -40,13 +42,19 @@ MACHINE += [
     "none",
     "-no-reboot",
 ]
+# The guest's clock is this machine's, or it counts instructions, two nanoseconds each: then a busy
+# machine makes the guest slower and its clock with it, and no limit of a program in there is over
+# sooner. Only what sleeps there is woken by this machine's clock.
+CLOCK = ["-accel", "tcg,thread=multi"]
+COUNTING = ["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=on"]
 # Switching page tables at each system call, as one mitigation does, halves an emulator's speed.
 # A busy host is late with the timer's interrupts, and the guest must not panic over that.
 COMMAND_LINE = "console=ttyS0 quiet panic=-1 oops=panic random.trust_cpu=on mitigations=off"
 COMMAND_LINE += " no_timer_check"
 # What costs an emulator much and a test nothing: filling fresh memory with zeros, security modules,
-# and waiting until every processor has passed a quiet state.
-COMMAND_LINE += " init_on_alloc=0 apparmor=0 audit=0 rcupdate.rcu_expedited=1"
+# waiting until every processor has passed a quiet state, and programs that lie elsewhere each time
+# they are started: it translates them anew then.
+COMMAND_LINE += " init_on_alloc=0 apparmor=0 audit=0 rcupdate.rcu_expedited=1 norandmaps"
 
 # from the descriptor that the results go to
 Command = Callable[[int], list[str]]
@@ -55,8 +63,9 @@ Command = Callable[[int], list[str]]
 class Machines:
     """What runs, and that nothing does any more after `close`. Used by several threads."""
 
-    def __init__(self, seconds: float | None = None) -> None:
+    def __init__(self, seconds: float | None = None, counting: bool = False) -> None:
         self._seconds = seconds or TOTAL_SECONDS
+        self._counting = counting
         self._lock = threading.Lock()
         self._closed = False
         self._processes: set[subprocess.Popen[bytes]] = set()
@@ -67,7 +76,7 @@ class Machines:
         """Another boot follows only if the guest was lost before its tests began."""
         for number in range(1, BOOTS + 1):
             results = Results(label, boots=number)
-            self.run(qemu(kernel, initramfs, disk), results, scratch)
+            self.run(qemu(kernel, initramfs, disk, self._counting), results, scratch)
             if self._closed or not results.lost or results.began:
                 break
         return results
@@ -88,7 +97,8 @@ class Machines:
             with theirs:
                 process = self._start(command, theirs.fileno(), console)
             try:
-                _listen(ours, results, started, self._seconds)
+                silence = SILENCE_SECONDS * (SLOWER if self._counting else 1)
+                _listen(ours, results, started, self._seconds, silence)
                 if not results.lost:
                     process.wait(END_SECONDS)
             except subprocess.TimeoutExpired:
@@ -101,7 +111,9 @@ class Machines:
                     self._processes.discard(process)
         results.console = console.read_text(errors="backslashreplace")
         if not results.ended and not results.lost:
-            results.lose(f"its process ended with {code}")
+            said = results.console.split("\n")
+            last = next((line.strip() for line in reversed(said) if line.strip()), "nothing")
+            results.lose(f"its process ended with {code}, its console with {last}")
 
     def close(self) -> None:
         with self._lock:
@@ -125,11 +137,12 @@ class Machines:
         return process
 
 
-def qemu(kernel: Kernel, initramfs: Path, disk: Path) -> Command:
+def qemu(kernel: Kernel, initramfs: Path, disk: Path, counting: bool = False) -> Command:
     if not shutil.which("qemu-system-x86_64"):
         raise LabError("the guests need QEMU: apt-get install qemu-system-x86")
     return lambda descriptor: [
         "qemu-system-x86_64",
+        *(COUNTING if counting else CLOCK),
         *MACHINE,
         *("-kernel", str(kernel.image), "-initrd", str(initramfs), "-append", COMMAND_LINE),
         *("-drive", f"file={disk},format=raw,if=virtio,snapshot=on"),
@@ -139,20 +152,22 @@ def qemu(kernel: Kernel, initramfs: Path, disk: Path) -> Command:
     ]
 
 
-def _listen(ours: socket.socket, results: Results, started: float, seconds: float) -> None:
+def _listen(
+    ours: socket.socket, results: Results, started: float, seconds: float, silence: float
+) -> None:
     """Until the other end is closed, or the last line has come."""
     rest = b""
     end = started + seconds
     while not results.ended:
-        patience = min(SILENCE_SECONDS, end - time.monotonic())
+        patience = min(silence, end - time.monotonic())
         try:
             ours.settimeout(max(patience, 0.001))
             data = ours.recv(1 << 16)
         except TimeoutError:
-            if patience < SILENCE_SECONDS:
+            if patience < silence:
                 results.lose(f"its tests took longer than {seconds:g} s")
             else:
-                results.lose(f"nothing was heard from it for {SILENCE_SECONDS:g} s")
+                results.lose(f"nothing was heard from it for {silence:g} s")
             return
         except ConnectionResetError:
             return

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from tests.lab.core import SUITES
 from tests.lab.image import Additions, build_disk, build_initramfs
@@ -25,6 +25,7 @@ from tests.lab.results import Results, describe_failures
 from tests.support.containerd import PACKAGES
 from tests.support.incidents import MISHAP_IN_GUEST, mishap
 from tests.support.packages import Say
+from tests.support.wait import wait_for
 
 SUITE = next(suite for suite in SUITES if suite.series == "6.1")
 # It gives copies of these files to its pods.
@@ -32,8 +33,13 @@ CONTAINERD = Additions(
     packages=tuple(sorted(set(PACKAGES.values()))),
     contents=(("/etc/hosts", b"127.0.0.1 localhost\n"), ("/etc/resolv.conf", b"")),
 )
-# An emulated machine needs a minute where a machine needs a second.
+# An emulated machine needs a minute where a machine needs a second, and what takes several steps of
+# several programs as much more.
 CALL_SECONDS = 120.0
+WAIT_SECONDS = 600.0
+TOLD_SECONDS = 20.0  # how soon it is told again what is waited for
+
+T = TypeVar("T")
 
 
 def told_by(
@@ -42,10 +48,11 @@ def told_by(
     arguments: Sequence[str] = (),
     additions: Additions = CONTAINERD,
     seconds: float | None = None,
+    counting: bool = False,
 ) -> Results:
     """LabError if the machine was lost or if something could not be staged."""
     kernel = fetched(SUITE, say)
-    machines = Machines(seconds)
+    machines = Machines(seconds, counting)
     additions += Additions(contents=((str(MISHAP_IN_GUEST), mishap()),))
     with tempfile.TemporaryDirectory(prefix="ktrace-lab-") as directory:
         scratch = Path(directory)
@@ -65,31 +72,61 @@ def told_by(
 
 @contextmanager
 def telling(port: str, names: Sequence[str]) -> Iterator[Stage]:
-    """In the guest: what is going to be staged, and afterwards that it was all."""
+    """In the guest: what is going to be staged, and afterwards that it was all. What breaks outside
+    of a stage is told, too: the machine may be off before its console has said it."""
     with open(port, "wb") as file:
         stage = Stage(file)
         stage.tell("kernel", release=platform.release())
         stage.tell("collected", tests=list(names))
-        yield stage
-        stage.tell("end", code=0)
+        try:
+            yield stage
+        except Exception:
+            stage.broke()
+            raise
+        finally:
+            stage.tell("end", code=0)
 
 
 class Stage:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._step, self._since = "the beginning", time.monotonic()
+
+    def begin(self, step: str) -> None:
+        """Each step is told that may take long: who says nothing is taken for lost."""
+        self._step, self._since = step, time.monotonic()
+        self.tell("began", test=step)
 
     def run(self, name: str, act: Callable[[], Any], more: Callable[[], str] = str) -> None:
         """Tells what `act` returns as what was said. What went wrong is told where somebody reads
         it, with `more` words."""
-        self.tell("began", test=name)
-        started, why = time.monotonic(), ""
+        self.begin(name)
+        started, why = self._since, ""
         try:
             self.tell("said", incident=name, verdicts=act())
         except Exception:
             why = f"{traceback.format_exc()}\n{more()}"
-        outcome = {"outcome": "failed" if why else "passed", "why": why, "again": ""}
-        self.tell("ended", test=name, seconds=time.monotonic() - started, **outcome)
+        self._end(name, started, why)
+        self._step = f"after {name}"
+
+    def wait(self, what: str, look: Callable[[], T | None]) -> T:
+        """Until it returns something true."""
+        self.begin(f"waiting for {what}")
+
+        def looked() -> T | None:
+            if time.monotonic() > self._since + TOLD_SECONDS:
+                self.begin(self._step)
+            return look()
+
+        return wait_for(what, looked, WAIT_SECONDS, 0.2)
+
+    def broke(self) -> None:
+        self._end(self._step, self._since, traceback.format_exc())
 
     def tell(self, kind: str, **facts: Any) -> None:
         self._file.write(json.dumps({"kind": kind, **facts}).encode() + b"\n")
         self._file.flush()
+
+    def _end(self, what: str, since: float, why: str) -> None:
+        facts = {"outcome": "failed" if why else "passed", "why": why, "again": ""}
+        self.tell("ended", test=what, seconds=time.monotonic() - since, **facts)

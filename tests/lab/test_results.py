@@ -31,7 +31,9 @@ from tests.lab.machine import BOOTS, Machines
 from tests.lab.makers import maker
 from tests.lab.matrix import show
 from tests.lab.results import Outcome, Results, describe_failures
+from tests.lab.staging import telling
 from tests.support.markdown import LONGEST
+from tests.support.wait import WaitTimeout
 from tracer import backends, probes
 
 BEGIN, END = PART.begin, PART.end
@@ -239,12 +241,51 @@ def program(words: str) -> Callable[[int], list[str]]:
     return lambda fd: [sys.executable, "-c", opening + words, str(fd)]
 
 
+@pytest.mark.parametrize("step", ["", "waiting for the first ends"])
+def test_what_breaks_outside_of_a_stage_is_told(tmp_path: Path, step: str) -> None:
+    """The guest is off before its console has said it."""
+    port = tmp_path / "port"
+    with pytest.raises(WaitTimeout), telling(str(port), [FIRST, SECOND]) as stage:
+        stage.run(FIRST, lambda: [{"verdict": "a"}])
+        if step:
+            stage.begin(step)
+        raise WaitTimeout("waited 120 s for nothing")
+    results = Results("6.1")
+    for each in port.read_bytes().splitlines():
+        results.take(each)
+    assert results.ended and not results.lost and not results.good
+    assert results.verdicts == {FIRST: [{"verdict": "a"}]}
+    assert results.missing == [SECOND]
+    (failure,) = results.failures
+    assert failure.test == (step or f"after {FIRST}")
+    assert "WaitTimeout: waited 120 s for nothing" in describe_failures(results)
+
+
+def test_a_stage_that_fails_is_followed_by_the_next(tmp_path: Path) -> None:
+    """What it has waited for meanwhile is no stage."""
+    port = tmp_path / "port"
+    with telling(str(port), [FIRST, SECOND]) as stage:
+        stage.run(FIRST, lambda: stage.wait("a number", lambda: 1) / 0, lambda: "the log")
+        stage.run(SECOND, lambda: stage.wait("what is there", lambda: [{"verdict": "b"}]))
+    results = Results("6.1")
+    for each in port.read_bytes().splitlines():
+        results.take(each)
+    assert [(one.test, one.what) for one in results.outcomes] == [
+        (FIRST, "failed"),
+        (SECOND, "passed"),
+    ]
+    assert results.verdicts == {SECOND: [{"verdict": "b"}]}
+    assert "ZeroDivisionError" in results.failures[0].why
+    assert results.failures[0].why.endswith("the log")
+
+
 def test_a_machine_that_ends_too_early(tmp_path: Path) -> None:
     results = Results("5.10")
     lines = b"".join(each + b"\n" for each in (BEGINNING[0], began(FIRST)))
     told = f"print('Oops', flush=True); results.write({lines!r}); os._exit(3)"
     Machines().run(program(told), results, tmp_path)
-    assert results.lost == f"the machine was lost during {FIRST}: its process ended with 3"
+    how = "its process ended with 3, its console with Oops"
+    assert results.lost == f"the machine was lost during {FIRST}: {how}"
     assert results.boot_seconds > 0
     assert results.console == "Oops\n"
 

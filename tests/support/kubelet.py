@@ -58,6 +58,8 @@ class Kubelet:
         trace: TracebackType | None,
     ) -> None:
         assert self._process is not None
+        if error is not None:
+            error.add_note(self.log_tail())
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(END_SECONDS)
