@@ -18,7 +18,8 @@ import socket
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,7 @@ from typing import Any, Self
 
 import click
 
-from tests.support.containerd import Containerd
+from tests.support.containerd import Containerd, Runtime
 from tests.support.ktrace import Ktrace
 from tests.support.wait import WaitTimeout, wait_for
 
@@ -67,6 +68,11 @@ class Tally:
     late: int = 0  # pods that ktrace did not know in time
     lost: int = 0
     mistakes: list[str] = field(default_factory=list)
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            **{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)}
+        )
 
     def count(self, what: str) -> int:
         return sum(number for (_, told), number in self.told.items() if told == what)
@@ -217,10 +223,16 @@ class Replacing:
     """Pods made by containerd alone, of which the oldest are replaced: now one, now several
     together. Those that live at the end go with their containerd."""
 
-    def __init__(self, containerd: Containerd, witness: Witness, living: int = LIVING) -> None:
-        self._containerd = containerd
+    def __init__(
+        self,
+        containerd: Containerd,
+        witness: Witness,
+        living: int = LIVING,
+        runtime: Runtime = "runc",
+    ) -> None:
         self._witness = witness
-        self._pods = deque(containerd.run_pod(f"web-{n}", "shop") for n in range(living))
+        self._run = partial(containerd.run_pod, namespace="shop", runtime=runtime)
+        self._pods = deque(self._run(f"web-{n}") for n in range(living))
         self._together = cycle(range(1, living + 1))
 
     def replace(self, pods: int) -> None:
@@ -231,7 +243,7 @@ class Replacing:
             for pod in old:
                 pod.remove(as_kubelet=True)
             for pod in old:
-                new = self._containerd.run_pod(pod.name, pod.namespace)
+                new = self._run(pod.name)
                 self._witness.ask(new.uid, new.ip, FRESH)
                 self._pods.append(new)
             self._witness.tally.pods += len(old)
@@ -247,16 +259,16 @@ def churn(containerd: Containerd, pods: int) -> Tally:
 
 @click.command()
 @click.option("--pods", type=click.IntRange(1), default=1000, show_default=True)
-@click.option("--guest", is_flag=True, help="In a guest of the lab, on cgroup v2 only.")
+@click.option("--guest", is_flag=True, help="In guests of the lab, on cgroup v2 only.")
 def main(pods: int, guest: bool) -> None:
     """Replace pods on this machine, and judge what ktrace says of their resets."""
     if os.geteuid():
         raise click.ClickException("this needs root: it loads BPF programs and starts pods")
     started = time.monotonic()
     if guest:
-        from tests.lab.kubelet import replaced_in_guest
+        from tests.lab.replaced import replaced_in_guests
 
-        tally = replaced_in_guest(click.echo, pods)
+        tally = replaced_in_guests(click.echo, pods)
     else:
         with Containerd() as containerd:
             tally = churn(containerd, pods)

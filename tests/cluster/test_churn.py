@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from tests.cluster.churn import churn
+from collections import Counter
+
+from tests.cluster.churn import FRESH, SETTLED, Tally, churn
 from tests.support.containerd import Containerd
 
 PODS = 53
@@ -14,3 +16,18 @@ def test_resets_of_pods_that_are_replaced() -> None:
         tally = churn(containerd, PODS)
     assert tally.pods == PODS
     assert tally.good, (tally.in_words(), tally.mistakes[:3])
+
+
+def test_tallies_of_several_guests_are_one() -> None:
+    one = Tally(2, Counter({FRESH: 4}), Counter({(FRESH, "right"): 8}), lost=1)
+    other = Tally(3, Counter({SETTLED: 6}), Counter({(FRESH, "wrong"): 1}), 2, mistakes=["that"])
+    both = sum((one, other), Tally())
+    assert both == Tally(
+        5,
+        Counter({FRESH: 4, SETTLED: 6}),
+        Counter({(FRESH, "right"): 8, (FRESH, "wrong"): 1}),
+        late=2,
+        lost=1,
+        mistakes=["that"],
+    )
+    assert Tally.from_facts(both.as_facts()) == both

@@ -18,11 +18,11 @@ from functools import partial
 from typing import Any
 
 from tests.cluster import build
-from tests.cluster.churn import FRESH, OWN_INTERPRETER, Replacing, Tally, Witness
+from tests.cluster.churn import FRESH, OWN_INTERPRETER, Replacing, Witness
 from tests.lab.image import Additions
-from tests.lab.machine import TOTAL_SECONDS
+from tests.lab.replaced import RAW, replaced
 from tests.lab.results import Results
-from tests.lab.staging import CALL_SECONDS, CONTAINERD, telling, told_by
+from tests.lab.staging import CALL_SECONDS, CONTAINERD, Stage, telling, told_by
 from tests.lab.systemd import SYSTEMD
 from tests.support.containerd import Containerd
 from tests.support.incidents import DD, SLEEP
@@ -30,22 +30,16 @@ from tests.support.ktrace import Ktrace
 from tests.support.ktrace import run as ktrace_once
 from tests.support.kubelet import NODE, PROGRAM, Kubelet
 from tests.support.packages import Say
-from tests.support.wait import wait_for
 
-STAGES = "listed", "incidents", "static pods replaced", "pods replaced"
-LISTED, INCIDENTS, STATIC, RAW = STAGES
+LISTED, INCIDENTS, STATIC = "listed", "incidents", "static pods replaced"
+STAGES = LISTED, INCIDENTS, STATIC, RAW
 # How many are replaced of each kind. The kubelet takes seconds for one, where all is emulated.
 STATIC_PODS, RAW_PODS = 2, 11
 TOGETHER = 2
-# Each takes about three seconds there, on an idle machine.
-SECONDS_A_POD = 10
-AT_ONCE = 10
 PROBES = "signals,exits,oom,resets"  # each takes a second to be attached there
 RECORDING = "/tmp/incidents.ktrace"
-
-
-# Tells what is waited for: a machine that says nothing is taken for lost.
-Began = Callable[..., None]
+# It takes 4 minutes of a processor, of which it has little beside other tests.
+SECONDS = 2400.0
 
 
 @dataclass(frozen=True)
@@ -89,51 +83,42 @@ TABLE = (
 )
 
 
-def kubelet_guest(say: Say, pods: int = RAW_PODS) -> Results:
+def kubelet_guest(say: Say) -> Results:
     """What was told in there. LabError if the machine was lost or something could not be staged."""
     program = build.binaries(say) / "kubelet"
     additions = CONTAINERD + SYSTEMD + Additions(contents=((str(PROGRAM), program.read_bytes()),))
-    seconds = TOTAL_SECONDS + pods * SECONDS_A_POD
-    return told_by(__name__, say, [str(pods)], additions, seconds)
+    return told_by(__name__, say, (), additions, SECONDS, counting=True)
 
 
-def replaced_in_guest(say: Say, pods: int) -> Tally:
-    """Of so many pods that containerd makes there, and a few of the kubelet."""
-    told = kubelet_guest(say, pods)
-    return Tally.from_facts(told.verdicts[RAW][0])
-
-
-def main(port: str, pods: int) -> int:
+def main(port: str) -> int:
     """In the guest."""
-    with (
-        telling(port, STAGES) as stage,
-        Containerd(timeout=CALL_SECONDS, systemd=True) as containerd,
-        Witness(containerd.socket) as witness,
-    ):
-        cri = "--cri-socket", str(containerd.socket)
-        with Kubelet(containerd) as kubelet:
-            log = kubelet.log_tail
-            with Ktrace(
-                "record", PROBES, "--all", *cri, output=RECORDING, inside=OWN_INTERPRETER
-            ) as ktrace:
-                began = partial(stage.tell, "began")
-                incidents = Incidents(kubelet, containerd, began)
-                static = Static(kubelet, containerd, began)
-                # meanwhile the kubelet waits before it starts again what exits
-                stage.run(LISTED, partial(listed, cri), log)
-                stage.run(INCIDENTS, partial(incidents.explained, ktrace), log)
-            stage.run(STATIC, partial(static.replace, witness, STATIC_PODS), log)
-        # not before the kubelet is gone, which would end pods that it does not know
-        raw = Replacing(containerd, witness, TOGETHER)
-
-        def replace() -> list[dict[str, Any]]:
-            for done in range(0, pods, AT_ONCE):
-                raw.replace(min(AT_ONCE, pods - done))
-                stage.tell("began", test=RAW)
-            return [witness.stop().as_facts()]
-
-        stage.run(RAW, replace, containerd.log_tail)
+    with telling(port, STAGES) as stage:
+        stage.begin("starting containerd")
+        with Containerd(timeout=CALL_SECONDS, systemd=True) as containerd:
+            stage.begin("starting the witness")
+            with Witness(containerd.socket) as witness:
+                kubelets(stage, containerd, witness)
+                # not before the kubelet is gone, which would end pods that it does not know
+                replacing = partial(Replacing, containerd, witness, TOGETHER)
+                act = partial(replaced, stage, witness, replacing, RAW_PODS)
+                stage.run(RAW, act, containerd.log_tail)
     return 0
+
+
+def kubelets(stage: Stage, containerd: Containerd, witness: Witness) -> None:
+    cri = "--cri-socket", str(containerd.socket)
+    with Kubelet(containerd) as kubelet:
+        stage.begin("starting the recording")
+        with Ktrace(
+            "record", PROBES, "--all", *cri, output=RECORDING, inside=OWN_INTERPRETER
+        ) as ktrace:
+            incidents = Incidents(kubelet, containerd, stage)
+            static = Static(kubelet, containerd, stage)
+            # meanwhile the kubelet waits before it starts again what exits
+            stage.run(LISTED, partial(listed, cri), kubelet.log_tail)
+            stage.run(INCIDENTS, partial(incidents.explained, ktrace), kubelet.log_tail)
+        stage.run(STATIC, partial(static.replace, witness, STATIC_PODS), kubelet.log_tail)
+        stage.begin("stopping the kubelet")
 
 
 def listed(cri: Sequence[str]) -> list[dict[str, Any]]:
@@ -143,10 +128,10 @@ def listed(cri: Sequence[str]) -> list[dict[str, Any]]:
 
 
 class Incidents:
-    def __init__(self, kubelet: Kubelet, containerd: Containerd, began: Began) -> None:
+    def __init__(self, kubelet: Kubelet, containerd: Containerd, stage: Stage) -> None:
         self._kubelet = kubelet
         self._client = containerd.client
-        self._began = began
+        self._stage = stage
         self._lives: dict[str, set[str]] = defaultdict(set)
         self._ended: dict[str, set[str]] = {}
         for one in TABLE:
@@ -167,8 +152,7 @@ class Incidents:
             self._look()
             return bool(look())
 
-        self._began(test=f"waiting for {what}")
-        wait_for(what, looked, CALL_SECONDS, 0.2)
+        self._stage.wait(what, looked)
 
     def _look(self) -> None:
         """What has ended may be gone already."""
@@ -189,10 +173,10 @@ class Incidents:
 class Static:
     """Static pods that are replaced by changing their manifests, all together."""
 
-    def __init__(self, kubelet: Kubelet, containerd: Containerd, began: Began) -> None:
+    def __init__(self, kubelet: Kubelet, containerd: Containerd, stage: Stage) -> None:
         self._kubelet = kubelet
         self._client = containerd.client
-        self._began = began
+        self._stage = stage
         self._number = 1000
         self._pods: dict[str, tuple[str, str]] = {}  # uid and address by name
         self._run()
@@ -211,12 +195,9 @@ class Static:
         names = [f"web-{number}" for number in range(TOGETHER)]
         for name in names:
             self._kubelet.run(name, ["sleep", str(self._number)], resources=RESERVED)
-        self._began(test=f"waiting for {', '.join(names)}")
-        others = {
-            name: wait_for(f"another {name}", partial(self._other, name), CALL_SECONDS, 0.2)
-            for name in names
+        self._pods = {
+            name: self._stage.wait(f"another {name}", partial(self._other, name)) for name in names
         }
-        self._pods = others
 
     def _other(self, name: str) -> tuple[str, str] | None:
         """Than was there."""
@@ -232,4 +213,4 @@ class Static:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1], int(sys.argv[2])))
+    raise SystemExit(main(sys.argv[1]))

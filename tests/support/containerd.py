@@ -34,6 +34,8 @@ from tests.support import cri, image, leftovers
 from tests.support.wait import WaitTimeout, wait_for
 
 Qos = Literal["guaranteed", "burstable", "besteffort"]
+# What containerd has make the containers: the first, if nothing is said.
+Runtime = Literal["runc", "crun"]
 
 IMAGE = "ktrace.test/busybox:latest"
 PAUSE_IMAGE = "ktrace.test/pause:latest"
@@ -181,12 +183,13 @@ class Containerd:
         host_pid: bool = False,
         share_pid: bool = False,
         cgroup_root: str = "",
+        runtime: Runtime = "runc",
     ) -> PodHandle:
         """Start a pod that has no containers yet. `cgroup_root` is what a kubelet calls so; it has
         no other pods, and goes with this one."""
         self._progress(f"starting pod {namespace}/{name}")
         uid = uid or str(uuid.uuid4())
-        pod = PodHandle(self, name, namespace, uid, labels or {}, qos, cgroup_root)
+        pod = PodHandle(self, name, namespace, uid, labels or {}, qos, cgroup_root, runtime)
         # What is noted will be killed and removed, so it must not be there already.
         places = [root / pod.cgroup.lstrip("/") for root in leftovers.cgroup_roots()]
         if any(place.exists() for place in [*places, pod.log_directory]):
@@ -290,6 +293,7 @@ class PodHandle:
         labels: Mapping[str, str],
         qos: Qos,
         cgroup_root: str,
+        runtime: Runtime = "runc",
     ) -> None:
         self.name = name
         self.namespace = namespace
@@ -305,6 +309,7 @@ class PodHandle:
         self.ip = ""  # empty if the pod uses the host's network
         self.pid = 0  # the sandbox's own process, as the host sees it
         self._containerd = containerd
+        self._runtime = runtime
         self._attempts: dict[str, int] = {}
         self._links: list[Path] = []
 
@@ -415,7 +420,7 @@ class PodHandle:
 
     def _run_sandbox(self) -> None:
         client = self._containerd.client
-        self.sandbox_id = client.run_pod_sandbox(self._config)
+        self.sandbox_id = client.run_pod_sandbox(self._config, self._runtime)
         status = client.pod_sandbox_status(self.sandbox_id)
         self.ip, self.pid = status.ip, status.pid or 0
 
@@ -501,7 +506,7 @@ def configuration(root: Path, state: Path, snapshotter: str, systemd: bool = Fal
         name: json.dumps(str(path))
         for name, path in {
             **{name: root / name for name in ("root", "tmp", "opt", "cni")},
-            **{name: state / name for name in ("state", "runc", "containerd.sock")},
+            **{name: state / name for name in ("state", "runc", "crun", "containerd.sock")},
         }.items()
     }
     # restrict_oom_score_adj: without CAP_SYS_RESOURCE runc cannot lower the score.
@@ -541,6 +546,14 @@ runtime_type = "io.containerd.runc.v2"
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
 Root = {values["runc"]}
+SystemdCgroup = {str(systemd).lower()}
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.crun]
+runtime_type = "io.containerd.runc.v2"
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.crun.options]
+BinaryName = "crun"
+Root = {values["crun"]}
 SystemdCgroup = {str(systemd).lower()}
 """
 

@@ -30,7 +30,7 @@ MESSAGES: dict[str, str] = {
     "LinuxPodSandboxConfig": "1 cgroup_parent, 2 security_context LinuxSandboxSecurityContext",
     "PodSandboxConfig": "1 metadata PodSandboxMetadata, 2 hostname, 3 log_directory, 6 labels map,"
     " 7 annotations map, 8 linux LinuxPodSandboxConfig",
-    "RunPodSandboxRequest": "1 config PodSandboxConfig",
+    "RunPodSandboxRequest": "1 config PodSandboxConfig, 2 runtime_handler",
     "RunPodSandboxResponse": "1 pod_sandbox_id",
     "StopPodSandboxRequest": "1 pod_sandbox_id",
     "StopPodSandboxResponse": "",
@@ -185,9 +185,9 @@ class CriClient:
         answer = self._call("Version")
         return f"{answer.runtime_name} {answer.runtime_version}"
 
-    def run_pod_sandbox(self, config: Any) -> str:
+    def run_pod_sandbox(self, config: Any, runtime: str) -> str:
         """Start a sandbox from a PodSandboxConfig and return its id."""
-        answer = self._call("RunPodSandbox", config=config)
+        answer = self._call("RunPodSandbox", config=config, runtime_handler=runtime)
         return str(answer.pod_sandbox_id)
 
     def stop_pod_sandbox(self, sandbox_id: str) -> None:
