@@ -28,10 +28,12 @@ struct network_event {
 	u32 unused;
 };
 
-/* One of its addresses, told by user space; all zero: no more were found when it was looked at. */
+/* One of its addresses, told by user space; all zero: no more were found when it was looked at, because of
+ * the network_event of that time. */
 struct network_address_event {
 	struct kt_header header;
 	kt_network network;
+	kt_boot_ns because;
 	kt_address address;
 };
 

@@ -18,7 +18,12 @@ from tests.cluster.churn import churn
 from tests.pods.test_resets import CLOSED, SLEEP, end, refused_from_host
 from tests.pods.test_signals import pod_json
 from tests.support import leftovers
-from tests.support.containerd import Containerd, ContainerHandle, PodHandle
+from tests.support.containerd import (
+    EXECUTING_PLUGINS,
+    Containerd,
+    ContainerHandle,
+    PodHandle,
+)
 from tests.support.ktrace import Ktrace
 from tests.support.wait import wait_for
 
@@ -62,6 +67,14 @@ def test_replaced_pods(containerd: Containerd) -> None:
     tally = churn(containerd, REPLACED)
     assert tally.good, (tally.in_words(), tally.mistakes[:1])
     assert tally.count("unnamed") * 20 <= tally.told.total(), tally.in_words()
+
+
+def test_replaced_pods_whose_network_is_made_by_programs_in_their_namespaces() -> None:
+    """They execute there before the pod does, and no addresses are found through them. The
+    addresses come back after two dozen pods."""
+    with Containerd(plugins=EXECUTING_PLUGINS) as containerd:
+        tally = churn(containerd, REPLACED)
+    assert tally.good, (tally.in_words(), tally.mistakes[:1])
 
 
 @pytest.mark.parametrize("pid_namespace", [True, False], ids=["own-pids", "host-pids"])

@@ -40,6 +40,8 @@ Runtime = Literal["runc", "crun"]
 IMAGE = "ktrace.test/busybox:latest"
 PAUSE_IMAGE = "ktrace.test/pause:latest"
 CNI_PLUGINS = Path("/usr/lib/cni")
+# Stand-ins that execute programs in a pod's network namespace, and give addresses again soon.
+EXECUTING_PLUGINS = Path(__file__).with_name("cni")
 POD_LOGS = Path("/var/log/pods")
 CONTAINER_LINKS = Path("/var/log/containers")
 
@@ -78,6 +80,7 @@ class Containerd:
     extra_files: executables to add to the image, by their path in the container.
     progress: is told in a few words what is being done; nothing is printed.
     systemd: pods are systemd's slices, and containers its scopes (the driver of that name).
+    plugins: where the programs lie that make the pods' networks.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Containerd:
         progress: Callable[[str], None] | None = None,
         timeout: float = 60.0,
         systemd: bool = False,
+        plugins: Path = CNI_PLUGINS,
     ) -> None:
         self.log_root = log_root
         self.systemd = systemd
@@ -96,6 +100,7 @@ class Containerd:
         self._extra_files = extra_files
         self._progress = progress or (lambda what: None)
         self._timeout = timeout
+        self._plugins = plugins
         self._journal: leftovers.Journal | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._client: cri.CriClient | None = None
@@ -224,7 +229,9 @@ class Containerd:
         write_network(self._root / "cni", name, subnet, self._root / "addresses")
         config = self._root / "config.toml"
         snapshotter = "overlayfs" if overlay_works(self._root) else "native"
-        text = configuration(self._root, self._root, snapshotter, self.systemd)
+        text = configuration(
+            self._root, self._root, snapshotter, self.systemd, plugins=self._plugins
+        )
         config.write_text(text, encoding="utf-8")
 
         self._progress("starting containerd")
@@ -499,7 +506,13 @@ class ContainerHandle:
         return leftovers.cgroup_processes(self.cgroup)
 
 
-def configuration(root: Path, state: Path, snapshotter: str, systemd: bool = False) -> str:
+def configuration(
+    root: Path,
+    state: Path,
+    snapshotter: str,
+    systemd: bool = False,
+    plugins: Path = CNI_PLUGINS,
+) -> str:
     """Of a containerd that keeps all it has below these two directories: in `state` its socket, and
     what is gone when the machine is started again."""
     values = {
@@ -535,7 +548,7 @@ stream_server_address = "127.0.0.1"
 stream_server_port = "0"
 
 [plugins."io.containerd.grpc.v1.cri".cni]
-bin_dir = "{CNI_PLUGINS}"
+bin_dir = {json.dumps(str(plugins))}
 conf_dir = {values["cni"]}
 
 [plugins."io.containerd.grpc.v1.cri".containerd]

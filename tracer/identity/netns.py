@@ -31,6 +31,10 @@ from tracer.identity.resolver import Resolver
 MAX_KNOWN = 16_384
 MAX_USES = 64  # of one namespace
 MAX_NETWORKS = 8  # that have the same address
+# How long a namespace may be in the making: programs of the node execute in it, and of the pod none
+# does yet.
+MAKING_NS = 5_000_000_000
+MAX_MAKING = 1024
 
 MAPPED = bytes(10) + b"\xff\xff"
 NO_ADDRESS = bytes(16)
@@ -94,7 +98,10 @@ class PodNetworks:
         self._networks: dict[int, _Network] = {}
         self._newest: dict[int, int] = {}  # network by inode
         self._by_address: dict[bytes, dict[int, None]] = {}  # networks
-        self._unasked: dict[int, None] = {}  # networks of which something is being looked for
+        # networks of which something is being looked for, with the time of the use because of
+        # which, or 0 where an event spoke of it
+        self._unasked: dict[int, int] = {}
+        self._making: dict[int, int] = {}  # since when, by network
         # format 1.0: pod's cgroup by inode or address
         self._told: dict[int | bytes, int] = {}
 
@@ -109,7 +116,7 @@ class PodNetworks:
             # found by inode: if that is another one's by now, so was the process
             newest = self._newest.get(record.netns, record.network)
             if newest != record.network or not record.cgroup:
-                self._unasked.pop(record.network, None)
+                self._answered(record.network, 0)
                 return
         else:
             keep(self._newest, record.netns, record.network, MAX_KNOWN)
@@ -117,16 +124,19 @@ class PodNetworks:
             if how is How.OF_HOST:
                 self._unasked.pop(record.network, None)
                 return
-        if not known.uses:
-            keep(self._unasked, record.network, None, MAX_KNOWN)
+        keep(self._unasked, record.network, record.time, MAX_KNOWN)
         known.uses[record.cgroup] = min(how, known.uses.get(record.cgroup, how))
+        if self._holder(known).place is not None:
+            self._making.pop(record.network, None)
+        elif how is not How.CONCLUDED and len(known.uses) == 1:
+            keep(self._making, record.network, record.time, MAX_MAKING)
         if len(known.uses) > MAX_USES:
             self._forget_a_use(known)
 
     def add_address(self, record: Any) -> None:
         """A `struct network_address_event`."""
         if record.address == NO_ADDRESS:
-            self._unasked.pop(record.network, None)
+            self._answered(record.network, record.because)
             return
         having = touch(self._by_address, record.address) or {}
         keep(having, record.network, None, MAX_NETWORKS)
@@ -145,13 +155,15 @@ class PodNetworks:
         as a cgroup or a process does, the best witness first: on a node with version 1 of cgroups a
         socket's may be no container's."""
         network = getattr(record, "network", 0)  # which format 1.0 does not have
+        self._forget_made(record.time)
         found = [place for place in own if place is not None]
         place = next((p for p in found if _is_container(p)), None)
         local, peer, settled = NOBODY, NOBODY, True
         if place is None:
             local, settled = self.of_network(network, record.netns)
             if network and not settled:
-                keep(self._unasked, network, None, MAX_KNOWN)
+                keep(self._unasked, network, 0, MAX_KNOWN)
+            settled = settled and network not in self._making
             if found and not (network or local.living or record.netns in self._told):
                 local = NOBODY  # somebody else's by now, as whom it happened to is in no container
             place = local.place or (found[0] if found else None)
@@ -181,11 +193,14 @@ class PodNetworks:
         return replace(holder, doubt=holder.doubt or NUMBER), True
 
     def of_peer(self, address: bytes, network: int, netns: int) -> tuple[Holder, bool]:
-        """Whose an address is, seen from a namespace, and whether that will stay so."""
+        """Whose an address is, seen from a namespace, and whether that will stay so. While some are
+        looked for, or will be, it may be that of a new pod and is not told of a former one."""
         if is_loopback(address):
             return self.of_network(network, netns)
         holder = self.of_address(address)
-        return holder, holder.living or not self._unasked
+        if (self._unasked or self._making) and not holder.living:
+            return NOBODY, False
+        return holder, True
 
     def of_address(self, address: bytes) -> Holder:
         """`address` is a `kt_address`: 16 bytes, IPv4 mapped into IPv6."""
@@ -213,6 +228,20 @@ class PodNetworks:
             doubt = SEVERAL
         resolver = self._resolver()
         return Holder(resolver.pod_place(first) if resolver else None, bool(living), doubt)
+
+    def _answered(self, network: int, time: int) -> None:
+        """What was to be looked for because of a use of that time, or of an event. Each use is
+        answered, in their order: who set up a pod's network may have gone before there was one."""
+        if self._unasked.get(network, time) <= time:
+            self._unasked.pop(network, None)
+
+    def _forget_made(self, now: int) -> None:
+        """Those that are the node's own after all; the oldest are the first."""
+        while self._making:
+            network = next(iter(self._making))
+            if now - self._making[network] < MAKING_NS:
+                return
+            del self._making[network]
 
     def _forget_a_use(self, known: _Network) -> None:
         """The oldest, but first of those that have ended."""

@@ -49,13 +49,19 @@ CgroupOf = Callable[[int], tuple[int, str]]
 
 @dataclass(frozen=True, slots=True)
 class _Use:
-    """A process in a namespace; `start` is in clock ticks since boot."""
+    """A process in a namespace; `start` is in clock ticks since boot, `told` in nanoseconds."""
 
     network: int
     netns: int
     pid: int
     start: int
+    told: int
     tried: int = 0
+
+    @property
+    def answer(self) -> dict[str, int | bytes]:
+        """That no more addresses will be told because of it."""
+        return {"network": self.network, "because": self.told, "address": NO_ADDRESS}
 
 
 class NetworkLookup:
@@ -124,7 +130,7 @@ class NetworkLookup:
         records = list(schema.cells(cells))
         self._have_seen(record.network for record in records)
         uses = [
-            _Use(record.network, record.netns, record.pid, record.start // _TICK_NS)
+            _Use(record.network, record.netns, record.pid, record.start // _TICK_NS, record.time)
             for record in records
             if record.how != How.OF_HOST
         ]
@@ -133,7 +139,7 @@ class NetworkLookup:
             self._orders.put(partial(self._read_addresses, uses))
             return
         for use in uses:
-            self._tell("network_address", network=use.network, address=NO_ADDRESS)
+            self._tell("network_address", **use.answer)
 
     def _have_seen(self, networks: Iterable[int]) -> None:
         for network in networks:
@@ -181,7 +187,7 @@ class NetworkLookup:
                     self._tell("network_address", network=use.network, address=address)
             keep(self._addresses, use.network, (self._now(), known.union(found)), MAX_KNOWN)
         if not use.tried:
-            self._tell("network_address", network=use.network, address=NO_ADDRESS)
+            self._tell("network_address", **use.answer)
 
     def _search(self, wanted: dict[int, int]) -> None:
         """Those that events spoke of. That nobody is in it is said, too."""
@@ -211,9 +217,9 @@ class NetworkLookup:
             with suppress(OSError, ValueError, LookupError):
                 cgroup = self._cgroup(pid)[0]
         values = {"network": network, "netns": netns, "how": How.CONCLUDED}
-        self._tell("network", **values, cgroup=cgroup, pid=pid or 0)
+        told = self._tell("network", **values, cgroup=cgroup, pid=pid or 0)
         if pid is not None and cgroup:
-            self._read(_Use(network, netns, pid, self._start(pid) or 0))
+            self._read(_Use(network, netns, pid, self._start(pid) or 0, told))
 
     def _processes(self) -> Iterator[tuple[int, int]]:
         """Each with the inode of its network namespace, in the order of their numbers."""
@@ -242,9 +248,11 @@ class NetworkLookup:
         except (OSError, ValueError, IndexError):
             return None
 
-    def _tell(self, name: str, **values: int | bytes) -> None:
+    def _tell(self, name: str, **values: int | bytes) -> int:
+        """When that was."""
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self._answers.put((name, self._schemas[name].pack(time=now, **values)))
+        return now
 
 
 def own_addresses(net: Path) -> list[bytes]:

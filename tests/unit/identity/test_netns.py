@@ -20,6 +20,7 @@ from tracer.identity.netns import (
     DECODE,
     FORMER,
     FOUND_LATER,
+    MAKING_NS,
     MAPPED,
     MAX_USES,
     NO_ADDRESS,
@@ -62,8 +63,15 @@ class Told:
     def end(self, cgroup: int) -> None:
         self.resolver.end_cgroup(SimpleNamespace(cgroup=cgroup, time=next(self.times)))
 
-    def use(self, network: int, cgroup: int, how: How = How.AT_HOME, netns: int = INODE) -> None:
-        self.tell("network", network=network, netns=netns, cgroup=cgroup, how=how)
+    def use(self, network: int, cgroup: int, how: How = How.AT_HOME, netns: int = INODE) -> int:
+        """When it was told."""
+        time = next(self.times)
+        self.tell("network", network=network, netns=netns, cgroup=cgroup, how=how, time=time)
+        return time
+
+    def answer(self, network: int, use: int) -> None:
+        """No more addresses were found because of that use."""
+        self.tell("network_address", network=network, address=NO_ADDRESS, because=use)
 
     def address(self, network: int, address: str) -> None:
         self.tell("network_address", network=network, address=packed(address))
@@ -80,6 +88,11 @@ class Told:
 
     def of_address(self, address: str) -> str | None:
         return pod_of(self.networks.of_address(packed(address)))
+
+
+def happens(network: int, netns: int = INODE, time: int = EARLIER) -> Any:
+    """An event in a namespace."""
+    return SimpleNamespace(network=network, netns=netns, time=time)
 
 
 def pod_of(holder: Holder) -> str | None:
@@ -209,7 +222,7 @@ def test_by_its_inode_alone(told: Told) -> None:
 
 def test_a_witness_in_no_container_against_a_pod_that_has_ended(told: Told) -> None:
     """The kernel has used the inode again, for a namespace of the node that nobody told of."""
-    event = SimpleNamespace(network=0, netns=INODE)
+    event = happens(0, INODE)
     told.use(7, 1)
     told.resolver.add_path(100, "/user.slice")
     host = told.resolver.place(100)
@@ -232,16 +245,72 @@ def test_a_recording_of_format_1_0(told: Told) -> None:
 
 
 def test_a_peer_whose_address_is_being_looked_for(told: Told) -> None:
-    told.use(8, 2)
-    event = SimpleNamespace(network=8, netns=INODE)
+    use = told.use(8, 2)
+    event = happens(8, INODE)
     assert not told.networks.sides(event, packed("10.1.0.5")).settled
-    told.tell("network_address", network=8, address=NO_ADDRESS)
+    told.answer(8, use)
     assert told.networks.sides(event, packed("10.1.0.5")).settled
+
+
+@pytest.fixture
+def replaced(told: Told) -> Told:
+    """The first pod has ended, and another pod's network is being made: a program of the node has
+    executed in its namespace, 2, and is gone, so no address was found through it."""
+    told.answer(1, told.use(1, 1, netns=1))
+    told.address(1, "10.1.0.5")
+    told.end(1)
+    told.use(9, 0, How.OF_HOST, 9)
+    assert told.networks.sides(happens(9, 9), packed("10.1.0.5")).doubts == (FORMER,)
+    told.answer(2, told.use(2, 100))
+    return told
+
+
+def test_a_pod_refuses_before_it_has_executed_anything(replaced: Told) -> None:
+    """Neither is its namespace nobody's, nor its address the former pod's."""
+    sent, received = happens(2), happens(9, 9)
+    for event, peer in ((sent, "192.0.2.1"), (received, "10.1.0.5")):
+        sides = replaced.networks.sides(event, packed(peer))
+        assert (sides.place, sides.peer, sides.settled, sides.doubts) == (None, None, False, ())
+    use = replaced.use(2, 2)
+    replaced.address(2, "10.1.0.5")
+    replaced.answer(2, use)
+    sides = replaced.networks.sides(sent, packed("192.0.2.1"))
+    assert sides.place and (sides.place.identity.pod_uid, sides.settled) == (uid(2), True)
+    sides = replaced.networks.sides(received, packed("10.1.0.5"))
+    assert sides.peer and (sides.peer.identity.pod_uid, sides.settled) == (uid(2), True)
+    assert not sides.doubts
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_each_use_is_looked_at(replaced: Told, late: bool) -> None:
+    """An answer that nothing was found through who is gone says nothing of the pod's process."""
+    event = happens(9, 9)
+    plugin = replaced.use(2, 101)
+    if not late:
+        replaced.answer(2, plugin)
+    pod = replaced.use(2, 2)
+    if late:
+        replaced.answer(2, plugin)
+    sides = replaced.networks.sides(event, packed("10.1.0.5"))
+    assert (sides.settled, sides.peer, sides.doubts) == (False, None, ())
+    replaced.answer(2, pod)
+    assert replaced.networks.sides(event, packed("10.1.0.5")).settled
+
+
+def test_a_namespace_that_no_pod_comes_to_have(replaced: Told) -> None:
+    """It is the node's own, and nothing waits for it any more."""
+    for when, settled in ((0, False), (MAKING_NS - 1, False), (2 * MAKING_NS, True)):
+        sides = replaced.networks.sides(happens(2, time=EARLIER + when), packed("10.1.0.5"))
+        assert (sides.place, sides.settled) == (None, settled)
+    assert replaced.networks.sides(happens(9, 9), packed("10.1.0.5")).doubts == (FORMER,)
+    replaced.use(2, 2)
+    sides = replaced.networks.sides(happens(2), None)
+    assert sides.place and sides.place.identity.pod_uid == uid(2)
 
 
 def test_a_peer_of_an_event_in_a_namespace_that_is_being_looked_for(told: Told) -> None:
     """A new pod refuses before its first process has executed anything: both ends wait."""
-    refuses, asks = (SimpleNamespace(network=n, netns=n) for n in (7, 9))
+    refuses, asks = (happens(n, n) for n in (7, 9))
     told.use(9, 0, How.OF_HOST, 9)
     assert told.networks.sides(asks, packed("10.1.0.5")).settled
     assert not told.networks.sides(refuses, packed("192.0.2.1")).settled
@@ -253,18 +322,19 @@ def test_a_peer_of_an_event_in_a_namespace_that_is_being_looked_for(told: Told) 
 def test_an_address_that_may_have_come_back(told: Told) -> None:
     """It was a dead pod's, and that of a new one is just being looked for."""
     for number in (1, 2):
-        told.use(number, number, netns=number)
+        use = told.use(number, number, netns=number)
         told.address(number, "10.1.0.5")
-        event = SimpleNamespace(network=9, netns=9)
+        event = happens(9, 9)
         told.use(9, 0, How.OF_HOST, 9)
-        told.tell("network_address", network=number, address=NO_ADDRESS)
+        told.answer(number, use)
         sides = told.networks.sides(event, packed("10.1.0.5"))
         assert (sides.settled, sides.doubts) == (True, ())
         told.end(number)
         sides = told.networks.sides(event, packed("10.1.0.5"))
         assert (sides.settled, sides.doubts) == (True, (FORMER,))
-        told.networks.sides(SimpleNamespace(network=99 + number, netns=9), None)
-        assert not told.networks.sides(event, packed("10.1.0.5")).settled
+        told.networks.sides(happens(99 + number, 9), None)
+        sides = told.networks.sides(event, packed("10.1.0.5"))
+        assert (sides.settled, sides.peer, sides.doubts) == (False, None, ())
         told.use(99 + number, 0, How.CONCLUDED, 4711)
 
 
@@ -280,13 +350,13 @@ def test_a_containers_cgroup_is_the_better_witness(told: Told) -> None:
     """Than the namespace; one of the host's is not."""
     told.use(7, 1)
     told.resolver.add_path(50, "/system.slice/runtime.service")
-    event, other, host = SimpleNamespace(network=7, netns=INODE), *map(told.resolver.place, (2, 50))
+    event, other, host = happens(7, INODE), *map(told.resolver.place, (2, 50))
     assert told.networks.sides(event, None, other).place is other
     place = told.networks.sides(event, None, host).place
     assert place is not None
     assert place.identity.pod_uid == uid(1)
     told.use(9, 0, How.OF_HOST, 1)
-    event = SimpleNamespace(network=9, netns=1)
+    event = happens(9, 1)
     assert told.networks.sides(event, None, host).place is host
 
 

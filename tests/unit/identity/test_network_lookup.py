@@ -107,9 +107,12 @@ class Looked:
         self.lookup = NetworkLookup(SCHEMAS, str(node.root / "proc"), node.cgroup_of)
         self.told: list[tuple[str, Any]] = []
 
-    def use(self, network: int, pid: int, namespace: str, start: int | None = None) -> None:
+    def use(
+        self, network: int, pid: int, namespace: str, start: int | None = None, time: int = 0
+    ) -> None:
         self.look(
             SCHEMAS["network"],
+            time=time,
             network=network,
             netns=self.node.inode(namespace),
             cgroup=5,
@@ -201,6 +204,17 @@ def test_nothing_is_said_twice(node: Node, looked: Looked) -> None:
     assert looked.addresses(7, 6) == [packed("10.1.0.5"), *[NO_ADDRESS] * 3]
 
 
+def test_each_use_is_answered(node: Node, looked: Looked) -> None:
+    """Whoever sets up a pod's network is gone before it is looked at; the pod's own process, which
+    came after it, still is to be."""
+    node.process(10, "one", "10.1.0.5")
+    looked.use(7, 99, "one", time=1000)
+    looked.use(7, 10, "one", time=2000)
+    records = looked.records("network_address", 3)
+    told = [(record.address, record.because) for record in records]
+    assert told == [(NO_ADDRESS, 1000), (packed("10.1.0.5"), 0), (NO_ADDRESS, 2000)]
+
+
 def test_of_the_hosts_nothing_is_looked_for(node: Node, looked: Looked) -> None:
     values = {"network": 9, "netns": node.inode("host"), "how": How.OF_HOST}
     looked.look(SCHEMAS["network"], **values)
@@ -219,6 +233,7 @@ def test_a_namespace_of_which_only_an_event_speaks(node: Node, looked: Looked) -
     assert (found.network, found.netns) == (7, node.inode("one"))
     assert (found.cgroup, found.pid, found.how) == (1001, 10, How.CONCLUDED)
     assert looked.addresses(7, 2) == [packed("10.1.0.5"), NO_ADDRESS]
+    assert looked.records("network_address", 2)[-1].because == found.time
 
 
 def test_one_in_which_nobody_is(node: Node, looked: Looked) -> None:
