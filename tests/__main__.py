@@ -21,7 +21,7 @@ from typing import IO
 
 # A guest alone at the end would leave the other processors with nothing to do.
 ALONE = "tests/lab/test_pods.py"
-# The guest with a kubelet boots systemd, which an emulator beside others takes too long for:
+# The guest with a kubelet takes three minutes of a processor, a quarter of an hour beside others:
 # make test ARGS=tests/lab/test_kubelet.py
 KUBELET = "tests/lab/test_kubelet.py"
 LAB = ("tests/lab", f"--ignore={ALONE}", f"--ignore={KUBELET}")

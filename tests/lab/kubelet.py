@@ -73,7 +73,7 @@ TABLE = (
     Incident(
         "unhealthy",
         "stop_ignored",
-        "certain",
+        "likely",  # as the probe is told to be the reason
         SLEEP,
         {"livenessProbe": REFUSED},
         shows="tcp_reset",

@@ -17,7 +17,7 @@ from tests.cluster.churn import LIVING, Replacing, Tally, Witness
 from tests.lab.image import Additions
 from tests.lab.machine import TOTAL_SECONDS
 from tests.lab.staging import CALL_SECONDS, CONTAINERD, Stage, telling, told_by
-from tests.support.containerd import Containerd
+from tests.support.containerd import EXECUTING_PLUGINS, Containerd
 from tests.support.packages import Say
 
 RAW = "pods replaced"
@@ -46,7 +46,7 @@ def main(port: str, pods: int) -> int:
     """In the guest."""
     with telling(port, [RAW]) as stage:
         stage.begin("starting containerd")
-        with Containerd(timeout=CALL_SECONDS) as containerd:
+        with Containerd(timeout=CALL_SECONDS, plugins=EXECUTING_PLUGINS) as containerd:
             stage.begin("starting the witness")
             with Witness(containerd.socket) as witness:
                 replacing = partial(Replacing, containerd, witness, LIVING, "crun")
