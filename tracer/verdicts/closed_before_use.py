@@ -22,19 +22,22 @@ def _judge(story: Story) -> Verdict | None:
     ago, kept = _closed_ago(last), _kept_idle_ns(last)
     idle = f" that had been idle for {span(kept)}" if kept is not None else ""
     before = f", the last one {span(ago)} before" if ago is not None else " before"
+    without = _unused_ns(last) if kept is None else None
+    after = f", after {span(without)} without data" if without is not None else ""
     remedy = (
         f"give {front}'s pool a shorter idle time-out than {here(story)}'s keep-alive"
         + (f" of about {span(kept)}" if kept is not None else "")
         + ": who uses a connection must be the first to give it up"
     )
-    if kept is None:
+    if kept is None and without is None:
         remedy += (
             ". If it was in use, the program closed too early: a limit on the request's size, a"
             " time-out, or its end"
         )
     return Verdict(
         "closed_before_use",
-        f"{here(story)} had closed {times(count, 'connection')}{idle}{before} {front} sent more",
+        f"{here(story)} had closed {times(count, 'connection')}{idle}{before} {front} sent more"
+        f"{after}",
         sure,
         entries,
         remedy,
@@ -62,6 +65,14 @@ def _kept_idle_ns(part: Part) -> int | None:
     if received is None or heard is None or received - heard < CROSSING_NS:
         return None
     return received - heard
+
+
+def _unused_ns(part: Part) -> int | None:
+    """How long no data had come or gone when there came more, as the pod's own socket tells."""
+    sent, received = part.idle("sent_ns"), part.idle("received_ns")
+    if sent is None or received is None or min(sent, received) < CROSSING_NS:
+        return None
+    return min(sent, received)
 
 
 CAUSE = Cause(14, _judge, rests_on=RESTS_ON)

@@ -190,6 +190,22 @@ def test_the_servers_own_story() -> None:
     )
 
 
+def test_the_server_alone_tells_for_how_long_it_was_idle() -> None:
+    """Its socket was still there."""
+    verdict = explained(
+        lambda w: w.reset(
+            *("sent", "tcp_abort_on_data"),
+            state="CLOSE",
+            answered=["PSH", "ACK"],
+            idle=idle(5 * SECOND, 5 * SECOND, 0),
+        )
+    ).verdict
+    assert verdict.sentence == (
+        f"web-0 had closed 1 connection before {THERE} sent more, after 5 s without data"
+    )
+    assert "in use" not in verdict.remedy
+
+
 def test_another_connection_is_not_the_other_end() -> None:
     def tell(w: World) -> None:
         w.timelines.mine = lambda event: event.place is NETWORK
