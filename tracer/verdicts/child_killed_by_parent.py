@@ -9,9 +9,8 @@ from tracer.verdicts import Cause, Certainty, Verdict
 from tracer.verdicts._children import ended_by, is_stopping, oom_of, parent_of
 from tracer.verdicts._phrases import times, who
 
-# Whatever is scaled down is asked politely, and once.
+# Whatever is scaled down is asked politely.
 RUTHLESS = ("SIGKILL", "SIGABRT")
-POLITE = "SIGTERM"
 
 
 def _judge(story: Story) -> Verdict | None:
@@ -26,8 +25,6 @@ def _judge(story: Story) -> Verdict | None:
     name = last.body["signal"]["name"]
     by_itself = handled is not None and handled.body["signal"] is None
     doubts = (f"that {name} made it end is told by the order of events",) if by_itself else ()
-    if name == POLITE:
-        doubts = ("that it was no scale-down is told by its master's asking twice",)
     return Verdict(
         "child_killed_by_parent",
         f"the worker {who(last.event.about)} was killed by its own master: {_names(found, last)}"
@@ -35,7 +32,7 @@ def _judge(story: Story) -> Verdict | None:
         Certainty.LIKELY if doubts else Certainty.CERTAIN,
         tuple(dict.fromkeys((*found, *ends))),
         "a master does that with a worker that took too long: its log says which request or task"
-        " (gunicorn --timeout, uwsgi harakiri, celery's time limits); make that quicker, or raise"
+        " (gunicorn --timeout, uwsgi harakiri); make that quicker, or raise"
         " the time-out; Kubernetes shows nothing as long as the first process lives",
         doubts,
     )
@@ -45,31 +42,13 @@ def _is_blow(story: Story, entry: Entry) -> bool:
     """Of one program to itself: a worker is a fork of its master. Whatever else a program starts
     and kills is its own affair."""
     victim, sender = entry.event.about, entry.event.by
-    if victim is None or sender is None or not _is_ruthless(story, entry):
+    if victim is None or sender is None or entry.body["signal"]["name"] not in RUTHLESS:
         return False
     if parent_of(victim) != sender.pid or not _are_one_program(entry):
         return False
     if not took_effect(entry) or story.is_init(victim) or is_stopping(story, entry.boot_ns):
         return False
     return ended_by(story, entry) is not None and oom_of(story, victim) is None
-
-
-def _is_ruthless(story: Story, entry: Entry) -> bool:
-    """Celery asks a worker that exceeds a time limit twice, and it dies of that."""
-    name, sender = entry.body["signal"]["name"], entry.event.by
-    if name != POLITE or sender is None:
-        return name in RUTHLESS
-    asked = [
-        one
-        for one in story.signals(entry.event.about)
-        if one.body["signal"]["name"] == POLITE
-        and one.body["signal"]["result"] == "delivered"
-        and one.event.by is not None
-        and one.event.by.pid == sender.pid
-    ]
-    end = ended_by(story, entry)
-    dies = end is not None and end.body["signal"] is not None
-    return dies and sum(one.count for one in asked) > 1
 
 
 def _are_one_program(entry: Entry) -> bool:

@@ -66,11 +66,9 @@ def test_an_orderly_scale_down_is_quiet(name: str, code: int | None) -> None:
     assert ids(killed(name, code=code, by=number)) == []
 
 
-def test_one_that_is_asked_twice_and_dies_of_it() -> None:
-    """As celery does with a task that exceeds its time limit."""
-    verdict = killed("SIGTERM", "SIGTERM", by=15).only().verdict
-    assert (verdict.id, verdict.certainty) == ("child_killed_by_parent", Certainty.LIKELY)
-    assert ids(killed("SIGTERM", "SIGTERM", code=0)) == []
+def test_one_that_is_asked_twice_is_scaled_down_all_the_same() -> None:
+    """gunicorn asks once a second until a worker has ended."""
+    assert ids(killed("SIGTERM", "SIGTERM", by=15)) == []
 
 
 def test_another_program_is_its_parents_own_affair() -> None:
