@@ -107,7 +107,7 @@ def _run(row: Row, pod: PodHandle, programs: Software, socket: Sequence[str]) ->
         with ExitStack() as stack:
             ktrace: Ktrace | None = None
             if row.live:
-                words = ("why", pod.uid, *socket, "--wait", "--duration", "60s")
+                words = ("why", pod.uid, *socket, "--wait", "--duration", "110s")
                 ktrace = stack.enter_context(Ktrace(*words, inside=OWN_INTERPRETER))
             _act(row, pod, programs, staged, ktrace)
             if ktrace:

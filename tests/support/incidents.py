@@ -183,7 +183,7 @@ def explanation(one: Incident, containerd: Containerd, output: str) -> str:
 
 
 def _watched(stage: Iterator[None], scene: Scene, options: Sequence[str], output: str) -> str:
-    words = ("why", scene.pod.uid, *options, "--duration", "60s")
+    words = ("why", scene.pod.uid, *options, "--duration", "110s")
     with Ktrace(*words, output=output, inside=OWN_INTERPRETER) as ktrace:
         scene.watcher = ktrace.pid
         _go_on(stage)
