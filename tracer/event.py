@@ -132,7 +132,7 @@ class Event:
     order of docs/events.md. `because` are the events on which a verdict rests. `doubts` say what of
     it was concluded and not told by the kernel; a verdict that rests on it has them too. `again`
     stands in an event that was made before all was known that it refers to: it makes it anew, or
-    nothing of it, if it turned out to be none."""
+    nothing of it, if it turned out to be none; `awaits_ns` is how long that may take."""
 
     kind: str
     boot_ns: int
@@ -143,6 +143,7 @@ class Event:
     by_place: Place | None = None
     because: tuple[Event, ...] = field(default=(), kw_only=True)
     doubts: tuple[str, ...] = field(default=(), kw_only=True)
+    awaits_ns: int = field(default=1_000_000_000, kw_only=True, repr=False, compare=False)
     again: Callable[[], Event | None] | None = field(
         default=None, kw_only=True, repr=False, compare=False
     )

@@ -221,7 +221,7 @@ class Session:
             self.summary.nameless += 1
 
     def _awaits(self, event: Event) -> bool:
-        if event.again and self._now - event.boot_ns < NAME_SECONDS * 1e9:
+        if event.again and self._now - event.boot_ns < event.awaits_ns:
             return True
         return bool(self._asked) and any(
             place is not None and place.cgroup in self._asked

