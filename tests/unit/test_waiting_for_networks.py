@@ -142,17 +142,8 @@ def test_what_turned_out_to_be_no_event_is_not_told(world: World) -> None:
     world.turn(2150, world.use())
     # the two may come in different turns
     world.turn(2210, part("tcp_reset", state=fin_wait, time=2200 * MS, netns=NETNS))
-    world.turn(
-        2220,
-        part(
-            *("tcp_reset",),
-            sent=1,
-            state=close,
-            reason=b"TCP_ABORT_ON_DATA",
-            time=2215 * MS,
-            netns=NETNS,
-        ),
-    )
+    sent = {"sent": 1, "state": close, "reason": b"TCP_ABORT_ON_DATA"}
+    world.turn(2220, part("tcp_reset", **sent, time=2215 * MS, netns=NETNS))
     world.turn(2300)
     assert [at for at, _ in world.told] == [2000, 2100, 2215]
     assert [event.body["direction"] for event in world.sink.events] == ["sent"] * 3
