@@ -20,7 +20,6 @@ from tests.software.scene import (
     connects,
     ends,
     executed,
-    fetches,
     fewer,
     gone,
     handles,
@@ -276,16 +275,6 @@ row(
     verdict="stop_ignored",
     certainty=None,
     says=("exec",),
-)
-row(
-    "gunicorn-scale-down",
-    "gunicorn ends a worker that it needs no more",
-    f"{GUNICORN} --workers 2",
-    serves(8000),
-    runs("gunicorn", 2),
-    kill("TTOU"),
-    fewer,
-    verdict=None,
 )
 row(
     "gunicorn-worker-oom",
@@ -929,19 +918,6 @@ row(
 )
 
 row(
-    "go-sigquit",
-    "a program in Go gets SIGQUIT from the host",
-    f"{PLACE}/panics sleep",
-    handles("QUIT"),
-    kill("QUIT"),
-    ends,
-    verdict="ended_on_request",
-    certainty=None,
-    says=("SIGQUIT",),
-    quick=True,
-)
-
-row(
     "rlimit-cpu-first",
     "the first process uses more processor time than RLIMIT_CPU allows",
     f"sh -c 'ulimit -St 1; ulimit -Ht 2; exec {PROGRAM} spin'",
@@ -974,36 +950,6 @@ row(
     says=("warm",),
     env={"TASK": "sleep"},
 )
-row(
-    "gunicorn-worker-term",
-    "a worker of gunicorn gets SIGTERM from the host",
-    f"{GUNICORN} --timeout 4",
-    serves(8000),
-    fetches(8000),
-    kill("TERM", "gunicorn"),
-    fetches(8000),
-    fetches(8000),
-    gone,
-    verdict="child_killed",
-    certainty=None,
-    says=("SIGTERM", "host"),
-)
-row(
-    "gunicorn-worker-term-exec",
-    "a worker of gunicorn gets SIGTERM by kubectl exec",
-    f"{GUNICORN} --timeout 4",
-    serves(8000),
-    fetches(8000),
-    kill("TERM", "gunicorn", "exec"),
-    fetches(8000),
-    gone,
-    verdict="child_killed",
-    certainty=None,
-    says=("SIGTERM", "kubectl exec"),
-)
-
-# Connections: how clients on the host fare, of whom nothing else is recorded
-
 row(
     "redis-closed-port",
     "23 clients ask at a port on which redis does not listen",
