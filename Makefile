@@ -73,7 +73,8 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Side by side with bpftrace and sigsnoop, in one run; then what the probes cost, what recordings cost, and the backends.
+# Side by side with bpftrace and sigsnoop, in one run; then what the probes cost, what recordings cost, the backends, and
+# what is held while pods come and go.
 bench: install
 	@$(call apt,$(BENCH_PACKAGES))
 	$(SUDO) $(BIN)/python -m bench.signals
@@ -82,6 +83,7 @@ bench: install
 	$(SUDO) $(BIN)/python -m bench.live
 	$(SUDO) $(BIN)/python -m bench.backends
 	$(BIN)/python -m bench.why
+	$(SUDO) $(BIN)/python -m bench.churn
 
 wheel: install
 	$(BIN)/python -m build --wheel

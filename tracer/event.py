@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import struct
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from tracer.bounded import size_of
 from tracer.identity.cgroup import CgroupIdentity
 from tracer.identity.model import Container, Pod
 
 ANCESTOR = struct.Struct("=I16s")  # struct kt_ancestor
+# Of JSON that is kept because it may be told again, with whom it is of.
+MAX_JSON = 4 << 20
 
 
 @dataclass(slots=True)
@@ -57,7 +61,11 @@ class Place:
                 "id": self.container.id,
                 "runtime": self.container.runtime,
             }
-            self._json = self.version, _fragment(pod), _fragment(container)
+            raw = [None if value is None else _dumped(value) for value in (pod, container)]
+            told = [None if one is None else orjson.Fragment(one) for one in raw]
+            self._json = self.version, told[0], told[1]
+            _kept.add(self, sum(len(one) for one in raw if one))
+            return told[0], told[1]
         return self._json[1:]
 
 
@@ -79,8 +87,9 @@ class Process:
     init_place: Place | None = None
     ancestors: bytes = b""
     kernel_thread: bool = False
-    _json: tuple[int, Any] | None = None
-    _told: bool = False
+    _json: tuple[int, Any] | None = field(default=None, compare=False)
+    _told: bool = field(default=False, compare=False)
+    _size: int = field(default=0, compare=False)
 
     @property
     def ancestry(self) -> list[tuple[int, str]]:
@@ -94,6 +103,14 @@ class Process:
     @property
     def container(self) -> Container | None:
         return self.place.container if self.place else None
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes, with its cgroup's path, which may be forgotten before."""
+        if not self._size:
+            path = self.place.path if self.place else None
+            self._size = 400 + size_of(self.exe, self.argv, self.ancestors, path)
+        return self._size
 
     def json(self) -> Any:
         """Kept from the second time on: most processes are told once, and two kilobytes for each
@@ -116,12 +133,37 @@ class Process:
                 if self.comm is None
                 else [{"pid": pid, "comm": comm} for pid, comm in self.ancestry],
             }
-            fragment = _fragment(value)
+            raw = _dumped(value)
+            fragment = orjson.Fragment(raw)
             if self._told:
                 self._json = version, fragment
+                _kept.add(self, len(raw))
             self._told = True
             return fragment
         return self._json[1]
+
+
+class _Kept:
+    """Of whom JSON is kept; the one that has had it longest loses it first."""
+
+    # What is kept for an owner besides.
+    OWNER_BYTES = 2048
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._owners: deque[tuple[Process | Place, int]] = deque()
+
+    def add(self, owner: Process | Place, size: int) -> None:
+        size += self.OWNER_BYTES
+        self._owners.append((owner, size))
+        self.bytes += size
+        while self.bytes > MAX_JSON:
+            oldest, size = self._owners.popleft()
+            oldest._json = None
+            self.bytes -= size
+
+
+_kept = _Kept()
 
 
 @dataclass(slots=True)
@@ -147,6 +189,20 @@ class Event:
     again: Callable[[], Event | None] | None = field(
         default=None, kw_only=True, repr=False, compare=False
     )
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes, with its processes, which others may share."""
+        return self.body_size + self.parties_size + sum(event.size for event in self.because)
+
+    @property
+    def body_size(self) -> int:
+        return 200 + size_of(self.body)
+
+    @property
+    def parties_size(self) -> int:
+        about, by = self.about, self.by
+        return (about.size if about else 0) + (by.size if by else 0)
 
     def __post_init__(self) -> None:
         if self.place is None and self.about is not None:
@@ -204,8 +260,9 @@ def text(raw: bytes) -> str:
     return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
 
 
-def _fragment(value: Any) -> Any:
-    return None if value is None else orjson.Fragment(orjson.dumps(value))
+def _dumped(value: Any) -> bytes:
+    """What orjson makes has more memory than it needs; the copy has not."""
+    return bytes(memoryview(orjson.dumps(value)))
 
 
 def _default(value: Any) -> Any:

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Protocol
 
-from tracer.bounded import keep
 from tracer.event import Clock, Event, Place
 from tracer.identity.model import Names
-from tracer.identity.resolver import MAX_PLACES, Resolver
+from tracer.identity.resolver import Resolver
 from tracer.probes import Probe
 from tracer.selection import Mode, Selection
 from tracer.turn import CONTEXT_EVENTS, IDLE_SECONDS, NAME_SECONDS, Lost, Part, Source, Turn
@@ -54,7 +53,8 @@ class Recorder(Protocol):
 class Summary:
     """`nameless` counts events left out because their pod's name, which a selector asks for, never
     became known; `undescribed` the descriptions of processes and cgroups that were lost, so that
-    events refer to less than they could; `undecoded` the records that mean nothing here."""
+    events refer to less than they could, `unknown` how often one was forgotten that events still
+    referred to; `undecoded` the records that mean nothing here."""
 
     events: int = 0
     lost: int = 0
@@ -62,6 +62,7 @@ class Summary:
     seconds: float = 0.0
     undescribed: int = 0
     undecoded: int = 0
+    unknown: int = 0
 
 
 class Session:
@@ -77,7 +78,7 @@ class Session:
         clock: Clock,
         count: int | None = None,
     ) -> None:
-        self.resolver = Resolver(self._on_place)
+        self.resolver = Resolver(self._on_place, self._on_end)
         self.summary = Summary()
         self.stopping = False
         self._source = source
@@ -144,6 +145,7 @@ class Session:
         if self.recorder:
             self.recorder.add(turn, waited, self.resolver)
         self.summary.seconds = (turn.now - self._began) / 1e9
+        self.summary.unknown = self.resolver.unknown
         return turn.last
 
     def _patience(self) -> float:
@@ -246,10 +248,15 @@ class Session:
             self._asked[place.cgroup] = self._now + int(NAME_SECONDS * 1e9)
         self._decide(place)
 
+    def _on_end(self, place: Place) -> None:
+        """A cgroup is gone: nothing more is decided on it."""
+        self._undecided.pop(place.cgroup, None)
+
     def _decide(self, place: Place) -> None:
         verdict = self._selection.verdict(place)
         if verdict is None:
-            keep(self._undecided, place.cgroup, place, MAX_PLACES)
+            if place.ended is None:
+                self._undecided[place.cgroup] = place
         else:
             self._undecided.pop(place.cgroup, None)
             self._source.select(place.cgroup, verdict)

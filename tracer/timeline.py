@@ -17,7 +17,7 @@ from math import inf
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from tracer.bounded import keep
+from tracer.bounded import Table, keep, size_of
 from tracer.connections import Connections, End, Seen, Sort, service
 from tracer.event import Clock, Event, Place, Process
 from tracer.executed import command_of, may_be_executed
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from tracer.identity.states import PodState
     from tracer.verdicts import Verdict
 
-MAX_LIVES = 4096
+# In bytes, of all timelines: beside a node's work, and of a recording that somebody looks at.
+MAX_LIVES, MAX_RECORDED = 10 << 20, 256 << 20
 MAX_ALIKE = 16  # entries in one group
 MAX_GROUPS = 64  # of one timeline
 MAX_LOSSES = 1024
@@ -55,7 +56,7 @@ class Entry:
     attempts to connect). `gaps` are the last times between them, where they may have a rhythm. Of
     resets `sort` is that of each, `others` what was seen at the other ends, `asked` whom the
     clients had asked where somebody else answered; `folded` says that they are of several services.
-    An entry equals only itself."""
+    An entry equals only itself. `size` is about how many bytes it takes."""
 
     event: Event
     last: Event
@@ -65,6 +66,7 @@ class Entry:
     others: dict[Hashable, OtherEnd] = field(default_factory=dict)
     asked: End | None = None
     folded: bool = False
+    size: int = 0
 
     @property
     def boot_ns(self) -> int:
@@ -123,7 +125,7 @@ class Life:
     where events of its network belong. `left_out` counts events worth showing that no entry holds
     any more; `executed` says when commands that the runtime executes there ended last; `outlived`
     are the exits of those that the end took with it, and `survivors` the first of all processes
-    that the kernel then killed."""
+    that the kernel then killed. `entries_size` is that of the entries."""
 
     place: Place
     groups: dict[Hashable, dict[tuple[int, Hashable], Entry]] = field(default_factory=dict)
@@ -134,6 +136,14 @@ class Life:
     chapter: int = 0
     outlived: list[Event] = field(default_factory=list)
     survivors: list[Process] = field(default_factory=list)
+    entries_size: int = 0
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        besides = sum(event.size for event in self.outlived)
+        besides += sum(process.size for process in self.survivors) + size_of(self.executed)
+        return 2000 + 500 * len(self.groups) + self.entries_size + besides
 
     def begin_chapter(self) -> None:
         """What comes is like nothing that came before: a container of the pod has ended."""
@@ -161,25 +171,33 @@ class Life:
         if entries is None:
             entries = {}
             if len(self.groups) >= MAX_GROUPS:
-                oldest = self.groups.pop(next(iter(self.groups)))
-                self.left_out += sum(map(_would_be_missed, oldest.values()))
+                for oldest in self.groups.pop(next(iter(self.groups))).values():
+                    self._leave_out(oldest)
             self.groups[group] = entries
         room = MAX_ALIKE - fold  # one is for all that find none
         full = len(entries) >= room and alike not in entries
         if fold and full and next(iter(entries))[0] == self.chapter:
             alike, room = (self.chapter, FOLDED), MAX_ALIKE
-        entry = entries.get(alike)
-        if entry is not None:
-            if event.kind == "tcp_reset" and not entry.folded:
-                entry.gaps = (*entry.gaps, event.boot_ns - entry.last.boot_ns)[-MAX_GAPS:]
-            entry.last = event
-            entry.count += count
-            return entry
+        known = entries.get(alike)
+        if known is not None:
+            if event.kind == "tcp_reset" and not known.folded:
+                known.gaps = (*known.gaps, event.boot_ns - known.last.boot_ns)[-MAX_GAPS:]
+            if known.last is known.event:  # from now on there are two
+                self.entries_size += known.size
+                known.size *= 2
+            known.last = event
+            known.count += count
+            return known
         while len(entries) >= room:
-            self.left_out += _would_be_missed(entries.pop(next(iter(entries))))
-        entry = entries[alike] = Entry(event, event, count)
+            self._leave_out(entries.pop(next(iter(entries))))
+        entry = entries[alike] = Entry(event, event, count, size=event.size)
         entry.folded = alike[1] == FOLDED
+        self.entries_size += entry.size
         return entry
+
+    def _leave_out(self, entry: Entry) -> None:
+        self.left_out += _would_be_missed(entry)
+        self.entries_size -= entry.size
 
     def entries(self) -> list[Entry]:
         """In the order of their first events."""
@@ -301,7 +319,8 @@ def took_effect(entry: Entry) -> bool:
 
 
 class Timelines:
-    """A sink that keeps the timelines. `traced` and `both_ends` as in `Story`; `mine` tells whose
+    """A sink that keeps the timelines, in about `most` bytes; `forgotten` counts those of
+    containers that were still there. `traced` and `both_ends` as in `Story`; `mine` tells whose
     events have one: the others are resets at the other ends of connections."""
 
     def __init__(
@@ -311,15 +330,16 @@ class Timelines:
         traced: frozenset[str] | None = None,
         both_ends: bool = False,
         mine: Callable[[Event], bool | None] = lambda event: True,
+        most: int = MAX_LIVES,
     ) -> None:
-        self.events = 0
+        self.events = self.forgotten = 0
         self._clock = clock
         self.began_ns = began_ns
         self.traced = traced
         self.both_ends = both_ends
         self.mine = mine
         self._connections = Connections()
-        self._lives: dict[str, Life] = {}
+        self._lives: Table[str, Life] = Table(most, attrgetter("size"))
         self._losses: list[Loss] = []
 
     def event(self, event: Event) -> None:
@@ -353,11 +373,13 @@ class Timelines:
             return
         life = self._lives.get(key)
         if life is None:
-            life = Life(place)
-            keep(self._lives, key, life, MAX_LIVES)
+            life = self._lives[key] = Life(place)
+            self._weigh(key)
         life.events += 1
+        size = life.entries_size
         if life.is_over(event):
             life.outlive(event)
+            self._weigh(key)
             return
         ended = life.end
         if seen is not None:
@@ -367,6 +389,19 @@ class Timelines:
         pod = self._lives.get(identity.pod_uid or "")
         if pod is not None and life.end is not ended:
             pod.begin_chapter()
+        if life.entries_size != size:
+            self._weigh(key)
+
+    def _weigh(self, key: str) -> None:
+        """What is still there is spared."""
+        gone = self._lives.weigh(key, lambda _, life: not _is_done(life))
+        self.forgotten += sum(not _is_done(life) for _, life in gone)
+
+    def forget_pod(self, uid: str) -> None:
+        """Of a pod that has been taken away nothing more is to be told."""
+        gone = [key for key, life in self._lives.items() if life.place.identity.pod_uid == uid]
+        for key in gone:
+            self._lives.drop(key)
 
     def flush(self) -> None:
         """Nothing is shown before it is asked for."""
@@ -490,6 +525,10 @@ def is_sandbox(life: Life) -> bool:
         return True
     processes = (entry.event.about for entry in life.entries())
     return any(process is not None and process.comm == "pause" for process in processes)
+
+
+def _is_done(life: Life) -> bool:
+    return life.end is not None or life.place.ended is not None
 
 
 def _is_pod(life: Life) -> bool:

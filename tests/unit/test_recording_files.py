@@ -12,7 +12,9 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.support.growth import growth
 from tests.unit import records
+from tests.unit.records import argv, cgroup_path
 from tests.unit.test_recording import (
     BEGAN,
     NAMES,
@@ -217,7 +219,7 @@ def test_a_process_that_events_refer_to_is_not_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel side describes it once, however many come after it."""
-    monkeypatch.setitem(BOUNDS, "process", 5)
+    monkeypatch.setitem(BOUNDS, "process", 5000)
     recorder = Recorder(RotatingFiles(tmp_path / "x", 6000, 2), metadata(), PROBES, fail)
     turns: list[Turn] = []
     for turn in busy(200):
@@ -230,6 +232,31 @@ def test_a_process_that_events_refer_to_is_not_forgotten(
     assert events
     comms = {str(e["target"]["comm"]) for e in events if e["kind"] == "signal"}
     assert comms == {"nginx"}
+
+
+def test_context_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever pods there were: the last ones, and those that still are there."""
+    monkeypatch.setitem(BOUNDS, "cgroup", 100_000)
+    monkeypatch.setitem(BOUNDS, "cgroup_end", 20_000)
+    monkeypatch.setitem(BOUNDS, "process", 100_000)
+    context = Context(metadata().schemas, PROBES)
+    context.add(part("cgroup", records.pack("cgroup", cgroup=1, **cgroup_path("/living"))))
+    with growth() as grown:
+        for number in range(2, 2000):
+            path = cgroup_path(f"/kubepods/pod{number:032x}/{number:064x}")
+            context.add(part("cgroup", records.pack("cgroup", cgroup=number, **path)))
+            words = argv(*(f"{number * n}" for n in range(100)))
+            context.add(part("process", records.pack("process", process=number, **words)))
+            context.add(part("cgroup_end", records.pack("cgroup_end", cgroup=number)))
+    assert grown() < 300_000
+    kept: dict[str, list[int]] = {"cgroup": [], "cgroup_end": [], "process": []}
+    for turn in context.turns(1, Names()):
+        for one in turn.parts:
+            schema = metadata().schemas[one.kind]
+            kept[schema.name] += [record.cgroup for record in schema.cells(one.cells)]
+    assert kept["cgroup"] == [1, *kept["cgroup_end"]]
+    assert 20 < len(kept["cgroup_end"]) < 200
+    assert kept["cgroup_end"][-1] == 1999
 
 
 # The flight recorder

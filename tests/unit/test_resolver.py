@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.support.growth import growth
 from tests.unit import records
 from tests.unit.records import ancestry, argv, cgroup_path, exe
 from tracer.backends.batch import cell
@@ -56,10 +57,14 @@ class Known:
         return place
 
 
-@pytest.fixture
-def known() -> Known:
+def make_known() -> Known:
     told: list[Place] = []
     return Known(Resolver(told.append), told, Arguments(records.schemas()["process"]))
+
+
+@pytest.fixture
+def known() -> Known:
+    return make_known()
 
 
 # Processes
@@ -263,64 +268,136 @@ def test_a_storm_of_processes_does_not_become_a_storm_of_reads(
 # Bounds
 
 
-def test_tables_are_bounded(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_PROCESSES", 10)
-    monkeypatch.setattr(module, "MAX_PLACES", 20)
+def test_tables_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for table in ("MAX_PROCESSES", "MAX_IMAGES", "MAX_PLACES"):
+        monkeypatch.setattr(module, table, 10_000)
+    known = make_known()
     for number in range(1, 50):
         known.cgroup(number)
         known.describe(process=number, pid=number, exec_id=number, **argv(f"of {number}"))
     assert known.resolver.process(49, 0, 0).comm == "nginx"
-    assert known.resolver.process(40, 0, 0).comm == "nginx"
-    assert known.resolver.process(39, 0, 0).comm is None
-    assert {place.cgroup for place in known.resolver.places()} == set(range(30, 50))
-    image_of_39 = known.describe(process=60, pid=39, exec_id=39)
-    assert image_of_39.argv is None
+    assert known.resolver.unknown == 0
+    assert known.resolver.process(1, 0, 0).comm is None
+    assert known.resolver.process(50, 0, 0).comm is None
+    assert known.resolver.unknown == 1, "the other was never described, which is counted elsewhere"
+    kept = [place.cgroup for place in known.resolver.places()]
+    assert 5 < len(kept) < 15
+    assert kept == list(range(50 - len(kept), 50))
+    image_of_1 = known.describe(process=60, pid=1, exec_id=1)
+    assert image_of_1.argv is None
+
+
+@pytest.mark.parametrize("large", ["exe", "argv", "cgroup", "labels"])
+def test_tables_are_bounded_in_bytes(large: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much of what others choose stands in a description."""
+    bound = 50_000
+    tables = [name for name in vars(module) if name.startswith("MAX_")]
+    for table in tables:
+        monkeypatch.setattr(module, table, bound)
+    monkeypatch.setattr(arguments, "MAX_IMAGES", bound)
+    known = Known(Resolver(lambda place: None), [], Arguments(records.schemas()["process"]))
+
+    def live(number: int) -> None:
+        uid, container = f"{number:032x}", f"{number:064x}"
+        path = f"/kubepods/pod{uid}/{container}" + "/x" * 13 * (large == "cgroup")
+        path = path.replace("/x", f"/{'x' * 250}")
+        told = {
+            "exe": exe(f"/{number}/" + "e" * 240 + "/" + "\U0001f600" * 50),
+            "argv": argv(*["a" * 3] * 200, f"{number}"),
+        }
+        labels = {f"{number}-{n}": "v" * 63 for n in range(50 * (large == "labels"))}
+        known.resolver.learn(
+            Names({uid: Pod(uid, "shop", f"{number}", labels)}, {container: Container(container)})
+        )
+        known.cgroup(number, path)
+        known.describe(
+            **{"process": number, "pid": number, "exec_id": number, "cgroup": number},
+            **told.get(large, {}),
+        )
+
+    live(1)
+    with growth() as grown:
+        for number in range(2, 400):
+            live(number)
+            if number % 2:
+                end = records.record("cgroup_end", cgroup=number, time=number)
+                known.resolver.end_cgroup(end)
+    assert grown() < len(tables) * bound * 1.5
+    assert known.resolver.process(399, 0, 0).comm is not None
 
 
 def test_a_process_that_events_still_refer_to_outlives_the_others(
-    known: Known, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The kernel side does not describe it again while it is in use."""
-    monkeypatch.setattr(module, "MAX_PROCESSES", 10)
+    monkeypatch.setattr(module, "MAX_PROCESSES", 10_000)
+    known = make_known()
     known.describe(process=1, comm=b"containerd-shim")
     for number in range(2, 100):
         known.describe(process=number, exec_id=number)
         assert known.resolver.process(1, 0, 0).comm == "containerd-shim"
+    assert known.resolver.process(2, 0, 0).comm is None
 
 
-def test_of_removed_cgroups_only_the_last_are_known(
-    known: Known, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_removed_cgroups_only_the_last_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever lives stays, however many come and go."""
-    monkeypatch.setattr(module, "MAX_DEAD", 10)
+    monkeypatch.setattr(module, "MAX_DEAD", 12_000)
+    known = make_known()
     living = known.cgroup(1)
     for number in range(2, 100):
         known.cgroup(number)
         known.resolver.end_cgroup(records.record("cgroup_end", cgroup=number, time=number))
-    assert {place.cgroup for place in known.resolver.places()} == {1, *range(90, 100)}
+    kept = {place.cgroup for place in known.resolver.places()}
+    assert 5 < len(kept) < 20
+    assert kept == {1, *range(101 - len(kept), 100)}
     assert known.resolver.place(1) is living
     known.resolver.end_cgroup(
         records.record("cgroup_end", cgroup=7, time=7)
     )  # of none that is known
-    assert len(known.resolver.places()) == 11
+    assert len(known.resolver.places()) == len(kept)
+
+
+def test_processes_of_removed_cgroups_go_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_DEAD", 12_000)
+    monkeypatch.setattr(module, "SWEEP", 10)
+    known = make_known()
+    for number in range(1, 100):
+        known.cgroup(number)
+        known.describe(process=number, exec_id=number, cgroup=number)
+        if number != 1:
+            known.resolver.end_cgroup(records.record("cgroup_end", cgroup=number, time=number))
+    assert known.resolver.process(2, 0, 0).comm is None
+    assert known.resolver.process(1, 0, 0).comm == "nginx"
+    assert known.resolver.process(99, 0, 0).comm == "nginx"
 
 
 def test_the_names_of_what_lives_outlast_those_that_come_and_go(
-    known: Known, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A source tells them once."""
-    monkeypatch.setattr(module, "MAX_NAMES", 10)
+    monkeypatch.setattr(module, "MAX_NAMES", 10_000)
+    known = make_known()
     known.cgroup()
     known.resolver.learn(NAMED)
     for n in range(100):
         pod, container = f"{n:032x}", f"{n:064x}"
         names = Names({pod: Pod(pod, "shop", f"p{n}")}, {container: Container(container)})
         known.resolver.learn(names)
-    assert len(known.resolver.names.pods) == len(known.resolver.names.containers) == 10
+    assert len(known.resolver.names.pods) < 30
+    assert len(known.resolver.names.containers) < 30
     again = known.cgroup(6, f"{PATH}/nested")
     assert again.pod is not None
     assert again.container is not None
     assert (again.pod.name, again.container.name) == ("web-0", "nginx")
+
+
+def test_a_cgroup_that_is_gone_is_told(known: Known) -> None:
+    ended: list[Place] = []
+    resolver = Resolver(lambda place: None, ended.append)
+    resolver.add_cgroup(records.record("cgroup", cgroup=5, **cgroup_path(PATH)))
+    place = resolver.place(5)
+    resolver.end_cgroup(records.record("cgroup_end", cgroup=5, time=9))
+    assert ended == [place]
 
 
 # Places and names

@@ -322,6 +322,11 @@ def closing_line(summary: Summary, unrecorded: int = 0) -> str:
     line = f"ktrace: {summary.events} events, {summary.lost} lost, {summary.seconds:.1f} s"
     if summary.undescribed:
         line += f"; {summary.undescribed} descriptions of processes or cgroups were lost too"
+    if summary.unknown:
+        line += (
+            f"; {summary.unknown} times what an event referred to had been forgotten, as there was"
+            " too much of it"
+        )
     if summary.undecoded:
         line += f"; {summary.undecoded} records mean nothing to this ktrace"
     if summary.nameless:

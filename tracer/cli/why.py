@@ -33,7 +33,7 @@ from tracer.faults import FaultFinder
 from tracer.identity.states import StateService
 from tracer.recording import SUFFIX
 from tracer.selection import AS_TARGET, Selection
-from tracer.timeline import Timelines
+from tracer.timeline import MAX_RECORDED, Timelines
 from tracer.verdicts import Explanation, explain_all
 from tracer.views.escape import escape
 from tracer.workloads import parse as parse_workload
@@ -171,7 +171,8 @@ def _explain_recording(file: str, chosen: Selection, show: Show) -> None:
 
     def make(metadata: Metadata, _probes: object, clock: Clock, _places: object) -> Timelines:
         both_ends = metadata.selection.sees_both_ends
-        timelines = Timelines(clock, metadata.began, frozenset(metadata.attached), both_ends)
+        traced = frozenset(metadata.attached)
+        timelines = Timelines(clock, metadata.began, traced, both_ends, most=MAX_RECORDED)
         told.append((metadata, clock, timelines))
         return timelines
 

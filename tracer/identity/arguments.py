@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from tracer.bounded import keep
+from tracer.bounded import Table, keep, size_of
 from tracer.event import ANCESTOR, text
-from tracer.identity.resolver import MAX_PROCESSES, exe_of, image_of
+from tracer.identity.resolver import MAX_IMAGES, exe_of, image_of
 from tracer.schema import Schema
 
 MAX_RUNNING = 4096
@@ -30,7 +30,9 @@ class Arguments:
         self._schema = schema
         self._blank = blank
         # what exec told about a task: its program, and whether its arguments are known
-        self._images: dict[tuple[int, int, int], tuple[str | None, bool]] = {}
+        self._images: Table[tuple[int, int, int], tuple[str | None, bool]] = Table(
+            MAX_IMAGES, size_of
+        )
         self._running: dict[int, tuple[int, str, bytes]] = {}
         self._proc_reads = _Allowance(PROC_READS_A_SECOND)
 
@@ -58,7 +60,7 @@ class Arguments:
         if not known and not record.kernel_thread:
             argv = self._from_proc(record, exe)
             record = record._replace(argv=argv, argv_bytes=len(argv))
-        keep(self._images, image_of(record), (exe, known or bool(record.argv_bytes)), MAX_PROCESSES)
+        self._images.keep(image_of(record), (exe, known or bool(record.argv_bytes)))
         return record
 
     def _from_proc(self, record: Any, exe: str | None) -> bytes:

@@ -56,6 +56,8 @@ MAX_ENDED = 1024
 _MAX_LABEL_KEY = 253 + 1 + 63
 _MAX_LABEL_VALUE = 63
 _KUBERNETES_LABELS = "io.kubernetes."
+# Of one pod's labels together; of one that has more they are not known.
+MAX_LABELS = 64 << 10
 
 MessageTable = Mapping[str, Mapping[str, tuple[int, str]]]
 
@@ -408,9 +410,12 @@ def _names(sandboxes: Iterable[Any], containers: Iterable[Any], runtime: str | N
     return names
 
 
-def _user_labels(labels: Mapping[str, str]) -> dict[str, str]:
+def _user_labels(labels: Mapping[str, str]) -> dict[str, str] | None:
+    """Many pods have the same: one text is enough."""
+    if sum(len(key) + len(value) for key, value in labels.items()) > MAX_LABELS:
+        return None
     return {
-        key: value
+        sys.intern(key): sys.intern(value)
         for key, value in labels.items()
         if not key.startswith(_KUBERNETES_LABELS)
         and len(key) <= _MAX_LABEL_KEY

@@ -24,11 +24,14 @@ from enum import IntEnum
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
-from tracer.bounded import keep, touch
+from tracer.bounded import Table, keep, size_of
 from tracer.event import Place
 from tracer.identity.resolver import Resolver
 
-MAX_KNOWN = 16_384
+# In bytes: namespaces, and what is remembered besides of addresses and of inodes.
+MAX_KNOWN = 4 << 20
+MAX_ADDRESSES = MAX_INODES = 2 << 20
+MAX_UNASKED = 1 << 20
 MAX_USES = 64  # of one namespace
 MAX_NETWORKS = 8  # that have the same address
 # How long a namespace may be in the making: programs of the node execute in it, and of the pod none
@@ -95,23 +98,23 @@ class PodNetworks:
     def __init__(self, resolver: Resolver) -> None:
         # the table must not keep its own key alive
         self._resolver = ref(resolver)
-        self._networks: dict[int, _Network] = {}
-        self._newest: dict[int, int] = {}  # network by inode
-        self._by_address: dict[bytes, dict[int, None]] = {}  # networks
+        self._networks: Table[int, _Network] = Table(MAX_KNOWN, _size_of_network)
+        self._newest: Table[int, int] = Table(MAX_INODES, size_of)  # network by inode
+        self._by_address: Table[bytes, dict[int, None]] = Table(MAX_ADDRESSES, size_of)  # networks
         # networks of which something is being looked for, with the time of the use because of
         # which, or 0 where an event spoke of it
-        self._unasked: dict[int, int] = {}
+        self._unasked: Table[int, int] = Table(MAX_UNASKED, size_of)
         self._making: dict[int, int] = {}  # since when, by network
         # format 1.0: pod's cgroup by inode or address
-        self._told: dict[int | bytes, int] = {}
+        self._told: Table[int | bytes, int] = Table(MAX_ADDRESSES, size_of)
 
     def add_use(self, record: Any) -> None:
         """A `struct network_event`."""
         how = How(record.how)
-        known = touch(self._networks, record.network)
+        known = self._networks.touch(record.network)
         if known is None:
             known = _Network(record.netns)
-            keep(self._networks, record.network, known, MAX_KNOWN)
+            self._networks.keep(record.network, known, self._spares)
         if how is How.CONCLUDED:
             # found by inode: if that is another one's by now, so was the process
             newest = self._newest.get(record.netns, record.network)
@@ -119,12 +122,12 @@ class PodNetworks:
                 self._answered(record.network, 0)
                 return
         else:
-            keep(self._newest, record.netns, record.network, MAX_KNOWN)
-            self._networks.pop(made_up(record.netns), None)
+            self._newest.keep(record.netns, record.network, self._spares_inode)
+            self._networks.drop(made_up(record.netns))
             if how is How.OF_HOST:
-                self._unasked.pop(record.network, None)
+                self._unasked.drop(record.network)
                 return
-        keep(self._unasked, record.network, record.time, MAX_KNOWN)
+        self._unasked.keep(record.network, record.time)
         known.uses[record.cgroup] = min(how, known.uses.get(record.cgroup, how))
         if self._holder(known).place is not None:
             self._making.pop(record.network, None)
@@ -132,23 +135,24 @@ class PodNetworks:
             keep(self._making, record.network, record.time, MAX_MAKING)
         if len(known.uses) > MAX_USES:
             self._forget_a_use(known)
+        self._networks.weigh(record.network, self._spares)
 
     def add_address(self, record: Any) -> None:
         """A `struct network_address_event`."""
         if record.address == NO_ADDRESS:
             self._answered(record.network, record.because)
             return
-        having = touch(self._by_address, record.address) or {}
+        having = self._by_address.touch(record.address) or {}
         keep(having, record.network, None, MAX_NETWORKS)
-        keep(self._by_address, record.address, having, MAX_KNOWN)
+        self._by_address.keep(record.address, having, self._spares_address)
 
     def add_told(self, record: Any) -> None:
         """A `struct pod_network_event`, which recordings of format 1.0 have: a namespace's or an
         address's pod as user space found it; without a cgroup it takes back what was told."""
         if record.netns:
-            keep(self._told, record.netns, record.cgroup, MAX_KNOWN)
+            self._told.keep(record.netns, record.cgroup)
         if record.has_address:
-            keep(self._told, record.address, record.cgroup, MAX_KNOWN)
+            self._told.keep(record.address, record.cgroup)
 
     def sides(self, record: Any, address: bytes | None, *own: Place | None) -> Sides:
         """Of an event's record, whose peer has this address. `own` says where it happened, as far
@@ -162,7 +166,7 @@ class PodNetworks:
         if place is None:
             local, settled = self.of_network(network, record.netns)
             if network and not settled:
-                keep(self._unasked, network, 0, MAX_KNOWN)
+                self._unasked.keep(network, 0)
             settled = settled and network not in self._making
             if found and not (network or local.living or record.netns in self._told):
                 local = NOBODY  # somebody else's by now, as whom it happened to is in no container
@@ -233,7 +237,7 @@ class PodNetworks:
         """What was to be looked for because of a use of that time, or of an event. Each use is
         answered, in their order: who set up a pod's network may have gone before there was one."""
         if self._unasked.get(network, time) <= time:
-            self._unasked.pop(network, None)
+            self._unasked.drop(network)
 
     def _forget_made(self, now: int) -> None:
         """Those that are the node's own after all; the oldest are the first."""
@@ -248,6 +252,18 @@ class PodNetworks:
         places = {cgroup: self._place(cgroup) for cgroup in known.uses}
         ended = (c for c, place in places.items() if place is not None and place.ended is not None)
         del known.uses[next(ended, next(iter(known.uses)))]
+
+    def _spares(self, _: int, known: _Network) -> bool:
+        """Whether a container that is there has processes in it."""
+        places = map(self._place, known.uses)
+        return any(place is not None and place.ended is None for place in places)
+
+    def _spares_inode(self, _: int, network: int) -> bool:
+        known = self._networks.get(network)
+        return known is not None and self._spares(network, known)
+
+    def _spares_address(self, _: bytes, having: dict[int, None]) -> bool:
+        return any(self._spares_inode(0, network) for network in having)
 
     def _place(self, cgroup: int) -> Place | None:
         resolver = self._resolver()
@@ -287,6 +303,10 @@ STATE: dict[str, tuple[str, ...]] = {
     "network": ("network", "cgroup", "how"),
     "network_address": ("network", "address"),
 }
+
+
+def _size_of_network(known: _Network) -> int:
+    return 100 + size_of(known.uses)
 
 
 def made_up(netns: int) -> int:

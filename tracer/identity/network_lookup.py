@@ -25,8 +25,8 @@ from operator import itemgetter
 from pathlib import Path
 
 from tracer.backends.batch import HEADER, cell
-from tracer.bounded import keep
-from tracer.identity.netns import MAPPED, MAX_KNOWN, NO_ADDRESS, How, made_up
+from tracer.bounded import Table, size_of
+from tracer.identity.netns import MAPPED, NO_ADDRESS, How, made_up
 from tracer.identity.tree import cgroup_of, hierarchies
 from tracer.schema import Schema
 from tracer.turn import Part
@@ -34,6 +34,8 @@ from tracer.turn import Part
 MAX_ADDRESSES = 32  # of one namespace
 MAX_FILE = 1 << 20
 MAX_PROCESSES = 65_536  # looked at in one search
+# In bytes: namespaces that were seen, and the addresses of those that were read.
+MAX_SEEN, MAX_READ = 1 << 20, 2 << 20
 MAX_WAITING = 16_384  # processes through which addresses are still to be read
 # A namespace may be there before its addresses are.
 RETRY_SECONDS = (0.1, 1.0, 5.0)
@@ -78,12 +80,15 @@ class NetworkLookup:
         self._proc = Path(proc)
         self._cgroup = cgroup or partial(cgroup_of, mounted=hierarchies())
         self._now = now
-        self._seen: dict[int, None] = {}  # networks that were told or asked for
+        # networks that were told or asked for
+        self._seen: Table[int, None] = Table(MAX_SEEN, size_of)
         self._waiting = 0
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
         # the thread's own
-        self._addresses: dict[int, tuple[float, frozenset[bytes]]] = {}  # when read, by network
+        self._addresses: Table[int, tuple[float, frozenset[bytes]]] = Table(  # when, by network
+            MAX_READ, size_of
+        )
         self._again: list[tuple[float, _Use]] = []
         self._wanted: dict[int, int] = {}  # network by inode
         self._next_search = 0.0
@@ -143,7 +148,7 @@ class NetworkLookup:
 
     def _have_seen(self, networks: Iterable[int]) -> None:
         for network in networks:
-            keep(self._seen, network, None, MAX_KNOWN)
+            self._seen.keep(network, None)
 
     def _work(self) -> None:
         while not self._ended:
@@ -185,7 +190,7 @@ class NetworkLookup:
             for address in dict.fromkeys(found):
                 if address not in known:
                     self._tell("network_address", network=use.network, address=address)
-            keep(self._addresses, use.network, (self._now(), known.union(found)), MAX_KNOWN)
+            self._addresses.keep(use.network, (self._now(), known.union(found)))
         if not use.tried:
             self._tell("network_address", **use.answer)
 

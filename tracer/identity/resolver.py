@@ -3,28 +3,34 @@
 
 The kernel describes each cgroup and each process once, before the first event that refers to it;
 the resolver keeps those descriptions and completes them with names when a source tells them.
-Everything it keeps is bounded: the oldest goes first.
+Everything it keeps is bounded in bytes: what is gone from the node goes first, then what was not
+used for longest. The kernel side does not describe again what is forgotten here while it still
+lives, so that is counted where an event refers to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
+from operator import attrgetter
 from typing import Any, TypeVar
 
-from tracer.bounded import keep, touch
+from tracer.bounded import Table, size_of
 from tracer.event import ANCESTOR, Place, Process, text
 from tracer.identity.cgroup import CgroupIdentity, parse
 from tracer.identity.model import Container, Names, Pod
 
-MAX_PLACES = 65_536
-# Three times what the kernel side remembers (kt_processes), so that it never refers to what is
-# forgotten here.
-MAX_PROCESSES = 12_288
+# As many as the kernel side remembers (kt_cgroups) need about as much.
+MAX_PLACES = 24 << 20
 # Of cgroups that have been removed: what still refers to them comes soon, or never.
-MAX_DEAD = 4096
-# Those of what is there now stay the youngest.
-MAX_NAMES = 16_384
+MAX_DEAD = 4 << 20
+# Half as many again as the kernel side remembers (kt_processes), so that it hardly ever refers to
+# what is forgotten here.
+MAX_PROCESSES = 8 << 20
+MAX_IMAGES = 3 << 20
+MAX_NAMES = 8 << 20  # of pods, and of containers
+# So many removed cgroups are forgotten before the processes that were in them are.
+SWEEP = 256
 # The hierarchy's number in a kt_cgroup_id.
 HIERARCHY_SHIFT = 48
 
@@ -34,24 +40,44 @@ _NOWHERE = CgroupIdentity()
 
 
 class Resolver:
-    """`on_place` is called for every cgroup that becomes known."""
+    """`on_place` is called for every cgroup that becomes known, `on_end` when it is removed, or
+    forgotten."""
 
-    def __init__(self, on_place: Callable[[Place], None]) -> None:
+    def __init__(
+        self,
+        on_place: Callable[[Place], None],
+        on_end: Callable[[Place], None] = lambda place: None,
+    ) -> None:
         self._on_place = on_place
-        self._places: dict[int, Place] = {}
-        self._dead: dict[int, None] = {}  # of the places, in the order of their ends
-        self._pods: dict[tuple[int, str], Place] = {}  # by hierarchy and uid
-        self._processes: dict[int, Process] = {}
+        self._on_end = on_end
+        self._places: Table[int, Place] = Table(MAX_PLACES, _size_of_place)
+        self._dead: Table[int, Place] = Table(MAX_DEAD, _size_with_names)
+        self._gone = 0  # of the dead that were forgotten, since the last sweep
+        self._pods: Table[tuple[int, str], Place] = Table(MAX_PLACES // 2, _size_of_place)
+        self._processes: Table[int, Process] = Table(MAX_PROCESSES, attrgetter("size"))
+        self._newest_forgotten = 0  # of the processes
         # what exec told about a task, for when a later description cannot tell it any more
-        self._images: dict[tuple[int, int, int], tuple[str | None, list[str] | None]] = {}
-        self.names = Names()
+        self._images: Table[tuple[int, int, int], tuple[str | None, list[str] | None]] = Table(
+            MAX_IMAGES, size_of
+        )
+        self._pod_names: Table[str, Pod] = Table(MAX_NAMES, _size_of_pod)
+        self._container_names: Table[str, Container] = Table(MAX_NAMES, _size_of_container)
+        self.names = Names(self._pod_names, self._container_names)
+        self._there: set[str | None] | None = None  # whose names are in use, if that is known
+        self.unknown = 0
 
     def process(self, reference: int, pid: int, tid: int) -> Process:
-        """The process an event refers to; with only its numbers if the description was lost."""
-        return touch(self._processes, reference) or Process(pid, tid)
+        """The process an event refers to; with only its numbers if the description was lost, or
+        forgotten, which is counted in `unknown`."""
+        process = self._processes.touch(reference)
+        if process is None:
+            # the kernel side numbers them by time
+            self.unknown += 0 < reference <= self._newest_forgotten
+            return Process(pid, tid)
+        return process
 
     def place(self, cgroup: int) -> Place | None:
-        return self._places.get(cgroup)
+        return self._places.get(cgroup) or self._dead.get(cgroup)
 
     def pod_place(self, place: Place) -> Place:
         """Of the pod as such, whichever of its containers `place` is in: the pod's own cgroup, or
@@ -60,12 +86,12 @@ class Resolver:
         if uid is None or place.identity.container_id is None:
             return place
         key = place.cgroup >> HIERARCHY_SHIFT, uid
-        found = touch(self._pods, key)
+        found = self._pods.touch(key)
         if found is None:
             identity = replace(place.identity, container_id=None, runtime=None)
             found = Place(place.cgroup, None, identity)
             self._name(found)
-            keep(self._pods, key, found, MAX_PLACES)
+            self._pods.keep(key, found)
         return found
 
     def place_of(self, reference: int) -> Place | None:
@@ -74,7 +100,7 @@ class Resolver:
         return process.place if process else None
 
     def places(self) -> list[Place]:
-        return list(self._places.values())
+        return [*self._dead.values(), *self._places.values()]
 
     def add_cgroup(self, record: Any) -> None:
         """A `struct cgroup_event`. One that is known is described again when the kernel side has
@@ -83,17 +109,19 @@ class Resolver:
         if record.path_whole:
             path = _joined(record.path, record.path_bytes)
         self.add_path(record.cgroup, path)
-        place = self._places.get(record.cgroup)
+        place = self.place(record.cgroup)
         if place is not None and place.began is None:
             place.began = record.time or None
 
     def end_cgroup(self, record: Any) -> None:
         """A `struct cgroup_end_event`. What is known of the cgroup stays for a while: events of
         processes that were in it may still come."""
-        place = self._places.get(record.cgroup)
+        place = self._places.drop(record.cgroup)
         if place is not None:
             place.ended = record.time
-            self._bury(record.cgroup)
+            self._on_end(place)
+            for cgroup, forgotten in self._dead.keep(record.cgroup, place):
+                self._forget(cgroup, forgotten)
 
     def add_path(self, cgroup: int, path: str | None) -> None:
         place = self._place_of(cgroup)
@@ -103,6 +131,8 @@ class Resolver:
             place.path, place.identity = path, parse(path)
             place.version += 1
             self._name(place)
+            if place.ended is None:
+                self._keep(place)  # as large as it is by now
             self._keep_pod(place)
         self._on_place(place)
 
@@ -111,7 +141,7 @@ class Resolver:
         told_exe, told_argv = self._images.get(image_of(record), (None, None))
         exe = exe_of(record) or told_exe
         argv = _argv(record.argv, record.argv_bytes) or told_argv
-        keep(self._images, image_of(record), (exe, argv), MAX_PROCESSES)
+        self._images.keep(image_of(record), (exe, argv))
         process = Process(
             pid=record.pid,
             tid=record.tid,
@@ -127,37 +157,61 @@ class Resolver:
             ancestors=record.ancestry[: record.ancestors * ANCESTOR.size],
             kernel_thread=bool(record.kernel_thread),
         )
-        keep(self._processes, record.process, process, MAX_PROCESSES)
+        for reference, _ in self._processes.keep(record.process, process):
+            self._newest_forgotten = max(self._newest_forgotten, reference)
 
     def learn(self, names: Names) -> list[Place]:
         """Takes names that are new. Returns the places whose names changed."""
+        self._there = None
         for uid, pod in names.pods.items():
-            keep(self.names.pods, uid, pod, MAX_NAMES)
+            self._pod_names.keep(uid, pod, self._is_there)
         for container_id, container in names.containers.items():
-            keep(self.names.containers, container_id, container, MAX_NAMES)
+            self._container_names.keep(container_id, container, self._is_there)
         changed = []
-        for place in self._places.values():
-            before = place.version
-            self._name(place)
-            if place.version != before:
-                changed.append(place)
+        for place in (*self._dead.values(), *self._places.values()):
+            if _may_be_told(place, names):
+                before = place.version
+                self._name(place)
+                if place.version != before:
+                    changed.append(place)
         for place in self._pods.values():
-            self._name(place)
+            if _may_be_told(place, names):
+                self._name(place)
         return changed
 
-    def _bury(self, cgroup: int) -> None:
-        self._dead[cgroup] = None
-        if len(self._dead) > MAX_DEAD:
-            oldest = next(iter(self._dead))
-            del self._dead[oldest]
-            place = self._places.pop(oldest, None)
-            if place is not None:
-                self._forget_pod(place)
+    def _is_there(self, id_: str, _: Pod | Container) -> bool:
+        """Whether a pod or a container has a cgroup."""
+        if self._there is None:
+            owners = (_owners(place) for place in self._places.values())
+            self._there = {owner for of_place in owners for owner in of_place}
+        return id_ in self._there
 
-    def _forget_pod(self, place: Place) -> None:
-        key = place.cgroup >> HIERARCHY_SHIFT, place.identity.pod_uid or ""
-        if self._pods.get(key) is place:
-            del self._pods[key]
+    def _keep(self, place: Place) -> None:
+        for cgroup, forgotten in self._places.keep(place.cgroup, place):
+            self._on_end(forgotten)
+            self._forget(cgroup, forgotten)
+
+    def _forget(self, cgroup: int, place: Place) -> None:
+        """Processes keep what is known of their cgroup, so those that were in one go with it."""
+        key = cgroup >> HIERARCHY_SHIFT, place.identity.pod_uid or ""
+        pod = self._pods.get(key)
+        made_up = pod is not None and pod.path is None  # and so again if need be
+        if made_up or pod is place:
+            self._pods.drop(key)
+        if place.ended is None:
+            return
+        self._gone += 1
+        if self._gone >= SWEEP:
+            self._gone = 0
+            over = [
+                reference
+                for reference, process in self._processes.items()
+                if process.place
+                and process.place.ended
+                and self.place(process.place.cgroup) is None
+            ]
+            for reference in over:
+                self._processes.drop(reference)
 
     def _keep_pod(self, place: Place) -> None:
         """A pod's own is the outermost of the cgroups that are in none of its containers."""
@@ -167,31 +221,63 @@ class Resolver:
         key = place.cgroup >> HIERARCHY_SHIFT, uid
         known = self._pods.get(key)
         if known is None or known.path is None or len(place.path) < len(known.path):
-            keep(self._pods, key, place, MAX_PLACES)
+            self._pods.keep(key, place)
 
     def _place_of(self, cgroup: int) -> Place | None:
         """A cgroup whose description was lost has a place without a path, until it is described
         again. None for 0, which is no cgroup."""
         if not cgroup:
             return None
-        place = touch(self._places, cgroup)
+        place = self._places.touch(cgroup) or self._dead.get(cgroup)
         if place is None:
             place = Place(cgroup, None, _NOWHERE)
-            keep(self._places, cgroup, place, MAX_PLACES)
+            self._keep(place)
         return place
 
     def _name(self, place: Place) -> None:
         """Names once known stay, also when the source has forgotten a pod that is gone."""
         identity = place.identity
         if identity.container_id:
-            told = touch(self.names.containers, identity.container_id)
+            told = self.names.containers.get(identity.container_id)
             known = place.container or Container(identity.container_id, identity.runtime)
             place.rename(place.pod, _completed(told, known))
         # where the path tells no pod the runtime may
         uid = identity.pod_uid or (place.container and place.container.pod_uid)
         if uid:
-            told_pod = touch(self.names.pods, uid)
+            told_pod = self.names.pods.get(uid)
             place.rename(_completed(told_pod, place.pod or Pod(uid)), place.container)
+
+
+def _owners(place: Place) -> tuple[str | None, ...]:
+    """The uid and the id by which names of it may be told."""
+    identity = place.identity
+    told_uid = place.container.pod_uid if place.container else None
+    return identity.pod_uid, identity.container_id, told_uid
+
+
+def _may_be_told(place: Place, names: Names) -> bool:
+    uid, container_id, told_uid = _owners(place)
+    return uid in names.pods or container_id in names.containers or told_uid in names.pods
+
+
+def _size_of_place(place: Place) -> int:
+    """Without names, which are others'."""
+    identity = place.identity
+    return 700 + size_of(place.path, identity.pod_uid, identity.container_id)
+
+
+def _size_with_names(place: Place) -> int:
+    pod, container = place.pod, place.container
+    names = (_size_of_pod(pod) if pod else 0) + (_size_of_container(container) if container else 0)
+    return _size_of_place(place) + names
+
+
+def _size_of_pod(pod: Pod) -> int:
+    return 100 + size_of(pod.uid, pod.namespace, pod.name, pod.labels)
+
+
+def _size_of_container(container: Container) -> int:
+    return 130 + size_of(container.id, container.name)
 
 
 def _completed(told: T | None, known: T) -> T:
@@ -207,7 +293,7 @@ def _completed(told: T | None, known: T) -> T:
 
 
 def _joined(raw: bytes, size: int) -> str:
-    """`a/b/c` from the names c, b, a."""
+    """`/a/b/c` from the names c, b, a."""
     names = raw[:size].split(b"\0")[:-1]
     return "/" + "/".join(text(name) for name in reversed(names))
 

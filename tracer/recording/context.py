@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import zstandard
 
-from tracer.bounded import keep, touch
+from tracer.bounded import Spares, Table, size_of
 from tracer.identity.model import Names
-from tracer.identity.resolver import MAX_DEAD, MAX_PLACES, MAX_PROCESSES
 from tracer.probes import Probe
 from tracer.schema import Schema
 from tracer.turn import Part, Turn
@@ -20,9 +19,14 @@ KEYS: dict[str, tuple[str, ...]] = {
     **{"cgroup": ("cgroup",), "cgroup_end": ("cgroup",)},
     "process": ("process",),
 }
-BOUNDS = {"cgroup": MAX_PLACES, "cgroup_end": MAX_DEAD, "process": MAX_PROCESSES}
-MAX_STATE = 16_384
+# In bytes, compressed. A cgroup that has been removed goes with its end.
+BOUNDS = {"cgroup": 8 << 20, "cgroup_end": 1 << 20, "process": 8 << 20}
+MAX_STATE = 2 << 20
 CHUNK = 1024
+
+
+Key = tuple[int | bytes, ...]
+Known = Table[Key, bytes]
 
 
 class Context:
@@ -34,7 +38,9 @@ class Context:
         self._schemas = schemas
         # what older recordings do not have need not be kept of them
         self._keys = {self._kinds[name]: keys[name] for name in keys if name in self._kinds}
-        self._known: dict[int, dict[tuple[int | bytes, ...], bytes]] = {k: {} for k in self._keys}
+        self._known: dict[int, Known] = {
+            kind: Table(BOUNDS.get(schemas[kind].name, MAX_STATE), size_of) for kind in self._keys
+        }
         self._compress = zstandard.ZstdCompressor(level=1).compress
         self._decompress = zstandard.ZstdDecompressor().decompress
 
@@ -43,19 +49,30 @@ class Context:
         if members is None:
             return
         schema, table = self._schemas[part.kind], self._known[part.kind]
-        most = BOUNDS.get(schema.name, MAX_STATE)
+        spares = self._spares(part.kind)
         for at, record in enumerate(schema.cells(part.cells)):
             key = tuple(getattr(record, member) for member in members)
             cell = part.cells[at * schema.cell.size : (at + 1) * schema.cell.size]
-            if schema.name == "cgroup_end" and key not in table and len(table) >= most:
-                self._known[self._kinds["cgroup"]].pop(next(iter(table)), None)
-            keep(table, key, self._compress(cell), most)
+            # what is compressed has as much memory as it might have needed: the copy has not
+            gone = table.keep(key, bytes(memoryview(self._compress(cell))), spares)
+            if schema.name == "cgroup_end":
+                for ended, _ in gone:
+                    self._known[self._kinds["cgroup"]].drop(ended)
+
+    def _spares(self, kind: int) -> Spares[Key, bytes] | None:
+        """What is told of a cgroup stays while that is there."""
+        members = self._keys[kind]
+        if self._schemas[kind].name in KEYS or "cgroup" not in members:
+            return None
+        at = members.index("cgroup")
+        there, ended = (self._known[self._kinds[name]] for name in ("cgroup", "cgroup_end"))
+        return lambda key, _: (key[at],) in there and (key[at],) not in ended
 
     def used(self, processes: Iterable[int]) -> None:
         """Events refer to these: the kernel side does not describe them again."""
         table = self._known[self._kinds["process"]]
         for process in processes:
-            touch(table, (process,))
+            table.touch((process,))
 
     def turns(self, now: int, names: Names) -> Iterator[Turn]:
         """All that is known, as the first turns of a recording."""

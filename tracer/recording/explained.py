@@ -8,7 +8,7 @@ from tracer.event import Clock, Event
 from tracer.recording.metadata import Metadata
 from tracer.recording.view import Chosen
 from tracer.session import DAMAGE
-from tracer.timeline import Timelines
+from tracer.timeline import MAX_RECORDED, Timelines
 from tracer.verdicts import explain_all
 from tracer.views.verdict import to_event
 
@@ -21,7 +21,11 @@ class Explained:
         self._chosen = chosen
         self._clock = clock
         self._timelines = Timelines(
-            clock, told.began, frozenset(told.attached), told.selection.sees_both_ends
+            clock,
+            told.began,
+            frozenset(told.attached),
+            told.selection.sees_both_ends,
+            most=MAX_RECORDED,
         )
 
     def event(self, event: Event) -> None:

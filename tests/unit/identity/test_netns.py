@@ -16,6 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.growth import growth
+from tracer.identity import netns as module
+from tracer.identity import resolver
 from tracer.identity.netns import (
     DECODE,
     FORMER,
@@ -123,6 +126,27 @@ def test_a_container_without_a_pod_is_a_place(told: Told) -> None:
     told.container(3, None)
     told.use(7, 3)
     assert told.of(7).place is told.resolver.place(3)
+
+
+def test_tables_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a pod has that is there stays, however many come and go."""
+    for table in ("MAX_KNOWN", "MAX_ADDRESSES", "MAX_INODES", "MAX_UNASKED"):
+        monkeypatch.setattr(module, table, 30_000)
+    monkeypatch.setattr(resolver, "MAX_DEAD", 30_000)
+    told = Told()
+    told.container(1, 1)
+    told.use(1, 1)
+    told.address(1, "10.0.0.1")
+    with growth() as grown:
+        for number in range(2, 3000):
+            told.container(number, number)
+            told.use(number, number, netns=INODE + number)
+            told.address(number, f"10.1.{number >> 8}.{number & 255}")
+            told.end(number)
+    assert grown() < 150_000
+    assert pod_of(told.of(1)) == uid(1)
+    assert told.of_address("10.0.0.1") == uid(1)
+    assert told.of(2, INODE + 2) == Holder()
 
 
 def test_the_hosts_namespace_is_nobodys(told: Told) -> None:

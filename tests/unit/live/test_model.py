@@ -73,7 +73,13 @@ def test_a_row() -> None:
     assert [event.kind for event in shown.stream] == [*["signal"] * 4, "lost"]
 
 
-def test_what_stands_out_outlives_a_storm_of_what_does_not() -> None:
+@pytest.fixture
+def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These events have bodies of their own, which those of a storm share."""
+    monkeypatch.setattr(module, "MAX_STREAM_BYTES", 1 << 30)
+
+
+def test_what_stands_out_outlives_a_storm_of_what_does_not(roomy: None) -> None:
     kill = signal(1, told=KILL)
     shown = World().told(kill, *(signal(2 + n / 1e6) for n in range(30_000)))
     (row,) = shown.pods
@@ -85,7 +91,7 @@ def test_what_stands_out_outlives_a_storm_of_what_does_not() -> None:
     assert (shown.events, row.total) == (30_001, 30_001)
 
 
-def test_all_that_is_known_of_a_pod() -> None:
+def test_all_that_is_known_of_a_pod(roomy: None) -> None:
     """The timeline has gaps that the stream fills, and begins before it; nothing is there twice."""
     world = World()
     kill = signal(0, told=KILL)
@@ -110,6 +116,25 @@ def test_the_quietest_pod_leaves() -> None:
         "web-3",
     }
     assert shown.left == 3
+
+
+def test_what_is_kept_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has much gives up some of it, what does not stand out first; nobody leaves."""
+    monkeypatch.setattr(module, "MAX_STREAM_BYTES", 200_000)
+    monkeypatch.setattr(module, "MAX_PODS_BYTES", 200_000)
+    world = World()
+    busy = [signal(n / 1e6, 3 + n % 3, KILL if n < 60 else USR1) for n in range(600)]
+    for one in busy:
+        one.body["large"] = "x" * 2000
+    shown = world.told(signal(0, 1, KILL), signal(0, 2), *busy)
+    assert 10 < len(shown.stream) < 100
+    assert shown.stream[-1] is busy[-1]
+    assert shown.first == 602 - len(shown.stream)
+    assert (len(shown.pods), shown.left) == (5, 0)
+    assert sum(event.size for row in shown.pods for event in row.timeline()) < 250_000
+    quiet = [row for row in shown.pods if row.place in PLACES[1:3]]
+    assert [len(row.timeline()) for row in quiet] == [1, 1]
+    assert all(row.alarms == 0 or row.worst in row.timeline() for row in shown.pods)
 
 
 def test_a_filter() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import click
@@ -367,11 +368,34 @@ def test_alike_events_are_one_entry() -> None:
     assert entry.last.boot_ns - entry.event.boot_ns == (COUNT - 1) * MS
 
 
-def test_lives_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timeline, "MAX_LIVES", 10)
-    world = World()
+def test_lives_are_bounded_in_bytes() -> None:
+    world = World(most=60_000)
     lives(world, 50, code=3)
-    assert world.only().verdict.sentence.startswith("restarting in a loop: ended 10 times")
+    words = world.only().verdict.sentence
+    count = re.match(r"restarting in a loop: ended (\d+) times", words)
+    assert count
+    assert 5 < int(count[1]) < 30
+    assert world.timelines.forgotten == 0, "all had ended"
+
+
+def test_what_lives_outlasts_what_has_ended() -> None:
+    """Its timeline goes when there is no other, and is counted."""
+    world = World(most=60_000)
+    world.signal("SIGTERM", "host", CRON, result="ignored")
+    lives(world, 50, code=3)
+    assert [story for story in world.timelines.stories() if story.end is None]
+    for number in range(50):
+        living = process(1000 + number, place=place_of(f"{number:064x}"))
+        world.signal("SIGTERM", "host", CRON, living, result="ignored")
+    assert 20 < world.timelines.forgotten < 50
+
+
+def test_a_pod_that_was_taken_away_is_forgotten() -> None:
+    world = killed(World())
+    world.timelines.forget_pod("another")
+    assert len(world.timelines.places()) == 1
+    world.timelines.forget_pod(UID)
+    assert world.timelines.stories() == []
 
 
 def test_losses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

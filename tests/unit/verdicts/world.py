@@ -12,7 +12,7 @@ from tracer.identity.cgroup import CgroupIdentity
 from tracer.identity.model import Container, Pod
 from tracer.probes.oom import Victim
 from tracer.signals import NUMBERS, signal_name
-from tracer.timeline import Timelines
+from tracer.timeline import MAX_LIVES, Timelines
 from tracer.verdicts import Explanation, explain_all
 
 MS = 1_000_000
@@ -68,8 +68,13 @@ CRON = process(901, "cron", HOST, exe="/usr/sbin/cron", parents=[(33, "sh"), (1,
 class World:
     """Time stands where `at` puts it, in milliseconds, and goes on by one with each event."""
 
-    def __init__(self, traced: frozenset[str] | None = ALL, began: int | None = SECOND) -> None:
-        self.timelines = Timelines(CLOCK, began, traced, both_ends=True)
+    def __init__(
+        self,
+        traced: frozenset[str] | None = ALL,
+        began: int | None = SECOND,
+        most: int = MAX_LIVES,
+    ) -> None:
+        self.timelines = Timelines(CLOCK, began, traced, both_ends=True, most=most)
         self.now = 10_000 * MS
 
     def at(self, milliseconds: float) -> World:

@@ -25,10 +25,13 @@ from tracer.views.live.opinions import Opinions
 
 MAX_PODS = 512
 # Of all events together, and of each pod: what stands out is kept apart, so that a storm of what
-# does not cannot push it out.
-MAX_STREAM = 10_000
+# does not cannot push it out. And in bytes, of the stream and of all pods together.
+MAX_STREAM, MAX_STREAM_BYTES = 10_000, 10 << 20
 MAX_ALARMS = 50
 MAX_OTHERS = 50
+MAX_PODS_BYTES = 8 << 20
+# Bodies of a kind are much alike: one of so many is weighed.
+WEIGHED = 32
 RATE_SECONDS = 60
 # More pictures a second would cost more than they show.
 SNAPSHOT_SECONDS = 0.2
@@ -116,8 +119,10 @@ class Model:
         self._pods: dict[str, _Pod] = {}
         self._left = self._events = self._lost = 0
         self._rate = _Rate()
-        self._stream: deque[Event] = deque(maxlen=MAX_STREAM)
-        self._chosen: deque[Event] = deque(maxlen=MAX_STREAM)
+        self._size_of = _Scale()
+        self._pods_bytes = 0
+        self._stream = _Latest(MAX_STREAM, MAX_STREAM_BYTES)
+        self._chosen = _Latest(MAX_STREAM, MAX_STREAM_BYTES)
         self._streamed = self._chosen_events = 0
         self._stale = True
 
@@ -133,21 +138,24 @@ class Model:
         lost = event.kind == "lost"
         alarm = not lost and self._alarms[event.kind](event)
         self._opinions.event(event, alarm)
-        self._stream.append(event)
+        size = self._size_of(event)
+        self._stream.add(event, size)
         self._streamed += 1
         self._stale = True
         if lost:
             self._lost += event.body["count"]
-            self._choose(event, None)
+            self._choose(event, None, size)
             return
         self._events += 1
         second = event.boot_ns // NS
         self._rate.add(second)
         key = _key(event.place)
         pod = self._pods.get(key) or self._add_pod(key, event)
-        pod.add(event, alarm, second)
+        self._pods_bytes += pod.add(event, alarm, second, size)
+        if self._pods_bytes > MAX_PODS_BYTES:
+            self._share()
         if self._filter is not None:
-            self._choose(event, pod)
+            self._choose(event, pod, size)
 
     def flush(self) -> None:
         if self.patience() <= 0:
@@ -170,19 +178,30 @@ class Model:
 
     def _add_pod(self, key: str, event: Event) -> _Pod:
         if len(self._pods) >= MAX_PODS:
-            quietest = min(self._pods.values(), key=lambda pod: (pod.alarms > 0, pod.last.boot_ns))
-            del self._pods[quietest.key]
-            self._left += 1
+            self._forget_quietest()
         pod = self._pods[key] = _Pod(key, event.place if key else None, event)
         return pod
 
-    def _choose(self, event: Event, pod: _Pod | None) -> None:
+    def _share(self) -> None:
+        """Whoever has more than a fair share gives up its oldest events."""
+        share = MAX_PODS_BYTES // len(self._pods)
+        for pod in self._pods.values():
+            pod.shrink(share * 3 // 4)
+        self._pods_bytes = sum(pod.bytes for pod in self._pods.values())
+
+    def _forget_quietest(self) -> None:
+        quietest = min(self._pods.values(), key=lambda pod: (pod.alarms > 0, pod.last.boot_ns))
+        del self._pods[quietest.key]
+        self._pods_bytes -= quietest.bytes
+        self._left += 1
+
+    def _choose(self, event: Event, pod: _Pod | None, size: int) -> None:
         """What was lost is always told."""
         if self._filter is None:
             return
         if event.kind != "lost" and wants(self._filter, event) is False:
             return
-        self._chosen.append(event)
+        self._chosen.add(event, size)
         self._chosen_events += 1
         if pod:
             pod.chosen = True
@@ -190,20 +209,21 @@ class Model:
     def _refilter(self, selection: Selection | None) -> None:
         """What is still known is chosen again."""
         self._filter = selection
-        self._chosen.clear()
+        self._chosen = _Latest(MAX_STREAM, MAX_STREAM_BYTES)
         self._chosen_events = 0
-        known = {id(event): event for event in self._stream}
+        known = {id(event): event for event in self._stream.events}
         for pod in self._pods.values():
             pod.chosen = False
-            known |= {id(event): event for kept in (pod.told, pod.others) for event in kept}
+            known |= {id(event): event for kept in (pod.told, pod.others) for event in kept.events}
         for event in sorted(known.values(), key=_BOOT_NS):
             lost = event.kind == "lost"
-            self._choose(event, None if lost else self._pods.get(_key(event.place)))
+            of = None if lost else self._pods.get(_key(event.place))
+            self._choose(event, of, self._size_of(event))
 
     def _snapshot(self) -> Snapshot:
         now, verdicts = self._now(), self._opinions.verdicts()
         filtered = self._filter is not None
-        stream = tuple(self._chosen if filtered else self._stream)
+        stream = tuple((self._chosen if filtered else self._stream).events)
         streamed = self._chosen_events if filtered else self._streamed
         return Snapshot(
             now=now,
@@ -243,6 +263,50 @@ class _Rate:
         return tuple(self.counts)
 
 
+class _Scale:
+    """About how many bytes an event takes."""
+
+    def __init__(self) -> None:
+        self._bodies: dict[str, tuple[int, int]] = {}  # for how many more it holds, by kind
+
+    def __call__(self, event: Event) -> int:
+        left, size = self._bodies.get(event.kind, (0, 0))
+        if not left:
+            left, size = WEIGHED, event.body_size
+        self._bodies[event.kind] = left - 1, size
+        return size + event.parties_size
+
+
+class _Latest:
+    """The latest events: at most so many, of at most so many bytes, but always one."""
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self.events: deque[Event] = deque()
+        self.bytes = 0
+        self._sizes: deque[int] = deque()
+        self._most = most
+        self._most_bytes = most_bytes
+
+    def add(self, event: Event, size: int) -> int:
+        """Returns by how many bytes it has grown."""
+        before = self.bytes
+        self.events.append(event)
+        self._sizes.append(size)
+        self.bytes += size
+        if len(self.events) > self._most:
+            self._drop()
+        self.shrink(self._most_bytes)
+        return self.bytes - before
+
+    def shrink(self, most_bytes: int) -> None:
+        while self.bytes > most_bytes and len(self.events) > 1:
+            self._drop()
+
+    def _drop(self) -> None:
+        self.events.popleft()
+        self.bytes -= self._sizes.popleft()
+
+
 @dataclass(slots=True)
 class _Pod:
     key: str
@@ -251,19 +315,26 @@ class _Pod:
     alarms: int = 0
     chosen: bool = False
     counts: dict[str, int] = field(default_factory=dict)
-    told: deque[Event] = field(default_factory=lambda: deque(maxlen=MAX_ALARMS))
-    others: deque[Event] = field(default_factory=lambda: deque(maxlen=MAX_OTHERS))
+    told: _Latest = field(default_factory=lambda: _Latest(MAX_ALARMS, MAX_PODS_BYTES))
+    others: _Latest = field(default_factory=lambda: _Latest(MAX_OTHERS, MAX_PODS_BYTES))
     rate: _Rate = field(default_factory=_Rate)
 
-    def add(self, event: Event, alarm: bool, second: int) -> None:
+    @property
+    def bytes(self) -> int:
+        return self.told.bytes + self.others.bytes
+
+    def add(self, event: Event, alarm: bool, second: int, size: int) -> int:
+        """Returns by how many bytes it has grown."""
         self.counts[event.kind] = self.counts.get(event.kind, 0) + 1
         self.last = event
         self.rate.add(second)
-        if alarm:
-            self.alarms += 1
-            self.told.append(event)
-        else:
-            self.others.append(event)
+        self.alarms += alarm
+        return (self.told if alarm else self.others).add(event, size)
+
+    def shrink(self, most: int) -> None:
+        """What stands out goes last."""
+        self.others.shrink(max(0, most - self.told.bytes))
+        self.told.shrink(max(0, most - self.others.bytes))
 
     def row(self, second: int, verdict: Verdict | None) -> PodRow:
         return PodRow(
@@ -273,9 +344,9 @@ class _Pod:
             counts=dict(self.counts),
             alarms=self.alarms,
             rate=self.rate.until(second),
-            worst=self.told[-1] if self.told else None,
+            worst=self.told.events[-1] if self.told.events else None,
             last=self.last,
-            kept=(tuple(self.told), tuple(self.others)),
+            kept=(tuple(self.told.events), tuple(self.others.events)),
         )
 
 

@@ -20,7 +20,7 @@ from tracer.recording.view import Chosen, Window
 from tracer.schema import Schema
 from tracer.selection import Selection
 from tracer.session import Session, Summary
-from tracer.timeline import Timelines
+from tracer.timeline import MAX_RECORDED, Timelines
 from tracer.turn import Turn
 from tracer.views.live.feed import Pace
 from tracer.views.live.model import Model, Snapshot
@@ -164,6 +164,7 @@ class Player:
             self._told.began,
             frozenset(self._told.attached),
             self._told.selection.sees_both_ends,
+            most=MAX_RECORDED,
         )
 
     def _sink(self) -> Chosen:
