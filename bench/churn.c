@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -90,9 +91,11 @@ static pid_t start(long pod, int which, int network)
 /* What a container runs. */
 static int inside(char **argv)
 {
-	if (!strcmp(argv[0], "/pause"))
+	if (!strcmp(argv[0], "/pause")) {
+		prctl(PR_SET_NAME, "pause"); /* what was executed has another name */
 		for (;;)
 			pause();
+	}
 	if (!strcmp(argv[0], "/usr/local/bin/entrypoint")) {
 		argv[0] = "/usr/local/bin/server";
 		must(execv("/proc/self/exe", argv), "exec");

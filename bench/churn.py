@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -88,7 +88,8 @@ class Traced:
         words += ["--cri-socket", str(folder / "cri.sock"), "--ready-file", str(self._ready)]
         quiet = [] if name == "live" else ["sh", "-c", 'exec "$@" >/dev/null', "sh"]
         self._terminal = Terminal(*quiet, *KTRACE, *words)
-        self._thread = threading.Thread(target=self._terminal.to_the_end, daemon=True)
+        self._peak = 0.0
+        self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
     def __enter__(self) -> Self:
@@ -110,8 +111,17 @@ class Traced:
         return self._memory("VmRSS")
 
     def peak(self) -> float:
-        self.settled()
-        return self._memory("VmHWM")
+        """`why` ends by itself when something has happened that is no pod's end."""
+        if self._terminal.process.poll() is None:
+            self.settled()
+        return self._peak
+
+    def _follow(self) -> None:
+        while self._terminal.process.poll() is None:
+            self._terminal.read_for(0.2)
+            with suppress(OSError, AssertionError):  # it may just end
+                self._peak = max(self._peak, self._memory("VmHWM"))
+        self._terminal.to_the_end()
 
     def closing_line(self) -> Closing:
         said = self._terminal.last.decode()

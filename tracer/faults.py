@@ -119,10 +119,19 @@ class FaultFinder:
             container = cgroup.identity.container_id
             if container not in containers or container is None or container in self._roots:
                 continue
-            for pid in cgroup.own_processes()[:1] if len(self._roots) < MAX_ROOTS else []:
+            for pid in cgroup.own_processes()[:1] if self._has_room(containers) else []:
                 root = _own_root(pid)
                 if root is not None:
                     self._roots[container] = root
+
+    def _has_room(self, containers: set[str | None]) -> bool:
+        """The oldest of those that are not wanted any more makes room."""
+        if len(self._roots) >= MAX_ROOTS:
+            over = next((held for held in self._roots if held not in containers), None)
+            if over is None:
+                return False
+            os.close(self._roots.pop(over))
+        return True
 
     def place_of(self, process: Process | None) -> str | None:
         """`in libc.so.6, strlen()`, as much of it as can be told."""

@@ -14,8 +14,9 @@ from tracer.event import Event, Place
 from tracer.identity.model import Names, Pod
 from tracer.identity.states import PodState, States, StateService
 from tracer.selection import Selection
+from tracer.timeline import Story
 from tracer.turn import IDLE_SECONDS
-from tracer.verdicts import Explanation
+from tracer.verdicts import Explanation, explain_all
 
 OTHER = "ffffffff-4e5f-6071-8293-a4b5c6d7e8f9"
 PAUSE = process(2, "pause", place_of("b" * 64, None), init=True)
@@ -25,7 +26,8 @@ class Session:
     def __init__(self) -> None:
         self.ended = False
         self.recorder: object = None
-        self.resolver = SimpleNamespace(places=list[Place], names=Names())
+        self.resolver = SimpleNamespace(places=lambda: self.places, names=Names(), changes=0)
+        self.places: list[Place] = []
 
     def stop(self) -> None:
         self.ended = True
@@ -50,8 +52,9 @@ class Watched:
         self.states = SimpleNamespace(latest=None, hurry=False, asks_somebody=True)
         self.said: list[str] = []
         self.told: list[Explanation] = []
+        self.roots: list[set[str | None]] = []
         faults = SimpleNamespace(
-            hold_roots=lambda roots: None,
+            hold_roots=self.roots.append,
             place_of=lambda process: None,
             listen=lambda: False,
             refused=lambda identity: None,
@@ -107,6 +110,40 @@ def test_an_end_is_not_told_at_the_next_event_only(watched: Watched) -> None:
     watched.world.exit(3)
     watched.pass_by(0.1)
     assert watched.watch.patience(0) <= 0.1
+
+
+def test_judging_takes_a_small_part_of_the_time(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much happens; and an end is told within a second all the same."""
+    judged: list[float] = []
+
+    def judge(stories: list[Story]) -> list[Explanation]:
+        judged.append(watched.now)
+        watched.now += 0.01
+        return explain_all(stories)
+
+    monkeypatch.setattr("tracer.cli._watch.explain_all", judge)
+    child = process(8, "worker", parents=[(INIT.pid, "app")])
+    for _ in range(50):
+        watched.world.signal("SIGUSR1", "host", CRON, child, result="ignored")
+        watched.pass_by(0.1)
+    assert 15 < len(judged) < 30
+    watched.world.exit(3)
+    assert watched.pass_by(1)
+
+
+def test_roots_are_held_when_something_has_changed(watched: Watched) -> None:
+    living, ended = place_of("a" * 64), place_of("c" * 64)
+    ended.ended = 1
+    watched.session.places = [living, ended]
+    watched.pass_by(0.85)
+    assert watched.roots == [{"a" * 64}], "nothing has changed since"
+    watched.session.resolver.changes += 1
+    watched.pass_by(0.1)
+    assert len(watched.roots) == 2
+    watched.pass_by(3)
+    assert 4 <= len(watched.roots) <= 6, "one that had no process yet may have one now"
 
 
 def test_an_end_that_follows_what_hurt(watched: Watched) -> None:

@@ -16,7 +16,7 @@ from tracer.identity.states import StateService
 from tracer.probes.exits import is_container_init
 from tracer.selection import AS_TARGET, Selection
 from tracer.session import Session
-from tracer.timeline import MAX_LIVES, SIGKILL, Entry, Story, Timelines, ends_container
+from tracer.timeline import SIGKILL, Entry, Story, Timelines, ends_container
 from tracer.turn import IDLE_SECONDS, Turn
 from tracer.verdicts import Explanation, explain_all
 
@@ -25,9 +25,15 @@ from tracer.verdicts import Explanation, explain_all
 SETTLE_AFTER_END_SECONDS, SETTLE_SECONDS = 0.5, 2.0
 # A kubelet asks every ten seconds and ends a container after three times, unless told otherwise.
 PROBES, PROBES_SECONDS = 3, 30.0
+MAX_TOLD = 4096
 # A pod that is replaced loses its sandbox behind its last container.
 REPLACED_SECONDS = 3.0
 LOOK_SECONDS = 0.1
+# Judging takes at most one part in so many of the time, but is not put off for longer: an end is
+# told within a second.
+SHARE, MOST_PAUSE_SECONDS = 20, 0.3
+# Containers that had no process yet are looked at again so often.
+ROOTS_SECONDS = 1.0
 
 # Of a verdict that is told once: the container's or pod's id, and the end.
 Key = tuple[str | None, int | None]
@@ -64,14 +70,15 @@ class Watch:
         self._tell = tell
         self._states: StateService | None = None
         self._waiting: Waiting | None = None
-        self._next_look = 0.0
+        self._next_look = self._next_judging = self._next_roots = 0.0
+        self._changes_seen = -1
         self._deadline: float | None = None
         self._ended: dict[Key, float] = {}  # when it was seen first
         self._hurt: float | None = None
         self._told: dict[Key, None] = {}
         self._leaving: list[Told] = []
         self._gone: dict[str | None, None] = {}
-        self._stop_asked: set[str | None] = set()
+        self._stop_asked: dict[str | None, None] = {}
         self._fresh = self._noted = False
 
     def begin(self, session: Session, selection: Selection, states: StateService) -> None:
@@ -90,22 +97,25 @@ class Watch:
         self._timelines.event(event)
         self._fresh = True
         if event.kind == "signal" and _asks_to_end(event):
-            self._stop_asked.add(_container(event))
+            keep(self._stop_asked, _container(event), None, MAX_TOLD)
         elif event.kind == "exit" and ends_container(event):
-            self._stop_asked.discard(_container(event))
+            self._stop_asked.pop(_container(event), None)
 
     def flush(self) -> None:
         now = time.monotonic()
         if self.session is None or now < self._next_look:
             return
         self._next_look = now + LOOK_SECONDS
-        self._hold_roots(self.session)
+        self._hold_roots(self.session, now)
         if not self._noted and self.waiting.known:
             self._noted = True
             for note in self.waiting.notes():
                 self._say(f"ktrace: {note}; waiting for what comes next")
-        if self._faults.listen() or self._fresh:
+        self._fresh = self._faults.listen() or self._fresh
+        if self._fresh and now >= self._next_judging:
             self._judge(now)
+            ended = time.monotonic()
+            self._next_judging = ended + min(SHARE * (ended - now), MOST_PAUSE_SECONDS)
         if self._leaving:
             self._follow()
         if self._is_over(now):
@@ -121,7 +131,8 @@ class Watch:
 
     def patience(self, now: int) -> float:
         """What is about to be settled is looked at when it is, not when something else happens."""
-        return LOOK_SECONDS if self._deadline is not None or self._leaving else IDLE_SECONDS
+        soon = self._fresh or self._deadline is not None or self._leaving
+        return LOOK_SECONDS if soon else IDLE_SECONDS
 
     def untold(self) -> list[Explanation]:
         """What is to be said, and was not while watching went on."""
@@ -198,7 +209,9 @@ class Watch:
         ended = self._timelines.ended_pods()
         for told in self._leaving:
             if told.pod_uid in ended or self.waiting.is_gone(told.pod_uid, told.at):
-                keep(self._gone, told.pod_uid, None, MAX_LIVES)
+                keep(self._gone, told.pod_uid, None, MAX_TOLD)
+                if told.pod_uid:
+                    self._timelines.forget_pod(told.pod_uid)
         self._leaving = [told for told in self._leaving if told.pod_uid not in self._gone]
 
     def _is_over(self, now: float) -> bool:
@@ -219,17 +232,24 @@ class Watch:
         for one in ends:
             tell(one)
             key = _key(one.story)
-            keep(self._told, key, None, MAX_LIVES)
+            keep(self._told, key, None, MAX_TOLD)
             self._ended.pop(key, None)
             self._leaving.append(Told(one.story.place.identity.pod_uid, now))
         if ends:
             self._deadline = None
         return len(ends) < len(explanations)
 
-    def _hold_roots(self, session: Session) -> None:
-        places = session.resolver.places()
-        wanted = [place for place in places if (self._selection.verdict(place) or 0) & AS_TARGET]
-        self._faults.hold_roots({place.identity.container_id for place in wanted})
+    def _hold_roots(self, session: Session, now: float) -> None:
+        changes = session.resolver.changes
+        if changes == self._changes_seen and now < self._next_roots:
+            return
+        self._changes_seen, self._next_roots = changes, now + ROOTS_SECONDS
+        wanted = {
+            place.identity.container_id
+            for place in session.resolver.places()
+            if place.ended is None and (self._selection.verdict(place) or 0) & AS_TARGET
+        }
+        self._faults.hold_roots(wanted)
 
 
 def _key(story: Story) -> Key:

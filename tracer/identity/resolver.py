@@ -65,6 +65,7 @@ class Resolver:
         self.names = Names(self._pod_names, self._container_names)
         self._there: set[str | None] | None = None  # whose names are in use, if that is known
         self.unknown = 0
+        self.changes = 0  # counts what has become known or has ended
 
     def process(self, reference: int, pid: int, tid: int) -> Process:
         """The process an event refers to; with only its numbers if the description was lost, or
@@ -119,6 +120,7 @@ class Resolver:
         place = self._places.drop(record.cgroup)
         if place is not None:
             place.ended = record.time
+            self.changes += 1
             self._on_end(place)
             for cgroup, forgotten in self._dead.keep(record.cgroup, place):
                 self._forget(cgroup, forgotten)
@@ -127,6 +129,7 @@ class Resolver:
         place = self._place_of(cgroup)
         if place is None:
             return
+        self.changes += 1
         if place.path is None and path is not None:
             place.path, place.identity = path, parse(path)
             place.version += 1
@@ -163,6 +166,7 @@ class Resolver:
     def learn(self, names: Names) -> list[Place]:
         """Takes names that are new. Returns the places whose names changed."""
         self._there = None
+        self.changes += 1
         for uid, pod in names.pods.items():
             self._pod_names.keep(uid, pod, self._is_there)
         for container_id, container in names.containers.items():
