@@ -441,6 +441,7 @@ def test_an_interrupt_before_anything_has_begun(module: str, ignored: bool, tmp_
     """As Ctrl-C in the first moments, while modules are imported: an end like any other program's,
     unless it is not to be interrupted at all."""
     (tmp_path / f"{module}.py").write_text(INTERRUPTED)
+    inherited = signal.SIG_IGN if ignored else signal.SIG_DFL
     command = [sys.executable, "-m", "tracer", "sgnals" if module == "difflib" else "info", "x"]
     ended = subprocess.run(
         command,
@@ -449,7 +450,8 @@ def test_an_interrupt_before_anything_has_begun(module: str, ignored: bool, tmp_
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if ignored else None,
+        # these tests may themselves run where it is ignored, as in a shell's background
+        preexec_fn=lambda: signal.signal(signal.SIGINT, inherited),
     )
     told = (ended.returncode, ended.stdout, ended.stderr)
     assert told == ((7, "went on\n", "") if ignored else (130, "", ""))
