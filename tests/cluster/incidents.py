@@ -26,6 +26,7 @@ from tracer import probes
 
 NAMESPACE = "shop"
 MIB = 1 << 20
+REMIND_SECONDS = 10
 
 Manifest = dict[str, Any]
 
@@ -211,6 +212,23 @@ def go(scene: Scene) -> None:
         "its container to be told",
         lambda _: "gone" in scene.kubectl("exec", scene.name, "--", "sh", "-c", said, check=False),
     )
+
+
+def remind_the_controller(scene: Scene) -> None:
+    """The Job controller looks at a deadline once, and may have been busy then: it looks again
+    when the Job changes."""
+
+    reminded = time.monotonic()
+
+    def ended(seen: Seen) -> bool:
+        nonlocal reminded
+        if time.monotonic() - reminded >= REMIND_SECONDS:
+            reminded = time.monotonic()
+            change = f"reminded={reminded:.0f}"
+            scene.kubectl("annotate", "--overwrite", "job", scene.name, change, check=False)
+        return gone(seen)
+
+    scene.wait_for("its deadline", ended)
 
 
 def limit_pod(scene: Scene, size: int) -> None:
@@ -584,6 +602,7 @@ row(
     says=("SIGTERM",),
     never=("--force", "suspicious"),
     kubectl=("DeadlineExceeded",),
+    does=remind_the_controller,
     over=gone,
 )
 row(
