@@ -218,7 +218,8 @@ class TestCleaning:
     def test_failed_start_shows_the_log_and_leaves_nothing(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("tests.support.containerd.configuration", lambda *_, **__: "not a table")
+        broken = "not a table"
+        monkeypatch.setattr("tests.support.containerd.configuration", lambda *_, **__: broken)
         containerd = Containerd()
         with pytest.raises(ContainerdError, match=r"containerd ended with 1; its log:\n.*toml"):
             containerd.start()
