@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from sys import getsizeof
 from typing import Any, TypeVar
 
@@ -95,10 +95,12 @@ class Table(dict[K, V]):
 def size_of(*values: Any) -> int:
     """What texts, bytes, numbers and plain collections of them take."""
     total = 0
-    for value in values:
+    rest = list(values)
+    for value in rest:  # which grows meanwhile by what is inside
         total += getsizeof(value)
-        if isinstance(value, list | tuple | frozenset):
-            total += size_of(*value)
-        elif isinstance(value, Mapping):
-            total += size_of(*value, *value.values())
+        if isinstance(value, dict):
+            rest += value
+            rest += value.values()
+        elif isinstance(value, list | tuple | frozenset):
+            rest += value
     return total

@@ -42,6 +42,9 @@ WINDOW_NS = 60_000_000_000
 # A kubelet probes once a second or less often, and each time a little earlier or later.
 SHORTEST_PERIOD_NS, LATE_NS = 700_000_000, 500_000_000
 
+# By so much a life may grow before all of it is weighed again.
+WEIGHED_BYTES = 1024
+
 SIGKILL = 9
 ANY_PROBE = "any"  # of losses that were added up
 # Without a handler these do nothing, or stop a process and let it go on.
@@ -137,6 +140,7 @@ class Life:
     outlived: list[Event] = field(default_factory=list)
     survivors: list[Process] = field(default_factory=list)
     entries_size: int = 0
+    weighed: int = 0  # the size of the entries when that was last made known
 
     @property
     def size(self) -> int:
@@ -376,7 +380,6 @@ class Timelines:
             life = self._lives[key] = Life(place)
             self._weigh(key)
         life.events += 1
-        size = life.entries_size
         if life.is_over(event):
             life.outlive(event)
             self._weigh(key)
@@ -389,7 +392,8 @@ class Timelines:
         pod = self._lives.get(identity.pod_uid or "")
         if pod is not None and life.end is not ended:
             pod.begin_chapter()
-        if life.entries_size != size:
+        if abs(life.entries_size - life.weighed) >= WEIGHED_BYTES:
+            life.weighed = life.entries_size
             self._weigh(key)
 
     def _weigh(self, key: str) -> None:
