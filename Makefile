@@ -66,6 +66,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python -m build --wheel --outdir build/check . >build/check.log 2>&1 || { cat build/check.log; false; }
 	ruby -c Vagrantfile
 

@@ -37,7 +37,7 @@ from tests.stap.loaded import loaded_modules
 from tests.support.ktrace import ROOT
 from tests.support.raisers import Actor, children_of
 from tests.support.wait import wait_for
-from tracer.backends.bcc_programs import CACHE
+from tracer.backends.bcc.programs import CACHE
 
 SUITE = SUITES[0]
 KILLSNOOP = "/usr/sbin/killsnoop-bpfcc"

@@ -32,7 +32,7 @@ from rich.table import Table
 from bench.live import Terminal
 from tests.support.cri import message, message_class
 from tracer import probes
-from tracer.identity.tree import hierarchies
+from tracer.kernel.hierarchies import hierarchies
 
 # LIVING of each worker are there at the same time; names are told of AHEAD more.
 PODS, RATE, WORKERS, LIVING, AHEAD = 6000, 160, 4, 25, 40

@@ -13,17 +13,17 @@ import time
 from pathlib import Path
 
 from tracer import probes
-from tracer.backends.batch import Batch
 from tracer.backends.core import CoreBackend
-from tracer.event import Clock
-from tracer.identity.model import Names
 from tracer.identity.names import NameService
-from tracer.live import LiveSource
+from tracer.model.batch import Batch
+from tracer.model.event import Clock
+from tracer.model.names import Names
+from tracer.model.schema import Schema
+from tracer.model.selection import Selection
+from tracer.outputs.jsonl import JsonLines
 from tracer.probes import AttachPoint, Probe
-from tracer.schema import Schema
-from tracer.selection import Selection
-from tracer.session import Session
-from tracer.views.jsonl import JsonLines
+from tracer.session.live import LiveSource
+from tracer.session.session import Session
 
 # Fits into the ring.
 EVENTS = 100_000

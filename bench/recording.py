@@ -27,15 +27,15 @@ from rich.table import Table
 from bench.signals import compile_storm
 from tracer import probes
 from tracer.backends.core import CoreBackend
-from tracer.event import Clock
-from tracer.identity.model import Names
 from tracer.identity.names import NameService
-from tracer.live import LiveSource
+from tracer.model.event import Clock
+from tracer.model.names import Names
+from tracer.model.selection import Selection
 from tracer.recording.files import SingleFile
 from tracer.recording.format import BLOCK_HEADER_BYTES, FILE_HEADER, block_lengths
 from tracer.recording.recorder import Recorder, metadata_here
-from tracer.selection import Selection
-from tracer.session import Session
+from tracer.session.live import LiveSource
+from tracer.session.session import Session
 
 KTRACE = [sys.executable, "-m", "tracer"]
 ROUNDS = 10

@@ -20,10 +20,13 @@ from typing import Any
 
 import orjson
 
-from tracer.backends.batch import cell
 from tracer.backends.objects import object_file
-from tracer.bpf_object import BpfObject
-from tracer.identity.model import Container, Names, Pod
+from tracer.kernel.bpf_object import BpfObject
+from tracer.model.batch import cell
+from tracer.model.names import Container, Names, Pod
+from tracer.model.schema import Schema
+from tracer.model.selection import Selection
+from tracer.model.turn import Part, Turn
 from tracer.recording.format import (
     Kind,
     block,
@@ -34,9 +37,6 @@ from tracer.recording.format import (
     names_json,
 )
 from tracer.recording.metadata import Metadata
-from tracer.schema import Schema
-from tracer.selection import Selection
-from tracer.turn import Part, Turn
 
 EVENTS, PODS, WORKERS = 1_000_000, 200, 20
 TURN_EVENTS = 4096

@@ -39,7 +39,7 @@ INTERPRETER = (f"{PYTHON}-minimal", f"lib{PYTHON}-minimal", f"lib{PYTHON}-stdlib
 LOADED_BY_NAME = ("libbpf.so.1",)
 LEVEL = 19
 # What the node's own Python runs, whichever version it is.
-FOR_THE_NODE = ("tracer/backends/bcc_worker.py",)
+FOR_THE_NODE = ("tracer/backends/bcc/worker.py",)
 
 # Of the standard library: what a tracer never imports.
 LEFT_OUT = re.compile(

@@ -3,7 +3,7 @@
  * How the sources are compiled on a node, by BCC and against the headers of its kernel: everything in which
  * that differs from core.h, and nothing else does.
  *
- * tracer/backends/bcc_text.py makes one text of all sources. It leaves out what they declare of the kernel's
+ * tracer/backends/bcc/text.py makes one text of all sources. It leaves out what they declare of the kernel's
  * types, takes the suffixes off flavours, and puts in front of them
  *     #define kt_cgroups KT_MAP_AT(3)               each map, by its number
  *     #define kt_mode ((u32)KT_SETTING_AT(0))       each setting, by its number
@@ -56,7 +56,7 @@ struct mount {
 #define KT_GLOBAL static __always_inline
 
 /* Both are 64-bit constants that begin with a mark. The loader finds them and writes what they stand for;
- * bcc_text.py has the same mark. */
+ * text.py has the same mark. */
 #define KT_MARK 0x4b54726163650000
 #define KT_MAP_AT(number) (*(char *)bpf_pseudo_fd(1, number))
 #define KT_SETTING_AT(number)                                                   \

@@ -22,9 +22,10 @@ from tests.kernel.checks import TIMES, check_complete, check_signal
 from tests.support.ktrace import Ktrace
 from tests.support.raisers import Actor, Shell, children_of, copy_of_shell, facts
 from tracer import backends, probes
-from tracer.backends import bcc, bcc_programs, core
+from tracer.backends import bcc, core
 from tracer.backends.bcc import BccBackend
-from tracer.backends.bcc_programs import Refused
+from tracer.backends.bcc import programs as bcc_programs
+from tracer.backends.bcc.programs import Refused
 
 EVERY = ",".join(probes.names())
 SIGNALS = probes.get("signals")

@@ -16,7 +16,7 @@ from tests.support.ktrace import Ktrace
 from tests.support.raisers import children_of
 from tests.support.wait import wait_for
 from tracer import probes
-from tracer.backends import bcc_programs
+from tracer.backends.bcc import programs as bcc_programs
 
 EVERY = ",".join(probes.names())
 KILL = int(signal.SIGKILL)

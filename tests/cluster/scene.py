@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from tests.cluster.bed import Bed
 from tests.support.wait import wait_for
-from tracer.identity.tree import hierarchies
+from tracer.kernel.hierarchies import hierarchies
 
 Json = dict[str, Any]
 LOOK_SECONDS = 1.0

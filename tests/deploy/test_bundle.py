@@ -37,7 +37,7 @@ exec chroot "$root" /ktrace/ktrace "$@"
 IMPORT_ALL = """
 import importlib, pkgutil, tracer
 for module in pkgutil.walk_packages(tracer.__path__, "tracer."):
-    if module.name not in ("tracer.__main__", "tracer.backends.bcc_worker"):
+    if module.name not in ("tracer.__main__", "tracer.backends.bcc.worker"):
         importlib.import_module(module.name)
         print(module.name)
 """
@@ -105,9 +105,7 @@ def test_every_module_is_in_it(bundle: Path) -> None:
         [*PYTHON, IMPORT_ALL], cwd=bundle, capture_output=True, text=True, check=False, env=LOCALE
     )
     assert told.returncode == 0, told.stderr
-    assert {"tracer.cli.why", "tracer.views.live.app", "tracer.identity.cri"} <= set(
-        told.stdout.split()
-    )
+    assert {"tracer.cli.why", "tracer.live.app", "tracer.identity.cri"} <= set(told.stdout.split())
 
 
 def test_it_loads_no_library_of_the_node(bundle: Path) -> None:
@@ -135,8 +133,8 @@ def test_a_bundle_that_is_not_whole(bundle: Path, tmp_path: Path) -> None:
 
 def test_what_the_nodes_python_runs_is_text(bundle: Path) -> None:
     """BCC is the node's, and so is the Python that it was built for."""
-    (worker,) = (bundle / "lib").rglob("bcc_worker.py")
-    assert worker.read_text() == (ROOT / "tracer" / "backends" / "bcc_worker.py").read_text()
+    (worker,) = (bundle / "lib").rglob("worker.py")
+    assert worker.read_text() == (ROOT / "tracer" / "backends" / "bcc" / "worker.py").read_text()
     assert (bundle / "lib" / "python3.11" / "tracer" / "sources" / "include" / "bcc.h").exists()
 
 

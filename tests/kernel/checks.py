@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.support.ktrace import Ktrace
 from tests.support.raisers import check_process
-from tracer import node
+from tracer.kernel import node
 
 # A prime, so that nothing that works in pairs or in tens passes by chance.
 TIMES = 23

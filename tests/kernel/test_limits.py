@@ -64,7 +64,7 @@ def test_wherever_the_last_descriptor_is_taken() -> None:
 import os, resource
 from tracer import probes
 from tracer.backends.core import CoreBackend
-from tracer.errors import LimitReached
+from tracer.model.errors import LimitReached
 from tracer.probes import Probe
 
 wanted = [probes.get("resets")]

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.any_kernel
 BROKEN = """
 import sys
 from tracer.cli import main
-from tracer.views.live import app, model, screens
+from tracer.live import app, model, screens
 
 def fails(*_):
     raise {error}

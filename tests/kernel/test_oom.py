@@ -34,7 +34,7 @@ from tests.support.ktrace import BACKEND, HAS_KPROBES, Ktrace
 from tests.support.raisers import check_process, facts
 from tests.support.wait import wait_for
 from tracer import backends, probes
-from tracer.identity.tree import hierarchies
+from tracer.kernel.hierarchies import hierarchies
 
 KILL = int(signal.SIGKILL)
 MIB = 1 << 20

@@ -22,7 +22,7 @@ import pytest
 from tests.kernel.checks import TIMES, check_circumstances
 from tests.support.ktrace import BACKEND, HAS_KPROBES, IN_GUEST, Ktrace
 from tests.support.raisers import _Child, check_process, facts
-from tracer.kernel_names import enum_names
+from tracer.kernel.enums import enum_names
 
 Event = dict[str, Any]
 

@@ -8,8 +8,8 @@ import os
 import pytest
 
 from tests.support.queues import LOOPBACK, Queues
-from tracer.netstat import netns_of
-from tracer.sockdiag import listeners
+from tracer.kernel.netstat import netns_of
+from tracer.kernel.sockdiag import listeners
 
 PORT = 8080
 

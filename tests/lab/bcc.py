@@ -31,7 +31,7 @@ from tests.lab.results import Attached
 from tests.support.packages import Say, archives, locked
 from tracer import probes
 from tracer.backends import bcc
-from tracer.backends.bcc_programs import CACHE, Worker, cache_name, keep
+from tracer.backends.bcc.programs import CACHE, Worker, cache_name, keep
 from tracer.backends.objects import Objects
 
 SUITES = (

@@ -13,7 +13,7 @@ from tests.lab.results import Attached
 from tests.support.packages import Say
 from tracer import probes
 from tracer.backends.core import CoreBackend
-from tracer.errors import KtraceError
+from tracer.model.errors import KtraceError
 
 SUITES = (
     Suite("bullseye", "5.10"),

@@ -14,7 +14,7 @@ from tests.lab.kernels import Kernel, Suite
 from tests.lab.results import Attached
 from tests.support.packages import Say
 from tracer import backends, probes
-from tracer.errors import KtraceError
+from tracer.model.errors import KtraceError
 
 
 class Maker(Protocol):

@@ -25,7 +25,7 @@ from tests.lab.results import Attached
 from tests.lab.staging import CONTAINERD
 from tests.support.packages import Say, archives, locked
 from tracer import probes
-from tracer.backends.stap_modules import INSTALLED, Script
+from tracer.backends.stap.modules import INSTALLED, Script
 
 SUITES = (
     Suite("bullseye", "5.10", ("stap", "core", "bcc"), has_security=False),

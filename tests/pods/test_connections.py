@@ -20,7 +20,7 @@ from tests.support.containerd import Containerd, ContainerHandle
 from tests.support.ktrace import Ktrace
 from tests.support.talkers import Talker, Witness, counted, rule, server, setting
 from tests.support.wait import wait_for
-from tracer.verdicts.no_such_connection import BEGINNING_NS
+from tracer.why.causes.no_such_connection import BEGINNING_NS
 
 COUNT = 23
 PORT = 8080

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.containerd import ContainerHandle, PodHandle
 from tests.support.ktrace import Ktrace
-from tracer.identity.tree import hierarchies
+from tracer.kernel.hierarchies import hierarchies
 
 MIB = 1 << 20
 WITHOUT_KMSG = " && ".join(

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.support.containerd import PodHandle
 from tests.support.ktrace import Ktrace
-from tracer.identity.tree import hierarchies
+from tracer.kernel.hierarchies import hierarchies
 
 MIB = 1 << 20
 LIMIT = 32 * MIB

@@ -21,7 +21,7 @@ import pytest
 from tests.support.containerd import Containerd, ContainerHandle, PodHandle
 from tests.support.ktrace import Ktrace, run
 from tests.support.wait import wait_for
-from tracer.identity.tree import hierarchies
+from tracer.kernel.hierarchies import hierarchies
 
 COUNT = 23
 SLEEP = ["sleep", "1000"]

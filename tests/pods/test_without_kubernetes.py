@@ -16,9 +16,10 @@ from tests.support.docker import IMAGE, NO_ENTRY, Docker
 from tests.support.ktrace import ROOT, Ktrace
 from tests.support.podman import Podman
 from tests.support.wait import wait_for
-from tracer.identity.model import Container
 from tracer.identity.podman import PodmanFiles
-from tracer.identity.tree import container_cgroups, hierarchies
+from tracer.kernel.cgroupfs import container_cgroups
+from tracer.kernel.hierarchies import hierarchies
+from tracer.model.names import Container
 
 COUNT = 23
 STARTED = 11

@@ -16,7 +16,7 @@ from typing import Literal
 
 from tests.support.containerd import ContainerHandle, PodHandle
 from tests.support.wait import wait_for
-from tracer.identity.tree import hierarchies
+from tracer.kernel.hierarchies import hierarchies
 
 SECONDS = 150.0
 LISTEN = "0A"  # proc_pid_net_tcp(5)

@@ -16,8 +16,9 @@ from tests.stap.loaded import loaded_modules, stapio_of
 from tests.support.ktrace import Ktrace
 from tests.support.raisers import Actor, facts
 from tests.support.wait import wait_for
-from tracer.backends import stap, stap_program
-from tracer.backends.stap_modules import INSTALLED, INSTALLED_VARIABLE
+from tracer.backends import stap
+from tracer.backends.stap import program as stap_program
+from tracer.backends.stap.modules import INSTALLED, INSTALLED_VARIABLE
 
 KILL, USR1 = int(signal.SIGKILL), int(signal.SIGUSR1)
 STORM = 20_000

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SystemTap's guard against overload is off (tracer/backends/stap_modules.py). What a storm of
+"""SystemTap's guard against overload is off (tracer/backends/stap/modules.py). What a storm of
 signals costs is paid by who sends them: others get their share of the processor as before."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.ktrace import Ktrace
 from tests.support.raisers import Actor
-from tracer.backends import stap_program
+from tracer.backends.stap import program as stap_program
 
 USR1 = int(signal.SIGUSR1)
 SENDERS = 6

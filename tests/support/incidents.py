@@ -36,7 +36,7 @@ from tests.support.ktrace import HAS_KPROBES, Ktrace
 from tests.support.ktrace import run as ktrace_once
 from tests.support.talkers import Talker, counted, rule, server
 from tests.support.wait import wait_for
-from tracer.identity.tree import hierarchies
+from tracer.kernel.hierarchies import hierarchies
 
 MIB = 1 << 20
 LIMIT = 32 * MIB

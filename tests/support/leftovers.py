@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.support.wait import WaitTimeout, wait_for
-from tracer.views.escape import escape
+from tracer.outputs.escape import escape
 
 STATE = Path("/run/ktrace-tests")
 KUBEPODS = ("kubepods", "kubepods/besteffort", "kubepods/burstable")

@@ -20,7 +20,7 @@ from subprocess import PIPE
 from typing import Any
 
 from tests.support.containerd import ContainerHandle
-from tracer.identity.tree import hierarchies
+from tracer.kernel.hierarchies import hierarchies
 
 # It ends with the test that started it. `say` tells that it is ready, or has done what it should.
 TALKER = r"""

@@ -11,10 +11,10 @@ import struct
 from collections.abc import Iterable
 from typing import Any
 
-from tracer.backends.batch import cell
 from tracer.backends.objects import object_file
-from tracer.bpf_object import BpfObject
-from tracer.schema import Schema
+from tracer.kernel.bpf_object import BpfObject
+from tracer.model.batch import cell
+from tracer.model.schema import Schema
 
 ANCESTOR = struct.Struct("<I16s")  # struct kt_ancestor
 OBJECTS = ("context", "signals", "exits")

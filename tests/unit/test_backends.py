@@ -10,8 +10,9 @@ from types import ModuleType
 import pytest
 
 from tracer import backends, probes
-from tracer.backends import Lack, core, privileges
-from tracer.errors import CannotOnThisKernel, MissingPrivilege
+from tracer.backends import core, privileges
+from tracer.backends.lack import Lack
+from tracer.model.errors import CannotOnThisKernel, MissingPrivilege
 from tracer.probes import Probe
 
 EXITS, OOM = probes.get("exits"), probes.get("oom")

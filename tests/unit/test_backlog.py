@@ -7,11 +7,11 @@ import ipaddress
 from collections import Counter
 from typing import Any
 
-from tracer.event import Event
-from tracer.netstat import Counters
-from tracer.probes._backlog import ACCEPT, SYN, Namespace, Told, attribute
+from tracer.kernel.netstat import Counters
+from tracer.kernel.sockdiag import Listener, Listeners
+from tracer.model.event import Event
 from tracer.probes.backlog import PROBE
-from tracer.sockdiag import Listener, Listeners
+from tracer.probes.backlog.companion import ACCEPT, SYN, Namespace, Told, attribute
 
 ANY = ipaddress.IPv4Address("0.0.0.0")
 
@@ -99,7 +99,7 @@ def test_summary() -> None:
 
 
 def test_columns_fit_60_cells() -> None:
-    from tracer.views.table import GAP, SIGN, TIME
+    from tracer.outputs.table import GAP, SIGN, TIME
 
     needed = [c for c in PROBE.columns if not c.wide and c.title != "CONTAINER"]
     widths = [column.narrow for column in (TIME, SIGN, *needed)]

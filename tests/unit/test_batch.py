@@ -10,8 +10,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.backends import batch
-from tracer.backends.batch import BUSY, DISCARDED, Run, cell, split
+from tracer.model import batch
+from tracer.model.batch import BUSY, DISCARDED, Run, cell, split
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from tests.support.same_events import DOCUMENTED_NULLS
 from tracer import probes
-from tracer.backends import bcc, bcc_programs, toolchain
-from tracer.backends.bcc_programs import (
+from tracer.backends import bcc, toolchain
+from tracer.backends.bcc import programs as bcc_programs
+from tracer.backends.bcc.programs import (
     KEPT,
     Compiled,
     Refused,
@@ -30,14 +31,7 @@ from tracer.backends.bcc_programs import (
     last_words,
     read_kept,
 )
-from tracer.backends.bcc_text import (
-    MARK,
-    READ_FIRST,
-    READ_LAST,
-    UNREAD,
-    look_for,
-    make_text,
-)
+from tracer.backends.bcc.text import MARK, READ_FIRST, READ_LAST, UNREAD, look_for, make_text
 from tracer.backends.objects import Objects
 
 EVERY = [probes.get(name) for name in probes.names()]

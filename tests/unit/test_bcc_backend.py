@@ -15,7 +15,7 @@ import pytest
 from tracer import probes
 from tracer.backends import bcc, bpf
 from tracer.backends.bcc import BccBackend
-from tracer.backends.bcc_programs import (
+from tracer.backends.bcc.programs import (
     KEPT,
     Compiled,
     Link,
@@ -26,7 +26,7 @@ from tracer.backends.bcc_programs import (
     read_kept,
 )
 from tracer.backends.objects import Objects
-from tracer.errors import CannotOnThisKernel
+from tracer.model.errors import CannotOnThisKernel
 
 RESETS = probes.get("resets")
 COMPILED = Compiled({"one": b"\x01\x02"}, 7)

@@ -16,8 +16,8 @@ import pytest
 from tests.support.ktrace import ROOT
 from tests.support.raisers import children_of
 from tests.support.wait import wait_for
-from tracer.backends import bcc_programs
-from tracer.backends.bcc_programs import Programs, Worker, interpreter_of
+from tracer.backends.bcc import programs as bcc_programs
+from tracer.backends.bcc.programs import Programs, Worker, interpreter_of
 
 # It tells its process, and is done when it may be.
 BCC = """
@@ -44,7 +44,7 @@ class BPF:
 STARTS_ONE = """
 import sys
 from pathlib import Path
-from tracer.backends.bcc_programs import Worker
+from tracer.backends.bcc.programs import Worker
 Worker(Path(sys.argv[1]), ()).compile("int x;")
 """
 

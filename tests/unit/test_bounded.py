@@ -9,11 +9,11 @@ import orjson
 import pytest
 
 from tests.support.growth import growth
-from tracer import event as module
-from tracer.bounded import CHANCES, ENTRY_BYTES, Table, size_of
-from tracer.event import Place, Process
-from tracer.identity.cgroup import CgroupIdentity
-from tracer.identity.model import Pod
+from tracer.model import event as module
+from tracer.model.bounded import CHANCES, ENTRY_BYTES, Table, size_of
+from tracer.model.cgroup import CgroupIdentity
+from tracer.model.event import Place, Process
+from tracer.model.names import Pod
 
 MOST = 100_000
 

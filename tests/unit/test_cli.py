@@ -22,17 +22,17 @@ from hypothesis import strategies as st
 
 from tracer import cli, probes
 from tracer.cli import _options, _tracing, pods
-from tracer.errors import (
+from tracer.identity.inventory import Entry
+from tracer.model.errors import (
     CannotOnThisKernel,
     KtraceError,
     MissingPrivilege,
     NoSuchPod,
     UsageError,
 )
-from tracer.identity.inventory import Entry
-from tracer.identity.model import Names
-from tracer.selection import Selection
-from tracer.session import Summary
+from tracer.model.names import Names
+from tracer.model.selection import Selection
+from tracer.session.session import Summary
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = cli.root.list_commands(click.Context(cli.root))

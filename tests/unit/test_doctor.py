@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from tracer import backends, probes
-from tracer.backends import Lack
+from tracer.backends.lack import Lack
 from tracer.cli import doctor
 from tracer.cli._findings import Finding
-from tracer.errors import CannotOnThisKernel
-from tracer.identity.cgroup import CgroupIdentity
 from tracer.identity.logs import LogDirectorySource
-from tracer.identity.tree import Cgroup, Hierarchy
+from tracer.kernel.cgroupfs import Cgroup
+from tracer.kernel.hierarchies import Hierarchy
+from tracer.model.cgroup import CgroupIdentity
+from tracer.model.errors import CannotOnThisKernel
 from tracer.probes import AttachPoint, Probe
 
 LEG = Lack("a leg", "grow one")
@@ -172,11 +173,13 @@ class World:
         self.mounted = [Hierarchy(0, "/sys/fs/cgroup", 2)]
         self.cgroups: list[Cgroup] = []
         self.hosts_processes = True
-        monkeypatch.setattr("tracer.node.signs_of_a_pod", lambda: self.signs)
-        monkeypatch.setattr("tracer.node.hosts_name", lambda: self.name)
-        monkeypatch.setattr("tracer.node.sees_the_hosts_processes", lambda: self.hosts_processes)
-        monkeypatch.setattr("tracer.identity.tree.hierarchies", lambda: self.mounted)
-        monkeypatch.setattr("tracer.identity.tree.container_cgroups", lambda: self.cgroups)
+        monkeypatch.setattr("tracer.kernel.node.signs_of_a_pod", lambda: self.signs)
+        monkeypatch.setattr("tracer.kernel.node.hosts_name", lambda: self.name)
+        monkeypatch.setattr(
+            "tracer.kernel.node.sees_the_hosts_processes", lambda: self.hosts_processes
+        )
+        monkeypatch.setattr("tracer.kernel.hierarchies.hierarchies", lambda: self.mounted)
+        monkeypatch.setattr("tracer.kernel.cgroupfs.container_cgroups", lambda: self.cgroups)
 
     def told(self, what: str, name: str | None = None) -> Finding:
         (found,) = [f for f in doctor.findings(None, name) if f.what == what]
@@ -238,7 +241,7 @@ def test_a_kernel_log_that_cannot_be_read(pod: World, monkeypatch: pytest.Monkey
     def refuse() -> None:
         raise FileNotFoundError(2, "No such file or directory")
 
-    monkeypatch.setattr("tracer.kmsg.KernelLog", refuse)
+    monkeypatch.setattr("tracer.kernel.kmsg.KernelLog", refuse)
     lacking = pod.told("kernel log")
     assert lacking.state == "note"
     assert "hostPath: {path: /dev/kmsg}" in str(lacking.remedy)

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from tracer.exitcodes import describe_exit_code, describe_signal_death, split_status
+from tracer.decode.exitcodes import describe_exit_code, describe_signal_death, split_status
 
 
 def test_every_status_is_split_as_the_c_library_splits_it() -> None:

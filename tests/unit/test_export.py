@@ -37,15 +37,15 @@ from tests.unit.test_recording import (
     record,
 )
 from tracer import probes
-from tracer.errors import BadRecording
-from tracer.event import Clock, Event, Place, Process
-from tracer.identity.cgroup import CgroupIdentity
-from tracer.recording import exporters
-from tracer.recording.explained import Explained
-from tracer.recording.exporters import Target
+from tracer.model.cgroup import CgroupIdentity
+from tracer.model.errors import BadRecording
+from tracer.model.event import Clock, Event, Place, Process
+from tracer.model.selection import Selection
+from tracer.model.turn import Turn
+from tracer.outputs import exporters
+from tracer.outputs.exporters import Target
 from tracer.recording.view import Chosen, Window
-from tracer.selection import Selection
-from tracer.turn import Turn
+from tracer.why.explained import Explained
 
 FIRST = DATA / "format-1.0.ktrace"
 LINES = (DATA / "format-1.0.jsonl").read_bytes()
@@ -339,7 +339,7 @@ def test_perfetto_draws_the_life_of_a_container(tmp_path: Path) -> None:
 
 def test_binary_formats_are_not_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
     from tracer.cli import export as command
-    from tracer.errors import UsageError
+    from tracer.model.errors import UsageError
 
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with pytest.raises(UsageError) as raised:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer import probes
-from tracer.errors import UsageError
-from tracer.expression import Condition
+from tracer.model.errors import UsageError
+from tracer.model.expression import Condition
 
 SHORTHANDS = {
     kind: probe.shorthand for probe in map(probes.get, probes.names()) for kind in probe.whose

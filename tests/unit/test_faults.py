@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from tests.support.wait import wait_for
 from tests.unit.verdicts.world import process
-from tracer import faults
-from tracer.faults import FaultFinder, function_at, parse
-from tracer.identity.cgroup import CgroupIdentity
-from tracer.kmsg import Line
+from tracer.decode.faults import parse
+from tracer.kernel.kmsg import Line
+from tracer.model.cgroup import CgroupIdentity
+from tracer.why import crash
+from tracer.why.crash import FaultFinder, function_at
 
 SOURCE = "int second(int x) { return x * 3; }\nint main(void) { return second(1); }\n"
 
@@ -101,11 +102,11 @@ def test_links_stay_within_the_root(tmp_path: Path) -> None:
     os.mkfifo(root / "pipe")
     fd = os.open(root, os.O_PATH)
     try:
-        assert faults._read(fd, "/bin/app") == b"inside"
-        assert faults._read(fd, "/absolute") == b"inside"
+        assert crash._read(fd, "/bin/app") == b"inside"
+        assert crash._read(fd, "/absolute") == b"inside"
         for path in ("/outside", "/above", "/../secret", "/bin", "/pipe", "/none"):
             with pytest.raises((OSError, ValueError)):
-                faults._read(fd, path)
+                crash._read(fd, path)
     finally:
         os.close(fd)
 
@@ -124,7 +125,7 @@ def test_a_library_of_a_package(tmp_path: Path) -> None:
     root = os.open(tmp_path, os.O_PATH)
     try:
         found = {
-            name: list(faults._packages(root, name, python))
+            name: list(crash._packages(root, name, python))
             for name in ("_speed.cpython-311.so", "_slow.so", "_none.so")
         }
     finally:
@@ -149,8 +150,8 @@ def test_a_library_that_the_master_has_mapped(tmp_path: Path) -> None:
     for place, expected in (("/", [libc]), (str(tmp_path), [])):
         root = os.open(place, os.O_PATH)
         try:
-            assert list(faults._mapped(root, Path(libc).name, worker)) == expected
-            assert list(faults._mapped(root, "none.so", worker)) == []
+            assert list(crash._mapped(root, Path(libc).name, worker)) == expected
+            assert list(crash._mapped(root, "none.so", worker)) == []
         finally:
             os.close(root)
 
@@ -161,9 +162,9 @@ def test_any_line(text: str) -> None:
 
 
 def test_where_a_module_is_looked_for() -> None:
-    assert list(faults._candidates("app", "/srv/app")) == ["/srv/app"]
-    assert "/usr/lib/libc.so.6" in list(faults._candidates("libc.so.6", "/srv/app"))
-    assert list(faults._candidates("../../etc/shadow", "/srv/app")) == []
+    assert list(crash._candidates("app", "/srv/app")) == ["/srv/app"]
+    assert "/usr/lib/libc.so.6" in list(crash._candidates("libc.so.6", "/srv/app"))
+    assert list(crash._candidates("../../etc/shadow", "/srv/app")) == []
 
 
 def test_a_root_that_is_still_that_of_who_started_it_is_not_held() -> None:
@@ -171,7 +172,7 @@ def test_a_root_that_is_still_that_of_who_started_it_is_not_held() -> None:
     sleep = ("sleep", "60")
     with subprocess.Popen(sleep) as prepared:
         try:
-            assert faults._own_root(prepared.pid) is None
+            assert crash._own_root(prepared.pid) is None
         finally:
             prepared.kill()
 
@@ -184,7 +185,7 @@ def test_a_root_of_its_own_is_held(tmp_path: Path) -> None:
     command = ("chroot", str(tmp_path), "/busybox", "sleep", "60")
     with subprocess.Popen(command) as container:
         try:
-            root = wait_for("its root", lambda: faults._own_root(container.pid))
+            root = wait_for("its root", lambda: crash._own_root(container.pid))
             assert os.path.samestat(os.fstat(root), tmp_path.stat())
             os.close(root)
         finally:

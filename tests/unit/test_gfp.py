@@ -12,8 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from tracer import gfp
+from tracer.decode import gfp
 from tracer.identity.resolver import Resolver
+from tracer.probes import gfp as probes_gfp
 
 # As 5.10 and 6.18 print it, cut short.
 OLD = """name: mm_page_alloc
@@ -106,9 +107,9 @@ def test_names_travel_with_the_records() -> None:
     raw = gfp.pack(table)
     assert gfp.unpack(raw) == table
     one, two = Resolver(lambda place: None), Resolver(lambda place: None)
-    gfp.learn(SimpleNamespace(names=raw + bytes(10), names_bytes=len(raw)), one)
-    assert gfp.flags(0x2000, one) == ["__GFP_NOWARN"]
-    assert gfp.flags(0x2000, two) is None
+    probes_gfp.learn(SimpleNamespace(names=raw + bytes(10), names_bytes=len(raw)), one)
+    assert probes_gfp.flags(0x2000, one) == ["__GFP_NOWARN"]
+    assert probes_gfp.flags(0x2000, two) is None
 
 
 def test_more_names_than_there_is_room_for() -> None:

@@ -12,14 +12,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from tracer.errors import NoSuchPod, NoSuchProcess, UsageError
 from tracer.identity import inventory
-from tracer.identity.cgroup import CgroupIdentity
 from tracer.identity.cri import CriSource
 from tracer.identity.inventory import check_globs, check_labels, check_pids, plain_container
 from tracer.identity.logs import LogDirectorySource
-from tracer.identity.model import Container, Names, NameSourceError, Pod
 from tracer.identity.names import NameService
+from tracer.model.cgroup import CgroupIdentity
+from tracer.model.errors import NoSuchPod, NoSuchProcess, UsageError
+from tracer.model.names import Container, Names, NameSourceError, Pod
 
 
 def test_processes_that_run() -> None:

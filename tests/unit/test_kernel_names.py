@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.kernel_names import VMLINUX, _search, enum_names
+from tracer.kernel.enums import VMLINUX, _search, enum_names
 
 INT, ENUM, ENUM64 = 1, 6, 19
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tracer.kmsg import KernelLog, Line, parse
+from tracer.kernel.kmsg import KernelLog, Line, parse
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from tracer import limits
 from tracer.backends import bpf, core, libbpf, privileges, toolchain
 from tracer.backends.libbpf import LibbpfError
-from tracer.errors import CannotOnThisKernel, LimitReached, MissingPrivilege
-from tracer.identity import inventory, tree
+from tracer.identity import inventory
+from tracer.kernel import cgroupfs, limits
+from tracer.kernel.hierarchies import Hierarchy
+from tracer.model.errors import CannotOnThisKernel, LimitReached, MissingPrivilege
 from tracer.recording.files import RecordingFile
 from tracer.recording.reader import Reader
 
@@ -78,12 +79,12 @@ def test_a_file_that_a_limit_keeps_closed_is_not_a_bad_one(
 
 
 def test_what_cannot_be_opened_is_not_taken_for_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree, "hierarchies", lambda: [tree.Hierarchy(0, "/nowhere", 2)])
+    monkeypatch.setattr(cgroupfs, "hierarchies", lambda: [Hierarchy(0, "/nowhere", 2)])
     monkeypatch.setattr(os, "scandir", failing(errno.ENOENT))
-    assert not tree.has_pods()
+    assert not cgroupfs.has_pods()
     monkeypatch.setattr(os, "scandir", failing(errno.EMFILE))
     with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
-        tree.has_pods()
+        cgroupfs.has_pods()
     monkeypatch.setattr(Path, "read_bytes", failing(errno.EMFILE))
     with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
         inventory.check_pids([os.getpid()])
@@ -118,7 +119,7 @@ def test_the_tightest_cgroup_from_here_to_the_root(
     inner.mkdir(parents=True)
     (tmp_path / "outer" / "memory.max").write_text("8388608\n")
     (inner / "memory.max").write_text("max\n")
-    monkeypatch.setattr(tree, "hierarchies", lambda: [tree.Hierarchy(0, str(tmp_path), 2)])
+    monkeypatch.setattr(cgroupfs, "hierarchies", lambda: [Hierarchy(0, str(tmp_path), 2)])
     monkeypatch.setattr(Path, "read_text", only_here("0::/outer/inner\n", Path.read_text))
     monkeypatch.setattr(limits, "allowed", lambda name: None)
     limit = limits.named(errno.ENOMEM)

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from tracer.netstat import Counters, namespaces, netns_of, parse, read_counters
+from tracer.kernel.netstat import Counters, namespaces, netns_of, parse, read_counters
 
 TEXT = """TcpExt: SyncookiesSent ListenOverflows ListenDrops TCPBacklogDrop TCPReqQFullDrop
 TcpExt: 1 23 46 5 7

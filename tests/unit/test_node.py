@@ -11,10 +11,10 @@ import orjson
 import pytest
 from click.testing import CliRunner
 
-from tracer import node
 from tracer.cli import root
-from tracer.event import Clock, Event, to_json
-from tracer.node import HOST_PID, HOST_UTS, signs_of_a_pod
+from tracer.kernel import node
+from tracer.kernel.node import HOST_PID, HOST_UTS, signs_of_a_pod
+from tracer.model.event import Clock, Event, to_json
 
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 CID = "7dea796eb5d6826a85978fa316612874aa3d576ac576495bed83d77fbc9dc744"

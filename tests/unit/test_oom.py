@@ -11,18 +11,18 @@ from typing import Any
 import orjson
 import pytest
 
-from tracer import gfp
-from tracer.backends.batch import cell
 from tracer.backends.objects import object_file
-from tracer.bpf_object import BpfObject
-from tracer.event import Clock, Event, to_json
-from tracer.identity.model import Container, Names
+from tracer.decode import gfp
 from tracer.identity.resolver import Resolver
-from tracer.identity.tree import Hierarchy
-from tracer.kmsg import Line
+from tracer.kernel.bpf_object import BpfObject
+from tracer.kernel.hierarchies import Hierarchy
+from tracer.kernel.kmsg import Line
+from tracer.model.batch import cell
+from tracer.model.event import Clock, Event, to_json
+from tracer.model.names import Container, Names
+from tracer.model.units import size
 from tracer.probes import oom
 from tracer.probes.oom import PROBE, LogCompanion, Report, Reports
-from tracer.units import size
 
 SCHEMAS = BpfObject(object_file("oom")).schemas
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import pytest
 
-from tracer.event import Place, Process
-from tracer.identity.cgroup import parse
-from tracer.identity.model import Container, Pod
-from tracer.origin import (
+from tracer.model.cgroup import parse
+from tracer.model.event import Place, Process
+from tracer.model.names import Container, Pod
+from tracer.model.origin import (
     is_kubelet,
     is_runtime,
     origin_of,

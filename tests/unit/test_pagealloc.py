@@ -9,12 +9,12 @@ from typing import Any
 import orjson
 import pytest
 
-from tracer.backends.batch import cell
 from tracer.backends.objects import object_file
-from tracer.bpf_object import BpfObject
-from tracer.buddyinfo import reading
-from tracer.event import Clock, Event, to_json
+from tracer.decode.buddyinfo import reading
 from tracer.identity.resolver import Resolver
+from tracer.kernel.bpf_object import BpfObject
+from tracer.model.batch import cell
+from tracer.model.event import Clock, Event, to_json
 from tracer.probes.pagealloc import PROBE, FreeLists
 
 SCHEMAS = BpfObject(object_file("pagealloc")).schemas

@@ -12,8 +12,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.backends import perf
-from tracer.backends.perf import BUFFER_BYTES, SETTLED_NS, PerfRing
+from tracer.backends.bcc import perf
+from tracer.backends.bcc.perf import BUFFER_BYTES, SETTLED_NS, PerfRing
 
 _SAMPLE, _LOST = 9, 2
 

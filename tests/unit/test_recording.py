@@ -26,10 +26,14 @@ from tests.support.ktrace import ROOT, run
 from tests.unit import records
 from tests.unit.records import argv, cgroup_path, exe
 from tracer import probes
-from tracer.backends.batch import cell
-from tracer.errors import BadRecording
-from tracer.event import Clock
-from tracer.identity.model import Container, Names, Pod
+from tracer.model.batch import cell
+from tracer.model.errors import BadRecording
+from tracer.model.event import Clock
+from tracer.model.names import Container, Names, Pod
+from tracer.model.schema import Schema
+from tracer.model.selection import Selection
+from tracer.model.turn import Lost, Part, Turn
+from tracer.outputs.jsonl import JsonLines
 from tracer.recording import format as layout
 from tracer.recording.files import SingleFile
 from tracer.recording.format import BLOCK_HEADER_BYTES, FILE_HEADER, Kind, block, json_block
@@ -37,11 +41,7 @@ from tracer.recording.metadata import Metadata
 from tracer.recording.reader import Reader
 from tracer.recording.recorder import Recorder
 from tracer.recording.replay import ReplaySource
-from tracer.schema import Schema
-from tracer.selection import Selection
-from tracer.session import Session
-from tracer.turn import Lost, Part, Turn
-from tracer.views.jsonl import JsonLines
+from tracer.session.session import Session
 
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 CID = "7dea796eb5d6826a85978fa316612874aa3d576ac576495bed83d77fbc9dc744"
@@ -679,7 +679,7 @@ for module, names in {
 }.items():
     for name in names:
         delattr(module, name)
-absent = "fcntl grp pwd resource termios elftools grpc tracer.backends.core tracer.live"
+absent = "fcntl grp pwd resource termios elftools grpc tracer.backends.core tracer.session.live"
 for name in absent.split():
     sys.modules[name] = None
 sys.argv[0] = "ktrace"

@@ -33,9 +33,11 @@ from tests.unit.test_recording import (
     shown,
     signal,
 )
-from tracer.errors import KtraceError
-from tracer.event import Clock, Event
-from tracer.identity.model import Names
+from tracer.model.errors import KtraceError
+from tracer.model.event import Clock, Event
+from tracer.model.names import Names
+from tracer.model.selection import Selection
+from tracer.model.turn import Turn
 from tracer.recording import flight
 from tracer.recording.context import BOUNDS, Context
 from tracer.recording.files import Full, RecordingFile, RotatingFiles, SingleFile
@@ -44,9 +46,7 @@ from tracer.recording.overview import overview
 from tracer.recording.reader import Reader
 from tracer.recording.recorder import Recorder
 from tracer.recording.replay import ReplaySource
-from tracer.selection import Selection
-from tracer.session import Session
-from tracer.turn import Turn
+from tracer.session.session import Session
 
 # Files
 

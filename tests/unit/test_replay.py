@@ -14,15 +14,15 @@ import pytest
 from tests.support.ktrace import run
 from tests.unit.test_recording import BEGAN, DATA, SECOND, UID, incident, record
 from tracer.cli._recording import _moment
-from tracer.errors import UsageError
-from tracer.event import Clock, Event
+from tracer.model.errors import UsageError
+from tracer.model.event import Clock, Event
+from tracer.model.selection import Selection
+from tracer.outputs.jsonl import JsonLines
 from tracer.recording import replay as module
 from tracer.recording.metadata import Metadata
 from tracer.recording.reader import Reader
 from tracer.recording.replay import ReplaySource
 from tracer.recording.view import Chosen, Window
-from tracer.selection import Selection
-from tracer.views.jsonl import JsonLines
 
 FIRST = DATA / "format-1.0.ktrace"
 EVENTS = [json.loads(line) for line in (DATA / "format-1.0.jsonl").read_bytes().splitlines()]

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from tests.support.ktrace import run
-from tracer.backends.batch import cell
 from tracer.backends.objects import object_file
-from tracer.bpf_object import BpfObject
-from tracer.event import Clock, Event, to_json
-from tracer.identity.model import Container, Names, Pod
 from tracer.identity.netns import DECODE, MAPPED, VISITOR, How
 from tracer.identity.resolver import Resolver
+from tracer.kernel.bpf_object import BpfObject
+from tracer.model.batch import cell
+from tracer.model.event import Clock, Event, to_json
+from tracer.model.names import Container, Names, Pod
+from tracer.outputs.table import SIGN, TIME, Table, lay_out
+from tracer.probes.columns import UNKNOWN
 from tracer.probes.resets import PROBE, reason_table
-from tracer.views.columns import UNKNOWN
-from tracer.views.table import SIGN, TIME, Table, lay_out
 
 SCHEMAS = {
     **BpfObject(object_file("network")).schemas,

@@ -15,13 +15,13 @@ import pytest
 from tests.support.growth import growth
 from tests.unit import records
 from tests.unit.records import ancestry, argv, cgroup_path, exe
-from tracer.backends.batch import cell
-from tracer.event import Place, Process
 from tracer.identity import arguments
 from tracer.identity import resolver as module
 from tracer.identity.arguments import Arguments
-from tracer.identity.model import Container, Names, Pod
 from tracer.identity.resolver import Resolver
+from tracer.model.batch import cell
+from tracer.model.event import Place, Process
+from tracer.model.names import Container, Names, Pod
 
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 CID = "7dea796eb5d6826a85978fa316612874aa3d576ac576495bed83d77fbc9dc744"

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tracer.backends.batch import cell
 from tracer.backends.ring import BATCH_BYTES, MappedRing
+from tracer.model.batch import cell
 
 SIZE = 4 * BATCH_BYTES
 PAGE = mmap.PAGESIZE

@@ -24,11 +24,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit import records
-from tracer.backends.batch import cell
 from tracer.backends.objects import object_file
-from tracer.bpf_object import BadObject, BpfObject
-from tracer.errors import KtraceError
-from tracer.schema import Schema
+from tracer.kernel.bpf_object import BadObject, BpfObject
+from tracer.model.batch import cell
+from tracer.model.errors import KtraceError
+from tracer.model.schema import Schema
 
 ROOT = Path(__file__).resolve().parents[2]
 MACHINE = platform.machine()

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.errors import UsageError
-from tracer.event import Event, Place, Process
-from tracer.identity.cgroup import CgroupIdentity, parse
-from tracer.identity.model import Container, Pod
-from tracer.selection import (
+from tracer.model.cgroup import CgroupIdentity, parse
+from tracer.model.errors import UsageError
+from tracer.model.event import Event, Place, Process
+from tracer.model.names import Container, Pod
+from tracer.model.selection import (
     AS_SENDER,
     AS_TARGET,
     BOTH_SIDES,

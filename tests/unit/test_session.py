@@ -22,21 +22,23 @@ import pytest
 
 from tests.unit import records
 from tests.unit.records import argv, cgroup_path, exe
-from tracer import live, probes, session, turn
-from tracer.backends.batch import DISCARDED, HEADER, Batch, split
-from tracer.errors import KtraceError
-from tracer.event import Clock, Event
+from tracer import probes
 from tracer.identity.arguments import Arguments
-from tracer.identity.cgroup import parse
-from tracer.identity.model import Container, Names, Pod
 from tracer.identity.names import NameService
 from tracer.identity.resolver import Resolver
-from tracer.identity.tree import Cgroup
-from tracer.live import LiveSource
+from tracer.kernel.cgroupfs import Cgroup
+from tracer.model import turn
+from tracer.model.batch import DISCARDED, HEADER, Batch, split
+from tracer.model.cgroup import parse
+from tracer.model.errors import KtraceError
+from tracer.model.event import Clock, Event
+from tracer.model.names import Container, Names, Pod
+from tracer.model.schema import Schema
+from tracer.model.selection import AS_SENDER, BOTH_SIDES, Mode, Selection
 from tracer.probes import AttachPoint, Probe
-from tracer.schema import Schema
-from tracer.selection import AS_SENDER, BOTH_SIDES, Mode, Selection
-from tracer.session import Session, Summary
+from tracer.session import live, session
+from tracer.session.live import LiveSource
+from tracer.session.session import Session, Summary
 
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 CID = "7dea796eb5d6826a85978fa316612874aa3d576ac576495bed83d77fbc9dc744"

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.errors import UsageError
-from tracer.signals import NUMBERS, code_name, parse_signals, signal_name
+from tracer.decode.signals import NUMBERS, code_name, parse_signals, signal_name
+from tracer.model.errors import UsageError
 
 EVERY = range(1, 65)
 

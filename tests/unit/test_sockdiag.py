@@ -11,8 +11,8 @@ import struct
 import pytest
 
 from tests.support.wait import wait_for
-from tracer.netstat import netns_of
-from tracer.sockdiag import listeners, split
+from tracer.kernel.netstat import netns_of
+from tracer.kernel.sockdiag import listeners, split
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,13 @@ import pytest
 from tests.support.wait import wait_for
 from tests.unit.records import described
 from tracer import probes
-from tracer.backends import privileges, stap, stap_modules, stap_program, toolchain
+from tracer.backends import privileges, stap, toolchain
 from tracer.backends.stap import StapBackend
-from tracer.backends.stap_modules import Script
+from tracer.backends.stap import modules as stap_modules
+from tracer.backends.stap import program as stap_program
+from tracer.backends.stap.modules import Script
 from tracer.cli import root
-from tracer.errors import KtraceError, UsageError
+from tracer.model.errors import KtraceError, UsageError
 
 SIGNALS = probes.get("signals")
 RELEASE = platform.release()

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.records import described
-from tracer.backends.stap_lines import MAX_LINE, Lines
-from tracer.errors import KtraceError
-from tracer.schema import Schema
+from tracer.backends.stap.lines import MAX_LINE, Lines
+from tracer.model.errors import KtraceError
+from tracer.model.schema import Schema
 
 SCHEMAS: dict[str, Schema] = {**described("context").schemas, **described("signals").schemas}
 LAYOUT = b"kt layout 3 signal sender_process sender_pid code signal\n"

@@ -10,10 +10,10 @@ import pytest
 
 from tracer import probes
 from tracer.cli._tracing import Tracing, _say, _with_accepted
-from tracer.errors import CannotOnThisKernel, KtraceError
+from tracer.model.errors import CannotOnThisKernel, KtraceError
+from tracer.model.selection import Selection
 from tracer.probes import Probe
-from tracer.selection import Selection
-from tracer.session import Summary
+from tracer.session.session import Summary
 
 EVERY = [probes.get(name) for name in probes.names()]
 VALUES = {"backend": "auto"}

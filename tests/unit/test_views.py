@@ -20,15 +20,16 @@ from hypothesis import strategies as st
 from tests.unit import records
 from tests.unit.records import argv, cgroup_path, exe
 from tracer import probes
-from tracer.event import ANCESTOR, Clock, Event, Place, Process, text
-from tracer.identity.cgroup import CgroupIdentity, parse
-from tracer.identity.model import Container, Names, Pod
 from tracer.identity.resolver import Resolver
-from tracer.views.columns import UNKNOWN, Column, stream_columns
-from tracer.views.escape import escape
-from tracer.views.jsonl import FLUSH_BYTES, JsonLines
-from tracer.views.table import GAP, SIGN, TIME, Table, cells, lay_out, shorten
-from tracer.views.terminal import folded
+from tracer.model.cgroup import CgroupIdentity, parse
+from tracer.model.event import ANCESTOR, Clock, Event, Place, Process, text
+from tracer.model.names import Container, Names, Pod
+from tracer.outputs.escape import escape
+from tracer.outputs.jsonl import FLUSH_BYTES, JsonLines
+from tracer.outputs.stream import stream_columns
+from tracer.outputs.table import GAP, SIGN, TIME, Table, lay_out
+from tracer.outputs.terminal import cells, folded, shorten
+from tracer.probes.columns import UNKNOWN, Column
 
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 CID = "7dea796eb5d6826a85978fa316612874aa3d576ac576495bed83d77fbc9dc744"

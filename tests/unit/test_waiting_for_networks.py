@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from tracer.backends.batch import cell
 from tracer.backends.objects import Objects
-from tracer.event import Clock, Event
 from tracer.identity.netns import How
+from tracer.model.batch import cell
+from tracer.model.event import Clock, Event
+from tracer.model.schema import Schema
+from tracer.model.selection import Selection
+from tracer.model.turn import Lost, Part, Turn
 from tracer.probes import get
-from tracer.schema import Schema
-from tracer.selection import Selection
-from tracer.session import Session
-from tracer.turn import Lost, Part, Turn
+from tracer.session.session import Session
 
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 CGROUP, NETWORK, NETNS = 100, 7, 4026532000

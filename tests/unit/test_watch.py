@@ -10,13 +10,13 @@ import pytest
 
 from tests.unit.verdicts.world import CRON, INIT, RUNC, UID, World, place_of, process
 from tracer.cli._watch import Watch
-from tracer.event import Event, Place
-from tracer.identity.model import Names, Pod
 from tracer.identity.states import PodState, States, StateService
-from tracer.selection import Selection
-from tracer.timeline import Story
-from tracer.turn import IDLE_SECONDS
-from tracer.verdicts import Explanation, explain_all
+from tracer.model.event import Event, Place
+from tracer.model.names import Names, Pod
+from tracer.model.selection import Selection
+from tracer.model.turn import IDLE_SECONDS
+from tracer.why.engine import Explanation, explain_all
+from tracer.why.story import Story
 
 OTHER = "ffffffff-4e5f-6071-8293-a4b5c6d7e8f9"
 PAUSE = process(2, "pause", place_of("b" * 64, None), init=True)

@@ -18,9 +18,11 @@ from tests.unit.records import cgroup_path, exe
 from tests.unit.test_recording import BEGAN, CID, NAMES, PATH, SECOND, metadata, part
 from tracer import probes
 from tracer.cli import why as why_command
-from tracer.identity import inventory, tree
-from tracer.identity.cgroup import CgroupIdentity
-from tracer.identity.model import Container, Names, Pod
+from tracer.identity import inventory
+from tracer.kernel import cgroupfs
+from tracer.model.cgroup import CgroupIdentity
+from tracer.model.names import Container, Names, Pod
+from tracer.model.turn import Lost, Part, Turn
 from tracer.recording.format import (
     Kind,
     block,
@@ -30,7 +32,6 @@ from tracer.recording.format import (
     json_block,
     names_json,
 )
-from tracer.turn import Lost, Part, Turn
 
 END = BEGAN + 60 * SECOND
 INIT, KILLER = 7, 50
@@ -238,7 +239,7 @@ def no_kubernetes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A node with the container `db`, and a pod of podman's called `group`."""
     names = Names({"p": Pod("p", None, "group")}, {CID: Container(CID, name="db")})
     cgroup = SimpleNamespace(identity=CgroupIdentity(None, CID))
-    monkeypatch.setattr(tree, "has_pods", lambda: False)
+    monkeypatch.setattr(cgroupfs, "has_pods", lambda: False)
     monkeypatch.setattr(inventory, "container_cgroups", lambda: [cgroup])
     monkeypatch.setattr(inventory, "current_names", lambda socket: names)
 
@@ -263,5 +264,5 @@ def test_what_can_only_be_a_container(what: str, wait: bool, plain: bool) -> Non
 
 @pytest.mark.usefixtures("no_kubernetes")
 def test_where_pods_are_a_name_is_a_pods(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree, "has_pods", lambda: True)
+    monkeypatch.setattr(cgroupfs, "has_pods", lambda: True)
     assert not why_command._is_plain("db", {"cri_socket": None, "wait": True})

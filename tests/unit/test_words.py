@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.verdicts.world import CLOCK, INIT, MIB, RUNC, World
-from tracer import words
-from tracer.event import Process
-from tracer.verdicts import Certainty, Verdict
-from tracer.views.verdict import to_event, to_text
+from tracer.model.event import Process
+from tracer.why import words
+from tracer.why.render import to_event, to_text
+from tracer.why.verdict import Certainty, Verdict
 
 JAVA = "/usr/lib/jvm/java-17/bin/java"
 NODE = "/usr/local/bin/node"

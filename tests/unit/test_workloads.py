@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from tracer import workloads
-from tracer.identity.model import Pod
-from tracer.selection import pod_matches
+from tracer.model import workloads
+from tracer.model.names import Pod
+from tracer.model.selection import pod_matches
 
 HASH = {"pod-template-hash": "67768f46c4"}
 REVISION = {"controller-revision-hash": "5d4f8"}

@@ -9,31 +9,22 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tracer.backends import privileges
-from tracer.errors import CannotOnThisKernel
+from tracer.model.errors import CannotOnThisKernel
 
 if TYPE_CHECKING:
-    from tracer.backends.batch import Batch
+    from tracer.model.batch import Batch
+    from tracer.model.schema import Schema
     from tracer.probes import AttachPoint, Probe
-    from tracer.schema import Schema
-
+from tracer.backends.lack import Lack
 
 # In order of preference. Each is a module here, with `create(say: Say) -> Backend` and
 # `lacking(probe: Probe | None) -> list[Lack]`, where None asks for the backend as such.
 NAMES = ("core", "bcc", "stap")
 # Is told what the user should know meanwhile: what will take long, and why.
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Lack:
-    """Something that a node does not have, and what mends that."""
-
-    what: str
-    remedy: str
 
 
 class Backend(Protocol):

@@ -9,9 +9,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
-from tracer.bpf_object import MapShape
-from tracer.errors import KtraceError
-from tracer.limits import reached
+from tracer.kernel.bpf_object import MapShape
+from tracer.kernel.limits import reached
+from tracer.model.errors import KtraceError
 
 # The system call's number is the machine's, bpf(2)'s commands are the kernel's.
 _NUMBERS = {"x86_64": 321, "aarch64": 280}

@@ -8,14 +8,15 @@ import errno
 import sys
 from collections.abc import Iterable, Mapping
 
-from tracer.backends import Backend, Lack, Say, none_accepted, privileges
-from tracer.backends.batch import Batch
+from tracer.backends import Backend, Say, none_accepted, privileges
 from tracer.backends.bpf import Map, Misses, count_lost
+from tracer.backends.lack import Lack
 from tracer.backends.libbpf import Libbpf, LibbpfError, LoadedObject
 from tracer.backends.objects import CONTEXT, Objects, besides
 from tracer.backends.reader import Reader
 from tracer.backends.ring import CopyingRing, MappedRing, open_ring
-from tracer.errors import CannotOnThisKernel, KtraceError
+from tracer.model.batch import Batch
+from tracer.model.errors import CannotOnThisKernel, KtraceError
 from tracer.probes import AttachPoint, Probe
 
 SHARED_MAPS = ("kt_ring", "kt_lost", "kt_cgroups", "kt_processes", "kt_pids")

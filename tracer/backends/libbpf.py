@@ -16,9 +16,9 @@ from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_void_p
 from functools import cached_property
 from typing import Any
 
-from tracer import limits
 from tracer.backends.bpf import Map, recursion_misses
-from tracer.errors import CannotOnThisKernel, KtraceError
+from tracer.kernel import limits
+from tracer.model.errors import CannotOnThisKernel, KtraceError
 
 _KEPT_LINES = 60
 # The verifier's log comes in one piece, and its reason stands at the end.

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from tracer.bpf_object import BpfObject
-from tracer.errors import KtraceError
-from tracer.limits import reached
-from tracer.schema import Schema
+from tracer.kernel.bpf_object import BpfObject
+from tracer.kernel.limits import reached
+from tracer.model.errors import KtraceError
+from tracer.model.schema import Schema
 
 if TYPE_CHECKING:
     from tracer.probes import Probe

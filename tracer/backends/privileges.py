@@ -7,8 +7,8 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-from tracer.errors import MissingPrivilege
-from tracer.limits import Limit, allowed
+from tracer.kernel.limits import Limit, allowed
+from tracer.model.errors import MissingPrivilege
 
 _CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 _ARRAY = 2  # BPF_MAP_TYPE_ARRAY
@@ -96,7 +96,7 @@ def _is_short_of_locked_memory() -> bool:
 def _made(entries: int) -> int | None:
     """Why a map of so many entries cannot be made; None if it can."""
     from tracer.backends.bpf import create_map
-    from tracer.bpf_object import MapShape
+    from tracer.kernel.bpf_object import MapShape
 
     try:
         create_map("trial", MapShape(_ARRAY, 4, 8, entries)).close()

@@ -10,9 +10,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from tracer.backends.batch import Batch, cell, split
+from tracer.model.batch import Batch, cell, split
+from tracer.model.schema import Schema
 from tracer.probes import LAST_CALL, Companion, Listening
-from tracer.schema import Schema
 
 # Records come to rest this long before they are fetched, so that a steady stream costs at most a
 # hundred wake-ups a second.

@@ -13,9 +13,9 @@ from __future__ import annotations
 import mmap
 import platform
 
-from tracer.backends.batch import Batch, cell, split
 from tracer.backends.bpf import Map
 from tracer.backends.libbpf import CallbackRing, Libbpf
+from tracer.model.batch import Batch, cell, split
 
 BATCH_BYTES = 1 << 20
 

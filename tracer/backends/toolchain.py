@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tracer.backends import Lack
+from tracer.backends.lack import Lack
 
 # from the one that a distribution calls itself by to those it says it is like
 _FAMILIES = {"debian": "debian", "ubuntu": "debian", "rhel": "rhel", "fedora": "rhel"}

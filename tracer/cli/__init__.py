@@ -15,9 +15,10 @@ from typing import Any
 
 import click
 
-from tracer import limits, probes
-from tracer.errors import KtraceError
-from tracer.views.escape import escape
+from tracer import probes
+from tracer.kernel import limits
+from tracer.model.errors import KtraceError
+from tracer.outputs.escape import escape
 
 
 class ReaderGone(Exception):

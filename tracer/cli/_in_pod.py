@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tracer import limits, node
 from tracer.cli._findings import Finding
+from tracer.kernel import limits, node
 
 if TYPE_CHECKING:
-    from tracer.identity.model import NameSource
+    from tracer.model.names import NameSource
 
 NAME_LINE = "env: [{name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]"
 
@@ -64,7 +64,7 @@ def processes(signs: list[str]) -> Iterator[Finding]:
 
 
 def kernel_log(signs: list[str]) -> Finding:
-    from tracer.kmsg import KernelLog
+    from tracer.kernel.kmsg import KernelLog
 
     try:
         KernelLog().close()
@@ -76,7 +76,8 @@ def kernel_log(signs: list[str]) -> Finding:
 
 
 def cgroups(signs: list[str]) -> Finding:
-    from tracer.identity.tree import container_cgroups, hierarchies
+    from tracer.kernel.cgroupfs import container_cgroups
+    from tracer.kernel.hierarchies import hierarchies
 
     in_pod = mount("cgroup", "/sys/fs/cgroup")
     mounted = hierarchies()

@@ -14,8 +14,8 @@ from click.shell_completion import CompletionItem
 
 from tracer import probes
 from tracer.backends import NAMES
-from tracer.errors import UsageError
-from tracer.selection import Selection, parse_labels
+from tracer.model.errors import UsageError
+from tracer.model.selection import Selection, parse_labels
 
 MAX_PIDS = 1024  # kt_pids
 MAX_PID = 1 << 22  # PID_MAX_LIMIT, include/linux/threads.h
@@ -90,7 +90,7 @@ class NodeName(click.ParamType[str]):
     name = "name"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from tracer.node import NAME
+        from tracer.kernel.node import NAME
 
         if not NAME.fullmatch(value):
             self.fail(f"{value!r} is not the name of a node", param, ctx)

@@ -16,18 +16,18 @@ import click
 from tracer import probes
 from tracer.cli._options import Duration, count, selection, selectors
 from tracer.cli._tracing import closing_line, stop_on_signals
-from tracer.errors import BadRecording, NoSuchPod, UsageError
-from tracer.event import Clock, Place
+from tracer.model.errors import BadRecording, NoSuchPod, UsageError
+from tracer.model.event import Clock, Place
+from tracer.model.selection import Selection, pod_matches
 from tracer.probes import Probe
+from tracer.probes.columns import pod_name
 from tracer.recording.view import Chosen, Window
-from tracer.selection import Selection, pod_matches
-from tracer.session import Session, Sink
-from tracer.views.columns import pod_name
+from tracer.session.session import Session, Sink
 
 if TYPE_CHECKING:
-    from tracer.recording.explained import Explained
     from tracer.recording.metadata import Metadata
     from tracer.recording.reader import Reader
+    from tracer.why.explained import Explained
 
 Places = Callable[[], list[Place]]
 
@@ -94,7 +94,7 @@ def check_pods(globs: Sequence[str], places: Iterable[Place]) -> None:
 
 
 def _explained(chosen: Chosen, told: Metadata, clock: Clock) -> Explained:
-    from tracer.recording.explained import Explained
+    from tracer.why.explained import Explained
 
     return Explained(chosen, told, clock)
 

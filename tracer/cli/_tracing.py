@@ -28,14 +28,14 @@ from tracer.cli._options import (
     selection,
     selectors,
 )
-from tracer.errors import CannotOnThisKernel, UsageError
-from tracer.event import Clock
-from tracer.identity.model import Names
-from tracer.limits import check_descriptors, reason
+from tracer.kernel.limits import check_descriptors, reason
+from tracer.model.errors import CannotOnThisKernel, UsageError
+from tracer.model.event import Clock
+from tracer.model.names import Names
+from tracer.model.selection import Mode, Selection
+from tracer.outputs.escape import escape
 from tracer.probes import Probe
-from tracer.selection import Mode, Selection
-from tracer.session import Session, Sink, Summary
-from tracer.views.escape import escape
+from tracer.session.session import Session, Sink, Summary
 
 if TYPE_CHECKING:
     from tracer.recording.files import Destination
@@ -104,7 +104,7 @@ def _say(words: str) -> None:
 
 def node_of(values: Mapping[str, Any], say: Callable[[str], None] = _say) -> str:
     """What the node is called; empty where nobody knows, and then `say` is told."""
-    from tracer import node
+    from tracer.kernel import node
 
     name = node.name(values["node_name"])
     if not name:
@@ -143,8 +143,8 @@ class Tracing:
         from tracer.identity.inventory import check_globs, check_labels, check_pids, name_sources
         from tracer.identity.mirror import with_static_pods
         from tracer.identity.names import NameService
-        from tracer.identity.tree import has_pods
-        from tracer.live import LiveSource
+        from tracer.kernel.cgroupfs import has_pods
+        from tracer.session.live import LiveSource
 
         chosen = with_static_pods(selection(values), say)
         if chosen.mode is not Mode.ALL:
@@ -273,11 +273,11 @@ def _say_failure(error: OSError) -> None:
 
 def make_sink(probes: Sequence[Probe], values: Mapping[str, Any], clock: Clock, node: str) -> Sink:
     if values["output"] == "json":
-        from tracer.views.jsonl import JsonLines
+        from tracer.outputs.jsonl import JsonLines
 
         return JsonLines(sys.stdout.buffer, clock, node)
-    from tracer.views.columns import stream_columns
-    from tracer.views.table import Table
+    from tracer.outputs.stream import stream_columns
+    from tracer.outputs.table import Table
 
     by_kind = {kind: probe for probe in probes for kind in probe.decode}
     return Table(

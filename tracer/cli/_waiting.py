@@ -7,14 +7,14 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from tracer.event import Place
-from tracer.identity.cgroup import CgroupIdentity
-from tracer.identity.model import Pod
 from tracer.identity.states import PodState, States, StateService
-from tracer.selection import Selection
-from tracer.timeline import Story
-from tracer.units import span
-from tracer.verdicts._phrases import code_words
+from tracer.model.cgroup import CgroupIdentity
+from tracer.model.event import Place
+from tracer.model.names import Pod
+from tracer.model.selection import Selection
+from tracer.model.units import span
+from tracer.why.common.phrases import code_words
+from tracer.why.story import Story
 
 # As long as a kubelet and a runtime may take for one step on a busy node.
 PATIENCE_SECONDS = 10.0

@@ -7,18 +7,21 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from tracer.bounded import keep
 from tracer.cli._waiting import Waiting
-from tracer.event import Event, Place
-from tracer.faults import FaultFinder
 from tracer.identity.resolver import Resolver
 from tracer.identity.states import StateService
+from tracer.model.bounded import keep
+from tracer.model.event import Event, Place
+from tracer.model.selection import AS_TARGET, Selection
+from tracer.model.turn import IDLE_SECONDS, Turn
 from tracer.probes.exits import is_container_init
-from tracer.selection import AS_TARGET, Selection
-from tracer.session import Session
-from tracer.timeline import SIGKILL, Entry, Story, Timelines, ends_container
-from tracer.turn import IDLE_SECONDS, Turn
-from tracer.verdicts import Explanation, explain_all
+from tracer.session.session import Session
+from tracer.why.crash import FaultFinder
+from tracer.why.engine import Explanation, explain_all
+from tracer.why.entry import SIGKILL, Entry
+from tracer.why.life import ends_container
+from tracer.why.story import Story
+from tracer.why.timelines import Timelines
 
 # How long what follows is waited for: an end has its reasons before it; connections that are
 # refused come in numbers, and an end may follow what hurt.

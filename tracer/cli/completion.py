@@ -6,7 +6,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from tracer.errors import UsageError
+from tracer.model.errors import UsageError
 
 
 def run(shell: str) -> None:

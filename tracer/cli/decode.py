@@ -13,12 +13,12 @@ from pathlib import Path
 
 import click
 
-from tracer import gfp, limits
-from tracer.bounded import keep
-from tracer.decode import Decoder, FlagNames
+from tracer.decode import Decoder, FlagNames, gfp
 from tracer.decode.kind import THIS_KERNEL, Answer
-from tracer.errors import KtraceError, UsageError
-from tracer.views.escape import escape
+from tracer.kernel import limits
+from tracer.model.bounded import keep
+from tracer.model.errors import KtraceError, UsageError
+from tracer.outputs.escape import escape
 
 MAX_FORMAT = 1 << 20
 MAX_LINE = 1 << 16

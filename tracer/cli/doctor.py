@@ -11,17 +11,19 @@ from dataclasses import asdict, replace
 import click
 import orjson
 
-from tracer import backends, node, probes
+from tracer import backends, probes
+from tracer.backends.lack import Lack
 from tracer.backends.privileges import missing_capabilities
 from tracer.cli import _in_pod
 from tracer.cli._findings import SIGNS, Finding, State
 from tracer.cli._options import cri_socket as cri_socket_option
 from tracer.cli._options import in_colour
 from tracer.cli._options import node_name as node_name_option
-from tracer.errors import KtraceError, LimitReached
-from tracer.limits import check_descriptors
-from tracer.views.escape import escape
-from tracer.views.terminal import terminal_width, wrapped
+from tracer.kernel import node
+from tracer.kernel.limits import check_descriptors
+from tracer.model.errors import KtraceError, LimitReached
+from tracer.outputs.escape import escape
+from tracer.outputs.terminal import terminal_width, wrapped
 
 
 def run(output: str, cri_socket: str | None, node_name: str | None) -> None:
@@ -79,8 +81,8 @@ def _runtimes(socket: str | None, in_pod: bool = False) -> Iterator[Finding]:
     import queue
 
     from tracer.identity.inventory import check_labels, first_names, name_sources
-    from tracer.identity.model import Names
     from tracer.identity.names import NameService
+    from tracer.model.names import Names
 
     sources = name_sources(socket)
     arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
@@ -111,7 +113,7 @@ def _runtimes(socket: str | None, in_pod: bool = False) -> Iterator[Finding]:
         yield Finding(state, "names", "no source knows any pod", remedy)
 
 
-def _backends(lacks: Mapping[str, Sequence[backends.Lack]]) -> Iterator[Finding]:
+def _backends(lacks: Mapping[str, Sequence[Lack]]) -> Iterator[Finding]:
     """Whatever one of them lacks is only a problem if no other can do without."""
     state: State = "problem" if all(lacks.values()) else "note"
     for name, lacking in lacks.items():

@@ -14,12 +14,12 @@ import click
 
 from tracer.cli._recording import chosen_of_recording, play
 from tracer.cli._tracing import make_command
-from tracer.errors import BadRecording, UsageError
-from tracer.event import Event
-from tracer.recording import exporters
-from tracer.recording.exporters import ExportSink, Target
+from tracer.model.errors import BadRecording, UsageError
+from tracer.model.event import Event
+from tracer.outputs import exporters
+from tracer.outputs.exporters import ExportSink, Target
 from tracer.recording.files import create_private
-from tracer.session import DAMAGE
+from tracer.session.session import DAMAGE
 
 
 def run(file: str, format_: str, out: str | None, **values: Any) -> None:

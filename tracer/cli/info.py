@@ -11,11 +11,11 @@ import orjson
 
 from tracer.cli._recording import check_whole
 from tracer.cli._tracing import make_command
-from tracer.event import Clock
-from tracer.views.columns import UNKNOWN
-from tracer.views.escape import escape
-from tracer.views.table import cells, fit
-from tracer.views.terminal import terminal_width, wrapped
+from tracer.model.event import Clock
+from tracer.outputs.escape import escape
+from tracer.outputs.table import fit
+from tracer.outputs.terminal import cells, terminal_width, wrapped
+from tracer.probes.columns import UNKNOWN
 
 if TYPE_CHECKING:
     from tracer.recording.overview import Overview

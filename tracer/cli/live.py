@@ -29,19 +29,19 @@ from tracer.cli._options import (
 from tracer.cli._recording import check_whole, wanted_of_recording
 from tracer.cli._tracing import Tracing, closing_line, make_command, node_of, record_option
 from tracer.cli.trace import chosen_probes
-from tracer.errors import KtraceError, UsageError
-from tracer.event import Clock
+from tracer.model.errors import KtraceError, UsageError
+from tracer.model.event import Clock
+from tracer.model.selection import Selection
+from tracer.outputs.escape import escape
 from tracer.probes import Probe
 from tracer.recording import SUFFIX
-from tracer.selection import Selection
-from tracer.session import Session, Summary
-from tracer.views.escape import escape
+from tracer.session.session import Session, Summary
 
 if TYPE_CHECKING:
     from datetime import tzinfo
 
-    from tracer.views.live.feed import Feed
-    from tracer.views.live.model import Snapshot
+    from tracer.live.feed import Feed
+    from tracer.live.model import Snapshot
 
 # Of the words of a failure.
 MAX_FAILURE = 300
@@ -71,9 +71,9 @@ class LiveFeed:
     def __init__(
         self, wanted: Sequence[Probe], values: Mapping[str, Any], post: Post, note: Note
     ) -> None:
-        from tracer.timeline import Timelines
-        from tracer.views.live.model import Model
-        from tracer.views.live.switch import RecordingSwitch
+        from tracer.live.model import Model
+        from tracer.live.switch import RecordingSwitch
+        from tracer.why.timelines import Timelines
 
         self.node = node_of(values, lambda words: None)
         self.clock = Clock()
@@ -91,7 +91,7 @@ class LiveFeed:
         self._session: Session | None = None
 
     def run(self) -> None:
-        from tracer.views.live.feed import Pace
+        from tracer.live.pace import Pace
 
         tracing = self._begin()
         self._session = tracing.session
@@ -129,7 +129,7 @@ class LiveFeed:
 
 
 def _player(file: str, speed: str, values: Mapping[str, Any], post: Post) -> Feed:
-    from tracer.views.live.player import Player
+    from tracer.live.player import Player
 
     chosen = wanted_of_recording(dict(values))
     return Player(Path(file), chosen, None if speed == "max" else float(speed), post)
@@ -137,7 +137,7 @@ def _player(file: str, speed: str, values: Mapping[str, Any], post: Post) -> Fee
 
 def _show(make_feed: Callable[[Post, Note], Feed], zone: tzinfo | None) -> None:
     """Draws until the user has seen enough; then says what was seen and lost."""
-    from tracer.views.live.app import LiveApp
+    from tracer.live.app import LiveApp
 
     by_kind = {kind: p for p in map(probes.get, probes.names()) for kind in p.decode}
     app = LiveApp(make_feed, by_kind, _parse_selectors, zone)

@@ -12,12 +12,12 @@ import click
 import orjson
 
 from tracer.cli._options import complete_namespace, cri_socket
-from tracer.errors import KtraceError
 from tracer.identity.inventory import Entry, current_names, inventory
-from tracer.views.columns import UNKNOWN
-from tracer.views.escape import escape
-from tracer.views.table import cells, fit, lay_out
-from tracer.views.terminal import terminal_width
+from tracer.model.errors import KtraceError
+from tracer.outputs.escape import escape
+from tracer.outputs.table import fit, lay_out
+from tracer.outputs.terminal import cells, terminal_width
+from tracer.probes.columns import UNKNOWN
 
 
 def run(namespaces: tuple[str, ...], output: str, no_headers: bool, cri_socket: str | None) -> None:
@@ -40,7 +40,7 @@ def run(namespaces: tuple[str, ...], output: str, no_headers: bool, cri_socket: 
 
 
 class Column(NamedTuple):
-    """As `tracer.views.table.Width` has it."""
+    """As `tracer.outputs.table.Width` has it."""
 
     title: str
     narrow: int

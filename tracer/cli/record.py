@@ -25,13 +25,13 @@ from tracer.cli._options import (
 )
 from tracer.cli._tracing import Tracing, make_command, node_of
 from tracer.cli.trace import chosen_probes
-from tracer.errors import KtraceError, UsageError
-from tracer.event import Clock, Event, to_json
-from tracer.expression import Condition
+from tracer.model.errors import KtraceError, UsageError
+from tracer.model.event import Clock, Event, to_json
+from tracer.model.expression import Condition
 from tracer.probes import Probe
 from tracer.recording.files import Destination, Full, RotatingFiles, SingleFile
 from tracer.recording.flight import BY_HAND, FlightRecorder, Trigger
-from tracer.session import Summary
+from tracer.session.session import Summary
 
 # Of all flight recordings together.
 MAX_FLIGHTS = 1 << 30

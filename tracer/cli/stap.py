@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 from tracer import probes
-from tracer.errors import KtraceError, UsageError
+from tracer.model.errors import KtraceError, UsageError
 
 if TYPE_CHECKING:
-    from tracer.backends.stap_modules import Script
+    from tracer.backends.stap.modules import Script
 
 
 @click.group(
@@ -28,8 +28,8 @@ def command() -> None:
 
 
 def build(wanted: tuple[str, ...], kernel: str | None, output: Path | None) -> None:
-    from tracer.backends.stap_modules import build as build_module
-    from tracer.backends.stap_modules import cache
+    from tracer.backends.stap.modules import build as build_module
+    from tracer.backends.stap.modules import cache
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # half a module is cleared away
     release, directory = kernel or platform.release(), output or cache()
@@ -55,7 +55,7 @@ def build(wanted: tuple[str, ...], kernel: str | None, output: Path | None) -> N
 
 
 def _chosen(wanted: tuple[str, ...]) -> list[Script]:
-    from tracer.backends.stap_modules import Script
+    from tracer.backends.stap.modules import Script
 
     every = [script for script in map(Script, probes.names()) if script.exists]
     chosen = [script for script in every if not wanted or script.probe in wanted]

@@ -11,7 +11,7 @@ from tracer import probes
 from tracer.cli._options import complete_probes
 from tracer.cli._tracing import command as tracing_command
 from tracer.cli._tracing import trace
-from tracer.errors import UsageError
+from tracer.model.errors import UsageError
 from tracer.probes import Probe
 
 

@@ -27,16 +27,16 @@ from tracer.cli._options import (
 )
 from tracer.cli._tracing import Tracing, make_command, node_of
 from tracer.cli._watch import Watch
-from tracer.errors import BadRecording, UsageError
-from tracer.event import Clock, Place, to_json
-from tracer.faults import FaultFinder
 from tracer.identity.states import StateService
+from tracer.model.errors import BadRecording, UsageError
+from tracer.model.event import Clock, Place, to_json
+from tracer.model.selection import AS_TARGET, Selection
+from tracer.model.workloads import parse as parse_workload
+from tracer.outputs.escape import escape
 from tracer.recording import SUFFIX
-from tracer.selection import AS_TARGET, Selection
-from tracer.timeline import MAX_RECORDED, Timelines
-from tracer.verdicts import Explanation, explain_all
-from tracer.views.escape import escape
-from tracer.workloads import parse as parse_workload
+from tracer.why.crash import FaultFinder
+from tracer.why.engine import Explanation, explain_all
+from tracer.why.timelines import MAX_RECORDED, Timelines
 
 if TYPE_CHECKING:
     from tracer.recording.metadata import Metadata
@@ -70,8 +70,8 @@ def _is_plain(what: str, values: Mapping[str, Any]) -> bool:
     """Whether a name can only be a container's: no pod of Kubernetes is here, nor one of podman's
     that is called so. One that is still to come has to be waited for."""
     from tracer.identity.inventory import current_names, plain_container
-    from tracer.identity.tree import has_pods
-    from tracer.selection import pod_matches
+    from tracer.kernel.cgroupfs import has_pods
+    from tracer.model.selection import pod_matches
 
     if has_pods() or "/" in what:
         return False
@@ -202,14 +202,14 @@ def _is_target(chosen: Selection, place: Place) -> bool:
 
 
 def _show_json(explanation: Explanation, clock: Clock, node: str) -> None:
-    from tracer.views.verdict import to_event
+    from tracer.why.render import to_event
 
     sys.stdout.buffer.write(to_json(to_event(explanation, clock), clock, node))
 
 
 def _show_text(colour: bool, explanation: Explanation, clock: Clock, _node: str) -> None:
-    from tracer.views.terminal import terminal_width
-    from tracer.views.verdict import to_text
+    from tracer.outputs.terminal import terminal_width
+    from tracer.why.render import to_text
 
     text = to_text(explanation, clock, colour=colour, width=terminal_width())
     click.echo(text, color=colour)

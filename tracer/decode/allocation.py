@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tracer.decode import flags
 from tracer.decode.kind import Answer, Kernel
 from tracer.decode.lines import name_before
-from tracer.units import size
+from tracer.model.units import size
 
 # Blocks larger than this (PAGE_ALLOC_COSTLY_ORDER) the kernel does not try hard to find.
 COSTLY_ORDER = 3

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import signal
 
+from tracer.decode.exitcodes import describe_exit_code
 from tracer.decode.kind import Answer
-from tracer.exitcodes import describe_exit_code
-from tracer.signals import SIGRTMAX, signal_name
+from tracer.decode.signals import SIGRTMAX, signal_name
 
 
 def exit_code(code: int) -> Answer:

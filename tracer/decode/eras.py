@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tracer import gfp
+from tracer.decode import gfp
 
 Release = tuple[int, int]
 NAMED_SINCE: Release = (4, 6)

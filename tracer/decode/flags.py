@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tracer import gfp
-from tracer.decode import eras
+from tracer.decode import eras, gfp
 from tracer.decode.kind import Answer, Kernel
 
 _MEANINGS = {

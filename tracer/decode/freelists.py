@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tracer import buddyinfo
+from tracer.decode import buddyinfo
 from tracer.decode.allocation import COSTLY_ORDER
 from tracer.decode.kind import Answer
-from tracer.units import size
+from tracer.model.units import size
 
 Zone = dict[str, Any]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from tracer import gfp
+from tracer.decode import gfp
 from tracer.decode.lines import Line
 
 # Sentences, the main thing first.

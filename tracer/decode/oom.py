@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tracer.decode import whose
 from tracer.decode.lines import name_before
-from tracer.units import size
+from tracer.model.units import size
 
 # The largest counter of pages, in KiB: no limit (PAGE_COUNTER_MAX, and res_counter before 3.19).
 UNLIMITED = 1 << 52

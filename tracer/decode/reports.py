@@ -16,14 +16,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from tracer import buddyinfo
-from tracer.decode import allocation, flags, freelists, oom, whose
+from tracer.decode import allocation, buddyinfo, flags, freelists, oom, whose
 from tracer.decode.allocation import Failure
 from tracer.decode.freelists import Marks, Zone
 from tracer.decode.kind import Answer, Kernel
 from tracer.decode.lines import Line
 from tracer.decode.oom import Chosen, Invoked, Killed, Usage
-from tracer.units import size
+from tracer.model.units import size
 
 # What is kept of one report.
 MAX_VICTIMS = 1024

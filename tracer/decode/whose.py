@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A cgroup's path as it stands in a text: whose it is, in words.
 
-`tracer.identity.cgroup` decides about paths that a kernel gave. A text may have more around them:
+`tracer.model.cgroup` decides about paths that a kernel gave. A text may have more around them:
 the mount point and a file's name, a colon of the sentence, dots of a cgroup namespace. And it may
 come from a runtime that no Kubernetes drives; then what looks like a container's id is one.
 """
@@ -13,7 +13,7 @@ import shlex
 from dataclasses import replace
 
 from tracer.decode.kind import Answer
-from tracer.identity.cgroup import CgroupIdentity, parse
+from tracer.model.cgroup import CgroupIdentity, parse
 
 MAX_PATH = 4096
 

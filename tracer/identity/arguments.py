@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from tracer.bounded import Table, keep, size_of
-from tracer.event import ANCESTOR, text
 from tracer.identity.resolver import MAX_IMAGES, exe_of, image_of
-from tracer.schema import Schema
+from tracer.model.bounded import Table, keep, size_of
+from tracer.model.event import ANCESTOR, text
+from tracer.model.schema import Schema
 
 MAX_RUNNING = 4096
 # So often a second at most, because a fork bomb must not become ours.

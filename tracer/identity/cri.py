@@ -21,9 +21,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tracer import limits
-from tracer.bounded import keep
-from tracer.identity.model import (
+from tracer.identity.states import MAX_CONTAINERS, ContainerState, PodState, one_line
+from tracer.kernel import limits
+from tracer.model.bounded import keep
+from tracer.model.names import (
     Container,
     Names,
     NameSourceError,
@@ -31,7 +32,6 @@ from tracer.identity.model import (
     is_plausible_name,
     normalise_uid,
 )
-from tracer.identity.states import MAX_CONTAINERS, ContainerState, PodState, one_line
 
 if TYPE_CHECKING:
     import grpc

@@ -9,8 +9,8 @@ import socket
 import time
 from typing import Any, TypeVar
 
-from tracer import limits
-from tracer.identity.model import NameSourceError
+from tracer.kernel import limits
+from tracer.model.names import NameSourceError
 
 MAX_ANSWER = 16 * 1024 * 1024
 _CHUNK = 64 * 1024

@@ -9,13 +9,7 @@ is chosen by whoever starts it. So the labels only count when the name agrees.
 from typing import Any
 
 from tracer.identity.daemon import ask, checked, not_spoken
-from tracer.identity.model import (
-    Container,
-    Names,
-    Pod,
-    is_plausible_name,
-    normalise_uid,
-)
+from tracer.model.names import Container, Names, Pod, is_plausible_name, normalise_uid
 
 _LABEL_UID = "io.kubernetes.pod.uid"
 _LABEL_NAMESPACE = "io.kubernetes.pod.namespace"

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tracer import limits
-from tracer.errors import NoSuchPod, NoSuchProcess, UsageError
 from tracer.identity.logs import LogDirectorySource
-from tracer.identity.model import Container, Names, NameSource, NameSourceError, Pod
 from tracer.identity.names import NameService, default_sources
-from tracer.identity.tree import Cgroup, container_cgroups
-from tracer.selection import pod_matches
+from tracer.kernel import limits
+from tracer.kernel.cgroupfs import Cgroup, container_cgroups
+from tracer.model.errors import NoSuchPod, NoSuchProcess, UsageError
+from tracer.model.names import Container, Names, NameSource, NameSourceError, Pod
+from tracer.model.selection import pod_matches
 
 # As long as somebody at a prompt may have to wait for a runtime that does not answer.
 PATIENCE = 2.5

@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
-from tracer import limits
-from tracer.identity.model import (
+from tracer.kernel import limits
+from tracer.model.names import (
     Container,
     Names,
     NameSourceError,

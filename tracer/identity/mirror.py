@@ -13,8 +13,8 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 
-from tracer.identity.tree import container_cgroups
-from tracer.selection import Selection
+from tracer.kernel.cgroupfs import container_cgroups
+from tracer.model.selection import Selection
 
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 SECONDS = 3

@@ -21,7 +21,7 @@ from typing import TypeVar
 from tracer.identity import cri
 from tracer.identity.cri import CriSource
 from tracer.identity.logs import LogDirectorySource
-from tracer.identity.model import Container, Names, NameSource, NameSourceError, Pod
+from tracer.model.names import Container, Names, NameSource, NameSourceError, Pod
 
 PODMAN_STORAGE = "/var/lib/containers/storage"  # of root, containers-storage.conf(5)
 

@@ -24,9 +24,9 @@ from enum import IntEnum
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
-from tracer.bounded import Table, keep, size_of
-from tracer.event import Place
 from tracer.identity.resolver import Resolver
+from tracer.model.bounded import Table, keep, size_of
+from tracer.model.event import Place
 
 # In bytes: namespaces, and what is remembered besides of addresses and of inodes.
 MAX_KNOWN = 4 << 20

@@ -24,12 +24,13 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-from tracer.backends.batch import HEADER, cell
-from tracer.bounded import Table, size_of
 from tracer.identity.netns import MAPPED, NO_ADDRESS, How, made_up
-from tracer.identity.tree import cgroup_of, hierarchies
-from tracer.schema import Schema
-from tracer.turn import Part
+from tracer.kernel.cgroupfs import cgroup_of
+from tracer.kernel.hierarchies import hierarchies
+from tracer.model.batch import HEADER, cell
+from tracer.model.bounded import Table, size_of
+from tracer.model.schema import Schema
+from tracer.model.turn import Part
 
 MAX_ADDRESSES = 32  # of one namespace
 MAX_FILE = 1 << 20

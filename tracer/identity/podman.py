@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tracer import limits
 from tracer.identity.daemon import MAX_ANSWER, ask, checked, not_spoken
-from tracer.identity.model import Container, Names, NameSourceError, Pod, is_plausible_name
+from tracer.kernel import limits
+from tracer.model.names import Container, Names, NameSourceError, Pod, is_plausible_name
 
 RUNTIME = "podman"
 NO_NAMESPACE = ""

@@ -15,10 +15,10 @@ from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from tracer.bounded import Table, size_of
-from tracer.event import ANCESTOR, Place, Process, text
-from tracer.identity.cgroup import CgroupIdentity, parse
-from tracer.identity.model import Container, Names, Pod
+from tracer.model.bounded import Table, size_of
+from tracer.model.cgroup import CgroupIdentity, parse
+from tracer.model.event import ANCESTOR, Place, Process, text
+from tracer.model.names import Container, Names, Pod
 
 # As many as the kernel side remembers (kt_cgroups) need about as much.
 MAX_PLACES = 24 << 20

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tracer.identity.model import NameSourceError, Pod
-from tracer.identity.tree import container_cgroups, hierarchies
+from tracer.kernel.cgroupfs import container_cgroups
+from tracer.kernel.hierarchies import hierarchies
+from tracer.model.names import NameSourceError, Pod
 
 # How often the runtimes are asked; `hurry` while something has just ended.
 EVERY_SECONDS, HURRY_SECONDS = 2.0, 0.2

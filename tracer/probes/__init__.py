@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Probes: each module here is one question to the kernel, and describes itself with `PROBE`.
+"""Probes: each package here is one question to the kernel, and describes itself with `PROBE`.
 
-A module's name is the command's name. Nothing else lists the probes: a new one is found because its
-file is here.
+A package's name is the command's name. Nothing else lists the probes: a new one is found because
+its folder is here. The modules beside them are what probes have in common.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     import click
 
-    from tracer.event import Event
     from tracer.identity.resolver import Resolver
-    from tracer.schema import Schema
-    from tracer.views.columns import Column
+    from tracer.model.event import Event
+    from tracer.model.schema import Schema
+    from tracer.probes.columns import Column
 
 
 # What a companion is called with after tracing has ended: the name of no event.
@@ -90,8 +90,8 @@ class Probe:
     tell of what they are: the last of each stays true until the next; `summary` says an event in
     one sentence for streams of several probes; `alarm` tells whether it must stand out; `settings`
     turns the values of `options` into the object's `const volatile` variables; `shorthand` turns
-    what follows `KIND:` in a condition into one of tracer.expression; `besides` are objects of
-    which all programs are attached too, once for all probes that name them."""
+    what follows `KIND:` in a condition into one of tracer.model.expression; `besides` are objects
+    of which all programs are attached too, once for all probes that name them."""
 
     name: str
     object: str
@@ -111,7 +111,7 @@ class Probe:
 
 
 def names() -> list[str]:
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
 
 
 def get(name: str) -> Probe:

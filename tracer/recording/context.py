@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import zstandard
 
-from tracer.bounded import Spares, Table, size_of
-from tracer.identity.model import Names
+from tracer.model.bounded import Spares, Table, size_of
+from tracer.model.names import Names
+from tracer.model.schema import Schema
+from tracer.model.turn import Part, Turn
 from tracer.probes import Probe
-from tracer.schema import Schema
-from tracer.turn import Part, Turn
 
 # The context of every probe, in the order in which one refers to the other.
 KEYS: dict[str, tuple[str, ...]] = {

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from tracer import limits
-from tracer.errors import KtraceError
+from tracer.kernel import limits
+from tracer.model.errors import KtraceError
 
 # What a file must begin with whose first turn is at this time. All times here are in nanoseconds
 # since boot.

@@ -13,9 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO, cast
 
-from tracer import limits
-from tracer.errors import KtraceError
-from tracer.event import Clock, Event
+from tracer.kernel import limits
+from tracer.model.errors import KtraceError
+from tracer.model.event import Clock, Event
 from tracer.recording import SUFFIX
 from tracer.recording.files import Beginning, RecordingFile, close_in_order
 

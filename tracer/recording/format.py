@@ -21,11 +21,11 @@ from typing import Any
 import orjson
 import zstandard
 
-from tracer.backends.batch import HEADER
-from tracer.errors import BadRecording
-from tracer.identity.model import Container, Names, Pod
-from tracer.schema import Field, Schema
-from tracer.turn import Lost, Part, Turn
+from tracer.model.batch import HEADER
+from tracer.model.errors import BadRecording
+from tracer.model.names import Container, Names, Pod
+from tracer.model.schema import Field, Schema
+from tracer.model.turn import Lost, Part, Turn
 
 MAGIC = b"\x89KTRACE\n"
 MAJOR, MINOR = 1, 0

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from tracer.errors import BadRecording
+from tracer.model.errors import BadRecording
+from tracer.model.schema import Schema
+from tracer.model.selection import Selection
 from tracer.recording.format import schemas_json, schemas_of
-from tracer.schema import Schema
-from tracer.selection import Selection
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tracer.errors import BadRecording
-from tracer.identity.model import Names
+from tracer.model.errors import BadRecording
+from tracer.model.names import Names
 from tracer.recording.format import Kind, lost_of, names_of, read_json
 from tracer.recording.reader import Reader
 

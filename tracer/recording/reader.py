@@ -12,9 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tracer import limits
-from tracer.errors import BadRecording
-from tracer.identity.model import Names
+from tracer.kernel import limits
+from tracer.model.errors import BadRecording
+from tracer.model.names import Names
+from tracer.model.turn import Lost, Turn
 from tracer.recording.format import (
     BLOCK_HEADER_BYTES,
     FILE_HEADER,
@@ -28,7 +29,6 @@ from tracer.recording.format import (
     turns_of,
 )
 from tracer.recording.metadata import Metadata, metadata_of
-from tracer.turn import Lost, Turn
 
 _KNOWN = frozenset(Kind)
 

@@ -17,10 +17,12 @@ from pathlib import Path
 import orjson
 
 from tracer.backends import Backend
-from tracer.backends.batch import HEADER
-from tracer.event import Clock
-from tracer.identity.model import Names
 from tracer.identity.resolver import Resolver
+from tracer.model.batch import HEADER
+from tracer.model.event import Clock
+from tracer.model.names import Names
+from tracer.model.selection import Selection
+from tracer.model.turn import Part, Turn
 from tracer.probes import Probe
 from tracer.recording.context import Context
 from tracer.recording.files import Destination
@@ -35,8 +37,6 @@ from tracer.recording.format import (
     names_json,
 )
 from tracer.recording.metadata import Metadata
-from tracer.selection import Selection
-from tracer.turn import Part, Turn
 
 FLUSH_NS = 1_000_000_000
 FLUSH_EVENTS = 4096
@@ -44,8 +44,8 @@ FLUSH_BYTES = 4 << 20
 
 
 class Recorder:
-    """A `tracer.session.Recorder`. `on_failure` is told, once, why there will be nothing more;
-    `failure` is that; `events` counts what was written, `unrecorded` what was not."""
+    """A `tracer.session.session.Recorder`. `on_failure` is told, once, why there will be nothing
+    more; `failure` is that; `events` counts what was written, `unrecorded` what was not."""
 
     def __init__(
         self,

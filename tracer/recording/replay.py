@@ -7,9 +7,9 @@ import time
 from collections import deque
 from collections.abc import Mapping
 
+from tracer.model.schema import Schema
+from tracer.model.turn import Turn
 from tracer.recording.reader import Reader
-from tracer.schema import Schema
-from tracer.turn import Turn
 
 
 class ReplaySource:

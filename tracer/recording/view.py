@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tracer.event import Event
-from tracer.selection import Selection
-from tracer.session import DAMAGE, Sink
+from tracer.model.event import Event
+from tracer.model.selection import Selection
+from tracer.session.session import DAMAGE, Sink
 
 
 @dataclass(slots=True)

@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.test_gfp import NEW
-from tracer import gfp
-from tracer.buddyinfo import parse_line
-from tracer.decode import FlagNames, decode, decode_buddyinfo
-from tracer.units import span
+from tracer.decode import FlagNames, decode, decode_buddyinfo, gfp
+from tracer.decode.buddyinfo import parse_line
+from tracer.model.units import span
 
 NAMES = FlagNames(gfp.from_format(NEW), "this kernel")
 NAMELESS = FlagNames([], "this kernel")

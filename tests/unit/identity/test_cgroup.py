@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.identity.cgroup import CgroupIdentity, parse
-from tracer.identity.model import normalise_uid
+from tracer.model.cgroup import CgroupIdentity, parse
+from tracer.model.names import normalise_uid
 
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 UNDERSCORED = UID.replace("-", "_")

@@ -16,7 +16,7 @@ import pytest
 
 from tracer.identity import cri
 from tracer.identity.cri import CriSource, build_messages, import_grpc
-from tracer.identity.model import Container, Names, NameSourceError, Pod
+from tracer.model.names import Container, Names, NameSourceError, Pod
 
 grpc = import_grpc()
 

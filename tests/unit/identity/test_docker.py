@@ -11,7 +11,7 @@ import pytest
 
 from tracer.identity import daemon as unix_daemon
 from tracer.identity.docker import DockerSource
-from tracer.identity.model import Container, Names, NameSourceError, Pod
+from tracer.model.names import Container, Names, NameSourceError, Pod
 
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 CID = "7dea796eb5d6826a85978fa316612874aa3d576ac576495bed83d77fbc9dc744"

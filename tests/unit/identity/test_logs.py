@@ -8,7 +8,7 @@ import pytest
 
 from tracer.identity import logs
 from tracer.identity.logs import LogDirectorySource
-from tracer.identity.model import Container, Names, NameSourceError, Pod
+from tracer.model.names import Container, Names, NameSourceError, Pod
 
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 STATIC = "97000c9ddafe62a21b74dcc8fb9d742d"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tracer.identity import mirror
-from tracer.identity.cgroup import CgroupIdentity
-from tracer.identity.tree import Cgroup
-from tracer.selection import Selection
+from tracer.kernel.cgroupfs import Cgroup
+from tracer.model.cgroup import CgroupIdentity
+from tracer.model.selection import Selection
 
 MIRROR = "03fe399b-3c3e-4ac3-adcf-9b121f2aa017"
 STATIC = "1c45aa5f554390e9068d9542db0bc4d9"

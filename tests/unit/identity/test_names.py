@@ -15,8 +15,8 @@ from tracer.identity import cri, names
 from tracer.identity.cri import CriSource
 from tracer.identity.docker import DockerSource
 from tracer.identity.logs import LogDirectorySource
-from tracer.identity.model import Container, Names, NameSource, NameSourceError, Pod
 from tracer.identity.names import NameService, default_sources, merge
+from tracer.model.names import Container, Names, NameSource, NameSourceError, Pod
 
 # Nothing here takes that long; a test that waits for it has failed.
 LONG = 60.0

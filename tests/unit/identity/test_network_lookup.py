@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from tests.support.wait import wait_for
-from tracer.backends.batch import cell
 from tracer.backends.objects import object_file
-from tracer.bpf_object import BpfObject
 from tracer.identity.netns import MAPPED, NO_ADDRESS, How, made_up
 from tracer.identity.network_lookup import MAX_ADDRESSES, NetworkLookup, own_addresses
-from tracer.schema import Schema
+from tracer.kernel.bpf_object import BpfObject
+from tracer.model.batch import cell
+from tracer.model.schema import Schema
 
 SCHEMAS = {
     **BpfObject(object_file("network")).schemas,

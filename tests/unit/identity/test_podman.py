@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.unit.identity.test_docker import Daemon
 from tracer.identity import podman
-from tracer.identity.model import Container, Names, NameSourceError, Pod
 from tracer.identity.podman import PodmanFiles, PodmanSource
+from tracer.model.names import Container, Names, NameSourceError, Pod
 
 CID = "7dea796eb5d6826a85978fa316612874aa3d576ac576495bed83d77fbc9dc744"
 INFRA = "3ad85da3fccbfd88a3f7b0c1e9f1d8a7b6c5d4e3f2a1b0c9d8e7f6a5b4c3d2e1"

@@ -17,12 +17,12 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 from tests.unit.live.world import RECORDING, live_app, running, until
-from tracer.views.columns import container_name, pod_name
-from tracer.views.live.app import LiveApp, Told
-from tracer.views.live.bars import Keys, Prompt, Status, TimeBar
-from tracer.views.live.lines import Lines
-from tracer.views.live.player import Player
-from tracer.views.live.screens import EventView, HelpView, PodsView, PodView, StreamView
+from tracer.live.app import LiveApp, Told
+from tracer.live.bars import Keys, Prompt, Status, TimeBar
+from tracer.live.lines import Lines
+from tracer.live.player import Player
+from tracer.live.screens import EventView, HelpView, PodsView, PodView, StreamView
+from tracer.probes.columns import container_name, pod_name
 
 Body = Callable[[LiveApp, Pilot[Any]], Awaitable[None]]
 RECORDED = RECORDING.with_suffix(".jsonl").read_bytes().splitlines(keepends=True)

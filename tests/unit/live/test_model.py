@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.live.world import BY_KIND
-from tracer.event import Clock, Event, Place, Process
-from tracer.identity.cgroup import parse
-from tracer.identity.model import Container, Pod
-from tracer.selection import Selection
-from tracer.timeline import Timelines
-from tracer.views.live import model as module
-from tracer.views.live.model import Model, Snapshot
+from tracer.live import model as module
+from tracer.live.model import Model, Snapshot
+from tracer.model.cgroup import parse
+from tracer.model.event import Clock, Event, Place, Process
+from tracer.model.names import Container, Pod
+from tracer.model.selection import Selection
+from tracer.why.timelines import Timelines
 
 NS = 1_000_000_000
 KILL = {"number": 9, "name": "SIGKILL", "code": "SI_USER", "result": "delivered"}
@@ -165,7 +165,7 @@ def test_the_latest_of_a_chosen_pod_stays_in_a_storm_of_another() -> None:
 
 def test_pictures_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("tracer.views.live.model.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("tracer.live.model.time.monotonic", lambda: clock[0])
     world = World()
     world.model.flush()
     assert len(world.posted) == 1

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from tests.support.wait import wait_for
 from tests.unit.live.world import RECORDING
 from tracer import probes
-from tracer.event import Clock, Event
+from tracer.live.model import Snapshot
+from tracer.live.player import SPEEDS, Player
+from tracer.model.event import Clock, Event
+from tracer.model.selection import Selection
+from tracer.model.turn import Turn
 from tracer.recording.reader import Reader
 from tracer.recording.replay import ReplaySource
-from tracer.selection import Selection
-from tracer.session import Session
-from tracer.turn import Turn
-from tracer.views.live.model import Snapshot
-from tracer.views.live.player import SPEEDS, Player
+from tracer.session.session import Session
 
 TIMES = [orjson.loads(line)["boot_ns"] for line in RECORDING.with_suffix(".jsonl").open()]
 

@@ -11,16 +11,16 @@ import pytest
 
 from tests.unit.live.world import RECORDING
 from tracer import probes
-from tracer.errors import KtraceError
-from tracer.event import Clock, Event
+from tracer.live.switch import RecordingSwitch
+from tracer.model.errors import KtraceError
+from tracer.model.event import Clock, Event
+from tracer.model.selection import Selection
+from tracer.model.turn import Turn
 from tracer.recording.files import RecordingFile
 from tracer.recording.reader import Reader
 from tracer.recording.recorder import Recorder
 from tracer.recording.replay import ReplaySource
-from tracer.selection import Selection
-from tracer.session import Session
-from tracer.turn import Turn
-from tracer.views.live.switch import RecordingSwitch
+from tracer.session.session import Session
 
 
 class Seen:

@@ -13,9 +13,9 @@ from textual.pilot import Pilot
 
 from tracer import probes
 from tracer.cli.live import _parse_selectors
-from tracer.selection import Selection
-from tracer.views.live.app import LiveApp
-from tracer.views.live.player import Player
+from tracer.live.app import LiveApp
+from tracer.live.player import Player
+from tracer.model.selection import Selection
 
 RECORDING = Path(__file__).parents[2] / "data" / "format-1.0.ktrace"
 BY_KIND = {kind: p for p in map(probes.get, probes.names()) for kind in p.decode}

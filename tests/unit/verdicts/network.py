@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from tests.unit.verdicts.world import HOST, MS, NETWORK, SECOND, World, place_of
-from tracer.event import Event, Place
-from tracer.identity.model import Pod
+from tracer.model.event import Event, Place
+from tracer.model.names import Pod
 
 Tell = Callable[[World], Any]
 

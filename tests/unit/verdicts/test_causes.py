@@ -24,9 +24,10 @@ from tests.unit.verdicts.world import (
     pod_memory,
     process,
 )
-from tracer import verdicts
-from tracer.verdicts import Certainty, Explanation
-from tracer.views.verdict import to_text
+from tracer.why import causes
+from tracer.why.engine import Explanation
+from tracer.why.render import to_text
+from tracer.why.verdict import Certainty
 
 CHILD = process(8, "worker", parents=[(INIT.pid, "app"), (1, "init")])
 GRANDCHILD = process(9, "server", parents=[(CHILD.pid, "worker"), (INIT.pid, "app")])
@@ -436,7 +437,7 @@ def test_a_story(tell: Tell, verdict: str, certainty: str) -> None:
 def test_every_verdict_has_a_story() -> None:
     """Besides the loop, which takes several lives, and pods in which nothing happens."""
     quiet = {"no_container.", "no_sandbox.", "no_more_processes."}
-    own = {f"{name}." for name in verdicts.names()} - {"restart_loop.", *quiet}
+    own = {f"{name}." for name in causes.names()} - {"restart_loop.", *quiet}
     modules = {f"{_module_of(told(tell))}." for tell, _, _ in STORIES.values()}
     assert own == modules
 
@@ -449,7 +450,7 @@ def told(tell: Tell) -> Explanation:
 
 def _module_of(explanation: Explanation) -> str:
     """Which module's judge says the same of this story."""
-    for cause in reversed(verdicts.causes()):
+    for cause in reversed(causes.causes()):
         verdict = cause.judge(explanation.story)
         if verdict is not None:
             return cause.judge.__module__.rpartition(".")[2]

@@ -28,10 +28,13 @@ from tests.unit.verdicts.world import (
     place_of,
     process,
 )
-from tracer import timeline, verdicts
-from tracer.event import Process, to_json
-from tracer.verdicts import Certainty
-from tracer.views.verdict import MAX_LINES, shown, to_event, to_text
+from tracer.model.event import Process, to_json
+from tracer.why import causes
+from tracer.why import timelines as timeline
+from tracer.why.entry import MAX_ALIKE
+from tracer.why.life import MAX_GROUPS
+from tracer.why.render import MAX_LINES, shown, to_event, to_text
+from tracer.why.verdict import Certainty
 
 COUNT = 23
 
@@ -315,7 +318,7 @@ def test_a_storm_does_not_push_out_what_matters() -> None:
     world.exit(by=9)
     explanation = world.only()
     assert explanation.verdict.id == "stop_ignored"
-    groups = timeline.MAX_GROUPS * timeline.MAX_ALIKE
+    groups = MAX_GROUPS * MAX_ALIKE
     assert len(explanation.story.entries) < groups
     assert explanation.story.left_out > 9000
     assert "older ones are not shown" in to_text(explanation, CLOCK)
@@ -324,7 +327,7 @@ def test_a_storm_does_not_push_out_what_matters() -> None:
 def test_children_that_did_their_work_are_not_missed() -> None:
     """They are not shown anyway, and nothing is said of those that were left out."""
     world = World()
-    for n in range(timeline.MAX_ALIKE + 7):
+    for n in range(MAX_ALIKE + 7):
         child = process(1000 + n, "date")
         world.now = 9_000 * MS + n
         world.exit(0, who=child, ends_container=False)
@@ -500,9 +503,9 @@ def test_the_json() -> None:
 
 
 def test_verdicts_are_found_by_listing_and_differ_in_id() -> None:
-    specific = [cause.specificity for cause in verdicts.causes()]
+    specific = [cause.specificity for cause in causes.causes()]
     assert specific == sorted(specific)
-    assert len(verdicts.names()) == len(specific) > 20
+    assert len(causes.names()) == len(specific) > 20
 
 
 def test_a_recording_that_begins_in_the_middle() -> None:

@@ -11,8 +11,8 @@ from itertools import accumulate
 import pytest
 
 from tests.unit.verdicts.world import APP, INIT, World, process
-from tracer.event import Process
-from tracer.verdicts import Certainty
+from tracer.model.event import Process
+from tracer.why.verdict import Certainty
 
 SHIM = (3, "containerd-shim")
 BY_RUNC = ((40, "runc"), SHIM, (1, "systemd"))

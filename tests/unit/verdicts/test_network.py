@@ -23,9 +23,10 @@ from tests.unit.verdicts.network import (
     young,
 )
 from tests.unit.verdicts.world import HOST, INIT, NETWORK, SECOND, World, place_of, process
-from tracer.connections import MAX_CONNECTIONS
-from tracer.timeline import MAX_ALIKE
-from tracer.verdicts import Certainty, Explanation
+from tracer.why.connections import MAX_CONNECTIONS
+from tracer.why.engine import Explanation
+from tracer.why.entry import MAX_ALIKE
+from tracer.why.verdict import Certainty
 
 COUNT = 23
 

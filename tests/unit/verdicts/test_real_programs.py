@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.verdicts.world import CRON, INIT, RUNC, SECOND, World, process
-from tracer.event import Process
-from tracer.verdicts import Certainty, Explanation, explain_all
+from tracer.model.event import Process
+from tracer.why.engine import Explanation, explain_all
+from tracer.why.verdict import Certainty
 
 JAVA = replace(INIT, comm="java", exe="/usr/lib/jvm/java-17/bin/java")
 MUSL = replace(INIT, comm="server", exe="/server")

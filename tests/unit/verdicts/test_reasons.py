@@ -19,10 +19,10 @@ from tests.unit.verdicts.world import (
     place_of,
     process,
 )
-from tracer import reasons
-from tracer.event import Process
-from tracer.identity.model import Pod
-from tracer.verdicts import Certainty, Verdict
+from tracer.model.event import Process
+from tracer.model.names import Pod
+from tracer.why import reasons
+from tracer.why.verdict import Certainty, Verdict
 
 SHIM_PID = 3
 SHIM = process(SHIM_PID, "containerd-shim", HOST, exe="/usr/bin/containerd-shim-runc-v2")

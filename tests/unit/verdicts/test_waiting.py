@@ -10,11 +10,12 @@ import pytest
 
 from tests.unit.verdicts.world import CLOCK
 from tracer.cli._waiting import MAX_NOTES, PATIENCE_SECONDS, Waiting
-from tracer.identity.model import Pod
 from tracer.identity.states import ContainerState, PodState, States, StateService
-from tracer.selection import Selection
-from tracer.verdicts import Certainty, explain_all
-from tracer.views.verdict import to_event, to_text
+from tracer.model.names import Pod
+from tracer.model.selection import Selection
+from tracer.why.engine import explain_all
+from tracer.why.render import to_event, to_text
+from tracer.why.verdict import Certainty
 
 UID = "5016bc16-7c78-4389-a89c-9c971211370b"
 WEB = Pod(UID, "shop", "web-0", {"app": "web"})

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.unit.verdicts.world import CRON, INIT, RUNC, World, process
-from tracer.verdicts import Certainty
+from tracer.why.verdict import Certainty
 
 SHIM = (3, "containerd-shim")
 KILL = process(60, "kill", parents=[(59, "sh"), SHIM])

@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tracer.event import ANCESTOR, Clock, Event, Place, Process
-from tracer.exitcodes import describe_exit_code, describe_signal_death
-from tracer.identity.cgroup import CgroupIdentity
-from tracer.identity.model import Container, Pod
+from tracer.decode.exitcodes import describe_exit_code, describe_signal_death
+from tracer.decode.signals import NUMBERS, signal_name
+from tracer.model.cgroup import CgroupIdentity
+from tracer.model.event import ANCESTOR, Clock, Event, Place, Process
+from tracer.model.names import Container, Pod
 from tracer.probes.oom import Victim
-from tracer.signals import NUMBERS, signal_name
-from tracer.timeline import MAX_LIVES, Timelines
-from tracer.verdicts import Explanation, explain_all
+from tracer.why.engine import Explanation, explain_all
+from tracer.why.timelines import MAX_LIVES, Timelines
 
 MS = 1_000_000
 SECOND = 1000 * MS

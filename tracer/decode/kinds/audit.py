@@ -9,7 +9,7 @@ import re
 from tracer.decode import syscalls
 from tracer.decode.kind import Answer, Kernel, Kind
 from tracer.decode.lines import Line
-from tracer.signals import SIGRTMAX, signal_name
+from tracer.decode.signals import SIGRTMAX, signal_name
 
 _TYPE = re.compile(r"\btype=(?P<type>\d{4}|[A-Z_]{3,24})\b")
 _FIELD = re.compile(

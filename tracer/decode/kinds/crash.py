@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import re
 
+from tracer.decode.faults import parse
 from tracer.decode.kind import Answer, Kernel, Kind
 from tracer.decode.lines import Line, name_before
-from tracer.faults import parse
-from tracer.signals import SIGRTMAX, signal_name
+from tracer.decode.signals import SIGRTMAX, signal_name
 
 # Behind the process's name, which the line begins with.
 _PID = r"\[(?P<pid>\d{1,10})\]:? "

@@ -8,7 +8,7 @@ import re
 from tracer.decode import codes
 from tracer.decode.kind import Answer, Kernel, Kind
 from tracer.decode.lines import Line
-from tracer.signals import NUMBERS
+from tracer.decode.signals import NUMBERS
 
 _NUMBER = r"(?P<code>-?\d{1,20}\b|0[xX][0-9a-fA-F]{1,16}\b)"
 _CODES = tuple(

@@ -10,7 +10,7 @@ from tracer.decode import freelists
 from tracer.decode.freelists import Zone
 from tracer.decode.kind import Answer, Blocks, Kernel
 from tracer.decode.lines import Line
-from tracer.units import size
+from tracer.model.units import size
 
 # More zones than any machine has.
 MAX_ZONES = 4096

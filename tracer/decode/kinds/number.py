@@ -8,7 +8,7 @@ import re
 from tracer.decode import codes
 from tracer.decode.kind import Answer, Kernel, Kind
 from tracer.decode.lines import Line
-from tracer.signals import SIGRTMAX
+from tracer.decode.signals import SIGRTMAX
 
 _NUMBER = re.compile(r"[-−]?\d{1,20}", re.ASCII)
 

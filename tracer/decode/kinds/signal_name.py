@@ -8,8 +8,8 @@ import re
 from tracer.decode import codes
 from tracer.decode.kind import Answer, Kernel, Kind
 from tracer.decode.lines import Line
-from tracer.errors import UsageError
-from tracer.signals import parse_signals
+from tracer.decode.signals import parse_signals
+from tracer.model.errors import UsageError
 
 _NAME = re.compile(r"((?i:SIG)?[A-Za-z]{1,12}\d{0,2}(?:\+\d{1,2})?)(?: \(\d{1,2}\))?", re.ASCII)
 

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a node does not have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """Something that a node does not have, and what mends that."""
+
+    what: str
+    remedy: str

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Modules that nobody unloads any more: ktrace was killed, and so was the staprun that had loaded
+them. The next ktrace takes them out of the kernel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tracer.backends.stap.modules import PLACE_OF_PID
+from tracer.backends.stap.program import is_left, references, unload
+
+# See stap_program.name_in_kernel; where staprun did not rename the module there is no process id.
+_NAME = re.compile(rf"(ktrace_[a-z]+_)(?:{PLACE_OF_PID}|0*_?(\d+))")
+
+
+def unload_all(say: Callable[[str], None]) -> None:
+    for module in references():
+        name = _NAME.fullmatch(module)
+        if not name or not is_left(module) or _is_being_loaded(module, *name.groups()):
+            continue
+        if unload(module):
+            say(f"ktrace: unloaded {module}, which a ktrace that was killed had left behind")
+        else:
+            say(f"ktrace: the kernel module {module} is still loaded: rmmod {module}")
+
+
+def _is_being_loaded(module: str, prefix: str, pid: str | None) -> bool:
+    """Whether a staprun is there that will read from it in a moment. Until it becomes stapio it has
+    the module's file among its arguments, and then the module's name in the kernel."""
+    file = f"{prefix}{PLACE_OF_PID}"
+    return any(
+        module in stems or (process == pid and file in stems)
+        for process, stems in _stems_of_arguments()
+    )
+
+
+def _stems_of_arguments() -> Iterator[tuple[str, set[str]]]:
+    """Of every process: its id, and the file names among its arguments without their extension."""
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (directory / "cmdline").read_text(errors="replace").split("\0")
+        except OSError:  # it is gone
+            continue
+        yield directory.name, {Path(word).stem for word in words}

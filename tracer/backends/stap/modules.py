@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel modules that SystemTap makes of the scripts in stap/: found, or built and kept.
+
+A module is for one kernel release and one version of its script, and lies below a directory of
+modules as RELEASE/DIGEST/ktrace_PROBE_0000000.ko. It holds no selection and no settings: those are
+numbers that it is given when it is loaded, so one module serves every call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+
+from tracer.backends import toolchain
+from tracer.model.errors import KtraceError
+
+# For whoever has made modules elsewhere; the environment can name another one.
+INSTALLED = Path("/var/lib/ktrace/stap")
+INSTALLED_VARIABLE = "KTRACE_STAP_MODULES"
+# The search through all of a kernel's headers takes a minute, once for each kernel.
+BUILD_SECONDS = 900
+WORDS = 8
+# A description takes some hundred steps in the script's language. Interrupts wait for a handler to
+# end, as one that came in its middle would be skipped. The whole machine's signals may be asked
+# for, so a storm must not end the tracing.
+OPTIONS = ("-DMAXACTION=20000", "-DINTERRUPTIBLE=0", "-DSTP_NO_OVERLOAD", "-DMAXERRORS=1000000")
+
+# In a module's name: so many digits has the greatest process id (PID_MAX_LIMIT in
+# include/linux/threads.h). staprun writes its own there when it loads the module.
+PLACE_OF_PID = "0" * 7
+
+_SIGNATURE = b"~Module signature appended~\n"  # include/linux/module_signature.h
+
+
+@dataclass(frozen=True)
+class Script:
+    """A probe's script; it includes what all share in the tapset."""
+
+    probe: str
+
+    @property
+    def path(self) -> Path:
+        return scripts() / f"{self.probe}.stp"
+
+    @property
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    @property
+    def module_name(self) -> str:
+        return f"ktrace_{self.probe}_{PLACE_OF_PID}"
+
+    @cached_property
+    def settings(self) -> frozenset[str]:
+        """The numbers that its module takes."""
+        return frozenset(re.findall(r"^global (\w+) = -?\d+", self._text, re.MULTILINE))
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all that a module depends on beside the kernel."""
+        return hashlib.sha256("\0".join([self._text, *OPTIONS]).encode()).hexdigest()[:12]
+
+    def module(self, directory: Path, release: str) -> Path:
+        return directory / release / self.digest / f"{self.module_name}.ko"
+
+    @cached_property
+    def _text(self) -> str:
+        shared = sorted((scripts() / "tapset").iterdir())
+        return "\0".join(path.read_text() for path in (self.path, *shared))
+
+
+def scripts() -> Path:
+    return Path(str(resources.files("tracer").joinpath("stap")))
+
+
+def cache() -> Path:
+    """Where modules are kept that were built here."""
+    if os.geteuid() == 0:
+        return Path("/var/cache/ktrace/stap")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ktrace", "stap")
+
+
+def find(script: Script, release: str) -> Path | None:
+    """A module that was made for exactly this kernel and script."""
+    installed = Path(os.environ.get(INSTALLED_VARIABLE) or INSTALLED)
+    places = [script.module(directory, release) for directory in (installed, cache())]
+    return next((path for path in places if path.exists()), None)
+
+
+def is_signed(module: Path) -> bool:
+    with module.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - len(_SIGNATURE)))
+        return file.read() == _SIGNATURE
+
+
+def build(script: Script, release: str, directory: Path) -> Path:
+    """Lets SystemTap compile the module. Raises with the last of its own words if it fails."""
+    target = script.module(directory, release)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=target.parent) as place:
+            _run_stap(script, release, Path(place))
+            os.replace(Path(place, target.name), target)
+    except OSError as error:
+        raise KtraceError(f"building a SystemTap module: {error}") from error
+    return target
+
+
+def _run_stap(script: Script, release: str, place: Path) -> None:
+    shared = ["-I", str(scripts() / "tapset")]
+    name = ["-m", script.module_name]
+    command = ["stap", "-r", release, "-p4", *name, *OPTIONS, *shared, str(script.path)]
+    try:
+        code, words = _run(command, place)
+    except FileNotFoundError:
+        raise KtraceError(
+            "building a SystemTap module needs the program stap",
+            "install the package systemtap, or build the module elsewhere: ktrace stap build",
+        ) from None
+    if code or not (place / f"{script.module_name}.ko").exists():
+        lacks = toolchain.lacking_headers(release)
+        versions = "docs/compatibility.md tells which SystemTap builds modules for which kernel"
+        raise KtraceError(
+            f"SystemTap cannot build the module of {script.probe} for {release}: {words}",
+            f"there are no {lacks[0].what}: {lacks[0].remedy}" if lacks else versions,
+        )
+
+
+def _run(command: Sequence[str], place: Path) -> tuple[int, str]:
+    """Exit code and last words. Whatever happens, the compiler that it started is gone, too."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            command,
+            cwd=place,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(BUILD_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise KtraceError(
+                f"SystemTap was still not done with a module after {BUILD_SECONDS} s",
+                "build it elsewhere: ktrace stap build",
+            ) from None
+        finally:
+            _kill_group(process)
+        size = output.seek(0, os.SEEK_END)
+        output.seek(max(0, size - 8192))
+        return code, last_words(output.read().decode("utf-8", "replace").splitlines())
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def last_words(lines: Iterable[str]) -> str:
+    """The last that a tool said, in one line; of a long talk only what it calls errors."""
+    said = [line.strip() for line in lines if line.strip()]
+    if len(said) > WORDS:
+        said = [line for line in said if "error" in line.lower()] or said
+    return " | ".join(said[-WORDS:]) or "it said nothing"
+
+
+def compilers_missing() -> list[str]:
+    return [program for program in ("gcc", "make") if not shutil.which(program)]

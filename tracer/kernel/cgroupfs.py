@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cgroups that exist now: what `ktrace pods` lists, and what a session knows before its first
+event.
+
+The kernel side numbers a cgroup by its kernfs id, which is its directory's inode, with the number
+of the hierarchy in the top 16 bits: 0 for version 2, the number in /proc/cgroups for version 1's
+memory controller. Where that controller is of version 1, containers are looked up there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tracer.kernel import limits
+from tracer.kernel.hierarchies import Hierarchy, hierarchies
+from tracer.model.cgroup import CgroupIdentity, parse
+
+MAX_CGROUPS = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroup:
+    id: int
+    path: str
+    directory: str
+    identity: CgroupIdentity
+
+    def own_processes(self) -> list[int]:
+        """Pids in it, in no order."""
+        try:
+            return [int(pid) for pid in Path(self.directory, "cgroup.procs").read_text().split()]
+        except (OSError, ValueError):  # gone, or a threaded cgroup, which has only threads
+            return []
+
+    def processes(self) -> list[int]:
+        """Pids in it and below it, in no order."""
+        return [
+            pid
+            for directory, _, _ in os.walk(self.directory)
+            for pid in replace(self, directory=directory).own_processes()
+        ]
+
+
+def container_cgroups() -> list[Cgroup]:
+    """Every cgroup that belongs to a pod or container, the pods' own and nested ones included."""
+    found: list[Cgroup] = []
+    for hierarchy in hierarchies():
+        for path in _walk(hierarchy.mount):
+            identity = parse(path)
+            if not (identity.pod_uid or identity.container_id):
+                continue
+            directory = hierarchy.mount + path
+            try:
+                inode = os.stat(directory).st_ino
+            except OSError:
+                continue
+            found.append(Cgroup(inode | hierarchy.number << 48, path, directory, identity))
+    return found
+
+
+def has_pods() -> bool:
+    """Whether any pod is on this node."""
+    return any(
+        parse(path).pod_uid for hierarchy in hierarchies() for path in _walk(hierarchy.mount)
+    )
+
+
+def cgroup_of(pid: int, mounted: list[Hierarchy] | None = None) -> tuple[int, str]:
+    """A process's cgroup as the kernel side numbers it, and its path: version 1's memory hierarchy
+    unless that is the root, else version 2 (kt_cgroup_of() in probes/include/ktrace.h). Raises
+    OSError, ValueError or KeyError for one that is gone. `mounted` are the hierarchies, for whoever
+    asks often."""
+    paths: dict[int, str] = {}
+    for line in Path(f"/proc/{pid}/cgroup").read_bytes().splitlines():
+        number, _, path = os.fsdecode(line).split(":", 2)
+        paths[int(number)] = path.removesuffix(" (deleted)")
+    for hierarchy in hierarchies() if mounted is None else mounted:
+        path = paths.get(hierarchy.number, "/")
+        if path != "/" or hierarchy.version == 2:
+            inode = os.stat(hierarchy.mount + path).st_ino
+            return inode | hierarchy.number << 48, path
+    raise KeyError(pid)
+
+
+def _walk(mount: str) -> Iterator[str]:
+    pending, seen = [""], 0
+    while pending and seen < MAX_CGROUPS:
+        path = pending.pop()
+        seen += 1
+        if path:
+            yield path
+        try:
+            with os.scandir(mount + path) as entries:
+                pending += [f"{path}/{e.name}" for e in entries if e.is_dir(follow_symlinks=False)]
+        except OSError as error:
+            if limits.behind(error):  # it may be there all the same
+                raise

@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the live view remembers of the events, and the snapshots that it draws.
+
+`Model` is the sink of a session and belongs to the session's thread. On the way of every event it
+does next to nothing: it counts, and keeps the event itself; nothing is turned into words before it
+is shown. Everything it keeps is bounded: old events leave the view, never a recording.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from heapq import merge
+from operator import attrgetter
+
+from tracer.live.opinions import Opinions
+from tracer.model.event import Event, Place
+from tracer.model.selection import Selection
+from tracer.probes import Probe
+from tracer.recording.view import wants
+from tracer.why.timelines import Timelines
+from tracer.why.verdict import Verdict
+
+MAX_PODS = 512
+# Of all events together, and of each pod: what stands out is kept apart, so that a storm of what
+# does not cannot push it out. And in bytes, of the stream and of all pods together.
+MAX_STREAM, MAX_STREAM_BYTES = 10_000, 10 << 20
+MAX_ALARMS = 50
+MAX_OTHERS = 50
+MAX_PODS_BYTES = 8 << 20
+# Bodies of a kind are much alike: one of so many is weighed.
+WEIGHED = 32
+RATE_SECONDS = 60
+# More pictures a second would cost more than they show.
+SNAPSHOT_SECONDS = 0.2
+# Without anything new the rates move on, and another filter may be wanted.
+IDLE_SECONDS = 1.0
+
+NS = 1_000_000_000
+_BOOT_NS = attrgetter("boot_ns")
+
+Alarm = Callable[[Event], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class PodRow:
+    """What happened to one pod, or to a container that is in none; `place` is None for what is in
+    neither. `counts` are by kind of event, `rate` is events a second, the oldest first; `worst` is
+    the latest event that stands out, if any did, and `verdict` the one line that explains it."""
+
+    key: str
+    place: Place | None
+    verdict: Verdict | None
+    counts: Mapping[str, int]
+    alarms: int
+    rate: tuple[int, ...]
+    worst: Event | None
+    last: Event
+    kept: tuple[tuple[Event, ...], tuple[Event, ...]]
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+    def timeline(self) -> list[Event]:
+        """The latest events, and the latest that stood out, in the order of time."""
+        return list(merge(*self.kept, key=_BOOT_NS))
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One moment of the model. `stream` holds the latest events that the filter lets through, and
+    `first` is the number of the first of them; `left` counts pods that have left the view;
+    `now` is in nanoseconds since boot."""
+
+    now: int = 0
+    events: int = 0
+    lost: int = 0
+    rate: int = 0
+    pods: tuple[PodRow, ...] = ()
+    left: int = 0
+    stream: tuple[Event, ...] = ()
+    first: int = 0
+
+    def known_of(self, row: PodRow) -> list[Event]:
+        """All that is still there of a pod: its timeline, and what the gaps in it have left out as
+        far as the stream has it."""
+        streamed = [e for e in self.stream if e.kind != "lost" and _key(e.place) == row.key]
+        there = set(map(id, streamed))
+        kept = [event for event in row.timeline() if id(event) not in there]
+        return sorted(kept + streamed, key=_BOOT_NS)
+
+
+class Model:
+    """`now` tells the session's time, `begin` makes the timelines that verdicts rest on, `post` is
+    given each snapshot, in the session's thread."""
+
+    def __init__(
+        self,
+        probes: Mapping[str, Probe],
+        now: Callable[[], int],
+        begin: Callable[[], Timelines],
+        post: Callable[[Snapshot], None],
+    ) -> None:
+        self._alarms: Mapping[str, Alarm] = {kind: p.alarm for kind, p in probes.items()}
+        self._now = now
+        self._begin = begin
+        self._post = post
+        self._posted = 0.0
+        self._filter: Selection | None = None
+        self._wanted_filter: Selection | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets everything but the filter."""
+        self._opinions = Opinions(self._begin())
+        self._pods: dict[str, _Pod] = {}
+        self._left = self._events = self._lost = 0
+        self._rate = _Rate()
+        self._size_of = _Scale()
+        self._pods_bytes = 0
+        self._stream = _Latest(MAX_STREAM, MAX_STREAM_BYTES)
+        self._chosen = _Latest(MAX_STREAM, MAX_STREAM_BYTES)
+        self._streamed = self._chosen_events = 0
+        self._stale = True
+
+    def choose(self, selection: Selection | None) -> None:
+        """From the next snapshot on only these events are shown. May be called by any thread."""
+        self._wanted_filter = selection
+
+    @property
+    def timelines(self) -> Timelines:
+        return self._opinions.timelines
+
+    def event(self, event: Event) -> None:
+        lost = event.kind == "lost"
+        alarm = not lost and self._alarms[event.kind](event)
+        self._opinions.event(event, alarm)
+        size = self._size_of(event)
+        self._stream.add(event, size)
+        self._streamed += 1
+        self._stale = True
+        if lost:
+            self._lost += event.body["count"]
+            self._choose(event, None, size)
+            return
+        self._events += 1
+        second = event.boot_ns // NS
+        self._rate.add(second)
+        key = _key(event.place)
+        pod = self._pods.get(key) or self._add_pod(key, event)
+        self._pods_bytes += pod.add(event, alarm, second, size)
+        if self._pods_bytes > MAX_PODS_BYTES:
+            self._share()
+        if self._filter is not None:
+            self._choose(event, pod, size)
+
+    def flush(self) -> None:
+        if self.patience() <= 0:
+            self.post()
+
+    def patience(self) -> float:
+        """Within how many seconds `flush` must be called again, for the picture to be fresh."""
+        if self._wanted_filter is not self._filter:
+            return 0.0
+        pause = SNAPSHOT_SECONDS if self._stale or self._opinions.due else IDLE_SECONDS
+        return min(SNAPSHOT_SECONDS, self._posted + pause - time.monotonic())
+
+    def post(self) -> None:
+        if self._wanted_filter is not self._filter:
+            self._refilter(self._wanted_filter)
+        snapshot = self._snapshot()
+        self._stale = False
+        self._post(snapshot)
+        self._posted = time.monotonic()
+
+    def _add_pod(self, key: str, event: Event) -> _Pod:
+        if len(self._pods) >= MAX_PODS:
+            self._forget_quietest()
+        pod = self._pods[key] = _Pod(key, event.place if key else None, event)
+        return pod
+
+    def _share(self) -> None:
+        """Whoever has more than a fair share gives up its oldest events."""
+        share = MAX_PODS_BYTES // len(self._pods)
+        for pod in self._pods.values():
+            pod.shrink(share * 3 // 4)
+        self._pods_bytes = sum(pod.bytes for pod in self._pods.values())
+
+    def _forget_quietest(self) -> None:
+        quietest = min(self._pods.values(), key=lambda pod: (pod.alarms > 0, pod.last.boot_ns))
+        del self._pods[quietest.key]
+        self._pods_bytes -= quietest.bytes
+        self._left += 1
+
+    def _choose(self, event: Event, pod: _Pod | None, size: int) -> None:
+        """What was lost is always told."""
+        if self._filter is None:
+            return
+        if event.kind != "lost" and wants(self._filter, event) is False:
+            return
+        self._chosen.add(event, size)
+        self._chosen_events += 1
+        if pod:
+            pod.chosen = True
+
+    def _refilter(self, selection: Selection | None) -> None:
+        """What is still known is chosen again."""
+        self._filter = selection
+        self._chosen = _Latest(MAX_STREAM, MAX_STREAM_BYTES)
+        self._chosen_events = 0
+        known = {id(event): event for event in self._stream.events}
+        for pod in self._pods.values():
+            pod.chosen = False
+            known |= {id(event): event for kept in (pod.told, pod.others) for event in kept.events}
+        for event in sorted(known.values(), key=_BOOT_NS):
+            lost = event.kind == "lost"
+            of = None if lost else self._pods.get(_key(event.place))
+            self._choose(event, of, self._size_of(event))
+
+    def _snapshot(self) -> Snapshot:
+        now, verdicts = self._now(), self._opinions.verdicts()
+        filtered = self._filter is not None
+        stream = tuple((self._chosen if filtered else self._stream).events)
+        streamed = self._chosen_events if filtered else self._streamed
+        return Snapshot(
+            now=now,
+            events=self._events,
+            lost=self._lost,
+            rate=self._rate.until(now // NS)[-2],
+            pods=tuple(
+                pod.row(now // NS, verdicts.get(pod.key))
+                for pod in self._pods.values()
+                if pod.chosen or not filtered
+            ),
+            left=self._left,
+            stream=stream,
+            first=streamed - len(stream),
+        )
+
+
+@dataclass(slots=True)
+class _Rate:
+    """Events in each of the last seconds, by the time of the events."""
+
+    counts: deque[int] = field(default_factory=lambda: deque([0] * RATE_SECONDS, RATE_SECONDS))
+    second: int = 0
+
+    def add(self, second: int) -> None:
+        if second > self.second:
+            self.advance(second)
+        self.counts[-1] += 1
+
+    def advance(self, second: int) -> None:
+        self.counts.extend([0] * min(second - self.second, RATE_SECONDS))
+        self.second = second
+
+    def until(self, second: int) -> tuple[int, ...]:
+        if second > self.second:
+            self.advance(second)
+        return tuple(self.counts)
+
+
+class _Scale:
+    """About how many bytes an event takes."""
+
+    def __init__(self) -> None:
+        self._bodies: dict[str, tuple[int, int]] = {}  # for how many more it holds, by kind
+
+    def __call__(self, event: Event) -> int:
+        left, size = self._bodies.get(event.kind, (0, 0))
+        if not left:
+            left, size = WEIGHED, event.body_size
+        self._bodies[event.kind] = left - 1, size
+        return size + event.parties_size
+
+
+class _Latest:
+    """The latest events: at most so many, of at most so many bytes, but always one."""
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self.events: deque[Event] = deque()
+        self.bytes = 0
+        self._sizes: deque[int] = deque()
+        self._most = most
+        self._most_bytes = most_bytes
+
+    def add(self, event: Event, size: int) -> int:
+        """Returns by how many bytes it has grown."""
+        before = self.bytes
+        self.events.append(event)
+        self._sizes.append(size)
+        self.bytes += size
+        if len(self.events) > self._most:
+            self._drop()
+        self.shrink(self._most_bytes)
+        return self.bytes - before
+
+    def shrink(self, most_bytes: int) -> None:
+        while self.bytes > most_bytes and len(self.events) > 1:
+            self._drop()
+
+    def _drop(self) -> None:
+        self.events.popleft()
+        self.bytes -= self._sizes.popleft()
+
+
+@dataclass(slots=True)
+class _Pod:
+    key: str
+    place: Place | None
+    last: Event
+    alarms: int = 0
+    chosen: bool = False
+    counts: dict[str, int] = field(default_factory=dict)
+    told: _Latest = field(default_factory=lambda: _Latest(MAX_ALARMS, MAX_PODS_BYTES))
+    others: _Latest = field(default_factory=lambda: _Latest(MAX_OTHERS, MAX_PODS_BYTES))
+    rate: _Rate = field(default_factory=_Rate)
+
+    @property
+    def bytes(self) -> int:
+        return self.told.bytes + self.others.bytes
+
+    def add(self, event: Event, alarm: bool, second: int, size: int) -> int:
+        """Returns by how many bytes it has grown."""
+        self.counts[event.kind] = self.counts.get(event.kind, 0) + 1
+        self.last = event
+        self.rate.add(second)
+        self.alarms += alarm
+        return (self.told if alarm else self.others).add(event, size)
+
+    def shrink(self, most: int) -> None:
+        """What stands out goes last."""
+        self.others.shrink(max(0, most - self.told.bytes))
+        self.told.shrink(max(0, most - self.others.bytes))
+
+    def row(self, second: int, verdict: Verdict | None) -> PodRow:
+        return PodRow(
+            key=self.key,
+            place=self.place,
+            verdict=verdict,
+            counts=dict(self.counts),
+            alarms=self.alarms,
+            rate=self.rate.until(second),
+            worst=self.told.events[-1] if self.told.events else None,
+            last=self.last,
+            kept=(tuple(self.told.events), tuple(self.others.events)),
+        )
+
+
+def _key(place: Place | None) -> str:
+    """Whose event it is: a pod's, else a container's, else nobody's."""
+    if place is None:
+        return ""
+    return place.identity.pod_uid or place.identity.container_id or ""

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verdict on each pod, as far as there is one yet: `ktrace why`, again and again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from tracer.model.event import Event
+from tracer.session.session import DAMAGE
+from tracer.why.engine import explain_all
+from tracer.why.timelines import Timelines
+from tracer.why.verdict import Verdict
+
+# Judging takes at most one part in so many of the time, and begins at most once a second.
+SHARE = 10
+PAUSE_SECONDS = 1.0
+
+
+class Opinions:
+    """`due` says that it is worth while to judge again."""
+
+    def __init__(self, timelines: Timelines) -> None:
+        self.timelines = timelines
+        self._verdicts: dict[str, Verdict] = {}
+        self._fresh = False
+        self._next = 0.0
+
+    def event(self, event: Event, alarm: bool) -> None:
+        self.timelines.event(event)
+        self._fresh = self._fresh or alarm
+
+    @property
+    def due(self) -> bool:
+        return self._fresh and time.monotonic() >= self._next
+
+    def verdicts(self) -> Mapping[str, Verdict]:
+        """The latest on each pod, by the pod's uid; a container's that is in none, by its id."""
+        if self.due:
+            began = time.monotonic()
+            self._fresh = False
+            self._verdicts = self._judged()
+            ended = time.monotonic()
+            self._next = ended + max(PAUSE_SECONDS, SHARE * (ended - began))
+        return self._verdicts
+
+    def _judged(self) -> dict[str, Verdict]:
+        try:
+            explanations = explain_all(self.timelines.stories())
+        except DAMAGE:  # a made-up recording may have decoded into anything
+            return self._verdicts
+        found = {}
+        for explanation in explanations:
+            identity = explanation.story.place.identity
+            found[identity.pod_uid or identity.container_id or ""] = explanation.verdict
+        return found

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How often a session comes back for the next picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tracer.identity.resolver import Resolver
+from tracer.live.model import Model
+from tracer.model.turn import Turn
+from tracer.session.session import Recorder
+
+if TYPE_CHECKING:
+    pass
+
+
+class Pace:
+    """Has a session come back in time for the next picture, whether or not anything happened. It
+    stands in for the recorder, if there is one."""
+
+    def __init__(self, model: Model, recorder: Recorder | None = None) -> None:
+        self._model = model
+        self._recorder = recorder
+
+    def add(self, turn: Turn, waited: bool, resolver: Resolver) -> None:
+        if self._recorder:
+            self._recorder.add(turn, waited, resolver)
+
+    def patience(self, now: int) -> float:
+        patience = max(0.0, self._model.patience())
+        return min(patience, self._recorder.patience(now)) if self._recorder else patience

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a screen may ask of the application around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+from textual.screen import Screen
+
+from tracer.live.bars import Part
+from tracer.live.feed import Feed
+from tracer.live.look import Times
+from tracer.live.model import Snapshot
+from tracer.live.words import Words
+
+V = TypeVar("V", bound=Screen[Any])
+
+
+class Shell(Protocol):
+    """The application. `shown` is the snapshot that is looked at."""
+
+    feed: Feed
+    times: Times
+    words: Words
+    shown: Snapshot
+
+    def status(self) -> tuple[Sequence[Part], Sequence[Part]]:
+        """The two lines above each screen."""
+
+    def deeper(self, kind: type[V]) -> V:
+        """Goes to the screen of this type."""

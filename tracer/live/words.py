@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events in words, and in the colour and with the sign that they have on every screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from tracer.live.anatomy import joined
+from tracer.live.look import ALARM, LOST, Times, whole
+from tracer.live.model import PodRow
+from tracer.model.event import Event
+from tracer.outputs.escape import escape
+from tracer.probes import Probe
+from tracer.probes.columns import container_name, pod_name
+from tracer.session.session import DAMAGE
+from tracer.why.verdict import Certainty
+
+if TYPE_CHECKING:
+    pass
+
+
+# Red turns too dark where colours become shades of grey.
+ALARM_STYLE, ALARM_WITHOUT_COLOUR = "bold red", "bold"
+
+LOST_STYLE = "bold yellow"
+
+
+class Words:
+    """Events in words, by what their probes say of them."""
+
+    def __init__(self, probes: Mapping[str, Probe], times: Times, *, colour: bool) -> None:
+        self.alarm_style = ALARM_STYLE if colour else ALARM_WITHOUT_COLOUR
+        self._probes = probes
+        self._times = times
+
+    def sentence(self, event: Event) -> str:
+        if event.kind == "lost":
+            body = event.body
+            return f"{whole(body['count'])} {body['probe']} events lost here: too fast to be read"
+        try:
+            return escape(self._probes[event.kind].summary(event))
+        except DAMAGE:
+            return "cannot be told: the recording is not what ktrace wrote"
+
+    def sign(self, event: Event) -> str:
+        if event.kind == "lost":
+            return LOST
+        try:
+            return ALARM if self._probes[event.kind].alarm(event) else ""
+        except DAMAGE:
+            return ""
+
+    def worst(self, row: PodRow) -> str:
+        """The one line that explains it, else the worst of what happened, else the latest."""
+        if row.verdict is None:
+            return self.sentence(row.worst or row.last)
+        certain = row.verdict.certainty is Certainty.CERTAIN
+        return escape(row.verdict.sentence) + ("" if certain else f" ({row.verdict.certainty})")
+
+    def style(self, event: Event) -> str:
+        return {LOST: LOST_STYLE, ALARM: self.alarm_style}.get(self.sign(event), "")
+
+    def time(self, event: Event) -> str:
+        return self._times.of_day(event.boot_ns)
+
+    def line(self, event: Event) -> str:
+        where = joined((pod_name(event.place), container_name(event.place)), " ")
+        parts = self.time(event), self.sign(event), event.kind, escape(where), self.sentence(event)
+        return joined(parts, "  ")

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What sinks consume: events, and the processes and pods they are about.
+
+`docs/events.md` is the reference of the JSON that comes out of `Event.json`. Pods and names may
+become known after an event was made; whatever is asked of an event answers with what is known by
+then.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from tracer.model.bounded import size_of
+from tracer.model.cgroup import CgroupIdentity
+from tracer.model.names import Container, Pod
+
+ANCESTOR = struct.Struct("=I16s")  # struct kt_ancestor
+# Of JSON that is kept because it may be told again, with whom it is of.
+MAX_JSON = 4 << 20
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a process lives: its cgroup, and the pod and container that this means. `began` is when
+    the cgroup was first described, as it was made or found, and `ended` when it was removed, in
+    nanoseconds since boot; None while that is not known."""
+
+    cgroup: int
+    path: str | None
+    identity: CgroupIdentity
+    pod: Pod | None = None
+    container: Container | None = None
+    began: int | None = None
+    ended: int | None = None
+    version: int = 0
+    _json: tuple[int, Any, Any] | None = None
+
+    def rename(self, pod: Pod | None, container: Container | None) -> None:
+        if (pod, container) != (self.pod, self.container):
+            self.pod, self.container = pod, container
+            self.version += 1
+
+    def json(self) -> tuple[Any, Any]:
+        """The pod's and the container's JSON, each serialised once."""
+        if self._json is None or self._json[0] != self.version:
+            pod = self.pod and {
+                "namespace": self.pod.namespace,
+                "name": self.pod.name,
+                "uid": self.pod.uid,
+                "labels": None if self.pod.labels is None else dict(self.pod.labels),
+            }
+            container = self.container and {
+                "name": self.container.name,
+                "id": self.container.id,
+                "runtime": self.container.runtime,
+            }
+            raw = [None if value is None else _dumped(value) for value in (pod, container)]
+            told = [None if one is None else orjson.Fragment(one) for one in raw]
+            self._json = self.version, told[0], told[1]
+            _kept.add(self, sum(len(one) for one in raw if one))
+            return told[0], told[1]
+        return self._json[1:]
+
+
+@dataclass(slots=True)
+class Process:
+    """A task at the moment of an event. `tid` differs from `pid` when a thread took part. Where the
+    kernel's description was lost only the two numbers are known."""
+
+    pid: int
+    tid: int
+    comm: str | None = None
+    exe: str | None = None
+    argv: list[str] | None = None
+    uid: int | None = None
+    pid_in_pod: int | None = None
+    pid_level: int | None = None
+    start_boot_ns: int | None = None
+    place: Place | None = None
+    init_place: Place | None = None
+    ancestors: bytes = b""
+    kernel_thread: bool = False
+    _json: tuple[int, Any] | None = field(default=None, compare=False)
+    _told: bool = field(default=False, compare=False)
+    _size: int = field(default=0, compare=False)
+
+    @property
+    def ancestry(self) -> list[tuple[int, str]]:
+        """Pid and comm, the parent first. Decoded when asked for: most are never looked at."""
+        return [(pid, text(comm)) for pid, comm in ANCESTOR.iter_unpack(self.ancestors)]
+
+    @property
+    def pod(self) -> Pod | None:
+        return self.place.pod if self.place else None
+
+    @property
+    def container(self) -> Container | None:
+        return self.place.container if self.place else None
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes, with its cgroup's path, which may be forgotten before."""
+        if not self._size:
+            path = self.place.path if self.place else None
+            self._size = 400 + size_of(self.exe, self.argv, self.ancestors, path)
+        return self._size
+
+    def json(self) -> Any:
+        """Kept from the second time on: most processes are told once, and two kilobytes for each
+        would be more than all else that is known of them."""
+        version = self.place.version if self.place else 0
+        if self._json is None or self._json[0] != version:
+            pod, container = self.place.json() if self.place else (None, None)
+            value = {
+                "pid": self.pid,
+                "tid": self.tid,
+                "comm": self.comm,
+                "exe": self.exe,
+                "argv": self.argv,
+                "uid": self.uid,
+                "pid_in_pod": self.pid_in_pod,
+                "start_boot_ns": self.start_boot_ns,
+                "pod": pod,
+                "container": container,
+                "ancestry": None
+                if self.comm is None
+                else [{"pid": pid, "comm": comm} for pid, comm in self.ancestry],
+            }
+            raw = _dumped(value)
+            fragment = orjson.Fragment(raw)
+            if self._told:
+                self._json = version, fragment
+                _kept.add(self, len(raw))
+            self._told = True
+            return fragment
+        return self._json[1]
+
+
+# Kinds that come in storms, whose bodies hold a few numbers and words: one is as large as another.
+_SMALL = frozenset(("signal", "exit"))
+_small_sizes: dict[str, int] = {}
+
+
+class _Kept:
+    """Of whom JSON is kept; the one that has had it longest loses it first."""
+
+    # What is kept for an owner besides.
+    OWNER_BYTES = 2048
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._owners: deque[tuple[Process | Place, int]] = deque()
+
+    def add(self, owner: Process | Place, size: int) -> None:
+        size += self.OWNER_BYTES
+        self._owners.append((owner, size))
+        self.bytes += size
+        while self.bytes > MAX_JSON:
+            oldest, size = self._owners.popleft()
+            oldest._json = None
+            self.bytes -= size
+
+
+_kept = _Kept()
+
+
+@dataclass(slots=True)
+class Event:
+    """`about` is the process it happened to and `by` the one on the other side. `place` and
+    `by_place` say where they are, and stand alone when no process is known, as when a packet meets
+    a socket; `place` decides whose event it is. `body` holds what is particular to the kind, in the
+    order of docs/events.md. `because` are the events on which a verdict rests. `doubts` say what of
+    it was concluded and not told by the kernel; a verdict that rests on it has them too. `again`
+    stands in an event that was made before all was known that it refers to: it makes it anew, or
+    nothing of it, if it turned out to be none; `awaits_ns` is how long that may take."""
+
+    kind: str
+    boot_ns: int
+    about: Process | None
+    by: Process | None
+    body: dict[str, Any]
+    place: Place | None = None
+    by_place: Place | None = None
+    because: tuple[Event, ...] = field(default=(), kw_only=True)
+    doubts: tuple[str, ...] = field(default=(), kw_only=True)
+    awaits_ns: int = field(default=1_000_000_000, kw_only=True, repr=False, compare=False)
+    again: Callable[[], Event | None] | None = field(
+        default=None, kw_only=True, repr=False, compare=False
+    )
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes, with its processes, which others may share."""
+        return self.body_size + self.parties_size + sum(event.size for event in self.because)
+
+    @property
+    def body_size(self) -> int:
+        if self.kind not in _SMALL:
+            return 200 + size_of(self.body)
+        if self.kind not in _small_sizes:
+            _small_sizes[self.kind] = 200 + size_of(self.body)
+        return _small_sizes[self.kind]
+
+    @property
+    def parties_size(self) -> int:
+        about, by = self.about, self.by
+        return (about.size if about else 0) + (by.size if by else 0)
+
+    def __post_init__(self) -> None:
+        if self.place is None and self.about is not None:
+            self.place = self.about.place
+        if self.by_place is None and self.by is not None:
+            self.by_place = self.by.place
+
+
+class Clock:
+    """Turns kernel time into UTC with the offset of one moment, so that order and distances stay
+    those of the kernel even when the wall clock is set."""
+
+    def __init__(self, offset_ns: int | None = None) -> None:
+        if offset_ns is None:
+            before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            now = time.time_ns()
+            offset_ns = now - (before + time.clock_gettime_ns(time.CLOCK_BOOTTIME)) // 2
+        self.offset_ns = offset_ns
+        self._second = -1
+        self._prefix = ""
+
+    def now(self) -> int:
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def iso(self, boot_ns: int) -> str:
+        """RFC 3339 in UTC with nanoseconds."""
+        second, nanoseconds = divmod(boot_ns + self.offset_ns, 1_000_000_000)
+        if second != self._second:
+            self._second = second
+            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._prefix}.{nanoseconds:09d}Z"
+
+
+def to_json(event: Event, clock: Clock, node: str) -> bytes:
+    """One line, with its newline. An empty `node` is an unknown one."""
+    pod, container = event.place.json() if event.place else (None, None)
+    value = {
+        "kind": event.kind,
+        "time": clock.iso(event.boot_ns),
+        "boot_ns": event.boot_ns,
+        "node": node or None,
+        "pod": pod,
+        "container": container,
+        **event.body,
+    }
+    return orjson.dumps(value, _default, _OPTIONS)
+
+
+# Dataclasses go through `_default`, which embeds what was serialised before.
+_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATACLASS
+
+
+def text(raw: bytes) -> str:
+    """Bytes from the kernel as text. Invalid UTF-8 stays readable as `\\xNN`."""
+    return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+
+
+def _dumped(value: Any) -> bytes:
+    """What orjson makes has more memory than it needs; the copy has not."""
+    return bytes(memoryview(orjson.dumps(value)))
+
+
+def _default(value: Any) -> Any:
+    if isinstance(value, Process):
+        return value.json()
+    if isinstance(value, Place):  # as a value in a body: the pod that it is in
+        return value.json()[0]
+    raise TypeError(type(value).__name__)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exporters: each module here writes events in one format of other tools, and describes itself
+with `EXPORTER`. A module's name is the format's name; nothing else lists them."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+if TYPE_CHECKING:
+    from tracer.model.event import Clock, Event, Place
+    from tracer.probes import Probe
+
+
+class ExportSink(Protocol):
+    """A `tracer.session.session.Sink` with an end."""
+
+    def event(self, event: Event) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None:
+        """Writes what a whole file needs at its end."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where an export goes to, and what it is of. `probes` are by the kinds of their events;
+    `places` tells every place that is known by then."""
+
+    out: BinaryIO
+    clock: Clock
+    node: str
+    probes: Mapping[str, Probe]
+    places: Callable[[], Iterable[Place]]
+
+    def sentence(self, event: Event) -> str:
+        """The event in words."""
+        if event.kind == "lost":
+            return f"{event.body['count']} events of {event.body['probe']} were lost"
+        if event.kind == "verdict":
+            return str(event.body["sentence"])
+        return self.probes[event.kind].summary(event)
+
+    def alarm(self, event: Event) -> bool:
+        """Whether the event must stand out: a verdict, if an event must on which it rests."""
+        if event.kind == "verdict":
+            return any(map(self.alarm, event.because))
+        return event.kind == "lost" or self.probes[event.kind].alarm(event)
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """`require` raises `KtraceError` if something is not there that the format needs."""
+
+    help: str
+    suffix: str
+    binary: bool
+    make: Callable[[Target], ExportSink]
+    require: Callable[[], object] = lambda: None
+
+
+def names() -> list[str]:
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def get(name: str) -> Exporter:
+    exporter = importlib.import_module(f"{__name__}.{name}").EXPORTER
+    assert isinstance(exporter, Exporter)
+    return exporter

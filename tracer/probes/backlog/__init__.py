@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections that a full queue turned away: whose, on which port, and how full the queue was.
+
+The kernel side, or the companion where no function can be probed, tells one record for the first
+drop at a queue and then one a second with a count (see probes/backlog.bpf.c and _backlog.py).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from tracer.identity.netns import DECODE, MAPPED, OBJECT, STATE, networks
+from tracer.identity.resolver import Resolver
+from tracer.model.bounded import keep
+from tracer.model.event import Event, Place, Process
+from tracer.model.schema import Schema
+from tracer.probes import AttachPoint, Companion, Probe, Table
+from tracer.probes.columns import CONTAINER, Column, pod_name, process_name
+
+# the enums of probes/backlog.bpf.c
+QUEUES = ("syn", "accept", "socket")
+STAGES = (None, "syn", "ack")
+SOURCES = ("function", "counter")
+ONE, SEVERAL = 1, 2
+
+NOUNS = {
+    "syn": ("attempt", "SYN queue full"),
+    "accept": ("attempt", "accept queue full"),
+    "socket": ("packet", "socket backlog full"),
+}
+MAX_LISTENERS = 16_384
+
+_listeners: WeakKeyDictionary[Resolver, dict[int, Process]] = WeakKeyDictionary()
+
+
+def _decode(record: Any, resolver: Resolver) -> Event:
+    process = _listeners.get(resolver, {}).get(record.socket) if record.socket else None
+    own = process.place if process else None, resolver.place(record.cgroup)
+    address = record.flow_remote_address if record.remotes == ONE else None
+    sides = networks(resolver).sides(record, address, *own)
+    remote = None if address is None else _end(address, record.flow_remote_port, sides.peer)
+    local = {"address": None, "port": None, "pod": sides.place}
+    if record.flow_family:
+        local = _end(record.flow_local_address, record.flow_local_port, sides.place)
+    body = {
+        "queue": QUEUES[record.queue],
+        "stage": STAGES[record.stage],
+        "local": local,
+        "remote": remote,
+        "depth": None if record.depth < 0 else record.depth,
+        "limit": None if record.limit < 0 else record.limit,
+        "process": process,
+        "count": record.count,
+        "source": SOURCES[record.source],
+    }
+    again = None if sides.settled else partial(_decode, record, resolver)
+    return Event(
+        *("backlog_drop", record.time, process, None, body, sides.place, sides.peer),
+        doubts=sides.doubts,
+        again=again,
+    )
+
+
+def _decode_listener(record: Any, resolver: Resolver) -> None:
+    process = resolver.process(record.process_process, record.process_pid, record.process_tid)
+    keep(_listeners.setdefault(resolver, {}), record.socket, process, MAX_LISTENERS)
+
+
+def _end(address: bytes, port: int, place: Place | None) -> dict[str, Any]:
+    return {"address": address_text(address), "port": port, "pod": place}
+
+
+@lru_cache(maxsize=4096)
+def address_text(address: bytes) -> str:
+    """A `kt_address` as people write it."""
+    if address[:12] == MAPPED:
+        return socket.inet_ntop(socket.AF_INET, address[12:])
+    return socket.inet_ntop(socket.AF_INET6, address)
+
+
+def _probed(schemas: Mapping[str, Schema], map_of: Callable[[str], Table]) -> Companion:
+    from tracer.probes.backlog.companion import Held
+
+    return Held(schemas, map_of("kt_backlog_held"))
+
+
+def _counted(schemas: Mapping[str, Schema], _map_of: Any) -> Companion:
+    from tracer.probes.backlog.companion import Counted
+
+    return Counted(schemas)
+
+
+def _local(event: Event) -> str | None:
+    end = event.body["local"]
+    return None if end["address"] is None else _text(end)
+
+
+def _remote(event: Event) -> str | None:
+    end = event.body["remote"]
+    return None if end is None else _text(end)
+
+
+def _text(end: dict[str, Any]) -> str:
+    address = f"[{end['address']}]" if ":" in end["address"] else end["address"]
+    return f"{address}:{end['port']}"
+
+
+def _depth(event: Event) -> str | None:
+    depth, limit = event.body["depth"], event.body["limit"]
+    if depth is None and limit is None:
+        return None
+    return "/".join("?" if number is None else str(number) for number in (depth, limit))
+
+
+def _summary(event: Event) -> str:
+    body = event.body
+    noun, why = NOUNS[body["queue"]]
+    pod = event.place and event.place.pod
+    who = (pod and (pod.name or pod.uid)) or body["local"]["address"]
+    port = body["local"]["port"]
+    who = f"{who or 'a port'}:{port}" if port else f"{who or 'a port'}"
+    things = f"{body['count']} {noun}{'s' if body['count'] != 1 else ''}"
+    line = f"{who} turned away {things}: {why}"
+    depth, limit = body["depth"], body["limit"]
+    if depth is not None:
+        line += f" ({depth} of {limit})" if limit is not None else f" ({depth} bytes)"
+    return line
+
+
+def _alarm(event: Event) -> bool:
+    return event.place is not None and event.place.pod is not None
+
+
+PROBE = Probe(
+    name="backlog",
+    object="backlog",
+    help="Show connections that a full queue turned away.",
+    examples=(
+        "ktrace backlog                   every pod that turns connections away",
+        "ktrace backlog -p web -o wide    with the other side and the process that listens",
+        "ktrace backlog -o json | jq 'select(.queue == \"accept\") | .local.port'",
+    ),
+    attach_points=(
+        AttachPoint(
+            "fentry/tcp_conn_request, tcp_v4_syn_recv_sock, tcp_v6_syn_recv_sock, tcp_add_backlog",
+            (
+                *("fentry_conn_request", "fexit_conn_request"),
+                *("fentry_v4_syn_recv_sock", "fentry_v6_syn_recv_sock", "fexit_add_backlog"),
+            ),
+            companion=_probed,
+        ),
+        AttachPoint(
+            "kprobe/tcp_conn_request, tcp_v4_syn_recv_sock, tcp_v6_syn_recv_sock, tcp_add_backlog",
+            (
+                *("kprobe_conn_request", "kretprobe_conn_request"),
+                *("kprobe_v4_syn_recv_sock", "kprobe_v6_syn_recv_sock"),
+                *("kprobe_add_backlog", "kretprobe_add_backlog"),
+            ),
+            companion=_probed,
+        ),
+        AttachPoint(
+            "counters of each network namespace, every second",
+            (),
+            cannot_tell=(
+                "the remote address",
+                "the exact time: to the second",
+                "whether the accept queue was full at the SYN or at the final ACK",
+                "the port of packets that a socket's backlog dropped",
+            ),
+            companion=_counted,
+        ),
+    ),
+    decode={"backlog_drop": _decode, "backlog_listener": _decode_listener, **DECODE},
+    whose={"backlog_drop": "cgroup"},
+    state={**STATE, "backlog_listener": ("socket",)},
+    besides=(OBJECT,),
+    columns=(
+        Column("QUEUE", lambda e: e.body["queue"], 6, 6),
+        Column("LOCAL", _local, 9, 47),
+        Column("COUNT", lambda e: str(e.body["count"]), 5, 8),
+        Column("DEPTH", _depth, 5, 13, 2),
+        Column("POD", lambda e: pod_name(e.place), 10, 40, 1),
+        CONTAINER,
+        Column("STAGE", lambda e: e.body["stage"], 5, 5, 6, wide=True),
+        Column("REMOTE", _remote, 10, 47, 6, wide=True),
+        Column("PROCESS", lambda e: process_name(e.about), 10, 23, 6, wide=True),
+        Column("SOURCE", lambda e: e.body["source"], 7, 8, 6, wide=True),
+    ),
+    summary=_summary,
+    alarm=_alarm,
+)

@@ -1,0 +1,510 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What user space adds to the `backlog` probe, as raw records of its own structs: the drops that
+the kernel side only counted, the drops that only a network namespace's counters show, and the
+process that holds a listening socket.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tracer.identity.netns import How
+from tracer.kernel.cgroupfs import cgroup_of
+from tracer.kernel.netstat import (
+    KEPT_PIDS,
+    Counters,
+    mounted_namespaces,
+    namespaces,
+    netns_of,
+    processes,
+    read_counters,
+)
+from tracer.kernel.sockdiag import Listener, Listeners, listeners
+from tracer.model.bounded import keep
+from tracer.model.schema import Schema
+from tracer.probes import LAST_CALL, Table
+
+INTERVAL = 1.0
+# What a thread has found is fetched so often.
+FETCH_SECONDS = 0.5
+# How long the last round of it may take when tracing has ended.
+END_SECONDS = 2.0
+# A call that comes a little early, because somebody else wanted it then, is as good.
+NEARLY = 0.9
+# Namespaces in which nobody executes anything are looked for now and then, and when all processes
+# that were known in one have gone, but in no more than a hundredth of the time.
+SEARCH_SECONDS = 10.0
+SEARCH_SHARE = 100
+# How long what was found about a socket's holder is believed, and how many descriptors may be
+# looked at for one socket: each costs a microsecond or two of the thread that reads the ring.
+HOLDER_SECONDS = 10.0
+MAX_DESCRIPTORS = 20_000
+MAX_HOLDERS = 4096
+MAX_QUEUES = 1024
+MAX_HEARD = 16_384  # processes in namespaces, within a second
+# So often the sockets are asked before drops are told without a port.
+MAX_UNANSWERED = 3
+
+UNKNOWN = -1
+# the enums of probes/backlog.bpf.c
+SYN, ACCEPT, SOCKET = 0, 1, 2
+COUNTER = 1
+AF_INET, AF_INET6 = 2, 10
+
+Answer = Callable[[int, int, bool], Listeners | None]
+
+
+class Held:
+    """Tells what the kernel side has counted and not told: `counts` is `kt_backlog_held`, where
+    they only grow."""
+
+    interval: float | None = INTERVAL
+
+    def __init__(self, schemas: Mapping[str, Schema], counts: Table) -> None:
+        self._drop = schemas["backlog_drop"]
+        self._counts = counts
+        self._holders = Holders(schemas)
+        self._told: dict[bytes, int] = {}
+        self._last_told = 0.0
+
+    def records(self, fresh: frozenset[str]) -> list[bytes]:
+        now = time.monotonic()
+        due = fresh == LAST_CALL or now - self._last_told >= NEARLY * INTERVAL
+        if not due and "backlog_drop" not in fresh:
+            return []
+        out: list[bytes] = []
+        for key, value in self._counts.items():
+            drop = self._drop.make(self._drop.struct.unpack(value))
+            out += self._holders.describe(drop.socket, drop.netns)
+            new = drop.count - self._told.get(key, 0)
+            if due and new:
+                self._told[key] = drop.count
+                held = drop._replace(kind=self._drop.kind, time=boot_ns(), count=new)
+                out.append(self._drop.struct.pack(*held))
+        if due:
+            self._last_told = now
+            self._forget_idle()
+        return out
+
+    def close(self) -> None: ...
+
+    def _forget_idle(self) -> None:
+        """Only when room is short: a drop at the very moment of deletion would go uncounted."""
+        if len(self._told) < MAX_QUEUES * 3 // 4:
+            return
+        before = boot_ns() - 60_000_000_000
+        for key, value in list(self._counts.items()):
+            if self._drop.make(self._drop.struct.unpack(value)).time < before:
+                self._counts.delete(key)
+                self._told.pop(key, None)
+
+
+@dataclass(slots=True)
+class Namespace:
+    """What was read last. `network` tells it from the next one with its inode, 0 if nobody has said
+    it; `untold` is what its sockets counted, by cookie, beyond what the namespace had."""
+
+    pids: list[int]
+    counters: Counters
+    drops: dict[int, int] = field(default_factory=dict)  # by socket cookie
+    untold: dict[int, int] = field(default_factory=dict)
+    unanswered: int = 0
+    network: int = 0
+
+    def found_with(self, pids: list[int]) -> None:
+        """One in which nobody is left of those who were in it may be another with its inode: the
+        kernel uses that again, and tells nothing of one in which nobody executes anything."""
+        if not set(pids) & set(self.pids):
+            self.network = 0
+        self.pids = pids
+
+
+class Counted:
+    """Where no function can be probed: what `Polled` finds every second, in a thread of its own."""
+
+    interval: float | None = FETCH_SECONDS
+    hears = "network"
+
+    def __init__(self, schemas: Mapping[str, Schema], ask: Answer = listeners) -> None:
+        self._polled = Polled(schemas, ask)
+        self._heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._found: queue.SimpleQueue[list[bytes]] = queue.SimpleQueue()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="ktrace-counters", daemon=True)
+        self._thread.start()
+
+    def hear(self, records: Iterator[Any]) -> None:
+        for record in records:
+            if record.how != How.OF_HOST and self._heard.qsize() < MAX_HEARD:
+                self._heard.put((record.netns, record.network, record.pid))
+
+    def records(self, fresh: frozenset[str]) -> list[bytes]:
+        if fresh == LAST_CALL:
+            self._ending.set()
+            self._thread.join(END_SECONDS)
+        found = [self._found.get() for _ in range(self._found.qsize())]
+        return [record for records in found for record in records]
+
+    def close(self) -> None:
+        self._ending.set()
+
+    def _work(self) -> None:
+        """Once more after the end."""
+        ended = False
+        while not ended:
+            ended = self._ending.wait(INTERVAL)
+            for _ in range(self._heard.qsize()):
+                self._polled.use(*self._heard.get())
+            self._found.put(self._polled.records())
+
+
+class Polled:
+    """The counters of each namespace, and where one has moved, its listening sockets."""
+
+    def __init__(self, schemas: Mapping[str, Schema], ask: Answer = listeners) -> None:
+        self._drop = schemas["backlog_drop"]
+        self._holders = Holders(schemas)
+        self._ask = ask
+        self._namespaces: dict[int, Namespace] = {}
+        self._next_search = self._earliest = 0.0
+        # nobody may live in these yet, and still they may have counted something
+        self._older = mounted_namespaces()
+        self._search(first=True)
+
+    def use(self, netns: int, network: int, pid: int) -> None:
+        """A process is in it. One that has come with the inode of another has counted from
+        nothing."""
+        known = self._namespaces.get(netns)
+        if known is None or network != (known.network or network):
+            known = self._namespaces[netns] = Namespace([], Counters())
+            if netns in self._older:
+                known.pids.append(pid)
+                self._begin(netns)
+        known.network = network
+        if pid not in known.pids:
+            known.pids = [*known.pids, pid][-KEPT_PIDS:]
+
+    def records(self) -> list[bytes]:
+        if time.monotonic() >= max(self._next_search, self._earliest):
+            self._search()
+        out: list[bytes] = []
+        for netns, known in list(self._namespaces.items()):
+            counters = _counters(known.pids, netns)
+            if counters is None:
+                self._next_search = 0.0
+            elif counters != known.counters:
+                added, known.counters = counters - known.counters, counters
+                out += self._tell(netns, known, added)
+        return out
+
+    def _search(self, first: bool = False) -> None:
+        """A namespace that was not there at the first time has counted from nothing since."""
+        began = time.monotonic()
+        found = namespaces()
+        for netns, pids in found.items():
+            known = self._namespaces.get(netns)
+            if known is not None:
+                known.found_with(pids)
+            else:
+                self._namespaces[netns] = Namespace(pids, Counters())
+                if first or netns in self._older:
+                    self._begin(netns)
+        for netns in self._namespaces.keys() - found.keys():
+            del self._namespaces[netns]
+        now = time.monotonic()
+        self._next_search = now + SEARCH_SECONDS
+        self._earliest = now + max(INTERVAL, SEARCH_SHARE * (now - began))
+
+    def _begin(self, netns: int) -> None:
+        known = self._namespaces[netns]
+        known.counters = _counters(known.pids, netns) or Counters()
+        self._older.discard(netns)
+        if known.counters.listen_drops:
+            answer = self._ask(known.pids[0], netns, False)
+            known.drops = {s.cookie: s.drops or 0 for s in answer.sockets} if answer else {}
+
+    def _tell(self, netns: int, known: Namespace, added: Counters) -> list[bytes]:
+        """If the sockets cannot be asked just now, the same is looked at again next time."""
+        answer: Listeners | None = None
+        if added.listen_drops:
+            half_open = added.listen_drops > added.listen_overflows
+            asked = (self._ask(pid, netns, half_open) for pid in known.pids)
+            answer = next((one for one in asked if one is not None), None)
+            known.unanswered = 0 if answer else known.unanswered + 1
+            if answer is None and known.unanswered < MAX_UNANSWERED:
+                known.counters = known.counters - added
+                return []
+        out: list[bytes] = []
+        if added.backlog_drops:
+            out.append(self._record(netns, SOCKET, added.backlog_drops, None))
+        if added.listen_drops:
+            for told in attribute(known, added, answer):
+                if told.listener:
+                    out += self._holders.describe(told.listener.inode, netns)
+                out.append(
+                    self._record(
+                        netns, told.queue, told.count, told.listener, told.depth, told.limit
+                    )
+                )
+        return out
+
+    def _record(
+        self,
+        netns: int,
+        queue: int,
+        count: int,
+        listener: Listener | None,
+        depth: int | None = None,
+        limit: int | None = None,
+    ) -> bytes:
+        values: dict[str, Any] = {}
+        if listener:
+            values["cgroup"] = listener.cgroup or 0
+            values["socket"] = listener.inode
+            values["flow_local_port"] = listener.port
+            if listener.address.version == 4:
+                values["flow_local_address"] = bytes(10) + b"\xff\xff" + listener.address.packed
+                values["flow_family"] = AF_INET
+            else:
+                values["flow_local_address"] = listener.address.packed
+                values["flow_family"] = AF_INET6
+        return self._drop.pack(
+            time=boot_ns(),
+            count=count,
+            network=self._namespaces[netns].network,
+            netns=netns,
+            queue=queue,
+            source=COUNTER,
+            depth=UNKNOWN if depth is None else depth,
+            limit=UNKNOWN if limit is None else limit,
+            **values,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    queue: int
+    count: int
+    listener: Listener | None = None
+    depth: int | None = None
+    limit: int | None = None
+
+
+def attribute(known: Namespace, added: Counters, answer: Listeners | None) -> list[Told]:
+    """Divides what a namespace has counted among its listening sockets.
+
+    How many is what the namespace says. Which port is what the sockets' own counts say: those are
+    read a moment later, and they also count packets that were ignored without turning anybody away
+    (a SYN that is sent again, tcp_check_req()), so what is too much is kept for the next time. The
+    reasons are counted for the namespace alone: with one socket or one reason they are certain too;
+    else the sockets whose accept queue is full must account for exactly the overflows, or no port
+    is named. What the sockets do not account for was dropped by one that is gone: told without a
+    port.
+
+    `known` is brought up to date."""
+    sockets = answer.sockets if answer else []
+    before, known.drops = known.drops, {s.cookie: s.drops or 0 for s in sockets}
+    for s in sockets:
+        new = max(0, (s.drops or 0) - before.get(s.cookie, 0))
+        known.untold[s.cookie] = known.untold.get(s.cookie, 0) + new
+    known.untold = {s.cookie: known.untold[s.cookie] for s in sockets}
+    gone, moved = added.listen_drops, {}
+    for s in sockets:
+        count = min(gone, known.untold[s.cookie])
+        if count:
+            moved[s] = count
+            gone -= count
+            known.untold[s.cookie] -= count
+    other = max(0, added.listen_drops - added.listen_overflows - added.syn_drops)
+    syn = added.syn_drops + (other if _quarter_kept(answer, moved) else 0)
+    overflows = added.listen_overflows
+
+    if not syn:
+        queues = dict.fromkeys(moved, ACCEPT)
+    elif not overflows:
+        queues = dict.fromkeys(moved, SYN)
+    else:
+        queues = {s: ACCEPT if s.full else SYN for s in moved}
+        if sum(moved[s] for s, queue in queues.items() if queue == ACCEPT) != overflows:
+            return _nameless(overflows, syn)
+    if not syn and not overflows:
+        return []  # dropped for want of memory or of a route: no queue was full
+    told = [_at(s, queue, moved[s], answer) for s, queue in queues.items()]
+    if gone:
+        told.append(Told(SYN if syn and not overflows else ACCEPT, gone))
+    return told
+
+
+def _nameless(overflows: int, syn: int) -> list[Told]:
+    return [Told(queue, count) for queue, count in ((ACCEPT, overflows), (SYN, syn)) if count]
+
+
+def _quarter_kept(answer: Listeners | None, moved: Mapping[Listener, int]) -> bool:
+    """Whether a drop that has no counter of its own was one of a SYN queue: without SYN cookies the
+    last quarter of tcp_max_syn_backlog is kept for peers that are known (tcp_conn_request(),
+    net/ipv4/tcp_input.c). By now some may have left the queue."""
+    if answer is None or answer.syncookies != 0 or answer.max_syn_backlog is None:
+        return False
+    usable = answer.max_syn_backlog - (answer.max_syn_backlog >> 2)
+    return any(answer.half_open[s.port] * 10 >= usable * 9 for s in moved)
+
+
+def _at(listener: Listener, queue: int, count: int, answer: Listeners | None) -> Told:
+    if queue == ACCEPT:
+        return Told(queue, count, listener, listener.queued, listener.limit)
+    depth, limit = answer.half_open[listener.port] if answer else None, listener.limit
+    if answer and answer.max_syn_backlog and answer.syncookies == 0:
+        limit = min(limit, answer.max_syn_backlog - (answer.max_syn_backlog >> 2))
+    return Told(queue, count, listener, depth, limit)
+
+
+def _counters(pids: list[int], netns: int) -> Counters | None:
+    return next(filter(None, (read_counters(pid, netns) for pid in pids)), None)
+
+
+class Holders:
+    """Finds who holds a socket, and describes that process as the kernel side would."""
+
+    def __init__(self, schemas: Mapping[str, Schema]) -> None:
+        self._listener = schemas["backlog_listener"]
+        self._process = schemas["process"]
+        self._cgroup = schemas["cgroup"]
+        self._known: dict[int, float] = {}
+        self._serial = 0
+
+    def describe(self, socket: int, netns: int) -> list[bytes]:
+        """Nothing if it was described just before, or if nobody can be found."""
+        now = time.monotonic()
+        if not socket or self._known.get(socket, 0.0) > now:
+            return []
+        keep(self._known, socket, now + HOLDER_SECONDS, MAX_HOLDERS)
+        pid = holder(socket, netns)
+        return self._records(pid, socket) if pid else []
+
+    def _records(self, pid: int, socket: int) -> list[bytes]:
+        now = boot_ns()
+        self._serial += 1
+        # the kernel side's ids end in the number of a CPU
+        process = (now + self._serial) << 10 | 1023
+        try:
+            id_, path = cgroup_of(pid)
+            described = process_values(pid)
+        except (OSError, ValueError, IndexError, KeyError):
+            return []
+        raw = reversed_path(path)
+        return [
+            self._cgroup.pack(
+                time=now,
+                cgroup=id_,
+                path=raw,
+                path_bytes=len(raw),
+                path_whole=len(raw) < 4096,
+            ),
+            self._process.pack(time=now, process=process, cgroup=id_, **described),
+            self._listener.pack(
+                time=now,
+                socket=socket,
+                process_process=process,
+                process_pid=pid,
+                process_tid=pid,
+            ),
+        ]
+
+
+def holder(socket: int, netns: int) -> int | None:
+    """The oldest process of a network namespace that has the socket open."""
+    wanted, looked = f"socket:[{socket}]", 0
+    for pid in processes():
+        if netns_of(pid) != netns:
+            continue
+        try:
+            names = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            continue
+        for name in names:
+            looked += 1
+            try:
+                if os.readlink(f"/proc/{pid}/fd/{name}") == wanted:
+                    return pid
+            except OSError:
+                continue
+        if looked > MAX_DESCRIPTORS:
+            return None
+    return None
+
+
+def process_values(pid: int) -> dict[str, Any]:
+    """The members of a `struct process_event`, as far as /proc tells them."""
+    stat = _stat(pid)
+    status = dict(
+        line.split(":\t", 1) for line in _read(pid, "status").decode(errors="replace").splitlines()
+    )
+    argv = _read(pid, "cmdline")
+    numbers = status.get("NSpid", str(pid)).split()
+    exe = os.fsencode(os.readlink(f"/proc/{pid}/exe"))
+    deleted = exe.endswith(b" (deleted)")
+    raw = reversed_path(exe.removesuffix(b" (deleted)"))
+    whole = len(raw) <= 512
+    if not whole:
+        raw = raw[: raw.rindex(b"\0", 0, 512) + 1]
+    start = int(stat[1][19]) * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
+    return {
+        "start": start,
+        "thread_start": start,
+        "pid": pid,
+        "tid": pid,
+        "pid_in_pod": int(numbers[-1]),
+        "pid_level": len(numbers) - 1,
+        "uid": int(status["Uid"].split()[1]),
+        "comm": stat[0],
+        "argv": argv[:1024],
+        "argv_bytes": len(argv),
+        "exe": raw,
+        "exe_bytes": len(raw),
+        "exe_whole": whole,
+        "exe_deleted": deleted,
+        **_ancestry(int(stat[1][1])),
+    }
+
+
+def _ancestry(parent: int) -> dict[str, Any]:
+    """Nearest first: `struct kt_ancestor`, a pid and a comm."""
+    from tracer.model.event import ANCESTOR
+
+    raw, count = b"", 0
+    while parent and count < 16:
+        try:
+            comm, fields = _stat(parent)
+        except (OSError, ValueError, IndexError):
+            break
+        raw += ANCESTOR.pack(parent, comm)
+        count += 1
+        parent = int(fields[1])
+    return {"ancestry": raw, "ancestors": count}
+
+
+def _stat(pid: int) -> tuple[bytes, list[bytes]]:
+    """A process's comm, and the fields behind it from the third on, proc(5)."""
+    before, _, after = _read(pid, "stat").rpartition(b")")
+    return before.partition(b"(")[2], after.split()
+
+
+def _read(pid: int, name: str) -> bytes:
+    with open(f"/proc/{pid}/{name}", "rb") as file:
+        return file.read(1 << 16)
+
+
+def reversed_path(path: str | bytes) -> bytes:
+    """`kt_path`: names from the leaf to the root, NUL after each."""
+    raw = os.fsencode(path) if isinstance(path, str) else path
+    return b"".join(name + b"\0" for name in reversed(raw.strip(b"/").split(b"/")) if name)
+
+
+def boot_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

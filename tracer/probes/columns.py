@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Columns as data: what a probe declares, and what several of them have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tracer.model.event import Event, Place, Process
+
+if TYPE_CHECKING:
+    pass
+
+UNKNOWN = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """`narrow` to `width` cells; a `rank` of 0 is never dropped, higher ranks go first when the
+    terminal is too narrow; `wide` columns only show with `-o wide`."""
+
+    title: str
+    value: Callable[[Event], str | None]
+    narrow: int
+    width: int
+    rank: int = 0
+    wide: bool = False
+
+
+def process_name(process: Process | None) -> str | None:
+    """`nginx[1234]`, or only `[1234]` where the name was lost. A name that would look like two
+    columns does not."""
+    if process is None:
+        return None
+    comm = (process.comm or "").replace("  ", " \\x20")
+    return f"{comm}[{process.pid}]"
+
+
+def exe(process: Process | None) -> str | None:
+    return process.exe if process else None
+
+
+def pod_name(place: Place | None) -> str | None:
+    """`namespace/name`, else the uid."""
+    pod = place and place.pod
+    return pod.title if pod else None
+
+
+def container_name(place: Place | None) -> str | None:
+    container = place and place.container
+    if not container:
+        return None
+    return container.name or container.id[:12]
+
+
+def ancestry_chain(process: Process | None) -> str | None:
+    """From the oldest ancestor to the process itself."""
+    if process is None or process.comm is None:
+        return None
+    return " → ".join([comm for _, comm in reversed(process.ancestry)] + [process.comm])
+
+
+POD = Column("POD", lambda e: pod_name(e.place), 14, 40, 1)
+CONTAINER = Column("CONTAINER", lambda e: container_name(e.place), 9, 20, 5)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How processes end: exit code or signal, in words."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from tracer.decode.exitcodes import describe_exit_code, describe_signal_death, split_status
+from tracer.decode.signals import signal_name
+from tracer.identity.resolver import Resolver
+from tracer.model.event import Event, Process
+from tracer.probes import AttachPoint, Probe
+from tracer.probes.columns import CONTAINER, POD, Column, ancestry_chain, exe, process_name
+
+
+def _decode(record: Any, resolver: Resolver) -> Event:
+    process = resolver.process(record.process_process, record.process_pid, record.process_tid)
+    code, number, dumped = split_status(record.status)
+    body = {
+        "process": process,
+        "exit_code": code,
+        "signal": None if number is None else {"number": number, "name": signal_name(number)},
+        "core_dumped": dumped,
+        "container_exit": is_container_init(process),
+        "meaning": describe_exit_code(code)
+        if code is not None
+        else describe_signal_death(number or 0, dumped),
+    }
+    return Event("exit", record.time, process, None, body)
+
+
+def is_container_init(process: Process) -> bool | None:
+    """Whether the process was the container's first one. None where that cannot be told: in a pid
+    namespace that several containers share, unless the runtime has told the init's pid."""
+    container = process.container
+    if container is None or process.pid_in_pod is None:
+        return None
+    if process.pid_in_pod == 1 and process.pid_level:
+        return True
+    init = process.init_place
+    if init is not None and init.identity.container_id == container.id:
+        return False
+    if container.init_pid is not None:
+        return process.pid == container.init_pid
+    return None
+
+
+def _code(event: Event) -> str:
+    """The number that Kubernetes would show."""
+    signal = event.body["signal"]
+    return str(128 + signal["number"] if signal else event.body["exit_code"])
+
+
+def _init(event: Event) -> str | None:
+    return {True: "init", False: "child", None: None}[event.body["container_exit"]]
+
+
+def _summary(event: Event) -> str:
+    return f"{process_name(event.about)} ended, {event.body['meaning']}"
+
+
+def _alarm(event: Event) -> bool:
+    """A sandbox's pause is ended by a signal whenever a pod goes; if by whom is unusual, the signal
+    stands out."""
+    container = event.about.container if event.about else None
+    fine = ("0", "137", "143") if container and container.is_sandbox else ("0",)
+    return bool(event.body["container_exit"]) and _code(event) not in fine
+
+
+PROBE = Probe(
+    name="exits",
+    object="exits",
+    help="Show how processes end, with the exit code in words.",
+    examples=(
+        "ktrace exits                     every process of every pod that ends",
+        "ktrace exits -p web -c app       one container",
+        "ktrace exits -o json | jq 'select(.container_exit)'",
+    ),
+    attach_points=(
+        AttachPoint("tp/sched/sched_process_exit", ("on_exit_undisturbed",)),
+        AttachPoint("tp_btf/sched_process_exit", ("on_sched_process_exit",)),
+    ),
+    decode={"exit": _decode},
+    whose={"exit": "process_process"},
+    columns=(
+        Column("PROCESS", lambda e: process_name(e.about), 14, 23),
+        Column("CODE", _code, 4, 4),
+        Column("MEANING", lambda e: e.body["meaning"], 12, 60, 1),
+        Column("WAS", _init, 5, 5, 3),
+        POD,
+        CONTAINER,
+        Column("EXE", lambda e: exe(e.about), 10, 40, 6, wide=True),
+        Column("ANCESTRY", lambda e: ancestry_chain(e.about), 10, 120, 6, wide=True),
+    ),
+    summary=_summary,
+    alarm=_alarm,
+    shorthand=lambda words: re.sub(r"\bcode\b", "exit_code", words),
+)

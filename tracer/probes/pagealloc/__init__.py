@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Page allocations that fail: whose, how large, and what was free at that moment."""
+
+from __future__ import annotations
+
+import mmap
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from struct import Struct
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import click
+
+from tracer.decode import gfp
+from tracer.decode.buddyinfo import parse_line, reading
+from tracer.identity.resolver import Resolver
+from tracer.model.event import Event, text
+from tracer.model.schema import Schema
+from tracer.model.units import size
+from tracer.probes import AttachPoint, Probe
+from tracer.probes.columns import CONTAINER, POD, Column, ancestry_chain, exe, process_name
+from tracer.probes.gfp import flags as flags_of
+from tracer.probes.gfp import learn
+
+ROW = Struct("=II16s16Q")  # struct buddy_row
+ROWS, ORDERS = 32, 16
+# More than any kernel has: only a record that somebody made up.
+MAX_ORDER = 32
+# Free lists that were read later than this say nothing of the failure.
+SAME_MOMENT_NS = 1_000_000_000
+
+_free_lists: WeakKeyDictionary[Resolver, Any] = WeakKeyDictionary()
+
+
+def _decode(record: Any, resolver: Resolver) -> Event:
+    if record.order >= MAX_ORDER:
+        raise ValueError(record.order)
+    process = resolver.process(record.process_process, record.process_pid, record.process_tid)
+    lists = _free_lists.get(resolver)
+    zones, page_size, quiet, can_wait = None, 0, None, None
+    if lists is not None:
+        page_size = lists.page_size
+        quiet = bool(record.gfp & lists.nowarn) if lists.nowarn else None
+        can_wait = bool(record.gfp & lists.can_wait) if lists.can_wait else None
+        if lists.rows and abs(lists.time - record.time) <= SAME_MOMENT_NS:
+            zones = _zones(lists)
+    flags = flags_of(record.gfp, resolver)
+    body = {
+        "process": process,
+        "order": record.order,
+        "bytes": page_size << record.order if page_size else None,
+        "gfp_flags": flags,
+        "gfp_mask": hex(record.gfp),
+        "quiet": quiet,
+        "can_wait": can_wait,
+        "buddyinfo": zones,
+        "reading": reading(record.order, page_size, zones, flags),
+    }
+    return Event("page_alloc_failure", record.time, process, None, body)
+
+
+def _decode_free_lists(record: Any, resolver: Resolver) -> None:
+    _free_lists[resolver] = record
+
+
+def _zones(record: Any) -> list[dict[str, Any]]:
+    rows = ROW.iter_unpack(record.row[: record.rows * ROW.size])
+    return [
+        {"node": node, "zone": text(zone), "free": list(free[:orders])}
+        for node, orders, zone, *free in rows
+    ]
+
+
+class FreeLists:
+    """Reads /proc/buddyinfo when an allocation has failed."""
+
+    interval: float | None = None
+
+    def __init__(self, schemas: Mapping[str, Schema], path: str = "/proc/buddyinfo") -> None:
+        self._schemas = schemas
+        self._path = path
+        self._table: gfp.Table | None = None
+
+    def records(self, fresh: frozenset[str]) -> list[bytes]:
+        if "page_alloc_failure" not in fresh:
+            return []
+        records = []
+        if self._table is None:
+            self._table = gfp.names_here()
+            names = gfp.pack(self._table)
+            schema = self._schemas["gfp_names"]
+            records.append(schema.pack(names=names, names_bytes=len(names)))
+        rows = self._rows()
+        records.append(
+            self._schemas["buddyinfo"].pack(
+                time=time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+                rows=len(rows),
+                page_size=mmap.PAGESIZE,
+                nowarn=gfp.bit_of("__GFP_NOWARN", self._table) or 0,
+                can_wait=gfp.bit_of("__GFP_DIRECT_RECLAIM", self._table) or 0,
+                row=b"".join(rows),
+            )
+        )
+        return records
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+    def _rows(self) -> list[bytes]:
+        try:
+            lines = Path(self._path).read_text().splitlines()
+            return [_pack_row(line) for line in lines[:ROWS]]
+        except (OSError, ValueError, IndexError):
+            return []
+
+
+def _free_lists_here(schemas: Mapping[str, Schema], _map_of: Any) -> FreeLists:
+    return FreeLists(schemas)
+
+
+def _pack_row(line: str) -> bytes:
+    row = parse_line(line)
+    free = row["free"][:ORDERS]
+    missing = [0] * (ORDERS - len(free))
+    return ROW.pack(row["node"], len(free), row["zone"].encode(), *free, *missing)
+
+
+def _settings(values: Mapping[str, Any]) -> dict[str, int]:
+    """Where no source tells the flag's number nothing is left out."""
+    if values.get("quiet_failures"):
+        return {"kt_gfp_left_out": 0}
+    return {"kt_gfp_left_out": gfp.bit_of("__GFP_NOWARN", gfp.names_here()) or 0}
+
+
+def _summary(event: Event) -> str:
+    body = event.body
+    line = f"{process_name(event.about)} got no memory: "
+    return line + (body["reading"] or f"order {body['order']}")
+
+
+def _alarm(event: Event) -> bool:
+    """A small allocation that could wait and still failed, in a pod."""
+    body = event.body
+    return bool(event.place and event.place.pod and body["order"] <= 3 and body["quiet"] is False)
+
+
+PROBE = Probe(
+    name="pagealloc",
+    object="pagealloc",
+    help="Show page allocations that fail, and whether memory was gone or fragmented.",
+    examples=(
+        "ktrace pagealloc                     failures in pods that the caller did not expect",
+        "ktrace pagealloc --all               also those of the node itself",
+        "ktrace pagealloc --quiet-failures    also those for which the caller has another way",
+        "ktrace pagealloc -o json | jq .buddyinfo",
+    ),
+    attach_points=(
+        AttachPoint(
+            "kprobe/warn_alloc",
+            ("on_warn_alloc",),
+            ("allocations that a cgroup's limit refused",),
+            _free_lists_here,
+        ),
+        AttachPoint(
+            "tp_btf/mm_page_alloc",
+            ("on_mm_page_alloc",),
+            ("failures in an interrupt that comes while another allocation is looked at",),
+            _free_lists_here,
+            nested={"on_mm_page_alloc": "allocations in interrupts"},
+        ),
+    ),
+    decode={
+        "page_alloc_failure": _decode,
+        "buddyinfo": _decode_free_lists,
+        "gfp_names": learn,
+    },
+    whose={"page_alloc_failure": "process_process"},
+    state={"gfp_names": ()},
+    columns=(
+        Column("PROCESS", lambda e: process_name(e.about), 14, 23),
+        Column("SIZE", lambda e: size(e.body["bytes"]), 8, 8, 2),
+        Column("READING", lambda e: e.body["reading"], 16, 90, 3),
+        POD,
+        CONTAINER,
+        Column("QUIET", lambda e: _yes(e.body["quiet"]), 5, 5, 6, wide=True),
+        Column("WAITS", lambda e: _yes(e.body["can_wait"]), 5, 5, 6, wide=True),
+        Column("GFP", lambda e: _flags(e), 10, 60, 6, wide=True),
+        Column("EXE", lambda e: exe(e.about), 10, 40, 6, wide=True),
+        Column("ANCESTRY", lambda e: ancestry_chain(e.about), 10, 120, 6, wide=True),
+    ),
+    summary=_summary,
+    alarm=_alarm,
+    options=(
+        click.Option(
+            ["--quiet-failures"],
+            is_flag=True,
+            help="Also failures for which the caller asked for no warning: it has another way.",
+        ),
+    ),
+    settings=_settings,
+)
+
+
+def _yes(value: bool | None) -> str | None:
+    return {True: "yes", False: "no", None: None}[value]
+
+
+def _flags(event: Event) -> str:
+    flags = event.body["gfp_flags"]
+    return "|".join(flags) if flags is not None else str(event.body["gfp_mask"])

@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TCP resets, sent and received, with the reason as far as anybody knows it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from tracer.identity.netns import DECODE, MAPPED, OBJECT, STATE, networks
+from tracer.identity.resolver import Resolver
+from tracer.kernel.enums import enum_names
+from tracer.model.bounded import keep
+from tracer.model.event import Event, Place
+from tracer.probes import AttachPoint, Probe
+from tracer.probes.columns import CONTAINER, Column, pod_name, process_name
+
+# include/net/tcp_states.h
+STATES = (
+    None,
+    *("ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE"),
+    *("CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV"),
+)
+# `enum cause` in probes/resets.bpf.c. Where the kernel has a name for the same, it is that one.
+CAUSES = (
+    None,
+    *("no_socket", "tcp_abort_on_close", "so_linger_zero", "tcp_timewait_socket"),
+    *("connection_refused", "listener_closed", "tcp_abort_on_data"),
+)
+# What the kernel says when it says nothing, or of several different causes.
+VAGUE = ("", "not_specified", "tcp_state")
+
+# Where the kernel's own name does not speak for itself.
+MEANINGS = {
+    "no_socket": "no such connection",
+    "tcp_abort_on_close": "closed with unread data",
+    "so_linger_zero": "closed with SO_LINGER 0",
+    "tcp_timewait_socket": "connection had ended",
+    "connection_refused": "connection refused",
+    "listener_closed": "listener closed before accept",
+    "tcp_abort_on_data": "data came after close",
+    "tcp_abort_on_linger": "peer did not close in time",
+    "tcp_abort_on_memory": "out of TCP memory",
+    "tcp_keepalive_timeout": "keepalives unanswered",
+    "tcp_disconnect_with_data": "disconnected with unsent data",
+    "tcp_state": "aborted or disconnected",
+    "tcp_old_ack": "old acknowledgement",
+    "tcp_too_old_ack": "acknowledgement too old",
+    "tcp_ack_unsent_data": "acknowledged what was never sent",
+    "tcp_flags": "unexpected TCP flags",
+    "tcp_invalid_ack_sequence": "wrong acknowledgement",
+    "invalid_syn": "unexpected SYN",
+}
+CLOSED_PORT = "closed port"
+
+# The flags of TCP's header, the lowest bit first (RFC 9293).
+_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
+
+# Where data may come for a connection that its program has closed.
+_HALF_CLOSED = ("FIN_WAIT1", "FIN_WAIT2")
+_CLOCK_MONOTONIC_COARSE = 6
+# What a call takes that has been interrupted, too.
+_SAME_CALL_NS = 50_000_000
+_MAX_SUSPECTS = 256
+
+_PREFIX = "SK_RST_REASON_"
+# kt_reset_reasons in probes/resets.bpf.c
+_REASONS, _REASON_BYTES = 64, 32
+
+
+# By stream of records: resets that may not have been received, by the connection.
+_suspects: WeakKeyDictionary[Resolver, dict[Any, Event]] = WeakKeyDictionary()
+
+
+def _decode(record: Any, resolver: Resolver) -> Event:
+    event = _event(record, resolver)
+    _take_back(event, record, resolver)
+    return event
+
+
+def _take_back(event: Event, record: Any, resolver: Resolver) -> None:
+    """Data for a connection that its program has closed makes the kernel call tcp_reset() for
+    itself, and answer the data with a reset (tcp_rcv_state_process()): that one was sent, and
+    nothing was received. The two come in the same call."""
+    body = event.body
+    ends = (body["local"], body["remote"])
+    connection = (record.netns, *((end["address"], end["port"]) for end in ends))
+    suspects = _suspects.setdefault(resolver, {})
+    if body["direction"] == "received":
+        if body["state"] in _HALF_CLOSED:
+            keep(suspects, connection, event, _MAX_SUSPECTS)
+            if event.again is None:
+                event.again, event.awaits_ns = partial(_as_it_is, event), _SAME_CALL_NS
+    elif body["reason"] == "tcp_abort_on_data":
+        received = suspects.pop(connection, None)
+        if received and event.boot_ns - received.boot_ns <= _SAME_CALL_NS:
+            received.again = _nothing
+
+
+def _as_it_is(event: Event) -> Event:
+    """What an event stays that waits for one behind it."""
+    return event
+
+
+def _nothing() -> None:
+    """What becomes of an event that was none."""
+
+
+def _event(record: Any, resolver: Resolver) -> Event:
+    process = None
+    if record.process_pid:
+        process = resolver.process(record.process_process, record.process_pid, record.process_tid)
+    local, remote = record.flow_local_address, record.flow_remote_address
+    own = resolver.place(record.cgroup), process.place if process else None
+    peer = remote if record.flow_family else None
+    sides = networks(resolver).sides(record, peer, *own)
+    reason, inferred = _reason(record.reason, record.cause)
+    body = {
+        "direction": "sent" if record.sent else "received",
+        "reason": reason,
+        "reason_inferred": inferred,
+        "meaning": _meaning(reason, bool(record.syn)),
+        "state": STATES[record.state] if record.state < len(STATES) else None,
+        "local": _end(local, record.flow_local_port, record.flow_family, sides.place),
+        "remote": _end(remote, record.flow_remote_port, record.flow_family, sides.peer),
+        "process": process,
+        **_traffic(record),
+    }
+    again = None if sides.settled else partial(_decode, record, resolver)
+    return Event(
+        *("tcp_reset", record.time, process, None, body, sides.place, sides.peer),
+        doubts=sides.doubts,
+        again=again,
+    )
+
+
+def _traffic(record: Any) -> dict[str, Any]:
+    """What went on before; nothing in recordings that do not have it."""
+    if not record.looked:
+        return {}
+    known = bool(record.traffic_known)
+    idle = {
+        "sent_ns": record.traffic_sent_ago if known else None,
+        "received_ns": record.traffic_received_ago if known else None,
+        "heard_ns": record.traffic_heard_ago if known else None,
+        "ended_ns": record.ended_ago or None,
+    }
+    carried = {
+        "sent": record.traffic_bytes_sent,
+        "received": record.traffic_bytes_received,
+        "unacknowledged": record.traffic_unacknowledged,
+    }
+    flags = [name for bit, name in enumerate(_FLAGS) if record.answered >> bit & 1]
+    return {
+        "idle": idle if any(ns is not None for ns in idle.values()) else None,
+        "bytes": carried if known else None,
+        "answered": flags or None,
+    }
+
+
+def _end(address: bytes, port: int, family: int, place: Place | None) -> dict[str, Any]:
+    if not family:
+        return {"address": None, "port": None, "pod": place}
+    return {"address": address_text(address), "port": port, "pod": place}
+
+
+@lru_cache(maxsize=4096)
+def address_text(address: bytes) -> str:
+    """A `kt_address` as people write it."""
+    if address[:12] == MAPPED:
+        return socket.inet_ntop(socket.AF_INET, address[12:])
+    return socket.inet_ntop(socket.AF_INET6, address)
+
+
+@lru_cache(maxsize=256)
+def _reason(told: bytes, cause: int) -> tuple[str | None, bool]:
+    """The kernel's word, unless it is vague and the evidence is not."""
+    name = told.split(b"\0", 1)[0].decode("ascii", "replace").lower()
+    inferred = CAUSES[cause] if cause < len(CAUSES) else None
+    if name in VAGUE and inferred:
+        return inferred, True
+    return (None if name in VAGUE[:2] else name), False
+
+
+def _meaning(reason: str | None, syn: bool) -> str | None:
+    if reason is None:
+        return None
+    if reason == "no_socket" and syn:
+        return CLOSED_PORT
+    return MEANINGS.get(reason) or reason.removeprefix("tcp_").replace("_", " ")
+
+
+def reason_table(names: Mapping[int, str]) -> bytes:
+    """What `kt_reset_reasons` holds: the kernel's names by number, without what all begin with."""
+    table = bytearray(_REASONS * _REASON_BYTES)
+    for number, name in names.items():
+        word = name.removeprefix(_PREFIX).encode()
+        if 0 <= number < _REASONS and len(word) < _REASON_BYTES:
+            at = number * _REASON_BYTES
+            table[at : at + len(word)] = word
+    return bytes(table)
+
+
+def _settings(values: Mapping[str, Any]) -> dict[str, int]:
+    reasons = reason_table(enum_names("sk_rst_reason"))
+    return {
+        "kt_reset_reasons": int.from_bytes(reasons, "little"),
+        "kt_tick": _tick_ns(),
+        "kt_whosever": int("tcp_reset" in values.get("besides", ())),
+    }
+
+
+def _tick_ns() -> int:
+    """Of the kernel's timers: the resolution of the clock that only they move on."""
+    return round(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e9)
+
+
+def _point(name: str, *programs: str, cannot_tell: tuple[str, ...] = ()) -> AttachPoint:
+    return AttachPoint(name, (*programs, "on_receive_reset"), cannot_tell)
+
+
+def _text(end: dict[str, Any]) -> str | None:
+    address = end["address"]
+    if address is None:
+        return None
+    return f"[{address}]:{end['port']}" if ":" in address else f"{address}:{end['port']}"
+
+
+def _word(event: Event) -> str | None:
+    meaning = event.body["meaning"]
+    return f"{meaning}?" if meaning and event.body["reason_inferred"] else meaning
+
+
+def _summary(event: Event) -> str:
+    body = event.body
+    local, remote = _text(body["local"]), _text(body["remote"])
+    way = f"sent by {local} to" if body["direction"] == "sent" else f"received by {local} from"
+    return f"reset {way} {remote}, {body['meaning'] or 'reason unknown'}"
+
+
+def _alarm(event: Event) -> bool:
+    """A pod whose port is closed, a pod that is refused, a kernel that has no memory for TCP."""
+    if event.body["reason"] == "tcp_abort_on_memory":
+        return True
+    in_pod = event.place is not None and event.place.pod is not None
+    return in_pod and (
+        event.body["meaning"] == CLOSED_PORT or event.body["reason"] == "connection_refused"
+    )
+
+
+_NO_REASONS = ("the kernel's own reasons",)
+
+PROBE = Probe(
+    name="resets",
+    object="resets",
+    help="Show TCP connections that are reset: by whom, and why.",
+    examples=(
+        "ktrace resets                    resets that pods send or receive",
+        "ktrace resets -p shop/web-0      one pod, and who is on the other side",
+        "ktrace resets -o json | jq 'select(.meaning == \"closed port\") | .local'",
+    ),
+    attach_points=(
+        _point("tp_btf/tcp_send_reset with reason", "on_send_reset_with_reason"),
+        _point(
+            "fentry/tcp_v4_send_reset, fentry/tcp_v6_send_reset",
+            *("on_v4_send_reset", "on_v6_send_reset", "on_send_reset_by_itself"),
+            cannot_tell=_NO_REASONS,
+        ),
+        _point(
+            "kprobe/tcp_v4_send_reset, kprobe/tcp_v6_send_reset",
+            *("at_v4_send_reset", "at_v6_send_reset", "on_send_reset_by_itself"),
+            cannot_tell=_NO_REASONS,
+        ),
+        _point(
+            "tp_btf/tcp_send_reset",
+            "on_send_reset",
+            cannot_tell=(*_NO_REASONS, "resets without a socket: those for a closed port"),
+        ),
+    ),
+    decode={"tcp_reset": _decode, **DECODE},
+    whose={"tcp_reset": "cgroup"},
+    state=STATE,
+    besides=(OBJECT,),
+    columns=(
+        Column("RESET", lambda e: e.body["direction"], 5, 8),
+        Column("LOCAL", lambda e: _text(e.body["local"]), 13, 47),
+        Column("REMOTE", lambda e: _text(e.body["remote"]), 13, 47, 3),
+        Column("REASON", _word, 9, 32),
+        Column("POD", lambda e: pod_name(e.place), 10, 40, 1),
+        Column("PEER", lambda e: pod_name(e.by_place), 10, 40, 4),
+        CONTAINER,
+        Column("PROCESS", lambda e: process_name(e.about), 10, 23, 5),
+        Column("STATE", lambda e: e.body["state"], 6, 12, 6, wide=True),
+    ),
+    summary=_summary,
+    alarm=_alarm,
+    settings=_settings,
+)

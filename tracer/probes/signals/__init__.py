@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who signals whom: every signal at the moment the kernel generates it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import click
+
+from tracer.decode.signals import RESULTS, SIGRTMAX, code_name, parse_signals, signal_name
+from tracer.identity.resolver import Resolver
+from tracer.model.event import Event, Process
+from tracer.model.origin import origin_of, suspicious
+from tracer.probes import AttachPoint, Probe
+from tracer.probes.columns import (
+    CONTAINER,
+    POD,
+    Column,
+    ancestry_chain,
+    exe,
+    pod_name,
+    process_name,
+)
+
+# What language runtimes and terminals use as plumbing, many times a second.
+PLUMBING = ("CHLD", "URG", "WINCH", "PROF")
+# enum kt_target_state, probes/signals.bpf.c
+_STATES = (None, "running", "stopped", "dumping_core", "dying")
+
+
+def _decode(record: Any, resolver: Resolver) -> Event:
+    target = resolver.process(record.target_process, record.target_pid, record.target_tid)
+    sender = None
+    if not record.from_kernel:
+        sender = resolver.process(record.sender_process, record.sender_pid, record.sender_tid)
+    body = {
+        "signal": _signal(record.signal, record.code, record.result),
+        "origin": origin_of(sender, target) if sender else "kernel",
+        "sender": sender,
+        "target": target,
+    }
+    state = getattr(record, "target_state", 0)  # older recordings have none
+    if 0 < state < len(_STATES):
+        body["target_state"] = _STATES[state]
+    if state and record.call_arch:
+        body["call"] = _call(record.call_arch, record.call)
+    return Event("signal", record.time, target, sender, body)
+
+
+def _call(arch: int, number: int) -> dict[str, Any]:
+    from tracer.decode import syscalls
+
+    machine = syscalls.MACHINES.get(arch)
+    return {"number": number, "name": syscalls.name(machine or "", number), "machine": machine}
+
+
+@lru_cache(maxsize=1024)
+def _signal(number: int, code: int, result: int) -> dict[str, Any]:
+    return {
+        "number": number,
+        "name": signal_name(number),
+        "code": code_name(number, code),
+        "result": RESULTS[result] if result < len(RESULTS) else None,
+    }
+
+
+def _settings(values: Mapping[str, Any]) -> dict[str, int]:
+    if values["signal"] is not None:
+        wanted = parse_signals(values["signal"])
+    else:
+        wanted = set(range(1, SIGRTMAX + 1)) - parse_signals(",".join(PLUMBING))
+    return {"kt_signal_mask": sum(1 << number - 1 for number in wanted)}
+
+
+def _sender(event: Event) -> str:
+    if event.body["origin"] == "kernel":
+        return "kernel"
+    return process_name(event.by) or "?"
+
+
+def _summary(event: Event) -> str:
+    signal = event.body["signal"]
+    result = "" if signal["result"] == "delivered" else f" ({signal['result']})"
+    return f"{signal['name']} from {_sender(event)} to {process_name(event.about)}{result}"
+
+
+def _alarm(event: Event) -> bool:
+    """A kill of something in a container, a sender nobody knows, a program that hides its file.
+    That of a sandbox by the runtime is none: so every pod goes."""
+    sender = event.by
+    container = event.about.container if event.about else None
+    routine = container and container.is_sandbox and event.body["origin"] == "runtime"
+    return (
+        (event.body["signal"]["name"] == "SIGKILL" and bool(container) and not routine)
+        or (sender is not None and sender.comm is None)
+        or (sender is not None and suspicious(sender))
+    )
+
+
+def _uid(event: Event) -> str | None:
+    return None if event.by is None or event.by.uid is None else str(event.by.uid)
+
+
+def _sender_pod(event: Event) -> str | None:
+    return pod_name(event.by_place) or event.body["origin"]
+
+
+def _argv(process: Process | None) -> str | None:
+    return " ".join(process.argv) if process and process.argv else None
+
+
+PROBE = Probe(
+    name="signals",
+    object="signals",
+    help="Show who sends which signal to whom.",
+    examples=(
+        "ktrace signals                         everything that pods send or receive",
+        "ktrace signals -p web -o wide          signals to pod web, with the sender's ancestry",
+        "ktrace signals -n shop --signal KILL,TERM",
+        "ktrace signals --all --signal all      the whole node, also what runtimes use as plumbing",
+        "ktrace signals -o json | jq .sender.exe",
+    ),
+    attach_points=(AttachPoint("tp_btf/signal_generate", ("on_signal_generate",)),),
+    decode={"signal": _decode},
+    whose={"signal": "target_process"},
+    columns=(
+        Column("SIGNAL", lambda e: e.body["signal"]["name"], 7, 11),
+        Column("SENDER", _sender, 13, 23),
+        Column("FROM", _sender_pod, 7, 36, 4),
+        Column("TARGET", lambda e: process_name(e.about), 13, 23, 2),
+        POD,
+        CONTAINER,
+        Column("RESULT", lambda e: e.body["signal"]["result"], 9, 15, 3),
+        Column("CODE", lambda e: e.body["signal"]["code"], 8, 12, 6, wide=True),
+        Column("UID", _uid, 5, 10, 6, wide=True),
+        Column("EXE", lambda e: exe(e.by), 10, 40, 6, wide=True),
+        Column("ARGV", lambda e: _argv(e.by), 10, 40, 6, wide=True),
+        Column("ANCESTRY", lambda e: ancestry_chain(e.by), 10, 120, 6, wide=True),
+    ),
+    summary=_summary,
+    alarm=_alarm,
+    options=(
+        click.Option(
+            ["--signal"],
+            metavar="NAME[,NAME…]",
+            help=f"Only these; default: all but {', '.join(PLUMBING)}; 'all' for every one.",
+        ),
+    ),
+    settings=_settings,
+    shorthand=lambda names: f"signal.number in {sorted(parse_signals(names))}",
+)

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turns from the running kernel: records from a backend, names from the name service, the time.
+
+Records that were read wait in a bounded queue, so a storm is taken out of the kernel's ring at the
+speed of memory and worked off afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from tracer.backends import Backend
+from tracer.identity.arguments import Arguments
+from tracer.identity.names import NameService
+from tracer.identity.network_lookup import NetworkLookup
+from tracer.kernel.cgroupfs import Cgroup, container_cgroups
+from tracer.model.batch import Batch, Run, cell
+from tracer.model.errors import KtraceError
+from tracer.model.event import Clock
+from tracer.model.names import Names
+from tracer.model.schema import Schema
+from tracer.model.selection import Selection
+from tracer.model.turn import IDLE_SECONDS, NAME_SECONDS, Lost, Part, Turn
+from tracer.probes import Probe
+
+# Raw records read ahead; more stay in the ring, and what finds no room there is counted as lost.
+MAX_BACKLOG_BYTES = 16 << 20
+# So many records are worked off before the ring is looked at again.
+SLICE = 4096
+# So many cgroups that were found at the start stand in one turn.
+CGROUPS = 1024
+# For who does not decode: everything that was read is one turn.
+UNDECODED_BYTES = 1 << 20
+# Events that wait are looked at often: their deadlines are near.
+WAITING_SECONDS = 0.02
+NS = 1_000_000_000
+# What a cgroup's record holds: the outermost components, and so many bytes of them.
+MAX_DEPTH, MAX_PATH = 16, 4096
+
+T = TypeVar("T")
+
+
+class LiveSource:
+    """`names` is running and puts what it finds into `arrivals`. `decoding` tells whether each
+    record costs as much as decoding does; `argv` whether arguments of processes are kept."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        names: NameService,
+        arrivals: queue.SimpleQueue[Names],
+        clock: Clock,
+        *,
+        duration: float | None = None,
+        decoding: bool = True,
+        argv: bool = True,
+    ) -> None:
+        self.schemas: Mapping[int, Schema] = {}
+        self._backend = backend
+        self._service = names
+        self._arrivals = arrivals
+        self._clock = clock
+        self._duration = duration
+        self._slice = SLICE if decoding else sys.maxsize
+        self._most = MAX_BACKLOG_BYTES if decoding else UNDECODED_BYTES
+        self._argv = argv
+        self._tickets: dict[int, int] = {}  # by cgroup
+        self._told = Names()
+        self._backlog: deque[tuple[Batch, Run]] = deque()
+        self._backlog_bytes = 0
+        self._lost: dict[str, int] = {}
+        self._lost_checked = 0
+        self._running: dict[int, Cgroup] = {}
+        self._networks: NetworkLookup | None = None
+        self._end: int | None = None
+        self._give_up: int | None = None
+        self._failure: KtraceError | None = None
+        self._stopping = self._detached = False
+
+    def attach(
+        self, probes: Sequence[Probe], selection: Selection, settings: Mapping[str, int]
+    ) -> None:
+        """Attaches everything; from its return on nothing is missed."""
+        values = {"kt_mode": int(selection.mode), "kt_by_pid": int(bool(selection.pids))}
+        self._backend.attach(list(probes), values | dict(settings))
+        self.schemas = self._backend.schemas
+        for pid in selection.pids:
+            self._backend.trace_pid(pid)
+        self._kinds = {schema.name: kind for kind, schema in self.schemas.items()}
+        self._arguments = Arguments(self.schemas[self._kinds["process"]], blank=not self._argv)
+        if "network" in self._kinds:
+            self._networks = NetworkLookup({s.name: s for s in self.schemas.values()})
+            if not self._backend.walked:
+                self._networks.list_all()
+        self._lost_checked = self._clock.now()
+
+    def begin(self) -> Iterator[Turn]:
+        """The first turns: the cgroups of containers that exist already."""
+        found = container_cgroups()
+        self._running = {cgroup.id: cgroup for cgroup in found}
+        kind = self._kinds["cgroup"]
+        for at in range(0, len(found), CGROUPS):
+            now = self._clock.now()
+            records = [described(c, self.schemas[kind], now) for c in found[at : at + CGROUPS]]
+            yield Turn(now, [Part(kind, len(records), b"".join(map(cell, records)))])
+
+    def turn(self, waiting: bool, patience: float = IDLE_SECONDS) -> Turn:
+        self._remember_running()
+        now = self._clock.now()
+        if self._end is None and self._duration is not None:
+            # looking at the cgroups that exist may have taken a while
+            self._end = now + int(self._duration * NS)
+        if not self._detached and (self._stopping or (self._end and now >= self._end)):
+            self._detached = True
+            self._backend.detach()
+        self._read(self._patience(waiting, patience, now))
+        parts = self._take()
+        if self._networks:  # what explains an event stands before it
+            parts = self._networks.take() + parts
+        more = bool(self._backlog)
+        answered = self._answered()  # looked at before the names that came with the answers
+        names = self._news(wait=self._detached and waiting and not parts)
+        now = self._clock.now()
+        last = self._detached and not parts and self._is_over(waiting, now)
+        lost = self._lost_since(now) if last or now >= self._lost_checked + NS else None
+        failure = self._failure if last else None
+        return Turn(now, parts, more, names, answered, lost, last, failure)
+
+    def ask(self, cgroup: int) -> None:
+        self._tickets[cgroup] = self._service.refresh()
+
+    def select(self, cgroup: int, verdict: int) -> None:
+        self._backend.select(cgroup, verdict)
+        if not verdict:
+            self._running.pop(cgroup, None)
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._backend.wake()
+
+    def close(self) -> None:
+        self._service.stop()
+        if self._networks:
+            self._networks.close()
+        self._backend.close()
+
+    def _remember_running(self) -> None:
+        while self._argv and self._running:
+            self._arguments.remember(self._running.popitem()[1].own_processes())
+
+    def _patience(self, waiting: bool, patience: float, now: int) -> float:
+        if self._backlog or self._detached:
+            return 0
+        seconds = min(patience, WAITING_SECONDS if waiting else IDLE_SECONDS)
+        return seconds if self._end is None else min(seconds, (self._end - now) / NS)
+
+    def _read(self, patience: float) -> None:
+        """A backend that fails ends the tracing, but what it has told is worked off first."""
+        while self._backlog_bytes < self._most:
+            try:
+                batch = self._backend.read(patience)
+            except KtraceError as failure:
+                self._failure = self._failure or failure
+                self._stopping = True
+                break
+            if batch is None:
+                break
+            patience = 0
+            if batch.runs:
+                self._backlog.extend((batch, run) for run in batch.runs)
+                self._backlog_bytes += len(batch.data)
+
+    def _take(self) -> list[Part]:
+        """At most a slice of the backlog."""
+        parts: list[Part] = []
+        room = self._slice
+        process = self._kinds["process"]
+        while self._backlog and room:
+            batch, run = self._backlog.popleft()
+            run, rest = _cut(run, room)
+            room -= run.count
+            if rest:
+                self._backlog.appendleft((batch, rest))
+            elif not self._backlog or self._backlog[0][0] is not batch:
+                self._backlog_bytes -= len(batch.data)
+            cells: bytes | memoryview = memoryview(batch.data)[run.start : run.end]
+            if run.kind == process:
+                cells = self._arguments.complete(cells)
+            if self._networks:
+                self._networks.look(self.schemas[run.kind], cells)
+            parts.append(Part(run.kind, run.count, cells))
+        return parts
+
+    def _answered(self) -> list[int]:
+        done = [cgroup for cgroup, ticket in self._tickets.items() if self._service.done(ticket)]
+        for cgroup in done:
+            del self._tickets[cgroup]
+        return done
+
+    def _news(self, wait: bool) -> Names:
+        """What has come and was not known before."""
+        fresh = Names()
+        try:
+            while wait or not self._arrivals.empty():
+                told = self._arrivals.get(timeout=0.05) if wait else self._arrivals.get()
+                fresh.pods.update(_new(told.pods, self._told.pods))
+                fresh.containers.update(_new(told.containers, self._told.containers))
+                self._told, wait = told, False
+        except queue.Empty:
+            pass
+        return fresh
+
+    def _is_over(self, waiting: bool, now: int) -> bool:
+        """Nothing is left to read; events may still wait for names, but not for ever."""
+        if self._give_up is None:
+            self._give_up = now + int(NAME_SECONDS * NS)
+        return not waiting or now >= self._give_up
+
+    def _lost_since(self, now: int) -> Lost | None:
+        since, self._lost_checked = self._lost_checked, now
+        before, self._lost = self._lost, self._backend.lost()
+        new = {name: count - before.get(name, 0) for name, count in self._lost.items()}
+        counts = {name: count for name, count in new.items() if count}
+        return Lost(since, counts) if counts else None
+
+
+def described(cgroup: Cgroup, schema: Schema, now: int) -> bytes:
+    """A cgroup that was found by looking, as the kernel side would describe it."""
+    names = os.fsencode(cgroup.path).strip(b"/").split(b"/")[:MAX_DEPTH]
+    while sum(map(len, names)) + len(names) > MAX_PATH:
+        names.pop()
+    path = b"".join(name + b"\0" for name in reversed(names))
+    return schema.pack(time=now, cgroup=cgroup.id, path=path, path_bytes=len(path), path_whole=True)
+
+
+def _new(told: Mapping[str, T], known: Mapping[str, T]) -> dict[str, T]:
+    return {key: value for key, value in told.items() if known.get(key) != value}
+
+
+def _cut(run: Run, most: int) -> tuple[Run, Run | None]:
+    if run.count <= most:
+        return run, None
+    middle = run.start + (run.end - run.start) // run.count * most
+    return (
+        Run(run.kind, most, run.start, middle),
+        Run(run.kind, run.count - most, middle, run.end),
+    )

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tracing session: turns → decode → time order → identity → selection → sink.
+
+One thread does it all; only names come from other threads. Everything that a session is told
+stands in its turns, so that the same turns give the same output, live or from a recording.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, Protocol
+
+from tracer.identity.resolver import Resolver
+from tracer.model.event import Clock, Event, Place
+from tracer.model.names import Names
+from tracer.model.selection import Mode, Selection
+from tracer.model.turn import CONTEXT_EVENTS, IDLE_SECONDS, NAME_SECONDS, Lost, Part, Source, Turn
+from tracer.probes import Probe
+
+MAX_HELD = 20_000
+# How far two neighbours in the ring can be out of order.
+REORDER_NS = 1_000_000
+
+# What a record that is no record of ours makes of a decoder.
+DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+_BOOT_NS = attrgetter("boot_ns")
+
+Decoder = Callable[[Any, Resolver], Event | None]
+
+
+class Sink(Protocol):
+    def event(self, event: Event) -> None: ...
+
+    def flush(self) -> None:
+        """Called when nothing more is waiting."""
+
+
+class Recorder(Protocol):
+    """Is told each turn after the session has worked it off."""
+
+    def add(self, turn: Turn, waited: bool, resolver: Resolver) -> None:
+        """`waited` says that events were waiting for the turn's time."""
+
+    def patience(self, now: int) -> float:
+        """Within how many seconds it must be told the next turn."""
+
+
+@dataclass(slots=True)
+class Summary:
+    """`nameless` counts events left out because their pod's name, which a selector asks for, never
+    became known; `undescribed` the descriptions of processes and cgroups that were lost, so that
+    events refer to less than they could, `unknown` how often one was forgotten that events still
+    referred to; `undecoded` the records that mean nothing here."""
+
+    events: int = 0
+    lost: int = 0
+    nameless: int = 0
+    seconds: float = 0.0
+    undescribed: int = 0
+    undecoded: int = 0
+    unknown: int = 0
+
+
+class Session:
+    """Without a sink events are not decoded: only cgroups and processes are followed, so that
+    names are asked for. `count` events are enough."""
+
+    def __init__(
+        self,
+        source: Source,
+        probes: Sequence[Probe],
+        selection: Selection,
+        sink: Sink | None,
+        clock: Clock,
+        count: int | None = None,
+    ) -> None:
+        self.resolver = Resolver(self._on_place, self._on_end)
+        self.summary = Summary()
+        self.stopping = False
+        self._source = source
+        self._selection = selection
+        self._wants_all = selection.mode is Mode.ALL
+        self._sink = sink
+        self._clock = clock
+        self._limit = count
+        told = self.resolver.add_process, self.resolver.add_cgroup, self.resolver.end_cgroup
+        self._context: dict[str, Callable[[Any], None]] = dict(
+            zip(CONTEXT_EVENTS, told, strict=True)
+        )
+        self._decoders: dict[str, Decoder] = {}
+        self._probe_of: dict[str, str] = {}
+        self._descriptions = set(CONTEXT_EVENTS)
+        self._events_of = {name for probe in probes for name in probe.whose}
+        for probe in probes:
+            self._decoders |= probe.decode
+            self._probe_of |= dict.fromkeys(probe.decode.keys() - probe.state.keys(), probe.name)
+            self._descriptions |= probe.state.keys()
+        self.recorder: Recorder | None = None
+        self._began = self._now = 0
+        self._undecided: dict[int, Place] = {}
+        self._asked: dict[int, int] = {}  # until when, by cgroup
+        self._recent: list[Event] = []
+        self._held: deque[Event] = deque()
+
+    def run(self) -> Summary:
+        """Until the last turn. Then raises what ended the tracing, unless it was told to end."""
+        try:
+            turn = self._source.turn(self.waiting, self._patience())
+            while not self.take(turn):
+                turn = self._source.turn(self.waiting, self._patience())
+        finally:
+            self._source.close()
+        if turn.failure:
+            raise turn.failure
+        return self.summary
+
+    def stop(self) -> None:
+        """Ends `run` soon. May be called from a signal handler."""
+        self.stopping = True
+        self._source.stop()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there are events that wait for time to pass."""
+        return bool(self._held or self._recent) and not self._finished()
+
+    def take(self, turn: Turn) -> bool:
+        """Works off a turn; returns whether it was the last."""
+        waited = self.waiting
+        self._began = self._began or turn.now
+        self._now = turn.now
+        self._learn(turn)
+        for part in turn.parts:
+            self._decode(part)
+        self._put_in_order(turn)
+        self._release(turn)
+        if turn.lost:
+            self._report(turn.lost)
+        if self._sink:
+            self._sink.flush()
+        if self.recorder:
+            self.recorder.add(turn, waited, self.resolver)
+        self.summary.seconds = (turn.now - self._began) / 1e9
+        self.summary.unknown = self.resolver.unknown
+        return turn.last
+
+    def _patience(self) -> float:
+        return self.recorder.patience(self._now) if self.recorder else IDLE_SECONDS
+
+    def _finished(self) -> bool:
+        return self.summary.events == self._limit
+
+    def _decode(self, part: Part) -> None:
+        schema = self._source.schemas[part.kind]
+        context = self._context.get(schema.name)
+        if context:
+            for record in schema.cells(part.cells):
+                context(record)
+        elif self._sink is None:
+            self.summary.events += part.count * (schema.name in self._events_of)
+        elif schema.name not in self._decoders:
+            self.summary.undecoded += part.count
+        elif not self._finished():
+            self._recent += self._events(schema.cells(part.cells), self._decoders[schema.name])
+
+    def _events(self, records: Iterator[Any], decode: Decoder) -> Iterator[Event]:
+        resolver = self.resolver
+        while True:
+            try:
+                for record in records:
+                    event = decode(record, resolver)
+                    if event is not None:
+                        yield event
+                return
+            except DAMAGE:
+                self.summary.undecoded += 1
+
+    def _put_in_order(self, turn: Turn) -> None:
+        """CPUs write into the ring side by side, so neighbours can be swapped: the last millisecond
+        waits for what may still come before it."""
+        recent = self._recent
+        if not recent:
+            return
+        recent.sort(key=_BOOT_NS)
+        newest = recent[-1].boot_ns if turn.more else turn.now
+        settled = len(recent)
+        if not turn.last:
+            settled = bisect_right(recent, newest - REORDER_NS, key=_BOOT_NS)
+        waits = self._held or self._asked or any(event.again for event in recent[:settled])
+        take = self._take if waits else self._pass
+        for event in recent[:settled]:
+            take(event)
+        del recent[:settled]
+
+    def _take(self, event: Event) -> None:
+        settled = _settled(event)
+        if settled is None:
+            return
+        if self._held or self._awaits(settled):
+            self._held.append(settled)
+            if len(self._held) > MAX_HELD:
+                self._pass(_settled(self._held.popleft()))
+        else:
+            self._pass(settled)
+
+    def _pass(self, event: Event | None) -> None:
+        if event is None or self._sink is None or self.summary.events == self._limit:
+            return
+        event.again = None
+        wanted = self._wants_all or self._selection.wants(event)
+        if wanted:
+            self.summary.events += 1
+            self._sink.event(event)
+            if self.summary.events == self._limit:
+                self.stop()
+        elif event.kind in self._selection.besides:
+            self._sink.event(event)
+        elif wanted is None:
+            self.summary.nameless += 1
+
+    def _awaits(self, event: Event) -> bool:
+        if event.again and self._now - event.boot_ns < event.awaits_ns:
+            return True
+        return bool(self._asked) and any(
+            place is not None and place.cgroup in self._asked
+            for place in (event.place, event.by_place)
+        )
+
+    def _release(self, turn: Turn) -> None:
+        """Lets held events go, in order, as their names have come or their time is up."""
+        for cgroup in [c for c, deadline in self._asked.items() if deadline <= turn.now]:
+            del self._asked[cgroup]
+        while self._held:
+            event = _settled(self._held.popleft())
+            if event is not None and not turn.last and self._awaits(event):
+                self._held.appendleft(event)
+                break
+            self._pass(event)
+
+    def _on_place(self, place: Place) -> None:
+        """A cgroup is known: decide on it, and ask for names that are missing."""
+        if self._needs_name(place):
+            self._source.ask(place.cgroup)
+            self._asked[place.cgroup] = self._now + int(NAME_SECONDS * 1e9)
+        self._decide(place)
+
+    def _on_end(self, place: Place) -> None:
+        """A cgroup is gone: nothing more is decided on it."""
+        self._undecided.pop(place.cgroup, None)
+
+    def _decide(self, place: Place) -> None:
+        verdict = self._selection.verdict(place)
+        if verdict is None:
+            if place.ended is None:
+                self._undecided[place.cgroup] = place
+        else:
+            self._undecided.pop(place.cgroup, None)
+            self._source.select(place.cgroup, verdict)
+
+    @staticmethod
+    def _needs_name(place: Place) -> bool:
+        if place.pod and place.pod.name is None:
+            return True
+        return bool(place.container and place.container.name is None)
+
+    def _learn(self, turn: Turn) -> None:
+        if turn.names != Names():
+            for place in self.resolver.learn(turn.names):
+                if not self._needs_name(place):
+                    self._asked.pop(place.cgroup, None)
+                if place.pod and not place.identity.pod_uid:  # its runtime told of the pod
+                    self._decide(place)
+            for place in list(self._undecided.values()):
+                self._decide(place)
+        for cgroup in turn.answered:
+            self._asked.pop(cgroup, None)
+
+    def _report(self, lost: Lost) -> None:
+        self.summary.undescribed += sum(lost.counts.get(name, 0) for name in self._descriptions)
+        for name, count in lost.counts.items():
+            if name in self._probe_of:
+                self.summary.lost += count
+                body = {
+                    "probe": self._probe_of[name],
+                    "count": count,
+                    "since": self._clock.iso(lost.since),
+                }
+                if self._sink:
+                    self._sink.event(Event("lost", self._now, None, None, body))
+
+
+def _settled(event: Event) -> Event | None:
+    """With all that is known by now of what it refers to; None if it turned out to be no event."""
+    return event.again() if event.again else event

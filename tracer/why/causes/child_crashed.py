@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A child crashed by a fault of its own, while the container's first process lived on: Kubernetes
+shows nothing."""
+
+from __future__ import annotations
+
+from tracer.why.cause import Cause
+from tracer.why.common.children import own_blow
+from tracer.why.common.faults import SECCOMP, meaning
+from tracer.why.common.phrases import ending, who
+from tracer.why.entry import Entry
+from tracer.why.story import Story
+from tracer.why.verdict import Certainty, Verdict
+
+
+def _judge(story: Story) -> Verdict | None:
+    crashed = [
+        (entry, blow)
+        for entry in story.of("exit")
+        if entry is not story.end and (blow := own_blow(story, entry)) is not None
+    ]
+    if not crashed:
+        return None
+    last, blow = crashed[-1]
+    count = sum(entry.count for entry, _ in crashed)
+    found = story.locate(blow.event.about)
+    place = f"; {found}" if found else ""
+    again = f" ({count} children in all)" if count > 1 else ""
+    return Verdict(
+        "child_crashed",
+        f"the child {who(last.event.about)} crashed: it ended by {ending(last.body)},"
+        f" {meaning(blow)}{place}{again}",
+        Certainty.CERTAIN,
+        tuple(entry for pair in crashed for entry in reversed(pair)),
+        f"{_remedy(blow)}; Kubernetes shows nothing as long as the first process lives",
+    )
+
+
+def _remedy(blow: Entry) -> str:
+    if blow.body["signal"]["code"] == SECCOMP:
+        return (
+            "allow the call in the profile (securityContext.seccompProfile), or find out why the"
+            " program makes it"
+        )
+    return (
+        "a bug in the worker: its log, and a core dump (ulimit -c, kernel.core_pattern) tell the"
+        " place"
+    )
+
+
+CAUSE = Cause(24, _judge, rests_on=frozenset(("signals", "exits")))

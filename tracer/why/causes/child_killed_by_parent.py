@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A master killed its own worker, and the container lives on: gunicorn, uwsgi and their kin do so
+with one that took too long. People look for memory then."""
+
+from __future__ import annotations
+
+from tracer.why.cause import Cause
+from tracer.why.common.children import ended_by, is_stopping, oom_of, parent_of
+from tracer.why.common.phrases import times, who
+from tracer.why.entry import Entry, took_effect
+from tracer.why.story import Story
+from tracer.why.verdict import Certainty, Verdict
+
+# Whatever is scaled down is asked politely.
+RUTHLESS = ("SIGKILL", "SIGABRT")
+
+
+def _judge(story: Story) -> Verdict | None:
+    found = [entry for entry in story.of("signal") if _is_blow(story, entry)]
+    if not found:
+        return None
+    last = found[-1]
+    victims = {entry.event.about.pid for entry in found if entry.event.about is not None}
+    again = f" ({times(len(victims), 'worker')} in all)" if len(victims) > 1 else ""
+    ends = [end for entry in found if (end := ended_by(story, entry)) is not None]
+    handled = ended_by(story, last)
+    name = last.body["signal"]["name"]
+    by_itself = handled is not None and handled.body["signal"] is None
+    doubts = (f"that {name} made it end is told by the order of events",) if by_itself else ()
+    return Verdict(
+        "child_killed_by_parent",
+        f"the worker {who(last.event.about)} was killed by its own master: {_names(found, last)}"
+        f" from {who(last.event.by)}{again}; it was not out of memory",
+        Certainty.LIKELY if doubts else Certainty.CERTAIN,
+        tuple(dict.fromkeys((*found, *ends))),
+        "a master does that with a worker that took too long: its log says which request or task"
+        " (gunicorn --timeout, uwsgi harakiri); make that quicker, or raise"
+        " the time-out; Kubernetes shows nothing as long as the first process lives",
+        doubts,
+    )
+
+
+def _is_blow(story: Story, entry: Entry) -> bool:
+    """Of one program to itself: a worker is a fork of its master. Whatever else a program starts
+    and kills is its own affair."""
+    victim, sender = entry.event.about, entry.event.by
+    if victim is None or sender is None or entry.body["signal"]["name"] not in RUTHLESS:
+        return False
+    if parent_of(victim) != sender.pid or not _are_one_program(entry):
+        return False
+    if not took_effect(entry) or story.is_init(victim) or is_stopping(story, entry.boot_ns):
+        return False
+    return ended_by(story, entry) is not None and oom_of(story, victim) is None
+
+
+def _are_one_program(entry: Entry) -> bool:
+    victim, sender = entry.event.about, entry.event.by
+    return bool(victim and sender and victim.exe and victim.exe == sender.exe)
+
+
+def _names(found: list[Entry], last: Entry) -> str:
+    """All that this worker got."""
+    assert last.event.about is not None
+    pid = last.event.about.pid
+    names = [
+        entry.body["signal"]["name"]
+        for entry in found
+        if entry.event.about is not None and entry.event.about.pid == pid
+    ]
+    return ", then ".join(dict.fromkeys(names))
+
+
+CAUSE = Cause(23, _judge, rests_on=frozenset(("signals", "exits")))

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A child ended badly, and the container's first process passed that on as its own exit code, or
+ended at once with another: a pool that has lost a worker, a shell whose pipe broke."""
+
+from __future__ import annotations
+
+from tracer.why.cause import Cause
+from tracer.why.common.children import Lost, lost_child, oom_of
+from tracer.why.common.faults import reason
+from tracer.why.common.memory import remedy_of_child
+from tracer.why.common.phrases import ending, where, who, whose_limit
+from tracer.why.common.stopped import between
+from tracer.why.entry import Entry
+from tracer.why.story import Story
+from tracer.why.verdict import Certainty, Verdict
+
+# A shell passes a code on at once. That of a signal says much, and there may be a little to do
+# before; a plain one may be anybody's.
+SIGNAL_NS, PLAIN_NS = 2_000_000_000, 50_000_000
+
+
+def _judge(story: Story) -> Verdict | None:
+    if story.end is None or story.end.body["exit_code"] is None:
+        return None
+    child = _child_that_explains(story, story.end)
+    lost = lost_child(story)
+    if lost is not None and (child is None or lost.end is not child):
+        return _judged_lost(story, lost)
+    if child is None:
+        return None
+    how, evidence = _how(story, child)
+    return Verdict(
+        "exited_after_child",
+        f"its child {who(child.event.about)} {how}, and {who(story.init)} passed that on as exit"
+        f" code {story.end.body['exit_code']}",
+        Certainty.LIKELY,
+        (*evidence, child, story.end),
+        "look at the child: it is what failed; with exec in the start script there would be no"
+        " shell in between, and Kubernetes would show the cause itself",
+        ("that the code is the child's is told by the order of events and the number",),
+    )
+
+
+def _judged_lost(story: Story, lost: Lost) -> Verdict:
+    assert story.end is not None
+    how, evidence = _how(story, lost.end)
+    code = story.end.body["exit_code"]
+    remedy = (
+        remedy_of_child(lost.oom.body)
+        if lost.oom is not None
+        else "look at the child: it is what failed, and its parent gave up for it"
+    )
+    if code == 0:
+        remedy += "; with set -o pipefail a pipe of a shell ends with the code of what failed in it"
+    return Verdict(
+        "exited_after_child",
+        f"its child {who(lost.end.event.about)} {how}, and {who(story.init)} ended"
+        f" {between(lost.end, story.end)} later with {ending(story.end.body)}",
+        Certainty.LIKELY,
+        (*evidence, lost.end, story.end),
+        remedy,
+        ("that the one ended because of the other is told by the order of events",),
+    )
+
+
+def _child_that_explains(story: Story, end: Entry) -> Entry | None:
+    """The last child of the first process that ended just before, with the same code."""
+    children = [
+        entry
+        for entry in story.of("exit")
+        if entry is not end
+        and 0 <= end.boot_ns - entry.boot_ns <= (SIGNAL_NS if entry.body["signal"] else PLAIN_NS)
+        and _shell_code(entry) == end.body["exit_code"] != 0
+        and _is_child(story, entry)
+    ]
+    return children[-1] if children else None
+
+
+def _shell_code(entry: Entry) -> int:
+    signal, code = entry.body["signal"], entry.body["exit_code"]
+    return 128 + int(signal["number"]) if signal else int(code)
+
+
+def _is_child(story: Story, entry: Entry) -> bool:
+    child, init = entry.event.about, story.init
+    return bool(child and init and child.ancestry[:1] and child.ancestry[0][0] == init.pid)
+
+
+def _how(story: Story, child: Entry) -> tuple[str, tuple[Entry, ...]]:
+    process, signal = child.event.about, child.body["signal"]
+    assert process is not None
+    oom = oom_of(story, process)
+    if signal and oom is not None:
+        return f"was killed because {whose_limit(oom.body)} was used up", (oom,)
+    blow = story.deadly(signal["number"], process) if signal else None
+    if blow is not None:
+        return (
+            f"was ended by {signal['name']} from {who(blow.event.by)} {where(blow)}"
+            if blow.event.by and blow.event.by.pid != process.pid
+            else f"was ended by {signal['name']}{reason(blow)}"
+        ), (blow,)
+    return f"ended with {ending(child.body)}", ()
+
+
+CAUSE = Cause(50, _judge)

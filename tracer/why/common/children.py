@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Children of the container's first process that did not end well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tracer.model.event import Process
+from tracer.why.common.faults import ABORT, FAULTS
+from tracer.why.common.senders import is_foreign
+from tracer.why.entry import Entry, took_effect
+from tracer.why.story import Story
+
+# A pool that has lost a worker, or a shell whose pipe broke, gives up at once; on a busy node that
+# takes an interpreter some tenths of a second.
+AT_ONCE_NS = 500_000_000
+# What asks a program to end; a worker may have a request to finish, or a handler that cleans up.
+ASK = ("SIGTERM", "SIGINT", "SIGQUIT")
+SOON_NS = 2_000_000_000
+# How long a stop may take, from its first signal on.
+STOPPING_NS = 600_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A child that was taken by the OOM killer, crashed, or was killed by somebody else: its end,
+    and what it ended by."""
+
+    end: Entry
+    oom: Entry | None
+    blow: Entry | None
+
+    @property
+    def evidence(self) -> tuple[Entry, ...]:
+        return tuple(entry for entry in (self.oom, self.oom is None and self.blow) if entry)
+
+
+def own_blow(story: Story, entry: Entry) -> Entry | None:
+    """The fault of a child, or what it raised itself, by which it ended."""
+    signal, child = entry.body["signal"], entry.event.about
+    if child is None or signal is None or signal["name"] not in (*FAULTS, ABORT):
+        return None
+    blow = story.deadly(signal["number"], child)
+    if blow is None:
+        return None
+    by_itself = blow.event.by is not None and blow.event.by.pid == child.pid
+    return blow if by_itself or blow.body["origin"] == "kernel" else None
+
+
+def parent_of(process: Process | None) -> int | None:
+    """Its parent's pid, as it was when the process was described."""
+    parents = process.ancestry[:1] if process is not None else []
+    return parents[0][0] if parents else None
+
+
+def ended_by(story: Story, blow: Entry) -> Entry | None:
+    """The end of a child that a signal brought about: by the signal, or by itself soon after one
+    that asks it to end."""
+    child, signal = blow.event.about, blow.body["signal"]
+    if child is None:
+        return None
+    for entry in story.of("exit"):
+        about = entry.event.about
+        if about is None or about.pid != child.pid or entry is story.end:
+            continue
+        if about.start_boot_ns not in (child.start_boot_ns, None) or entry.boot_ns < blow.boot_ns:
+            continue
+        deadly = entry.body["signal"]
+        if deadly is not None:
+            return entry if deadly["number"] == signal["number"] else None
+        asked = signal["name"] in (*ASK, ABORT) and entry.boot_ns - blow.last.boot_ns <= SOON_NS
+        return entry if asked else None
+    return None
+
+
+def was_asked(story: Story, process: Process | None, until_ns: int) -> bool:
+    """Whether somebody asked the process to end, not long before."""
+    return any(
+        entry.body["signal"]["name"] in ASK
+        and took_effect(entry)
+        and 0 <= until_ns - entry.boot_ns <= STOPPING_NS
+        for entry in story.signals(process)
+    )
+
+
+def is_stopping(story: Story, moment_ns: int) -> bool:
+    """Whether the container as a whole was about to end: what its program then does to its
+    children is an orderly stop, even if it is ruthless."""
+    return story.init is not None and was_asked(story, story.init, moment_ns)
+
+
+def oom_of(story: Story, process: Process) -> Entry | None:
+    ooms = [
+        entry
+        for entry in story.of("oom")
+        if entry.event.about is not None and entry.event.about.pid == process.pid
+    ]
+    return ooms[-1] if ooms else None
+
+
+def lost_child(story: Story) -> Lost | None:
+    """The last that was lost just before the first process ended by itself."""
+    end = story.end
+    if end is None or end.body["exit_code"] is None:
+        return None
+    found = [
+        lost
+        for entry in story.of("exit")
+        if entry is not end
+        and entry.body["signal"] is not None
+        and 0 <= end.boot_ns - entry.last.boot_ns <= AT_ONCE_NS
+        and (lost := _lost(story, entry)) is not None
+    ]
+    return found[-1] if found else None
+
+
+def _lost(story: Story, entry: Entry) -> Lost | None:
+    child = entry.event.about
+    if child is None:
+        return None
+    oom = oom_of(story, child)
+    blow = own_blow(story, entry)
+    if blow is None:
+        deadly = story.deadly(entry.body["signal"]["number"], child)
+        own = deadly is None or not (is_foreign(deadly) or deadly.body["origin"] == "kernel")
+        blow = None if own else deadly
+    return Lost(entry, oom, blow) if oom or blow else None

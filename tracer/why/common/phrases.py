@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How verdicts speak of processes, places and limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tracer.decode.exitcodes import describe_exit_code
+from tracer.model.event import Process
+from tracer.model.units import size
+from tracer.probes.columns import pod_name, process_name
+from tracer.probes.oom import limit_owner
+from tracer.why.entry import Entry
+
+
+def who(process: Process | None) -> str:
+    if process is None:
+        return "a process that is not known"
+    name = process_name(process) or "?"
+    return f"{name} ({process.exe})" if process.exe else name
+
+
+def where(entry: Entry) -> str:
+    """Where the sender of a signal stands."""
+    origin = entry.body["origin"]
+    return {
+        "same-container": "in the same container",
+        "same-pod": f"in the same pod, container {_container(entry)}",
+        "other-pod": f"in {_other_pod(entry)}",
+        "host": "on the host",
+        "runtime": "of the container runtime",
+        "kubelet": "of Kubernetes on this node",
+        "kernel": "in the kernel",
+    }.get(origin or "", "at a place that is not known")
+
+
+def _container(entry: Entry) -> str:
+    place = entry.event.by_place
+    container = place.container if place else None
+    return (container.name or container.id[:12]) if container else "unknown"
+
+
+def _other_pod(entry: Entry) -> str:
+    pod = pod_name(entry.event.by_place)
+    return f"pod {pod}" if pod else "a container of no pod"
+
+
+def descent(process: Process | None) -> str:
+    """`, started by bash[12] ← sshd[7]`, the nearest first. That PID 1 is everybody's ancestor says
+    nothing."""
+    ancestors = [(pid, comm) for pid, comm in process.ancestry if pid != 1] if process else []
+    if not ancestors:
+        return ""
+    return ", started by " + " ← ".join(f"{comm}[{pid}]" for pid, comm in ancestors[:3])
+
+
+def whose_limit(body: dict[str, Any]) -> str:
+    """Of an `oom` event: `the container's memory limit of 32 MiB`."""
+    limit = size(body["limit_bytes"])
+    amount = f" of {limit}" if limit else ""
+    owner = {"container": "the container's", "pod": "the pod's"}.get(limit_owner(body) or "")
+    if body["scope"] == "system":
+        return "the node's memory"
+    if owner:
+        return f"{owner} memory limit{amount}"
+    if body["cgroup_path"]:
+        return f"the memory limit{amount} of cgroup {body['cgroup_path']}"
+    if body["scope"] == "cgroup":
+        return "the memory limit of a cgroup that is not known"
+    return "a memory limit, or the node's memory: which is not known,"
+
+
+# Programs that execute others, and say with 126 and 127 that they could not.
+_EXECUTE_OTHERS = {
+    *("sh", "ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "mksh", "tcsh", "yash", "zsh"),
+    *("catatonit", "chroot", "coreutils", "dumb-init", "env", "gosu", "nice", "nohup", "setpriv"),
+    *("setsid", "stdbuf", "su", "su-exec", "sudo", "tini", "tini-static", "timeout", "toybox"),
+    "xargs",
+}
+_LACKS_SOMETHING = (
+    ", which a program's loader gives for a library that is missing, and others for a command that"
+    " is; this one did run"
+)
+
+
+def executes_others(process: Process | None) -> bool:
+    """Whether a code of its may be about another program: it is a shell or one of its kind, or
+    such a one's child that never executed anything, so that its file is not known."""
+    if process is None:
+        return True
+    name = process.exe.rpartition("/")[2] if process.exe else process.comm or ""
+    return name in _EXECUTE_OTHERS
+
+
+def code_words(code: int, process: Process | None = None) -> str:
+    """`, success`, or nothing for a code that means something to its program only, as do those of
+    shells where another one ended."""
+    if code in (2, 126, 127) and not executes_others(process):
+        return _LACKS_SOMETHING if code == 127 else ""
+    words = describe_exit_code(code).partition(": ")[2]
+    if words == "the program's own code":
+        return ""
+    if code > 128 and words.startswith("exited by itself with "):
+        return f", {words.removeprefix('exited by itself with ')}, but no signal ended it"
+    return f", {words}"
+
+
+def ending(body: dict[str, Any], *, explained: bool = True) -> str:
+    """Of an `exit` event; its code without words if something else explains it."""
+    if body["exit_code"] is not None:
+        words = code_words(body["exit_code"], body["process"]) if explained else ""
+        return f"exit code {body['exit_code']}{words}"
+    return f"{body['signal']['name']}{' with a core dump' if body['core_dumped'] else ''}"
+
+
+def times(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def address(end: dict[str, Any] | None) -> str:
+    if end is None or end["address"] is None:
+        return "an address that is not known"
+    host = f"[{end['address']}]" if ":" in end["address"] else end["address"]
+    return f"{host}:{end['port']}"

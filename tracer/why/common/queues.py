@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Full queues of listening sockets: how verdicts speak of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tracer.why.common.phrases import who
+from tracer.why.entry import Entry
+from tracer.why.story import Story
+
+
+def drops(story: Story, queue: str) -> list[Entry]:
+    return [entry for entry in story.of("backlog_drop") if entry.body["queue"] == queue]
+
+
+def where(found: Sequence[Entry]) -> str:
+    """At which ports, how full it was at the one with the most, and who listens there. Where
+    several ports dropped at once, some may have no name."""
+    named = [entry for entry in found if entry.body["local"]["port"]]
+    if not named:
+        return ""
+    ports = sorted({entry.body["local"]["port"] for entry in named})
+    several = f"ports {', '.join(map(str, ports[:3]))}{' and others' * (len(ports) > 3)}"
+    unnamed = " and one that cannot be named" if len(named) < len(found) else ""
+    return f" at {f'port {ports[0]}' if len(ports) == 1 else several}{unnamed}"
+
+
+def depth(found: Sequence[Entry]) -> str:
+    """Of the one with the most."""
+    most = max(found, key=lambda entry: entry.count)
+    depth, limit = most.last.body["depth"], most.last.body["limit"]
+    if limit is None:
+        return ""
+    if depth is None or depth < limit:  # looked at when the storm was over
+        return f" (limit {limit})"
+    return f" ({depth} waiting, limit {limit})"
+
+
+def listener(found: Sequence[Entry]) -> str:
+    most = max(found, key=lambda entry: entry.count)
+    process = most.last.about or most.event.about
+    return f"; {who(process)} listens there" if process else ""

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The container runtime stopped the container: how far that went."""
+
+from __future__ import annotations
+
+from tracer.model.units import span
+from tracer.why.entry import SIGKILL, Entry
+from tracer.why.story import Story
+
+
+def request(story: Story) -> Entry | None:
+    """The last signal by which the runtime asked the first process to end: mostly SIGTERM."""
+    asked = [
+        entry
+        for entry in story.signals()
+        if entry.body["origin"] == "runtime" and entry.body["signal"]["number"] != SIGKILL
+    ]
+    return asked[-1] if asked else None
+
+
+def final_blow(story: Story) -> Entry | None:
+    """The runtime's SIGKILL, if it is what ended the first process."""
+    blow = story.blow()
+    if blow is None or blow.body["signal"]["number"] != SIGKILL:
+        return None
+    return blow if blow.body["origin"] == "runtime" else None
+
+
+def deciding_blow(story: Story) -> Entry | None:
+    """The signal by which the runtime or the kubelet ended the first process."""
+    blow = story.blow()
+    return blow if blow is not None and blow.body["origin"] in ("runtime", "kubelet") else None
+
+
+def between(first: Entry, last: Entry) -> str:
+    return span(last.boot_ns - first.boot_ns)

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resets of the same connection, brought together.
+
+Resets of one connection are found by its two addresses; where the service's was translated on the
+way (DNAT), the client's is still the same at both ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tracer.identity.netns import owner_of
+from tracer.model.bounded import keep
+from tracer.model.event import Event
+from tracer.why.entry import Entry
+from tracer.why.sorts import FIRST_CLIENT_PORT, End, Sort, local_end, remote_end, sort_of
+
+# Whose addresses are looked for among the resets of the last minute, as TIME_WAIT lasts.
+MAX_CONNECTIONS = 1024
+MINUTE_NS = 60_000_000_000
+# How long a reset may be on its way between two pods of a node.
+ON_THE_WAY_NS = 2_000_000_000
+
+# What the call takes that closes a connection and resets it.
+CLOSING_NS = 10_000_000
+
+
+@dataclass(slots=True, eq=False)
+class Seen:
+    """A reset at one end, the entry that it went to, and what was seen at the other end of the same
+    connection. `asked` is whom the client had really asked from that port, where somebody else
+    answered; `overtaken` by one that follows from it, which was told first: the kernel tells of a
+    reset of its own after it has sent it."""
+
+    event: Event
+    sort: Sort
+    entry: Entry | None = None
+    other: Seen | None = None
+    asked: End | None = None
+    overtaken: Seen | None = None
+
+
+class Connections:
+    """The resets of the last minute, bounded. Both tables hold the same ones: by both ends, and by
+    the client's and whether they were seen there."""
+
+    def __init__(self) -> None:
+        self._by_ends: dict[tuple[End, End], Seen] = {}
+        self._by_client: dict[tuple[End, bool], Seen] = {}
+
+    def add(self, event: Event) -> Seen:
+        """`other` and `asked` are set in both that belong together."""
+        body = event.body
+        here, there = local_end(body), remote_end(body)
+        client = _client_of(here, there)
+        seen = Seen(event, sort_of(body))
+        before = self._by_ends.get((here, there))
+        if self._follows(event, before):
+            seen.sort = Sort.HARMLESS
+        elif before is not None and _overtook(before, event):
+            before.sort = Sort.HARMLESS
+            seen.overtaken = before
+        other = self._by_ends.get((there, here))
+        if client is not None:
+            other = other or self._by_client.get((client, client != here))
+            _compare(seen, self._by_client.get((client, client == here)))
+            keep(self._by_client, (client, client == here), seen, MAX_CONNECTIONS)
+        keep(self._by_ends, (here, there), seen, MAX_CONNECTIONS)
+        if other is not None and other.other is None and _is_same_reset(event, other.event):
+            seen.other, other.other = other, seen
+        return seen
+
+    @staticmethod
+    def _follows(event: Event, before: Seen | None) -> bool:
+        """What was on its way when the connection was reset is answered with resets, too, and so is
+        what the other end sends that has not heard of it."""
+        answered = event.body.get("answered") or ()
+        return (
+            before is not None
+            and bool(answered)
+            and "SYN" not in answered
+            and event.boot_ns - before.event.boot_ns < MINUTE_NS
+        )
+
+
+def _overtook(before: Seen, event: Event) -> bool:
+    """Whether a reset that answers a packet to nobody came within the call that closed."""
+    return (
+        before.sort in (Sort.REPLY, Sort.NO_CONNECTION)
+        and event.body["direction"] == "sent"
+        and not event.body.get("answered")
+        and event.boot_ns - before.event.boot_ns < CLOSING_NS
+    )
+
+
+def _compare(seen: Seen, before: Seen | None) -> None:
+    """A client that resets what one says who was not asked, and is then reset by whom it asked."""
+    if before is None or seen.event.boot_ns - before.event.boot_ns > MINUTE_NS:
+        return
+    for reply, own in ((seen, before), (before, seen)):
+        asked = remote_end(own.event.body)
+        received = own.event.body["direction"] == "received"
+        if reply.sort is Sort.REPLY and received and asked != remote_end(reply.event.body):
+            reply.asked = asked
+            if reply.entry is not None:
+                reply.entry.asked = asked
+
+
+def _client_of(here: End, there: End) -> End | None:
+    """The client's end, where the ports leave no doubt."""
+    low, high = sorted((here, there), key=lambda end: end[1] or 0)
+    if low[1] and high[1] and low[1] < FIRST_CLIENT_PORT <= high[1]:
+        return high
+    return None
+
+
+def _is_same_reset(one: Event, other: Event) -> bool:
+    """Of one connection. A loopback address is another in each pod."""
+    if one.body["direction"] == other.body["direction"]:
+        return False
+    if abs(one.boot_ns - other.boot_ns) > ON_THE_WAY_NS:
+        return False
+    address = one.body["local"]["address"] or ""
+    if not address.startswith("127.") and address != "::1":
+        return True
+    owners = [owner_of(event.place) if event.place else None for event in (one, other)]
+    return owners[0] == owners[1]

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verdict on a story. All causes are tried on it; the most specific that holds wins, the others
+are listed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from tracer.model.origin import outside_of_packages
+from tracer.why.cause import RESTART_LOOP, Cause
+from tracer.why.causes import causes
+from tracer.why.common.kubectl import events
+from tracer.why.common.shown import hints_of
+from tracer.why.entry import Entry
+from tracer.why.reasons import reasons_of
+from tracer.why.story import ANY_PROBE, Story
+from tracer.why.verdict import Certainty, Verdict
+from tracer.why.words import with_words
+
+_OF_THE_NODE = {"runtime": "container runtime", "kubelet": "kubelet"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explanation:
+    """The verdict on a story, and the less specific ones that hold too; the unknown are left out
+    where the verdict knows better. An explanation equals only itself."""
+
+    story: Story
+    verdict: Verdict
+    others: tuple[Verdict, ...]
+
+
+def explain(story: Story) -> Explanation | None:
+    """None if nothing happened that needs a verdict."""
+    for cause in causes():
+        verdict = cause.judge(story)
+        if verdict is not None:
+            verdict = with_words(verdict)
+            if cause.was_ordered:
+                verdict = _with_reasons(verdict, story)
+            story.found.append(_doubted(verdict, cause, story))
+    if not story.found:
+        return None
+    story.found = _worst_last(story.found)
+    *others, verdict = story.found
+    worse = verdict.certainty is not Certainty.UNKNOWN
+    others = [o for o in others if not (worse and o.certainty is Certainty.UNKNOWN)]
+    verdict = replace(verdict, hints=(*verdict.hints, *hints_of(story)))
+    return Explanation(story, verdict, tuple(reversed(others)))
+
+
+def _worst_last(found: Sequence[Verdict]) -> list[Verdict]:
+    """Those that hurt connections stand where they stood, but by how many."""
+    harmful = iter(sorted((v for v in found if v.harm), key=lambda verdict: verdict.harm))
+    return [next(harmful) if verdict.harm else verdict for verdict in found]
+
+
+def _with_reasons(verdict: Verdict, story: Story) -> Verdict:
+    """The reason first, and how it went second. A reason is inferred, so it is likely at most; one
+    that is not seen is known to Kubernetes alone."""
+    found = reasons_of(story)
+    if not found:
+        if story.place.identity.pod_uid is None:
+            return verdict
+        who = f"who ordered it (a rollout, a failed probe, a drain): {events(story.place)}"
+        return replace(verdict, remedy=f"{verdict.remedy}; {who}")
+    words = [f"{reason.words} (likely)" for reason in found]
+    doubts = [f"that {reason.what} is told by {reason.inferred_from}" for reason in found]
+    remedies = dict.fromkeys(reason.remedy for reason in found)
+    evidence = dict.fromkeys(entry for reason in found for entry in reason.evidence)
+    return replace(
+        verdict,
+        sentence="; ".join([*words, verdict.sentence]),
+        certainty=Certainty.LIKELY,
+        evidence=tuple(dict.fromkeys((*evidence, *verdict.evidence))),
+        remedy="; ".join([*remedies, verdict.remedy]),
+        doubts=(*verdict.doubts, *doubts),
+        reasons=tuple(reason.id for reason in found),
+    )
+
+
+@dataclass(slots=True)
+class _Lives:
+    """Of one container: how each ended and why, and what is told of them."""
+
+    ends: list[tuple[Entry, Verdict]] = field(default_factory=list)
+    told: list[Explanation] = field(default_factory=list)
+
+
+def explain_all(stories: Iterable[Story]) -> list[Explanation]:
+    """In the order of time. A container that ends again and again is one story, its last."""
+    explanations: dict[Explanation, None] = {}
+    containers: dict[tuple[str | None, str | None], _Lives] = {}
+    for story in stories:
+        lives = containers.setdefault(_who(story), _Lives())
+        story.earlier = lives.ends
+        explanation = explain(story)
+        if explanation is None:
+            continue
+        if explanation.verdict.id == RESTART_LOOP:
+            for earlier in lives.told:
+                del explanations[earlier]
+            lives.told.clear()
+        if story.end is not None:
+            lives.ends.append((story.end, _innermost(explanation)))
+            lives.told.append(explanation)
+        explanations[explanation] = None
+    return list(explanations)
+
+
+def _innermost(explanation: Explanation) -> Verdict:
+    """What ended a life, also where the verdict is that this happens again and again."""
+    if explanation.verdict.id == RESTART_LOOP:
+        return explanation.others[0]
+    return explanation.verdict
+
+
+def _who(story: Story) -> tuple[str | None, str | None]:
+    """The same for each life of a container. One whose name is not known is like no other."""
+    container = story.place.container
+    name = container.name if container else None
+    return story.place.identity.pod_uid, name or story.place.identity.container_id
+
+
+def _doubted(verdict: Verdict, cause: Cause, story: Story) -> Verdict:
+    """Lowers the certainty for what the tracing itself has missed."""
+    doubts = list(verdict.doubts)
+    lost: Counter[str] = Counter()
+    for loss in story.losses:
+        if loss.probe in cause.rests_on or loss.probe == ANY_PROBE:
+            lost[loss.probe] += loss.count
+    for probe, count in lost.items():
+        doubts.append(f"{count} {probe} events were lost in the minute before")
+    if story.traced is not None:
+        for probe in sorted(cause.rests_on - story.traced):
+            doubts.append(f"{probe} was not traced")
+    if story.end is not None and story.end.body["container_exit"] is None:
+        doubts.append(
+            "the PID namespace is shared, so it may not have been the container's first process"
+        )
+    for entry in verdict.evidence:
+        sender = entry.event.by
+        what = _OF_THE_NODE.get(entry.body.get("origin") or "")
+        if what and sender and outside_of_packages(sender.exe):
+            doubts.append(f"{sender.exe} lies where no package puts a {what}")
+        doubts += entry.event.doubts
+    doubts = list(dict.fromkeys(doubts))
+    if tuple(doubts) == verdict.doubts:
+        return verdict
+    certainty = Certainty.LIKELY if verdict.certainty is Certainty.CERTAIN else verdict.certainty
+    return replace(verdict, certainty=certainty, doubts=tuple(doubts))

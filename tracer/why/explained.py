@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recording's events, and behind them what they mean: an event `verdict` for each container that
+ended or was hurt."""
+
+from __future__ import annotations
+
+from tracer.model.event import Clock, Event
+from tracer.recording.metadata import Metadata
+from tracer.recording.view import Chosen
+from tracer.session.session import DAMAGE
+from tracer.why.engine import explain_all
+from tracer.why.render import to_event
+from tracer.why.timelines import MAX_RECORDED, Timelines
+
+
+class Explained:
+    """A sink that passes everything on, and adds the verdicts in `explain`. They rest on the whole
+    recording, also on what is not chosen; a verdict itself is chosen like any event."""
+
+    def __init__(self, chosen: Chosen, told: Metadata, clock: Clock) -> None:
+        self._chosen = chosen
+        self._clock = clock
+        self._timelines = Timelines(
+            clock,
+            told.began,
+            frozenset(told.attached),
+            told.selection.sees_both_ends,
+            most=MAX_RECORDED,
+        )
+
+    def event(self, event: Event) -> None:
+        self._chosen.event(event)
+        try:
+            self._timelines.event(event)
+        except DAMAGE:
+            self._chosen.unshown += 1
+
+    def flush(self) -> None:
+        self._chosen.flush()
+
+    def explain(self) -> None:
+        """To be called once, after the last event."""
+        try:
+            explanations = explain_all(self._timelines.stories())
+            verdicts = [to_event(explanation, self._clock) for explanation in explanations]
+        except DAMAGE:
+            self._chosen.unshown += 1
+            return
+        for verdict in verdicts:
+            self._chosen.event(verdict)
+        self._chosen.flush()

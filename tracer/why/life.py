@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The timeline of one container, or of a pod as a whole, within its bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from tracer.model.bounded import size_of
+from tracer.model.event import Event, Place, Process
+from tracer.why.executed import may_be_executed
+
+if TYPE_CHECKING:
+    pass
+from tracer.why.entry import MAX_ALIKE, MAX_GAPS, SIGKILL, Entry
+
+MAX_GROUPS = 64  # of one timeline
+
+MAX_COMMANDS = 64  # of one timeline that the runtime executed
+
+FOLDED = "folded"  # what resets of all further services are alike in
+
+# By so much a life may grow before all of it is weighed again.
+WEIGHED_BYTES = 1024
+
+
+@dataclass(slots=True)
+class Life:
+    """What is kept of one container, from its start to its end, or of a pod as a whole, which is
+    where events of its network belong. `left_out` counts events worth showing that no entry holds
+    any more; `executed` says when commands that the runtime executes there ended last; `outlived`
+    are the exits of those that the end took with it, and `survivors` the first of all processes
+    that the kernel then killed. `entries_size` is that of the entries."""
+
+    place: Place
+    groups: dict[Hashable, dict[tuple[int, Hashable], Entry]] = field(default_factory=dict)
+    end: Entry | None = None
+    events: int = 0
+    left_out: int = 0
+    executed: dict[Hashable, int] = field(default_factory=dict)
+    chapter: int = 0
+    outlived: list[Event] = field(default_factory=list)
+    survivors: list[Process] = field(default_factory=list)
+    entries_size: int = 0
+    weighed: int = 0  # the size of the entries when that was last made known
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        besides = sum(event.size for event in self.outlived)
+        besides += sum(process.size for process in self.survivors) + size_of(self.executed)
+        return 2000 + 500 * len(self.groups) + self.entries_size + besides
+
+    def begin_chapter(self) -> None:
+        """What comes is like nothing that came before: a container of the pod has ended."""
+        self.chapter += 1
+
+    def is_over(self, event: Event) -> bool:
+        """Whether the container had ended before; not where its end is not known for certain."""
+        end = self.end
+        return end is not None and bool(end.body["container_exit"]) and event.boot_ns > end.boot_ns
+
+    def outlive(self, event: Event) -> None:
+        """A process that still ran when the container ended, and ends with it."""
+        process = event.about
+        if _is_last_kill(event) and process is not None and len(self.survivors) < MAX_ALIKE:
+            self.survivors.append(process)
+        if event.kind == "exit" and process is not None and may_be_executed(process):
+            self.outlived = [*self.outlived, event][-MAX_ALIKE:]
+
+    def add(
+        self, group: Hashable, alike: Hashable, event: Event, count: int, fold: bool = False
+    ) -> Entry:
+        """With `fold` what finds no room of its own becomes one entry."""
+        alike = (self.chapter, alike)
+        entries = self.groups.get(group)
+        if entries is None:
+            entries = {}
+            if len(self.groups) >= MAX_GROUPS:
+                for oldest in self.groups.pop(next(iter(self.groups))).values():
+                    self._leave_out(oldest)
+            self.groups[group] = entries
+        room = MAX_ALIKE - fold  # one is for all that find none
+        full = len(entries) >= room and alike not in entries
+        if fold and full and next(iter(entries))[0] == self.chapter:
+            alike, room = (self.chapter, FOLDED), MAX_ALIKE
+        known = entries.get(alike)
+        if known is not None:
+            if event.kind == "tcp_reset" and not known.folded:
+                known.gaps = (*known.gaps, event.boot_ns - known.last.boot_ns)[-MAX_GAPS:]
+            if known.last is known.event:  # from now on there are two
+                self.entries_size += known.size
+                known.size *= 2
+            known.last = event
+            known.count += count
+            return known
+        while len(entries) >= room:
+            self._leave_out(entries.pop(next(iter(entries))))
+        entry = entries[alike] = Entry(event, event, count, size=event.size)
+        entry.folded = alike[1] == FOLDED
+        self.entries_size += entry.size
+        return entry
+
+    def _leave_out(self, entry: Entry) -> None:
+        self.left_out += _would_be_missed(entry)
+        self.entries_size -= entry.size
+
+    def entries(self) -> list[Entry]:
+        """In the order of their first events."""
+        every = (entry for group in self.groups.values() for entry in group.values() if entry.count)
+        return sorted(every, key=attrgetter("boot_ns"))
+
+
+def is_ordinary(event: Event) -> bool:
+    """The end of a child that has done its work: nobody is shown that."""
+    return event.kind == "exit" and event.body["exit_code"] == 0
+
+
+def _would_be_missed(entry: Entry) -> int:
+    return 0 if is_ordinary(entry.event) else entry.count
+
+
+def ends_container(event: Event) -> bool:
+    """Whether an `exit` is that of a container's first process. Where the PID namespace is shared
+    that is not known: there a process that the runtime started counts, if a signal ended it. One
+    that ends by itself may be a command that was run in the container."""
+    known = event.body["container_exit"]
+    if known is not None or event.body["signal"] is None or event.about is None:
+        return bool(known)
+    parent = event.about.ancestry[:1]
+    return bool(parent) and parent[0][1].startswith(("containerd-shim", "conmon"))
+
+
+def _is_last_kill(event: Event) -> bool:
+    """With the first process of its PID namespace the kernel kills all others."""
+    if event.kind != "signal" or event.body["origin"] != "kernel":
+        return False
+    return bool(event.body["signal"]["number"] == SIGKILL)
+
+
+def is_sandbox(life: Life) -> bool:
+    """The container that holds a pod's namespaces: the runtime knows it and gives it no name, or it
+    runs pause. Where it has only been prepared, nothing of pause was seen."""
+    container = life.place.container
+    if container is None or container.name is not None:
+        return False
+    if container.is_sandbox:
+        return True
+    processes = (entry.event.about for entry in life.entries())
+    return any(process is not None and process.comm == "pause" for process in processes)

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why the runtime was told to stop a container: each module here knows one reason, and describes
+itself with `FINDER`.
+
+The kernel sees how a stop goes, and Kubernetes alone knows who ordered it. What happened just
+before is often the reason all the same: a probe that was refused, a hook that did not finish. All
+are asked about every stop, and what they find is put before the verdict. Nothing else lists them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+
+from tracer.model.event import Event, Process
+from tracer.why.common.stopped import deciding_blow, request
+from tracer.why.entry import Entry
+from tracer.why.executed import command_of, is_executed
+from tracer.why.reason import AT_ONCE_NS, Finder, Reason, Stop
+from tracer.why.story import Story
+
+
+def names() -> list[str]:
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+@cache
+def _finders() -> tuple[Finder, ...]:
+    every = [importlib.import_module(f"{__name__}.{name}").FINDER for name in names()]
+    return tuple(sorted(every, key=lambda finder: finder.order))
+
+
+def reasons_of(story: Story) -> list[Reason]:
+    first = request(story) or deciding_blow(story)
+    if first is None:
+        return []
+    hook = _hook(story, first)
+    started = hook.about.start_boot_ns if hook and hook.about else None
+    stop = Stop(story, first, hook, started or first.boot_ns)
+    return [reason for finder in _finders() if (reason := finder.find(stop)) is not None]
+
+
+def _hook(story: Story, first: Entry) -> Event | None:
+    """The exit of a command that the runtime executed once, and that ran until the stop's first
+    signal or beyond it. A probe comes again."""
+    exits = [entry.event for entry in story.of("exit") if entry.count == 1]
+    found = [event for event in (*exits, *story.outlived) if _ran_until(event, first)]
+    once = [event for event in found if _is_only_one(story, event)]
+    return once[-1] if once else None
+
+
+def _ran_until(event: Event, first: Entry) -> bool:
+    process = event.about
+    if process is None or process.start_boot_ns is None or not is_executed(process):
+        return False
+    return process.start_boot_ns < first.boot_ns and first.boot_ns - event.boot_ns <= AT_ONCE_NS
+
+
+def _is_only_one(story: Story, event: Event) -> bool:
+    assert event.about is not None
+    command = command_of(event.about)
+    others = [
+        entry
+        for entry in story.of("exit")
+        if entry.event is not event and _is_command(entry.event.about, command)
+    ]
+    return not others
+
+
+def _is_command(process: Process | None, command: object) -> bool:
+    return process is not None and is_executed(process) and command_of(process) == command

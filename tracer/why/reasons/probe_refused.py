@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A liveness or startup probe asked for a port on which nothing listens, until that was enough."""
+
+from __future__ import annotations
+
+from tracer.probes.resets import CLOSED_PORT
+from tracer.why.common.kubectl import events
+from tracer.why.common.phrases import times
+from tracer.why.common.resets import peers
+from tracer.why.entry import Entry
+from tracer.why.reason import Finder, Reason, Stop
+
+# Fewer may be anybody who tried.
+TIMES = 2
+
+
+def _find(stop: Stop) -> Reason | None:
+    every = dict.fromkeys((*stop.story.of("tcp_reset"), *stop.story.network))
+    found = [entry for entry in every if _is_of_a_probe(stop, entry)]
+    if not found:
+        return None
+    entry = max(found, key=lambda one: one.last.boot_ns)
+    port = entry.body["local"]["port"]
+    return Reason(
+        "probe_refused",
+        f"liveness probe of port {port} refused {times(entry.count, 'time')}",
+        f"a liveness or startup probe of port {port} was the reason",
+        f"the order of events: {peers([entry])}, which is no pod, was refused just before",
+        (entry,),
+        "compare the probe's port with what the program listens on (ss -ltn in the container), and"
+        " give it time to start (startupProbe, initialDelaySeconds); for Kubernetes' own word:"
+        f" {events(stop.story.place)}",
+    )
+
+
+def _is_of_a_probe(stop: Stop, entry: Entry) -> bool:
+    """The kubelet asks from the node's own address, which is no pod's, and regularly."""
+    if entry.event.kind != "tcp_reset" or entry.count < TIMES:
+        return False
+    if not (stop.came_just_before(entry) or stop.ceased(entry)):
+        return False
+    body, place = entry.body, entry.last.by_place
+    refused = body["direction"] == "sent" and body["meaning"] == CLOSED_PORT
+    from_pod = place is not None and place.identity.pod_uid is not None
+    regular = len(entry.gaps) < 2 or entry.period_ns is not None
+    return refused and not from_pod and regular
+
+
+FINDER = Finder(10, _find)

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An explanation as a person reads it, and as an event."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import click
+
+from tracer import probes
+from tracer.model.event import Clock, Event
+from tracer.model.units import span
+from tracer.outputs.escape import escape
+from tracer.outputs.terminal import wrapped
+from tracer.probes import Probe
+from tracer.probes.columns import container_name, pod_name
+from tracer.why.engine import Explanation
+from tracer.why.entry import Entry
+from tracer.why.life import is_ordinary
+from tracer.why.story import Story
+from tracer.why.verdict import Certainty, Verdict
+
+# What stands in the timeline besides the evidence: the last ones before the moment in question.
+MAX_LINES = 20
+# Where the words of the timeline begin.
+TEXT_AT = 13
+
+_CERTAINTIES = {
+    Certainty.CERTAIN: "certain: the kernel said so",
+    Certainty.LIKELY: "likely",
+    Certainty.UNKNOWN: "unknown",
+}
+# The words say it, too.
+_COLOURS = {Certainty.CERTAIN: "green", Certainty.LIKELY: "yellow", Certainty.UNKNOWN: "red"}
+
+
+def subject(story: Story) -> str:
+    """`shop/web-0 nginx`, as far as it is known."""
+    parts = pod_name(story.place), container_name(story.place)
+    return " ".join(part for part in parts if part) or "a container that is not known"
+
+
+def to_text(
+    explanation: Explanation, clock: Clock, *, colour: bool = False, width: int | None = None
+) -> str:
+    """The sentence first, then how sure it is, the timeline, hints, what to do and what else holds.
+    Lines longer than `width` are broken."""
+    story, verdict = explanation.story, explanation.verdict
+
+    def line(text: str, indent: int) -> str:
+        return wrapped(escape(text), indent, width)
+
+    sentence = line(f"{subject(story)}: {verdict.sentence}", 4)
+    certainty = line(f"  {_certainty(verdict)}", 4).lstrip()
+    if colour:
+        sentence = click.style(sentence, bold=True)
+        certainty = click.style(certainty, fg=_COLOURS[verdict.certainty])
+    timeline = [line(text, TEXT_AT) for text in _timeline_lines(explanation, clock)]
+    if timeline:  # not of a pod in which nothing has happened
+        timeline.insert(0, "")
+    hints = [line(f"  hint: {hint}", 8) for hint in verdict.hints]
+    remedy = line(f"  do: {verdict.remedy}", 6)
+    others = [line(f"  also: {o.sentence} ({o.certainty})", 8) for o in explanation.others]
+    return "\n".join([sentence, f"  {certainty}", *timeline, "", *hints, remedy, *others]) + "\n"
+
+
+def to_event(explanation: Explanation, clock: Clock) -> Event:
+    """As an event of the kind `verdict`, for whatever takes events. Those that it rests on are
+    referred to by their kind and `boot_ns`."""
+    story, verdict = explanation.story, explanation.verdict
+    until = story.until_ns()
+    body = {
+        **_verdict_json(verdict),
+        "evidence": [_reference(entry, clock) for entry in verdict.evidence],
+        "remedy": verdict.remedy,
+        "timeline": [
+            _reference(entry, clock)
+            | {"offset_ns": entry.boot_ns - until, "text": summary(entry), "count": entry.count}
+            for entry in shown(explanation)
+        ],
+        "others": [_verdict_json(other) for other in explanation.others],
+    }
+    because = tuple(entry.event for entry in verdict.evidence)
+    return Event("verdict", until, None, None, body, story.place, because=because)
+
+
+def shown(explanation: Explanation) -> list[Entry]:
+    """The evidence, and the last entries besides it."""
+    evidence = explanation.verdict.evidence
+    rest = _besides(explanation)[-MAX_LINES:]
+    return sorted([*evidence, *rest], key=lambda entry: entry.boot_ns)
+
+
+def not_shown(explanation: Explanation) -> int:
+    """How many events before those were worth showing, too."""
+    older = _besides(explanation)[:-MAX_LINES]
+    return explanation.story.left_out + sum(entry.count for entry in older)
+
+
+def _besides(explanation: Explanation) -> list[Entry]:
+    evidence = explanation.verdict.evidence
+    until = explanation.story.until_ns()
+    return [
+        entry
+        for entry in explanation.story.entries
+        if entry not in evidence and entry.boot_ns <= until and not is_ordinary(entry.event)
+    ]
+
+
+def summary(entry: Entry) -> str:
+    """What the event's own probe says of it, and how often it came."""
+    again = ""
+    if entry.last is not entry.event:
+        over = span(entry.last.boot_ns - entry.event.boot_ns)
+        again = f", {entry.count} times within {over}"
+    return _probe_of(entry.event.kind).summary(entry.event) + again
+
+
+def _certainty(verdict: Verdict) -> str:
+    words = _CERTAINTIES[verdict.certainty]
+    return f"{words}: {'; '.join(verdict.doubts)}" if verdict.doubts else words
+
+
+def _timeline_lines(explanation: Explanation, clock: Clock) -> list[str]:
+    """With offsets to the moment that is explained; what the verdict rests on is marked."""
+    if not explanation.story.entries:
+        return []
+    until = explanation.story.until_ns()
+    lines = [f"  {clock.iso(until)[:19].replace('T', ' ')} UTC is 0"]
+    for entry in shown(explanation):
+        offset = entry.boot_ns - until
+        sign = "-" if offset < 0 else "+" if offset > 0 else " "
+        mark = "*" if entry in explanation.verdict.evidence else " "
+        lines.append(f"  {sign + (span(offset) if offset else '0'):>8} {mark} {summary(entry)}")
+    if older := not_shown(explanation):
+        lines.append(f"           {older} older ones are not shown")
+    return lines
+
+
+def _verdict_json(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "verdict": verdict.id,
+        "sentence": verdict.sentence,
+        "certainty": verdict.certainty.value,
+        "doubts": list(verdict.doubts),
+        "reasons": list(verdict.reasons),
+        "hints": list(verdict.hints),
+    }
+
+
+def _reference(entry: Entry, clock: Clock) -> dict[str, Any]:
+    event = entry.event
+    return {"kind": event.kind, "time": clock.iso(event.boot_ns), "boot_ns": event.boot_ns}
+
+
+@cache
+def _probe_of(kind: str) -> Probe:
+    every = (probes.get(name) for name in probes.names())
+    return next(probe for probe in every if kind in probe.decode)

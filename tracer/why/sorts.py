@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a reset tells of its connection: which end was the service's, and what sort of reset it was.
+
+An event knows one end. Which of the two is the service's follows from the ports: a client's is
+chosen by the kernel, above those of services.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from tracer.probes.resets import CLOSED_PORT
+
+if TYPE_CHECKING:
+    pass
+
+
+# From here on the kernel chooses ports for clients (net.ipv4.ip_local_port_range).
+FIRST_CLIENT_PORT = 32_768
+
+# A request that crosses the end of its connection does so within a round trip.
+CROSSING_NS = 200_000_000
+
+End = tuple[str | None, int | None]
+
+
+class Sort(StrEnum):
+    """Of a reset, as far as one end tells."""
+
+    # sent
+    CLOSED_PORT = "closed port"
+    UNREAD = "closed with unread data"
+    LINGER = "closed without lingering"
+    NOT_ACCEPTED = "listener closed"
+    OVERFLOW = "accept queue overflowed"
+    CLOSED_BEFORE = "closed before"
+    NO_CONNECTION = "no such connection"
+    REPLY = "reply to nobody"
+    DISCONNECTED = "disconnected"
+    UNANSWERED = "keepalives unanswered"
+    NO_MEMORY = "no memory"
+    OTHER = "other"
+    # received
+    REFUSED = "refused"
+    USED_AFTER_CLOSE = "used after close"
+    ANSWERED_LATE = "answered late"
+    BY_PEER = "by peer"
+    # what clients do that are well, and what follows from a reset that is told already
+    HARMLESS = "harmless"
+
+
+_SENT = {
+    "tcp_abort_on_linger": Sort.LINGER,
+    "listener_closed": Sort.NOT_ACCEPTED,
+    "tcp_state": Sort.DISCONNECTED,
+    "tcp_disconnect_with_data": Sort.DISCONNECTED,
+    "tcp_keepalive_timeout": Sort.UNANSWERED,
+    "tcp_abort_on_memory": Sort.NO_MEMORY,
+}
+
+# Of a connection that the other end has closed.
+_CLOSED_BY_PEER = ("CLOSE_WAIT", "LAST_ACK")
+
+
+def local_end(body: dict[str, Any]) -> End:
+    return body["local"]["address"], body["local"]["port"]
+
+
+def remote_end(body: dict[str, Any]) -> End:
+    return body["remote"]["address"], body["remote"]["port"]
+
+
+def at_service(body: dict[str, Any]) -> bool:
+    """Whether it happened at the service's end."""
+    if body["meaning"] == CLOSED_PORT or body["state"] == "LISTEN":
+        return True
+    if body["reason"] == "connection_refused":
+        return False
+    local, remote = body["local"]["port"], body["remote"]["port"]
+    if local is None or remote is None:
+        return bool(body["direction"] == "sent")
+    return bool(local <= remote)
+
+
+def service(body: dict[str, Any]) -> int | End | None:
+    """What resets of one service have in common: its port, or where it was asked for."""
+    return body["local"]["port"] if at_service(body) else remote_end(body)
+
+
+def sort_of(body: dict[str, Any]) -> Sort:
+    return _sort_of_sent(body) if body["direction"] == "sent" else _sort_of_received(body)
+
+
+def _sort_of_sent(body: dict[str, Any]) -> Sort:
+    reason, served = body["reason"], at_service(body)
+    answered = body.get("answered") or ()
+    if body["meaning"] == CLOSED_PORT:
+        return Sort.CLOSED_PORT
+    if reason == "tcp_abort_on_close":  # a client that leaves, or has read as much as it wants
+        return Sort.UNREAD if served else Sort.HARMLESS
+    if reason == "so_linger_zero":
+        return Sort.HARMLESS if not served and carried_nothing(body) else Sort.LINGER
+    if reason in ("tcp_timewait_socket", "tcp_abort_on_data"):
+        return Sort.CLOSED_BEFORE if served else Sort.HARMLESS
+    if reason == "no_socket":
+        return Sort.NO_CONNECTION if served else Sort.REPLY
+    if reason == "tcp_flags" and body["state"] == "LISTEN":
+        return Sort.NO_CONNECTION
+    if reason == "invalid_syn" and answered and "SYN" not in answered:
+        return Sort.OVERFLOW
+    return _SENT.get(reason or "", Sort.OTHER)
+
+
+def _sort_of_received(body: dict[str, Any]) -> Sort:
+    served = at_service(body)
+    if body["reason"] == "connection_refused":
+        return Sort.REFUSED
+    heard = idle_ns(body, "heard_ns")
+    if body["state"] in _CLOSED_BY_PEER:
+        if not served:
+            return Sort.USED_AFTER_CLOSE
+        if heard is not None:
+            return Sort.ANSWERED_LATE if heard >= CROSSING_NS else Sort.HARMLESS
+    if served and carried_nothing(body):  # a health check that connects and closes
+        return Sort.HARMLESS
+    if served and (body.get("bytes") or {}).get("unacknowledged"):  # a client that leaves
+        return Sort.HARMLESS
+    return Sort.BY_PEER
+
+
+def idle_ns(body: dict[str, Any], since: str) -> int | None:
+    """`since` is one of the keys of `idle`; None where that is not known."""
+    ns: int | None = (body.get("idle") or {}).get(since)
+    return ns
+
+
+def carried_nothing(body: dict[str, Any]) -> bool:
+    """Whether it is known that no data went over it, either way."""
+    carried = body.get("bytes")
+    return carried is not None and not (carried["sent"] or carried["received"])

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a verdict is made from: one container's timeline, as it stands when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tracer.identity.states import PodState
+from tracer.model.event import Event, Place, Process
+from tracer.probes.exits import is_container_init
+from tracer.why.entry import SIGKILL, Entry, took_effect
+from tracer.why.verdict import Verdict
+
+# How far back before an end, or before the last thing that hurt, a lost event could have mattered.
+WINDOW_NS = 60_000_000_000
+
+ANY_PROBE = "any"  # of losses that were added up
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Events of a probe that were lost between two moments."""
+
+    probe: str
+    count: int
+    since_ns: int
+    until_ns: int
+
+
+@dataclass(slots=True)
+class Story:
+    """What a verdict is made from: one container's timeline, what happened to its pod meanwhile,
+    and what the tracing itself missed.
+
+    `traced` are the probes that ran, None if that is not known; `began_ns` is when tracing began.
+    `earlier` are the ends of the same container's earlier lives, each with its verdict. `found` is
+    what the less specific verdicts have said already, the most specific of them last. `message` is
+    the runtime's on the end. `network` is what happened to the pod's network, also where that is
+    not this container's alone; `outlived` and `survivors` as in `Life`. `state` is how a pod stands
+    with its runtime in which nothing happens. `locate` says where a process crashed, in words, if
+    anybody can tell; `refused_ns` is when the kernel log said that it was refused a process. With
+    `both_ends` resets at the other end of a connection were seen, too, if that end is on this node;
+    `ends` are those of a pod's one container, whichever its life."""
+
+    place: Place
+    entries: list[Entry]
+    end: Entry | None
+    began_ns: int
+    traced: frozenset[str] | None
+    losses: list[Loss]
+    left_out: int = 0
+    earlier: list[tuple[Entry, Verdict]] = field(default_factory=list)
+    found: list[Verdict] = field(default_factory=list)
+    network: list[Entry] = field(default_factory=list)
+    outlived: list[Event] = field(default_factory=list)
+    survivors: list[Process] = field(default_factory=list)
+    message: str | None = None
+    state: PodState | None = None
+    locate: Callable[[Process | None], str | None] = lambda _process: None
+    refused_ns: int | None = None
+    _by_kind: dict[str, list[Entry]] = field(default_factory=dict, repr=False)
+    both_ends: bool = False
+    ends: list[int] = field(default_factory=list)
+
+    @property
+    def init(self) -> Process | None:
+        """The container's first process, if it has ended or something has happened to it."""
+        if self.end is not None:
+            return self.end.event.about
+        abouts = (entry.event.about for entry in self.entries)
+        return next((p for p in abouts if p is not None and is_container_init(p)), None)
+
+    def of(self, kind: str) -> list[Entry]:
+        """Kept, because every verdict asks."""
+        found = self._by_kind.get(kind)
+        if found is None:
+            found = [entry for entry in self.entries if entry.event.kind == kind]
+            self._by_kind[kind] = found
+        return found
+
+    def is_init(self, process: Process | None) -> bool:
+        init = self.init
+        return (
+            process is not None
+            and init is not None
+            and process.pid == init.pid
+            and process.start_boot_ns in (init.start_boot_ns, None)
+        )
+
+    def signals(self, process: Process | None = None) -> list[Entry]:
+        """Signals to a process, the container's first one unless told otherwise, before the end."""
+        wanted = process or self.init
+        return [
+            entry
+            for entry in self.of("signal")
+            if wanted is not None
+            and entry.event.about is not None
+            and entry.event.about.pid == wanted.pid
+            and entry.event.about.start_boot_ns in (wanted.start_boot_ns, None)
+            and (self.end is None or entry.boot_ns <= self.end.boot_ns)
+        ]
+
+    def blow(self) -> Entry | None:
+        """The signal that ended the container's first process."""
+        ended_by = self.end.body["signal"] if self.end else None
+        return self.deadly(ended_by["number"]) if ended_by else None
+
+    def deadly(self, number: int, process: Process | None = None) -> Entry | None:
+        """Which of the signals of this number that reached a process ended it: the last one, as
+        those before may have been handled. SIGKILL cannot be: the first one."""
+        reached = [
+            entry
+            for entry in self.signals(process)
+            if took_effect(entry) and entry.body["signal"]["number"] == number
+        ]
+        if number == SIGKILL:
+            return reached[0] if reached else None
+        return max(reached, key=lambda entry: entry.last.boot_ns, default=None)
+
+    def until_ns(self) -> int:
+        """The moment that is to be explained."""
+        if self.end is not None:
+            return self.end.boot_ns
+        return max((entry.last.boot_ns for entry in self.entries), default=self.began_ns)
+
+    def starts_before_tracing(self) -> bool:
+        """Whether something may have happened to the container before tracing began."""
+        started = self.init.start_boot_ns if self.init else None
+        return started is None or started < self.began_ns

@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One bounded timeline for each container: what matters of the events is kept, the rest is counted.
+
+`Timelines` is a sink, so it does not know whether its events come from the kernel or from a
+recording. Events that are alike (the same signal from the same sender, resets of the same port)
+become one entry with a count. Entries are kept in groups, each with a bound of its own and the
+newest in it, so that a storm of one sort cannot push out the rare event that explains an end. Of
+resets nothing is left out: those of too many services are one entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from datetime import datetime
+from math import inf
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from tracer.model.bounded import Table, keep
+from tracer.model.event import Clock, Event, Place
+from tracer.probes.exits import is_container_init
+from tracer.why.connections import Connections, Seen
+from tracer.why.executed import command_of, may_be_executed
+from tracer.why.sorts import service
+
+if TYPE_CHECKING:
+    pass
+from tracer.why.entry import HARMLESS, MAX_GAPS, Entry, target_state
+from tracer.why.life import MAX_COMMANDS, WEIGHED_BYTES, Life, ends_container, is_sandbox
+from tracer.why.story import ANY_PROBE, WINDOW_NS, Loss, Story
+
+# In bytes, of all timelines: beside a node's work, and of a recording that somebody looks at.
+MAX_LIVES, MAX_RECORDED = 10 << 20, 256 << 20
+MAX_LOSSES = 1024
+
+
+class Timelines:
+    """A sink that keeps the timelines, in about `most` bytes; `forgotten` counts those of
+    containers that were still there. `traced` and `both_ends` as in `Story`; `mine` tells whose
+    events have one: the others are resets at the other ends of connections."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        began_ns: int | None = None,
+        traced: frozenset[str] | None = None,
+        both_ends: bool = False,
+        mine: Callable[[Event], bool | None] = lambda event: True,
+        most: int = MAX_LIVES,
+    ) -> None:
+        self.events = self.forgotten = 0
+        self._clock = clock
+        self.began_ns = began_ns
+        self.traced = traced
+        self.both_ends = both_ends
+        self.mine = mine
+        self._connections = Connections()
+        self._lives: Table[str, Life] = Table(most, attrgetter("size"))
+        self._losses: list[Loss] = []
+
+    def event(self, event: Event) -> None:
+        self.events += 1
+        if self.began_ns is None:
+            self.began_ns = event.boot_ns
+        if event.kind == "lost":
+            self._add_loss(event)
+            return
+        seen = self._connections.add(event) if event.kind == "tcp_reset" else None
+        if seen is not None and seen.overtaken is not None:
+            self._move(seen.overtaken)
+        if self.mine(event):
+            self._add(event, seen)
+        if seen is not None:
+            _join(seen)
+
+    def _move(self, seen: Seen) -> None:
+        """To an entry of the sort that it turned out to be of."""
+        if seen.entry is not None:
+            seen.entry.count -= 1
+            self._add(seen.event, seen)
+
+    def _add(self, event: Event, seen: Seen | None) -> None:
+        place = event.place
+        if place is None:
+            return
+        identity = place.identity
+        key = identity.container_id or identity.pod_uid
+        if key is None:
+            return
+        life = self._lives.get(key)
+        if life is None:
+            life = self._lives[key] = Life(place)
+            self._weigh(key)
+        life.events += 1
+        if life.is_over(event):
+            life.outlive(event)
+            self._weigh(key)
+            return
+        ended = life.end
+        if seen is not None:
+            _add_reset(life, seen)
+        else:
+            _SORTS.get(event.kind, _add_other)(life, event)
+        pod = self._lives.get(identity.pod_uid or "")
+        if pod is not None and life.end is not ended:
+            pod.begin_chapter()
+        if abs(life.entries_size - life.weighed) >= WEIGHED_BYTES:
+            life.weighed = life.entries_size
+            self._weigh(key)
+
+    def _weigh(self, key: str) -> None:
+        """What is still there is spared."""
+        gone = self._lives.weigh(key, lambda _, life: not _is_done(life))
+        self.forgotten += sum(not _is_done(life) for _, life in gone)
+
+    def forget_pod(self, uid: str) -> None:
+        """Of a pod that has been taken away nothing more is to be told."""
+        gone = [key for key, life in self._lives.items() if life.place.identity.pod_uid == uid]
+        for key in gone:
+            self._lives.drop(key)
+
+    def flush(self) -> None:
+        """Nothing is shown before it is asked for."""
+
+    def places(self) -> list[Place]:
+        """Of every container and pod that had events."""
+        return [life.place for life in self._lives.values()]
+
+    def now(self) -> int:
+        return self._clock.now()
+
+    def lost(self) -> dict[str, int]:
+        """How many events of each probe."""
+        counts: dict[str, int] = {}
+        for loss in self._losses:
+            counts[loss.probe] = counts.get(loss.probe, 0) + loss.count
+        return counts
+
+    def ended_pods(self) -> set[str | None]:
+        """The uids of those whose sandbox has ended."""
+        return {
+            life.place.identity.pod_uid
+            for life in self._lives.values()
+            if life.end is not None and is_sandbox(life)
+        }
+
+    def stories(self) -> list[Story]:
+        """One for each container that is known to have had events, and for each pod whose network
+        had some that belong to no container for certain, in the order of their ends. A pod's
+        sandbox has none."""
+        pods = {uid: life for uid, life in self._lives.items() if _is_pod(life)}
+        lives: dict[str, list[Life]] = {uid: [] for uid in pods}
+        for life in self._lives.values():
+            if not _is_pod(life) and not is_sandbox(life):
+                lives.setdefault(life.place.identity.pod_uid or "", []).append(life)
+        stories: list[Story] = []
+        for uid, containers in lives.items():
+            shared = pods[uid].entries() if uid in pods else []
+            containers.sort(key=_end_ns)
+            before = len(stories)
+            for life in containers:
+                network = _share(shared, life)
+                own = network if _are_one(containers) else []
+                shared = [entry for entry in shared if entry not in own]
+                stories.append(self._story(life, [*life.entries(), *own], network))
+            if shared:
+                stories.append(self._story(pods[uid], shared))
+            if _are_one(containers):
+                ends = [life.end.boot_ns for life in containers if life.end]
+                for story in stories[before:]:
+                    story.ends = ends
+        return sorted(stories, key=Story.until_ns)
+
+    def _story(self, life: Life, entries: list[Entry], network: Sequence[Entry] = ()) -> Story:
+        story = Story(
+            place=life.place,
+            entries=sorted(entries, key=attrgetter("boot_ns")),
+            end=life.end,
+            began_ns=self.began_ns or 0,
+            traced=self.traced,
+            both_ends=self.both_ends,
+            losses=[],
+            left_out=life.left_out,
+            network=list(network),
+            outlived=life.outlived,
+            survivors=life.survivors,
+        )
+        until = story.until_ns()
+        story.losses = [
+            loss
+            for loss in self._losses
+            if loss.since_ns <= until and loss.until_ns >= until - WINDOW_NS
+        ]
+        return story
+
+    def _add_loss(self, event: Event) -> None:
+        since = _boot_ns(event.body["since"], self._clock)
+        if len(self._losses) >= MAX_LOSSES:  # two neighbours become one
+            first, second = self._losses[0], self._losses.pop(1)
+            probe = first.probe if first.probe == second.probe else ANY_PROBE
+            self._losses[0] = Loss(
+                probe, first.count + second.count, first.since_ns, second.until_ns
+            )
+        self._losses.append(Loss(event.body["probe"], event.body["count"], since, event.boot_ns))
+
+
+def _is_done(life: Life) -> bool:
+    return life.end is not None or life.place.ended is not None
+
+
+def _is_pod(life: Life) -> bool:
+    return life.place.identity.container_id is None
+
+
+def _end_ns(life: Life) -> float:
+    return life.end.boot_ns if life.end else inf
+
+
+def _are_one(lives: Iterable[Life]) -> bool:
+    """Whether all are lives of the same container: then what happened to the pod's network, which
+    no process is known for, happened to it."""
+    containers = [life.place.container for life in lives]
+    return len({container and (container.name or container.id) for container in containers}) == 1
+
+
+def _share(entries: Iterable[Entry], life: Life) -> list[Entry]:
+    return [entry for entry in entries if entry.boot_ns <= _end_ns(life)]
+
+
+def _boot_ns(moment: str, clock: Clock) -> int:
+    """RFC 3339 with nanoseconds, as `Clock.iso` writes it."""
+    whole, _, fraction = moment.rstrip("Z").partition(".")
+    seconds = int(datetime.fromisoformat(f"{whole}+00:00").timestamp())
+    return seconds * 1_000_000_000 + int(fraction) - clock.offset_ns
+
+
+# How events of each kind are grouped, and which of them are alike
+
+
+def _add_signal(life: Life, event: Event) -> None:
+    body, target, sender = event.body, event.about, event.by
+    signal = body["signal"]
+    assert target is not None
+    first = is_container_init(target)
+    kind = signal["number"], signal["code"], signal["result"], target_state(event)
+    life.add(
+        ("signal", body["origin"], first, signal["name"] in HARMLESS),
+        (kind, target.pid, sender.pid if sender else 0),
+        event,
+        1,
+    )
+
+
+def _add_exit(life: Life, event: Event) -> None:
+    assert event.about is not None
+    first = ends_container(event)
+    if not first and may_be_executed(event.about):
+        _add_executed(life, event, command_of(event.about))
+        return
+    entry = life.add(("exit", first, event.body["signal"] is None), event.about.pid, event, 1)
+    if first:
+        life.end = entry
+
+
+def _add_executed(life: Life, event: Event, command: Hashable) -> None:
+    """Alike are those that ended alike, but the rhythm is that of the command: a probe may fail
+    only now and then."""
+    signal, code = event.body["signal"], event.body["exit_code"]
+    outcome = signal["number"] if signal else code
+    entry = life.add(("executed", code != 0), (command, bool(signal), outcome), event, 1)
+    before = life.executed.get(command)
+    if before is not None:
+        entry.gaps = (*entry.gaps, event.boot_ns - before)[-MAX_GAPS:]
+    keep(life.executed, command, event.boot_ns, MAX_COMMANDS)
+
+
+def _add_oom(life: Life, event: Event) -> None:
+    pid = event.about.pid if event.about else 0
+    life.add("oom", (pid, event.body["order"]), event, 1)
+
+
+def _add_allocation(life: Life, event: Event) -> None:
+    """Apart are those of which the free lists were read too late: they explain nothing."""
+    pid = event.about.pid if event.about else 0
+    known = event.body["buddyinfo"] is not None
+    life.add("page_alloc_failure", (pid, event.body["order"], known), event, 1)
+
+
+def _add_reset(life: Life, seen: Seen) -> None:
+    """Alike are those of one service: its clients come from another port each time."""
+    event, body = seen.event, seen.event.body
+    group = ("tcp_reset", body["direction"], body["reason"], seen.sort)
+    seen.entry = life.add(group, (service(body), body["meaning"]), event, 1, fold=True)
+    seen.entry.sort = seen.sort
+
+
+def _join(seen: Seen) -> None:
+    """Each end's entry gets what was seen at the other one."""
+    for one in (seen, seen.other):
+        if one is not None and one.entry is not None:
+            one.entry.asked = one.asked or one.entry.asked
+            if one.other is not None:
+                one.entry.meet(one.event, one.other.event, one.other.sort)
+
+
+def _add_drop(life: Life, event: Event) -> None:
+    body = event.body
+    life.add(("backlog_drop", body["queue"]), body["local"]["port"], event, body["count"])
+
+
+def _add_other(life: Life, event: Event) -> None:
+    """Of a kind that needs nothing of its own: alike if of the same process."""
+    life.add(event.kind, event.about.pid if event.about else 0, event, 1)
+
+
+_SORTS: dict[str, Callable[[Life, Event], None]] = {
+    "signal": _add_signal,
+    "exit": _add_exit,
+    "oom": _add_oom,
+    "page_alloc_failure": _add_allocation,
+    "backlog_drop": _add_drop,
+}

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Words for the program that runs: what a verdict means for a JVM, for Node.js, for nginx.
+
+Each `*.toml` here is about one program, told by its executable and its arguments, and is found
+because it is here; docs/verdicts.md says how to write one. They add hints to a verdict, and may
+give it a remedy that fits better. They decide nothing, and what they say is never certain: names
+and arguments are the container's choice, and so may be anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tracer.model.event import Process
+from tracer.model.units import size
+
+if TYPE_CHECKING:
+    from tracer.why.verdict import Verdict
+
+# What is looked at of a command line, and of each of its words.
+MAX_WORDS, MAX_LENGTH = 64, 256
+# A script's name is among the first words, behind options of what executes it.
+MAX_SCRIPT_AT = 8
+# What is shown of an argument.
+MAX_SHOWN = 80
+# The kernel side tells so many bytes: of a longer command line something may be missing.
+WHOLE_BYTES = 1000
+AMOUNT = "{amount}"  # of memory, at the end of a pattern
+_NUMBER = re.compile(r"([0-9]{1,15})([kmgt]?)", re.IGNORECASE)
+_SHIFTS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What to say, and where. `verdicts` are ids, `codes` exit codes, `signals` names of signals on
+    which the verdict rests, and `reasons` the codes of these: where there are such, one of them has
+    to be there. One of the arguments must be like `argument`, and none like any of `without`.
+    `limit` says that the amount in that argument must be `above` or `below` the memory limit."""
+
+    says: str
+    do: str = ""
+    verdicts: Sequence[str] = ()
+    codes: Sequence[int] = ()
+    signals: Sequence[str] = ()
+    reasons: Sequence[str] = ()
+    argument: str = ""
+    without: Sequence[str] = ()
+    limit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """`names` are of its executable, or of the command as it was given, without the directory; a
+    script has `scripts` instead. An amount without a unit is in `unit`. `fallback` is for programs
+    that no other file is about; what is true of `every` one is said besides."""
+
+    rules: Sequence[Rule]
+    names: Sequence[str] = ()
+    scripts: Sequence[str] = ()
+    unit: str = ""
+    fallback: bool = False
+    every: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Of one process: what of its command line is looked at, whether that is all of it, and what
+    the verdict's evidence says. `limit` is that of the memory that was used up."""
+
+    exe: str
+    argv: Sequence[str]
+    whole: bool
+    code: int | None
+    signals: frozenset[str]
+    reasons: frozenset[str]
+    limit: int | None
+
+
+def with_words(verdict: Verdict) -> Verdict:
+    """The verdict with what is known of the programs that it is about."""
+    hints = dict.fromkeys(verdict.hints)
+    remedy = ""
+    for process in _about(verdict):
+        for says, do in _found(verdict.id, _seen(process, verdict)):
+            hints[says] = None
+            remedy = remedy or do
+    return replace(verdict, hints=tuple(hints), remedy=remedy or verdict.remedy)
+
+
+def matches(pattern: str, word: str) -> bool:
+    """Whether the word is like the pattern, in which `*` stands for anything. Each part of the
+    pattern is looked for once, so the time is bounded whatever the word is."""
+    first, *others = pattern.split("*")
+    if not others:
+        return word == pattern
+    *middle, last = others
+    at, end = len(first), len(word) - len(last)
+    if at > end or not word.startswith(first) or not word.endswith(last):
+        return False
+    for part in middle:
+        found = word.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
+
+
+def amount_of(text: str, unit: str) -> int | None:
+    """`1g`, `512M`, `4096`, in bytes."""
+    found = _NUMBER.fullmatch(text)
+    return int(found[1]) << _SHIFTS[(found[2] or unit).lower()] if found else None
+
+
+@cache
+def programs() -> tuple[Program, ...]:
+    tables = sorted(Path(__file__).parent.glob("*.toml"))
+    return tuple(parse(table.read_text("utf-8")) for table in tables)
+
+
+def parse(text: str) -> Program:
+    """Raises if there is a key that means nothing."""
+    import tomllib
+
+    table = tomllib.loads(text)
+    return Program(**{**table, "rules": [_rule(words) for words in table["rules"]]})
+
+
+def _rule(words: Mapping[str, Any]) -> Rule:
+    assert words.get("limit", "above") in ("above", "below")
+    assert AMOUNT not in words.get("argument", "").removesuffix(AMOUNT)
+    return Rule(**words)
+
+
+def _about(verdict: Verdict) -> Iterator[Process]:
+    """Each process that the evidence is about, once."""
+    abouts = [entry.event.about for entry in verdict.evidence]
+    yield from {about.pid: about for about in abouts if about is not None}.values()
+
+
+def _seen(process: Process, verdict: Verdict) -> _Seen:
+    argv = process.argv or []
+    code = limit = None
+    signals, reasons = set(), set()
+    for entry in verdict.evidence:
+        body = entry.body
+        if entry.event.kind == "oom":
+            limit = body["limit_bytes"]
+        if signal := body.get("signal"):
+            signals.add(signal["name"])
+            reasons.add(signal.get("code") or "")
+        if (
+            entry.event.kind == "exit"
+            and entry.event.about
+            and entry.event.about.pid == process.pid
+        ):
+            code = body["exit_code"]
+    return _Seen(
+        _base(process.exe or ""),
+        [word[:MAX_LENGTH] for word in argv[:MAX_WORDS]],
+        bool(argv) and len(argv) <= MAX_WORDS and sum(map(len, argv)) + len(argv) < WHOLE_BYTES,
+        code,
+        frozenset(signals),
+        frozenset(reasons),
+        limit,
+    )
+
+
+def _base(path: str) -> str:
+    return path.removesuffix(" (deleted)")[-MAX_LENGTH:].rpartition("/")[2]
+
+
+def _found(verdict_id: str, seen: _Seen) -> Iterator[tuple[str, str]]:
+    for program in _programs_of(seen):
+        for rule in program.rules:
+            argument = _argument(rule, program, seen)
+            if argument is not None and _holds(rule, verdict_id, seen):
+                shown = argument if len(argument) <= MAX_SHOWN else f"{argument[:MAX_SHOWN]}…"
+                known = {"{argument}": shown, "{limit}": size(seen.limit) or "the limit"}
+                yield _filled(rule.says, known), _filled(rule.do, known)
+
+
+def _filled(text: str, known: Mapping[str, str]) -> str:
+    """In one pass: what is filled in may look like a place itself."""
+    return re.sub(r"\{[a-z]{1,16}\}", lambda place: known[place[0]], text)
+
+
+def _programs_of(seen: _Seen) -> list[Program]:
+    """A script is more than what executes it."""
+    every = [program for program in programs() if program.every]
+    others = [program for program in programs() if not program.every]
+    scripts = [program for program in others if _is_script(program, seen)]
+    named = scripts or [program for program in others if _is_named(program, seen)]
+    return [*(named or [program for program in others if program.fallback]), *every]
+
+
+def _is_script(program: Program, seen: _Seen) -> bool:
+    words = [_base(word) for word in seen.argv[:MAX_SCRIPT_AT]]
+    return any(matches(pattern, word) for pattern in program.scripts for word in words)
+
+
+def _is_named(program: Program, seen: _Seen) -> bool:
+    command = _base(seen.argv[0].partition(" ")[0]) if seen.argv else ""
+    return any(matches(name, word) for name in program.names for word in (seen.exe, command))
+
+
+def _argument(rule: Rule, program: Program, seen: _Seen) -> str | None:
+    """The last that is like the rule's, as a later one replaces an earlier one; empty for a rule
+    that wants none. None if there is no such."""
+    if rule.without:
+        if not seen.whole:
+            return None
+        if any(matches(pattern, word) for pattern in rule.without for word in seen.argv):
+            return None
+    if not rule.argument:
+        return ""
+    if AMOUNT not in rule.argument:
+        return next((word for word in seen.argv if matches(rule.argument, word)), None)
+    prefix = rule.argument.removesuffix(AMOUNT)
+    found = [word for word in seen.argv if word.startswith(prefix)]
+    amount = amount_of(found[-1].removeprefix(prefix), program.unit) if found else None
+    if amount is None or seen.limit is None:
+        return None
+    return found[-1] if (amount > seen.limit) == (rule.limit == "above") else None
+
+
+def _holds(rule: Rule, verdict_id: str, seen: _Seen) -> bool:
+    return (
+        (not rule.verdicts or verdict_id in rule.verdicts)
+        and (not rule.codes or seen.code in rule.codes)
+        and (not rule.signals or not seen.signals.isdisjoint(rule.signals))
+        and (not rule.reasons or not seen.reasons.isdisjoint(rule.reasons))
+    )
