@@ -65,6 +65,7 @@ check: install
 	@mkdir -p build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror probes/*.bpf.c probes/include/*.h
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m build --wheel --outdir build/check . >build/check.log 2>&1 || { cat build/check.log; false; }
@@ -73,6 +74,7 @@ check: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i probes/*.bpf.c probes/include/*.h
 
 # Side by side with bpftrace and sigsnoop, in one run; then what the probes cost, what recordings cost, the backends, and
 # what is held while pods come and go.

@@ -38,9 +38,9 @@ enum {
 struct backlog_drop_event {
 	struct kt_header header;
 	u64 count;
-	u64 socket;          /* inode of the listening or connected socket; 0 = unknown, or nobody's */
-	s64 depth;           /* entries, or bytes for KT_QUEUE_SOCKET; KT_UNKNOWN */
-	s64 limit;           /* a queue is full when depth is above or at it; KT_UNKNOWN */
+	u64 socket; /* inode of the listening or connected socket; 0 = unknown, or nobody's */
+	s64 depth;  /* entries, or bytes for KT_QUEUE_SOCKET; KT_UNKNOWN */
+	s64 limit;  /* a queue is full when depth is above or at it; KT_UNKNOWN */
 	kt_cgroup_id cgroup; /* in which the socket was made; 0 = it does not tell whose it is */
 	kt_network network;
 	struct kt_flow flow;
@@ -48,7 +48,7 @@ struct backlog_drop_event {
 	u8 queue;
 	u8 stage;
 	u8 source;
-	u8 remotes;          /* 0: unknown, 1: the flow's, 2: several, the flow has the last one's */
+	u8 remotes; /* 0: unknown, 1: the flow's, 2: several, the flow has the last one's */
 };
 
 /* Who holds a socket: told by user space, which finds it in /proc. */
@@ -222,8 +222,8 @@ static __always_inline bool begin_drop(struct backlog_drop_event *drop, struct s
 	return true;
 }
 
-static __always_inline void drop_at_listener(struct sock *sk, struct sk_buff *skb, u8 queue, u8 stage,
-					     s64 depth, s64 limit)
+static __always_inline void drop_at_listener(struct sock *sk, struct sk_buff *skb, u8 queue,
+					     u8 stage, s64 depth, s64 limit)
 {
 	struct backlog_drop_event drop;
 	struct kt_flow packet;
@@ -298,13 +298,15 @@ static __always_inline void exit_conn_request(void)
 		drop_at_listener(sk, found->skb, KT_QUEUE_SYN, KT_STAGE_SYN, found->half_open,
 				 found->limit);
 	else if (!syncookies && found->half_open > usable)
-		drop_at_listener(sk, found->skb, KT_QUEUE_SYN, KT_STAGE_SYN, found->half_open, usable);
+		drop_at_listener(sk, found->skb, KT_QUEUE_SYN, KT_STAGE_SYN, found->half_open,
+				 usable);
 }
 
 /* The first thing that tcp_v4_syn_recv_sock() and tcp_v6_syn_recv_sock() look at. */
 static __always_inline void enter_syn_recv_sock(struct sock *sk, struct sk_buff *skb)
 {
-	u32 queued = BPF_CORE_READ(sk, sk_ack_backlog), limit = BPF_CORE_READ(sk, sk_max_ack_backlog);
+	u32 queued = BPF_CORE_READ(sk, sk_ack_backlog),
+	    limit = BPF_CORE_READ(sk, sk_max_ack_backlog);
 
 	if (queued > limit)
 		drop_at_listener(sk, skb, KT_QUEUE_ACCEPT, KT_STAGE_ACK, queued, limit);
@@ -331,10 +333,10 @@ static __always_inline bool has_reason(void)
 
 static __always_inline u32 reason_of_backlog(void)
 {
-	return KT_CHOOSE(backlog_reason, true,
-			 bpf_core_enum_value(enum skb_drop_reason___backlog,
-					     SKB_DROP_REASON_SOCKET_BACKLOG),
-			 0);
+	return KT_CHOOSE(
+		backlog_reason, true,
+		bpf_core_enum_value(enum skb_drop_reason___backlog, SKB_DROP_REASON_SOCKET_BACKLOG),
+		0);
 }
 
 /*

@@ -13,12 +13,17 @@ struct exit_event {
 
 KT_EVENT(exit);
 
+struct kt_ended {
+	u64 start;
+	u64 pid;
+};
+
 /* Two last threads that exit at the same moment both see that nobody is left; the first one reports. */
-KT_MAP(kt_reported, LRU_HASH, 4096, struct { u64 start; u64 pid; }, u8);
+KT_MAP(kt_reported, LRU_HASH, 4096, struct kt_ended, u8);
 
 static __always_inline bool already_reported(struct task_struct *leader)
 {
-	struct { u64 start; u64 pid; } process = {
+	struct kt_ended process = {
 		.start = BPF_CORE_READ(leader, start_boottime),
 		.pid = BPF_CORE_READ(leader, tgid),
 	};

@@ -10,9 +10,9 @@
 
 /* What a process tells of its network namespace. */
 enum {
-	KT_OF_HOST,   /* of the kernel's own, which belongs to no container: nothing else is told of that */
-	KT_AT_HOME,   /* it is that of the first process in the same PID namespace */
-	KT_VISITING,  /* it is not: made by a container for some of its processes, or another container's */
+	KT_OF_HOST, /* of the kernel's own, which belongs to no container: nothing else is told of that */
+	KT_AT_HOME, /* it is that of the first process in the same PID namespace */
+	KT_VISITING, /* it is not: made by a container for some of its processes, or another container's */
 	KT_CONCLUDED, /* user space has found such a process later, or, without a cgroup, none */
 };
 
@@ -72,7 +72,8 @@ static __always_inline u32 how_used(struct net *net, struct pid *pid)
 
 	if (net == net_of_host(pid))
 		return KT_OF_HOST;
-	return !level || net == kt_net_of_task(first_process(pid, level)) ? KT_AT_HOME : KT_VISITING;
+	return !level || net == kt_net_of_task(first_process(pid, level)) ? KT_AT_HOME
+									  : KT_VISITING;
 }
 
 static __always_inline void tell_network(struct task_struct *task)

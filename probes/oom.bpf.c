@@ -34,9 +34,9 @@ struct oom_event {
 	s64 limit;                 /* in bytes; -1: unknown; near its greatest value: none */
 	s64 usage;
 	kt_gfp gfp;
-	s32 order;                 /* -1: by SysRq */
-	u32 asked;                 /* whether gfp and order are known */
-	u32 scope;                 /* enum oom_scope */
+	s32 order; /* -1: by SysRq */
+	u32 asked; /* whether gfp and order are known */
+	u32 scope; /* enum oom_scope */
 };
 
 /* Another process of a group that dies as a whole (memory.oom.group). */
@@ -71,10 +71,10 @@ struct oom_log_event {
 	s32 order;
 	kt_gfp gfp;
 	u32 rows;
-	u32 tasks;           /* how many rows the table had */
+	u32 tasks; /* how many rows the table had */
 	u32 unused;
-	char gfp_names[512]; /* with | between them */
-	char words[1024];    /* "oom-kill:…" as it was written, up to the task's name */
+	char gfp_names[512];          /* with | between them */
+	char words[1024];             /* "oom-kill:…" as it was written, up to the task's name */
 	struct oom_row row[OOM_ROWS]; /* the largest first */
 };
 
@@ -335,7 +335,8 @@ KT_PRESENT(victim_task, "trace/events/oom.h", "TP_PROTO(struct task_struct *task
  * have taken over; before that its pid. */
 static __always_inline bool is_victim(u64 argument, u64 task)
 {
-	return KT_CHOOSE(victim_task, bpf_core_field_exists(struct trace_event_raw_mark_victim, uid),
+	return KT_CHOOSE(victim_task,
+			 bpf_core_field_exists(struct trace_event_raw_mark_victim, uid),
 			 argument == task,
 			 (u32)argument == (u32)BPF_CORE_READ((struct task_struct *)task, pid));
 }
@@ -352,7 +353,8 @@ KT_PROGRAM(on_mark_victim, u64 *context)
 		return 0;
 	task = progress->victim;
 	progress->victim = 0;
-	if (!is_victim(context[0], task) || bpf_ktime_get_boot_ns() - progress->signalled > a_moment_ns)
+	if (!is_victim(context[0], task) ||
+	    bpf_ktime_get_boot_ns() - progress->signalled > a_moment_ns)
 		return 0;
 	return on_victim(progress, (struct task_struct *)task);
 }

@@ -33,7 +33,7 @@ struct buddyinfo_event {
 	struct kt_header header;
 	u32 rows;
 	u32 page_size;
-	u32 nowarn; /* the flag by which a caller asks for silence; 0: unknown */
+	u32 nowarn;   /* the flag by which a caller asks for silence; 0: unknown */
 	u32 can_wait; /* and the one by which it says that it can wait */
 	struct buddy_row row[BUDDY_ROWS];
 };

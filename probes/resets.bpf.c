@@ -11,12 +11,12 @@ typedef char kt_reset_reason[32];
 /* What can be told where the kernel gives no reason, or one that says too little. */
 enum cause {
 	UNKNOWN,
-	NO_SOCKET,    /* nothing listens there */
-	UNREAD_DATA,  /* closed while received data had not been read */
-	LINGER_ZERO,  /* closed with SO_LINGER and a time of 0 */
-	TIME_WAIT,    /* a segment for a connection that has ended */
-	REFUSED,      /* the answer to our SYN */
-	LISTENER_CLOSED, /* before the connection was accepted */
+	NO_SOCKET,        /* nothing listens there */
+	UNREAD_DATA,      /* closed while received data had not been read */
+	LINGER_ZERO,      /* closed with SO_LINGER and a time of 0 */
+	TIME_WAIT,        /* a segment for a connection that has ended */
+	REFUSED,          /* the answer to our SYN */
+	LISTENER_CLOSED,  /* before the connection was accepted */
 	DATA_AFTER_CLOSE, /* for a connection that its program had closed */
 };
 
@@ -40,14 +40,14 @@ struct tcp_reset_event {
 	kt_netns netns;
 	kt_tcp_state state;
 	u8 sent;
-	u8 cause;                /* enum cause */
-	u8 syn;                  /* the packet that caused it wanted to open a connection */
+	u8 cause; /* enum cause */
+	u8 syn;   /* the packet that caused it wanted to open a connection */
 	struct kt_flow flow;
-	kt_reset_reason reason;  /* the running kernel's name; empty: none given */
+	kt_reset_reason reason; /* the running kernel's name; empty: none given */
 	struct traffic traffic;
-	u64 ended_ago;           /* ns since it went to TIME_WAIT, to a millisecond; 0: not known */
-	u8 answered;             /* TCP's flags in the packet that caused it; 0: none did */
-	u8 looked;               /* 1: for traffic and flags; 0 in recordings of versions that did not */
+	u64 ended_ago; /* ns since it went to TIME_WAIT, to a millisecond; 0: not known */
+	u8 answered;   /* TCP's flags in the packet that caused it; 0: none did */
+	u8 looked;     /* 1: for traffic and flags; 0 in recordings of versions that did not */
 	u8 unused[6];
 };
 
@@ -120,7 +120,8 @@ static __always_inline u8 cause_of_close(struct sock *sk)
  * behind are disconnected that way, inet_child_forget() in net/ipv4/inet_connection_sock.c. */
 static __always_inline u8 cause_without_file(struct sock *sk)
 {
-	if (kt_state_of(sk) == KT_TCP_CLOSE && !BPF_CORE_READ(sk, sk_socket) && !has_flag(sk, SOCK_DEAD))
+	if (kt_state_of(sk) == KT_TCP_CLOSE && !BPF_CORE_READ(sk, sk_socket) &&
+	    !has_flag(sk, SOCK_DEAD))
 		return LISTENER_CLOSED;
 	return UNKNOWN;
 }
@@ -159,7 +160,8 @@ static __always_inline void look_at_traffic(struct traffic *traffic, struct sock
 	    state == KT_TCP_LISTEN || !kt_tick)
 		return;
 	traffic->sent_ago = ago(BPF_CORE_READ(tcp, lsndtime));
-	traffic->received_ago = ago(BPF_CORE_READ((struct inet_connection_sock *)sk, icsk_ack.lrcvtime));
+	traffic->received_ago =
+		ago(BPF_CORE_READ((struct inet_connection_sock *)sk, icsk_ack.lrcvtime));
 	traffic->heard_ago = ago(BPF_CORE_READ(tcp, rcv_tstamp));
 	traffic->bytes_sent = KT_CHOOSE(bytes_sent, bpf_core_field_exists(tcp->bytes_sent),
 					BPF_CORE_READ(tcp, bytes_sent), (u64)0);

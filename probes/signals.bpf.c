@@ -8,13 +8,13 @@ struct signal_event {
 	struct kt_header header;
 	struct kt_party sender; /* all zero: the kernel */
 	struct kt_party target;
-	s32 code;               /* siginfo's si_code */
+	s32 code; /* siginfo's si_code */
 	kt_signal signal;
-	u8 result;              /* TRACE_SIGNAL_*, include/trace/events/signal.h */
-	u8 group;               /* to the whole process, not to one thread */
+	u8 result; /* TRACE_SIGNAL_*, include/trace/events/signal.h */
+	u8 group;  /* to the whole process, not to one thread */
 	u8 from_kernel;
-	u32 target_state;       /* enum kt_target_state */
-	u32 call_arch;          /* AUDIT_ARCH_* of the system call that seccomp forbade; 0: none */
+	u32 target_state; /* enum kt_target_state */
+	u32 call_arch;    /* AUDIT_ARCH_* of the system call that seccomp forbade; 0: none */
 	s32 call;
 	u32 unused;
 };

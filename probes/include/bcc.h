@@ -59,18 +59,19 @@ struct mount {
  * text.py has the same mark. */
 #define KT_MARK 0x4b54726163650000
 #define KT_MAP_AT(number) (*(char *)bpf_pseudo_fd(1, number))
-#define KT_SETTING_AT(number)                                                   \
-	({                                                                      \
-		u64 value_;                                                     \
+#define KT_SETTING_AT(number)                                                      \
+	({                                                                         \
+		u64 value_;                                                        \
 		asm volatile("%0 = %1 ll" : "=r"(value_) : "i"(KT_MARK + number)); \
-		value_;                                                         \
+		value_;                                                            \
 	})
 
 #undef bpf_map_lookup_elem
 #undef bpf_map_update_elem
 #undef bpf_map_delete_elem
 #define bpf_map_lookup_elem(map, key) bpf_map_lookup_elem_((u64)(map), key)
-#define bpf_map_update_elem(map, key, value, flags) bpf_map_update_elem_((u64)(map), key, value, flags)
+#define bpf_map_update_elem(map, key, value, flags) \
+	bpf_map_update_elem_((u64)(map), key, value, flags)
 #define bpf_map_delete_elem(map, key) bpf_map_delete_elem_((u64)(map), key)
 
 /* Without the kernel's BTF no pointer has a type. */
@@ -90,15 +91,15 @@ struct mount {
  * no calls. Nothing of a trampoline is left, and nothing can be attached that way. */
 #define KT_SECTION(name) __attribute__((section(".bpf.fn." #name)))
 #define KT_TRAMPOLINE(name, context) static inline __attribute__((unused)) int name(context)
-#define KT_PROGRAM(name, context)                                       \
-	static __always_inline int name##_(context);                    \
-	KT_SECTION(name) int name(void *kt_context)                     \
-	{                                                               \
-		KT_BEGIN();                                             \
-		name##_(kt_context);                                    \
-		KT_END(kt_context);                                     \
-		return 0;                                               \
-	}                                                               \
+#define KT_PROGRAM(name, context)                    \
+	static __always_inline int name##_(context); \
+	KT_SECTION(name) int name(void *kt_context)  \
+	{                                            \
+		KT_BEGIN();                          \
+		name##_(kt_context);                 \
+		KT_END(kt_context);                  \
+		return 0;                            \
+	}                                            \
 	static __always_inline int name##_(context)
 
 #define KT_COUNT(...) KT_COUNT_(_, ##__VA_ARGS__, 5, 4, 3, 2, 1, 0)
@@ -122,6 +123,7 @@ struct mount {
 #define KT_RETURNED_0
 #define KT_RETURNED_1 , (void *)PT_REGS_RC(kt_context)
 
+/* clang-format off */
 #define KT_UNPACK(name, context_type, values, ...)                                                        \
 	name(void *);                                                                                     \
 	static __always_inline int name##_(context_type *kt_context, ##__VA_ARGS__);                      \
@@ -137,6 +139,7 @@ struct mount {
 		return 0;                                                                                 \
 	}                                                                                                 \
 	static __always_inline int name##_(context_type *kt_context, ##__VA_ARGS__)
+/* clang-format on */
 
 #undef BPF_PROG
 #define BPF_PROG(name, ...) KT_UNPACK(name, u64, KT_RAW_, ##__VA_ARGS__)
@@ -144,19 +147,19 @@ struct mount {
 #define BPF_KRETPROBE(name, ...) KT_UNPACK(name, struct pt_regs, KT_RETURNED_, ##__VA_ARGS__)
 
 /* Chains of reads. The types are the node's own, so an offset is what the compiler says. */
-#define KT_READ_1(from, member)                                                         \
-	({                                                                              \
-		typeof(from) from_ = (from);                                            \
-		typeof(from_->member) value_;                                           \
-		bpf_probe_read_kernel((void *)&value_, sizeof(value_),          \
-				      (void *)&from_->member);                          \
-		value_;                                                                 \
+#define KT_READ_1(from, member)                                                                 \
+	({                                                                                      \
+		typeof(from) from_ = (from);                                                    \
+		typeof(from_->member) value_;                                                   \
+		bpf_probe_read_kernel((void *)&value_, sizeof(value_), (void *)&from_->member); \
+		value_;                                                                         \
 	})
 #define KT_READ_2(from, a, b) KT_READ_1(KT_READ_1(from, a), b)
 #define KT_READ_3(from, a, b, c) KT_READ_1(KT_READ_2(from, a, b), c)
 #define KT_READ_4(from, a, b, c, d) KT_READ_1(KT_READ_3(from, a, b, c), d)
 #define BPF_CORE_READ(from, ...) KT_JOIN(KT_READ_, KT_COUNT(__VA_ARGS__))(from, ##__VA_ARGS__)
-#define BPF_CORE_READ_INTO(to, from, member) bpf_probe_read_kernel(to, sizeof(*(to)), &(from)->member)
+#define BPF_CORE_READ_INTO(to, from, member) \
+	bpf_probe_read_kernel(to, sizeof(*(to)), &(from)->member)
 #define BPF_CORE_READ_BITFIELD_PROBED(from, member) BPF_CORE_READ(from, member)
 #define bpf_core_read bpf_probe_read_kernel
 #define bpf_core_field_offset(type, member) __builtin_offsetof(type, member)

@@ -47,7 +47,8 @@ static __always_inline struct kernfs_node *kt_ancestor_node(struct cgroup *cgrou
 	if (known)
 		return known;
 	for (int climbed = 0; climbed < 256 && climbed < above; climbed++) {
-		asm volatile("" : "+r"(above)); /* else a compiler may count down from it, without the bound */
+		/* else a compiler may count down from it, without the bound */
+		asm volatile("" : "+r"(above));
 		node = kt_kernfs_parent(node);
 	}
 	return node;
@@ -56,8 +57,9 @@ static __always_inline struct kernfs_node *kt_ancestor_node(struct cgroup *cgrou
 /* Whether the kernel has a memory controller, and the controller's number. */
 static __always_inline bool kt_has_memory_controller(void)
 {
-	return KT_CHOOSE(memory_controller, bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id),
-			 true, false);
+	return KT_CHOOSE(memory_controller,
+			 bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id), true,
+			 false);
 }
 
 static __always_inline u32 kt_memory_controller(void)
@@ -69,7 +71,7 @@ static __always_inline u32 kt_memory_controller(void)
 /* Whether the process writes a core dump. signal_struct.core_state, and SIGNAL_GROUP_EXIT besides; before
  * 0258b5fd7c71 ("coredump: Limit coredumps to a single thread group", 5.16) it was the memory's. Then a flag
  * alone said so, until 2f824d4d197e ("signal: Remove SIGNAL_GROUP_COREDUMP", 5.17). */
-#define kt_dumps_core(signal, flags, typed)                                              \
+#define kt_dumps_core(signal, flags, typed)                                                  \
 	(((flags) & 8) || KT_CHOOSE(core_state, bpf_core_field_exists((signal)->core_state), \
 				    KT_READ(typed, signal, core_state) != NULL, false))
 

@@ -22,10 +22,10 @@
 		__type(value, value_type);                \
 	} name SEC(".maps")
 
-#define KT_RING(name, bytes)                         \
-	struct {                                     \
-		__uint(type, BPF_MAP_TYPE_RINGBUF);  \
-		__uint(max_entries, bytes);          \
+#define KT_RING(name, bytes)                        \
+	struct {                                    \
+		__uint(type, BPF_MAP_TYPE_RINGBUF); \
+		__uint(max_entries, bytes);         \
 	} name SEC(".maps")
 
 /* A number that the loader may write before the program is loaded. */
@@ -33,7 +33,7 @@
 
 /* A record's kind, which the loader numbers. The pointer only makes the struct's layout part of the
  * object's BTF. */
-#define KT_EVENT(name)                    \
+#define KT_EVENT(name)                      \
 	KT_SETTING(u32, kt_kind_##name, 0); \
 	const struct name##_event *const volatile kt_layout_##name = 0
 
@@ -45,7 +45,8 @@
 
 /* KT_READ reads memory directly where the verifier knows the pointer's type, see compat.h. */
 #define KT_TYPED bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)
-#define KT_READ(typed, ...) ((typed) && KT_TYPED ? ___arrow(__VA_ARGS__) : BPF_CORE_READ(__VA_ARGS__))
+#define KT_READ(typed, ...) \
+	((typed) && KT_TYPED ? ___arrow(__VA_ARGS__) : BPF_CORE_READ(__VA_ARGS__))
 
 /* Whether the verifier refuses a program that asks for an argument which its tracepoint does not have. */
 #define KT_CHECKS_ARGUMENTS

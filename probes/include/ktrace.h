@@ -18,15 +18,15 @@
 #include "compat.h"
 
 /* Typedefs carry meaning: user space decides by their names how a member is decoded and shown. */
-typedef u64 kt_boot_ns;      /* nanoseconds since boot, CLOCK_BOOTTIME */
-typedef u64 kt_process_id;   /* a process_event, or 0: the kernel */
-typedef u64 kt_cgroup_id;    /* kernfs id, with the number of its hierarchy in the top 16 bits */
+typedef u64 kt_boot_ns;    /* nanoseconds since boot, CLOCK_BOOTTIME */
+typedef u64 kt_process_id; /* a process_event, or 0: the kernel */
+typedef u64 kt_cgroup_id;  /* kernfs id, with the number of its hierarchy in the top 16 bits */
 typedef u32 kt_pid;
 typedef u32 kt_uid;
 typedef u8 kt_signal;
 typedef char kt_comm[16];
-typedef char kt_argv[1024];  /* NUL between arguments */
-typedef char kt_path[768];   /* names from the leaf to the root, NUL after each */
+typedef char kt_argv[1024];              /* NUL between arguments */
+typedef char kt_path[768];               /* names from the leaf to the root, NUL after each */
 typedef char kt_cgroup_path[4096 + 256]; /* the same, with room for every name */
 
 struct kt_header {
@@ -62,21 +62,21 @@ struct kt_ancestor {
 struct process_event {
 	struct kt_header header;
 	kt_process_id process;
-	kt_boot_ns start;      /* of the process */
+	kt_boot_ns start; /* of the process */
 	kt_cgroup_id cgroup;
 	kt_cgroup_id init_cgroup; /* of the process with pid 1 in its pid namespace; 0 = unknown */
 	kt_boot_ns thread_start;
 	kt_pid pid;
 	kt_pid tid;
-	kt_pid pid_in_pod;     /* in the innermost pid namespace */
+	kt_pid pid_in_pod; /* in the innermost pid namespace */
 	kt_uid uid;
-	u32 pid_level;         /* depth of that namespace; 0 = the host's */
+	u32 pid_level; /* depth of that namespace; 0 = the host's */
 	u32 exec_id;
 	u32 argv_bytes;
 	u16 exe_bytes;
 	u16 ancestors;
 	u8 exe_deleted;
-	u8 exe_whole;          /* else the root end is missing */
+	u8 exe_whole; /* else the root end is missing */
 	u8 kernel_thread;
 	u8 unused;
 	kt_comm comm;
@@ -175,8 +175,8 @@ static __always_inline void kt_submit_record(void *record, const u64 size)
 	const u64 step = 256 << 10, room = (size + 15) & ~7ULL;
 	u64 waiting = bpf_ringbuf_query(&kt_ring, BPF_RB_AVAIL_DATA);
 
-	bpf_ringbuf_submit(record, (waiting & (step - 1)) <= room ? BPF_RB_FORCE_WAKEUP
-								  : BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(record,
+			   (waiting & (step - 1)) <= room ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 }
 #endif
 
@@ -191,7 +191,7 @@ static __always_inline void kt_submit_record(void *record, const u64 size)
 static __always_inline kt_cgroup_id kt_id_of_cgroup_as(struct cgroup *cgroup, const bool typed)
 {
 	return KT_READ(typed, cgroup, kn, id) |
-	       (u64)KT_READ(typed, cgroup, root, hierarchy_id) << 48;
+	       ((u64)KT_READ(typed, cgroup, root, hierarchy_id) << 48);
 }
 
 /* The cgroup of `task` in version 1's memory hierarchy, or NULL where version 2 has the controller. */
@@ -315,7 +315,8 @@ static __always_inline bool kt_wanted_as(struct task_struct *target, struct task
 	if (!sender)
 		return false;
 	/* most signals stay within a cgroup, and where either side would do the answer is the same */
-	if (kt_mode == KT_EITHER && KT_READ(typed, sender, cgroups) == KT_READ(typed, target, cgroups))
+	if (kt_mode == KT_EITHER &&
+	    KT_READ(typed, sender, cgroups) == KT_READ(typed, target, cgroups))
 		return false;
 	cgroup = kt_cgroup_of_as(sender, typed);
 	return kt_selected(cgroup, kt_id_of_cgroup_as(cgroup, typed)) & KT_AS_SENDER;
@@ -354,7 +355,8 @@ static __always_inline void kt_read_path(struct process_event *event, struct pat
 			dentry = BPF_CORE_READ(mount, mnt_mountpoint);
 			mount = above;
 		} else {
-			if (!kt_append_name(event->exe, &used, 512, BPF_CORE_READ(dentry, d_name.name)))
+			if (!kt_append_name(event->exe, &used, 512,
+					    BPF_CORE_READ(dentry, d_name.name)))
 				break;
 			dentry = parent;
 		}
@@ -418,7 +420,8 @@ static __always_inline void kt_read_pid_namespace(struct process_event *event,
 		event->init_cgroup = kt_id_of_cgroup(kt_cgroup_of(reaper));
 }
 
-static __always_inline void kt_read_ancestry(struct process_event *event, struct task_struct *leader)
+static __always_inline void kt_read_ancestry(struct process_event *event,
+					     struct task_struct *leader)
 {
 	struct task_struct *task = leader;
 	u32 count = 0;

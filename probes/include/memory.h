@@ -88,22 +88,25 @@ KT_SETTING(u32, kt_page_size, 4096);
 #define KT_UNKNOWN_BYTES (-1LL)
 
 KT_PRESENT(rss_percpu, "linux/mm_types.h", "struct percpu_counter rss_stat[");
-KT_PRESENT(rss_counts, "linux/mm_types.h linux/mm_types_task.h", "atomic_long_t count[NR_MM_COUNTERS];");
+KT_PRESENT(rss_counts, "linux/mm_types.h linux/mm_types_task.h",
+	   "atomic_long_t count[NR_MM_COUNTERS];");
 KT_PRESENT(oom_group, "linux/memcontrol.h", "bool oom_group;");
 
 /* An array of percpu_counter since f1a7941243c1 ("mm: convert mm's rss stats into percpu_counter"); before
  * that plain counters. What CPUs have not added up yet is left out, as the kernel does in its own log. */
-#define KT_RSS(mm, index)                                                                                \
-	({                                                                                               \
-		struct mm_struct___percpu *percpu_ = (void *)(mm);                                       \
-		struct mm_struct___counts *counts_ = (void *)(mm);                                       \
-		s64 pages_ = KT_CHOOSE(                                                                  \
-			rss_percpu, bpf_core_field_exists(percpu_->rss_stat),                            \
-			BPF_CORE_READ(percpu_, rss_stat[index].count),                                   \
-			KT_CHOOSE(rss_counts, bpf_core_field_exists(counts_->rss_stat),                  \
-				  BPF_CORE_READ(counts_, rss_stat.count[index].counter),                 \
-				  KT_UNKNOWN_BYTES));                                                    \
-		pages_ == KT_UNKNOWN_BYTES ? KT_UNKNOWN_BYTES : pages_ > 0 ? pages_ * kt_page_size : 0;  \
+#define KT_RSS(mm, index)                                                                          \
+	({                                                                                         \
+		struct mm_struct___percpu *percpu_ = (void *)(mm);                                 \
+		struct mm_struct___counts *counts_ = (void *)(mm);                                 \
+		s64 pages_ =                                                                       \
+			KT_CHOOSE(rss_percpu, bpf_core_field_exists(percpu_->rss_stat),            \
+				  BPF_CORE_READ(percpu_, rss_stat[index].count),                   \
+				  KT_CHOOSE(rss_counts, bpf_core_field_exists(counts_->rss_stat),  \
+					    BPF_CORE_READ(counts_, rss_stat.count[index].counter), \
+					    KT_UNKNOWN_BYTES));                                    \
+		pages_ == KT_UNKNOWN_BYTES ? KT_UNKNOWN_BYTES                                      \
+		: pages_ > 0               ? pages_ * kt_page_size                                 \
+					   : 0;                                                    \
 	})
 
 /* The memory controller's state of `task`, of whichever cgroup version, or NULL. */

@@ -54,7 +54,8 @@ static __always_inline kt_network kt_network_of(struct net *net)
 {
 	if (!net)
 		return 0;
-	return KT_CHOOSE(net_cookie, bpf_core_field_exists(net->net_cookie), BPF_CORE_READ(net, net_cookie),
+	return KT_CHOOSE(net_cookie, bpf_core_field_exists(net->net_cookie),
+			 BPF_CORE_READ(net, net_cookie),
 			 KT_CHOOSE(net_hash_mix, bpf_core_field_exists(net->hash_mix),
 				   kt_netns_of(net) | (u64)BPF_CORE_READ(net, hash_mix) << 32,
 				   (u64)kt_netns_of(net)));

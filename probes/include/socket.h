@@ -18,8 +18,8 @@
 #include <net/sock.h>
 #endif
 
-typedef u16 kt_port;      /* in the host's byte order */
-typedef u8 kt_tcp_state;  /* enum below; 0 = no socket */
+typedef u16 kt_port;     /* in the host's byte order */
+typedef u8 kt_tcp_state; /* enum below; 0 = no socket */
 
 struct kt_endpoint {
 	kt_address address;
@@ -60,7 +60,6 @@ typedef struct {
 struct net_device {
 	possible_net_t nd_net;
 };
-
 
 struct sock_common {
 	u32 skc_daddr;
@@ -308,7 +307,8 @@ static __always_inline bool kt_flow_of_packet(struct kt_flow *flow, struct sk_bu
 
 static __always_inline struct dst_entry *kt_route_of_packet(struct sk_buff *skb)
 {
-	return (void *)(BPF_CORE_READ(skb, _skb_refdst) & ~3UL); /* include/linux/skbuff.h: two flags */
+	/* include/linux/skbuff.h: two flags */
+	return (void *)(BPF_CORE_READ(skb, _skb_refdst) & ~3UL);
 }
 
 static __always_inline struct net *kt_net_of_socket(struct sock *sk)
@@ -327,7 +327,8 @@ static __always_inline struct net *kt_net_of_packet(struct sk_buff *skb)
 	return dev ? BPF_CORE_READ(dev, nd_net.net) : NULL;
 }
 
-KT_PRESENT(socket_cgroup, "linux/cgroup-defs.h", "struct sock_cgroup_data { struct cgroup *cgroup;");
+KT_PRESENT(socket_cgroup, "linux/cgroup-defs.h",
+	   "struct sock_cgroup_data { struct cgroup *cgroup;");
 
 /* The version-2 cgroup in which a socket was made, or NULL: for a mini socket, and where version 1's
  * net_cls or net_prio have taken the pointer's place. Where containers are told apart by version 1's

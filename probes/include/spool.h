@@ -85,8 +85,8 @@ static __always_inline void kt_send_slots(void *context, u32 first)
 	*used = first;
 }
 
-#define KT_BEGIN()                           \
-	u32 *used_ = kt_slots_in_use();      \
+#define KT_BEGIN()                      \
+	u32 *used_ = kt_slots_in_use(); \
 	u32 first_ = used_ ? *used_ : 0
 #define KT_END(context) kt_send_slots(context, first_)
 
