@@ -29,7 +29,7 @@ PROJECT_PARTS = ("tracer", "tests", "bench", "pyproject.toml")
 # Debian packages of which a guest gets the programs, as they are on this machine
 PROGRAM_PACKAGES = ("bash", "coreutils", "dash", "iproute2", "mount", "procps", "util-linux")
 PROGRAM_DIRECTORIES = ("bin", "sbin", "cni")
-DISTRIBUTIONS = ("ktrace", "pytest", "pytest-rerunfailures", "pytest-timeout")
+DISTRIBUTIONS = ("ktrace", "grpcio", "pytest", "pytest-rerunfailures", "pytest-timeout")
 # loaded by name while running, which no file's headers tell
 LIBRARIES = ("libbpf.so.1", "libgcc_s.so.1")
 STDLIB_UNUSED = (

@@ -499,7 +499,7 @@ def test_usage_comes_before_privileges() -> None:
 # Start-up
 
 
-HEAVY = {"grpc", "google.protobuf", "rich", "elftools", "psutil", "textual", "zstandard"}
+HEAVY = {"grpc", "google.protobuf", "h2", "rich", "elftools", "psutil", "textual", "zstandard"}
 
 
 @pytest.mark.parametrize(

@@ -679,7 +679,7 @@ for module, names in {
 }.items():
     for name in names:
         delattr(module, name)
-absent = "fcntl grp pwd resource termios elftools grpc tracer.backends.core tracer.session.live"
+absent = "fcntl grp pwd resource termios elftools h2 tracer.backends.core tracer.session.live"
 for name in absent.split():
     sys.modules[name] = None
 sys.argv[0] = "ktrace"

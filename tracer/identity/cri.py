@@ -2,24 +2,26 @@
 """Names from the container runtime itself, over the CRI socket that the kubelet uses.
 
 This is the best source: it knows every sandbox with its labels, so that `-l app=web` needs no API
-server. It is also the heaviest, so grpc and protobuf are imported when a socket has answered a
-plain connect(), and not before.
+server. It is also the heaviest, so h2 and protobuf are imported when somebody listens at a socket,
+and not before.
 
 The few messages that are needed are described in a table. protobuf ignores the fields it was not
 told about, and the field numbers are the same in runtime.v1 and runtime.v1alpha2.
 """
 
-import json
+from __future__ import annotations
+
 import os
 import socket
+import struct
 import sys
 import threading
 import time
-import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import Any, Protocol
 
 from tracer.identity.states import MAX_CONTAINERS, ContainerState, PodState, one_line
 from tracer.kernel import limits
@@ -32,9 +34,6 @@ from tracer.model.names import (
     is_plausible_name,
     normalise_uid,
 )
-
-if TYPE_CHECKING:
-    import grpc
 
 DEFAULT_SOCKETS = (
     "/run/containerd/containerd.sock",
@@ -86,11 +85,8 @@ MESSAGES: MessageTable = {
         "labels": (8, "map string string"),
     },
     "ContainerMetadata": {"name": (1, "string")},
-    "ContainerStatusRequest": {"container_id": (1, "string"), "verbose": (2, "bool")},
-    "ContainerStatusResponse": {
-        "status": (1, "ContainerStatus"),
-        "info": (2, "map string string"),
-    },
+    "ContainerStatusRequest": {"container_id": (1, "string")},
+    "ContainerStatusResponse": {"status": (1, "ContainerStatus")},
     "ContainerStatus": {
         "finished_at": (6, "int64"),
         "exit_code": (7, "int32"),
@@ -104,6 +100,10 @@ _SANDBOX_READY = 0
 _CONTAINER_STATES = ("created", "running", "exited", "unknown")
 
 
+class _Ask(Protocol):
+    def __call__(self, method: str, **fields: object) -> Any: ...
+
+
 class CriSource:
     """The pods and containers of one container runtime."""
 
@@ -111,28 +111,31 @@ class CriSource:
         self.name = f"cri {socket_path}"
         self._socket_path = os.path.abspath(socket_path)
         self._timeout = timeout
-        # Guards the making and closing of the client; snapshot() and init_pid() may be called
-        # from different threads, and grpc itself allows that.
+        # Guards what is open: snapshot(), states() and close() are called from different threads.
         self._lock = threading.Lock()
-        self._client: _Client | None = None
+        self._open: set[socket.socket] = set()
         self._closed = False
+        self._version = API_VERSIONS[0]
         self._runtime: str | None = None
         self._ended: dict[str, ContainerState] = {}
 
     def snapshot(self) -> Names:
         """Every sandbox and container that the runtime has, running or not."""
-        deadline = time.monotonic() + self._timeout
-        if self._runtime is None:
-            self._runtime = self._ask("Version", deadline).runtime_name[:64].lower() or None
-        sandboxes = self._ask("ListPodSandbox", deadline).items
-        containers = self._ask("ListContainers", deadline).containers
-        return _names(sandboxes, containers, self._runtime)
+        with self._asking() as ask:
+            if self._runtime is None:
+                self._runtime = ask("Version").runtime_name[:64].lower() or None
+            sandboxes = ask("ListPodSandbox").items
+            containers = ask("ListContainers").containers
+            return _names(sandboxes, containers, self._runtime)
 
     def states(self, wanted: Callable[[Pod], bool]) -> list[PodState]:
         """How the wanted pods stand. What ended is asked about one by one, the newest only."""
-        deadline = time.monotonic() + self._timeout
-        sandboxes = self._ask("ListPodSandbox", deadline).items
-        containers = self._ask("ListContainers", deadline).containers
+        with self._asking() as ask:
+            return self._states(wanted, ask)
+
+    def _states(self, wanted: Callable[[Pod], bool], ask: _Ask) -> list[PodState]:
+        sandboxes = ask("ListPodSandbox").items
+        containers = ask("ListContainers").containers
         pods = {uid: pod for uid, pod in _names(sandboxes, (), None).pods.items() if wanted(pod)}
         uids = {sandbox.id: normalise_uid(sandbox.metadata.uid) for sandbox in sandboxes}
         of_pod: dict[str, list[Any]] = {uid: [] for uid in pods}
@@ -149,12 +152,12 @@ class CriSource:
             PodState(
                 pod,
                 ready.get(uid),
-                tuple(self._state(one, deadline) for one in of_pod[uid][-MAX_CONTAINERS:]),
+                tuple(self._state(one, ask) for one in of_pod[uid][-MAX_CONTAINERS:]),
             )
             for uid, pod in pods.items()
         ]
 
-    def _state(self, container: Any, deadline: float) -> ContainerState:
+    def _state(self, container: Any, ask: _Ask) -> ContainerState:
         number = container.state
         state = _CONTAINER_STATES[number if number < len(_CONTAINER_STATES) else -1]
         plain = ContainerState(
@@ -166,7 +169,7 @@ class CriSource:
         if known is not None:
             return known
         try:
-            status = self._ask("ContainerStatus", deadline, container_id=container.id).status
+            status = ask("ContainerStatus", container_id=container.id).status
         except _NotFound:  # removed meanwhile
             return plain
         ended = replace(
@@ -179,51 +182,77 @@ class CriSource:
         keep(self._ended, container.id, ended, MAX_ENDED)
         return ended
 
-    def init_pid(self, container_id: str) -> int | None:
-        """The container's first process as the host numbers it; None if the runtime can't tell."""
-        deadline = time.monotonic() + self._timeout
-        try:
-            status = self._ask("ContainerStatus", deadline, container_id=container_id, verbose=True)
-        except _NotFound:
-            return None
-        return _pid_in(status.info.get("info", ""))
-
     def close(self) -> None:
         """Ends whatever is under way, for good."""
         with self._lock:
             self._closed = True
-            if self._client is not None:
-                self._client.close()
+            for connection in self._open:
+                with suppress(OSError):  # it is not connected yet
+                    connection.shutdown(socket.SHUT_RDWR)
 
-    def _ask(self, method: str, deadline: float, **fields: object) -> Any:
-        with self._lock:
-            if self._closed:
-                raise NameSourceError(f"no longer asking the runtime at {self._socket_path}")
-            if self._client is None:
-                _check_that_somebody_listens(self._socket_path, self._timeout)
-                self._client = _Client(self._socket_path)
-            client = self._client
-        remaining = max(0.0, deadline - time.monotonic())
-        try:
-            return client.call(method, remaining, fields)
-        except _NotFound:
-            raise
-        except NameSourceError as error:
-            if isinstance(error, _Unreachable):
-                self._forget(client)
-            raise NameSourceError(
-                f"the container runtime at {self._socket_path} {error}"
-            ) from error.__cause__
-
-    def _forget(self, client: "_Client") -> None:
-        """Begins anew next time: grpc would wait before it connects again, in a back-off of its
-        own, and whoever listens by then may be another runtime.
-        """
-        with self._lock:
-            if self._client is client:
-                self._client = None
+    @contextmanager
+    def _asking(self) -> Iterator[_Ask]:
+        """For questions that must all be answered in time. They have a connection of their own: one
+        that rests would have to be looked after, and who listens by then may be another runtime."""
+        deadline = time.monotonic() + self._timeout
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            with self._lock:
+                if self._closed:
+                    raise NameSourceError(f"no longer asking the runtime at {self._socket_path}")
+                self._open.add(connection)
+            try:
+                _connect(connection, self._socket_path, self._timeout)
+                yield self._questions(connection, deadline)
+            except NameSourceError:
                 self._runtime = None
-        client.close()
+                raise
+            finally:
+                with self._lock:
+                    self._open.discard(connection)
+
+    def _questions(self, connected: socket.socket, deadline: float) -> _Ask:
+        from tracer.identity.rpc import Code, Connection, Refused, RpcError
+
+        connection = Connection(connected, MAX_ANSWER)
+
+        def ask(method: str, **fields: object) -> Any:
+            request = _messages()[f"{method}Request"](**fields).SerializeToString()
+            # The API version that was spoken last comes first.
+            for version in sorted(API_VERSIONS, key=lambda version: version != self._version):
+                path = f"/{version}.RuntimeService/{method}"
+                try:
+                    answer = connection.call(path, request, deadline)
+                except Refused as refused:
+                    if refused.code is Code.NOT_FOUND:
+                        raise _NotFound(str(self._problem("knows no such container"))) from refused
+                    if refused.code is not Code.UNIMPLEMENTED:
+                        raise self._problem(str(refused)) from refused
+                except RpcError as error:
+                    raise self._problem(str(error)) from error
+                else:
+                    self._version = version
+                    return self._parsed(method, answer)
+            raise self._problem("does not speak CRI (is its CRI plugin disabled?)")
+
+        return ask
+
+    def _parsed(self, method: str, answer: bytes) -> Any:
+        from google.protobuf.message import DecodeError
+
+        try:
+            return _messages()[f"{method}Response"].FromString(answer)
+        except DecodeError as error:
+            raise self._problem("gave an answer that is none of CRI's") from error
+
+    def _problem(self, words: str) -> NameSourceError:
+        if self._closed:
+            words = "was left while it answered"
+        return NameSourceError(f"the container runtime at {self._socket_path} {words}")
+
+
+@cache
+def _messages() -> dict[str, Any]:
+    return build_messages(MESSAGES, "runtime.v1")
 
 
 def build_messages(table: MessageTable, package: str) -> dict[str, Any]:
@@ -251,37 +280,6 @@ def build_messages(table: MessageTable, package: str) -> dict[str, Any]:
     }
 
 
-def import_grpc() -> Any:
-    """Imports grpc so that it keeps quiet and leaves forks alone."""
-    # grpc reads these once, at its first import. It writes its log to stderr, where only our own
-    # one-line errors belong. Its fork handlers stop its threads around every fork(), for children
-    # that go on using grpc; ours exec() at once.
-    os.environ["GRPC_VERBOSITY"] = "NONE"
-    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
-    try:
-        with _without("ssl"):
-            import grpc
-    except ImportError as error:
-        raise NameSourceError(
-            f"container runtimes cannot be asked: {error}; `pip install grpcio protobuf` mends it"
-        ) from error
-    return grpc
-
-
-@contextmanager
-def _without(name: str) -> Iterator[None]:
-    """A module that is not to be loaded meanwhile. grpc imports asyncio, which takes OpenSSL along
-    if it can: four megabytes for what a socket file never needs."""
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[name]
-
-
 def _add_field(message: Any, package: str, name: str, number: int, kind: str) -> None:
     from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
 
@@ -307,84 +305,22 @@ def _add_field(message: Any, package: str, name: str, number: int, kind: str) ->
         field.type = Field.Type.Value(f"TYPE_{kind.upper()}")
 
 
-class _Client:
-    """A grpc channel to one runtime. Its errors lack the subject: the socket's path."""
-
-    def __init__(self, socket_path: str) -> None:
-        self._grpc = import_grpc()
-        self._messages = build_messages(MESSAGES, "runtime.v1")
-        self._version = API_VERSIONS[0]
-        self._channel: grpc.Channel = self._grpc.insecure_channel(
-            "unix:" + urllib.parse.quote(socket_path),
-            options=[
-                ("grpc.max_receive_message_length", MAX_ANSWER),
-                # By default the socket's path becomes the HTTP/2 :authority, percent signs and
-                # all, which strict servers refuse: https://github.com/grpc/grpc/issues/38142
-                ("grpc.default_authority", "localhost"),
-                ("grpc.enable_http_proxy", 0),
-                # A new channel to the same socket is to be a new connection, not the shared one
-                # that may be resting after a failure.
-                ("grpc.use_local_subchannel_pool", 1),
-            ],
-        )
-
-    def call(self, method: str, timeout: float, fields: Mapping[str, object]) -> Any:
-        """One request in the API version that worked last, else in the others."""
-        request = self._messages[f"{method}Request"](**fields)
-        versions = sorted(API_VERSIONS, key=lambda version: version != self._version)
-        for version in versions:
-            send = self._channel.unary_unary(
-                f"/{version}.RuntimeService/{method}",
-                request_serializer=lambda message: message.SerializeToString(),
-                response_deserializer=self._messages[f"{method}Response"].FromString,
-            )
-            try:
-                answer = send(request, timeout=timeout)
-            except self._grpc.RpcError as error:
-                if error.code() is not self._grpc.StatusCode.UNIMPLEMENTED:
-                    raise self._explained(error, timeout) from error
-            except ValueError as error:  # closed meanwhile by another thread
-                raise NameSourceError("was left while it answered") from error
-            else:
-                self._version = version
-                return answer
-        raise NameSourceError("does not speak CRI (is its CRI plugin disabled?)")
-
-    def close(self) -> None:
-        self._channel.close()
-
-    def _explained(self, error: Any, timeout: float) -> NameSourceError:
-        code = self._grpc.StatusCode
-        if error.code() is code.NOT_FOUND:
-            return _NotFound("knows no such container")
-        if error.code() is code.DEADLINE_EXCEEDED:
-            return NameSourceError("did not answer in time")
-        if error.code() is code.UNAVAILABLE:
-            return _Unreachable("does not answer (is it running?)")
-        if error.code() is code.CANCELLED:
-            return NameSourceError("was left while it answered")
-        if error.code() is code.RESOURCE_EXHAUSTED:
-            return NameSourceError(f"gave an answer larger than {MAX_ANSWER >> 20} MiB")
-        return NameSourceError(f"refused: {error.code().name.lower()}: {error.details()}")
-
-
-class _Unreachable(NameSourceError):
-    """There is no connection to the runtime any more."""
-
-
 class _NotFound(NameSourceError):
     """The runtime answered: there is no such container."""
 
 
-def _check_that_somebody_listens(path: str, timeout: float) -> None:
-    """A plain connect() costs nothing and says precisely why it fails; loading grpc does not."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(timeout)
-        try:
-            probe.connect(path)
-        except OSError as error:
-            reason = limits.reason(error)
-            raise NameSourceError(f"no container runtime at {path}: {reason}") from error
+def _connect(connection: socket.socket, path: str, timeout: float) -> None:
+    """Waits for a runtime that has fallen behind with accepting, as only the kernel can."""
+    seconds, rest = divmod(timeout, 1)
+    patience = struct.pack("ll", int(seconds), int(rest * 1e6))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+    try:
+        connection.connect(path)
+    except BlockingIOError as error:
+        raise NameSourceError(f"the container runtime at {path} did not answer in time") from error
+    except OSError as error:
+        reason = limits.reason(error)
+        raise NameSourceError(f"no container runtime at {path}: {reason}") from error
 
 
 def _names(sandboxes: Iterable[Any], containers: Iterable[Any], runtime: str | None) -> Names:
@@ -421,13 +357,3 @@ def _user_labels(labels: Mapping[str, str]) -> dict[str, str] | None:
         and len(key) <= _MAX_LABEL_KEY
         and len(value) <= _MAX_LABEL_VALUE
     }
-
-
-def _pid_in(info: str) -> int | None:
-    """The pid in the JSON that containerd and CRI-O give with a verbose status."""
-    try:
-        described = json.loads(info)
-    except (ValueError, RecursionError):
-        return None
-    pid = described.get("pid") if isinstance(described, dict) else None
-    return pid if isinstance(pid, int) and not isinstance(pid, bool) and pid > 0 else None
