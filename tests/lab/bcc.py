@@ -31,7 +31,7 @@ from tests.lab.results import Attached
 from tests.support.packages import Say, archives, locked
 from tracer import probes
 from tracer.backends import bcc
-from tracer.backends.bcc.programs import CACHE, Worker, cache_name, keep
+from tracer.backends.bcc.programs import CACHE, Worker, cache_name, interpreter_of, keep
 from tracer.backends.objects import Objects
 
 SUITES = (
@@ -153,13 +153,13 @@ def main(source: str, headers: str, file: str, system: str) -> None:
     package = bcc.find_package()
     assert package
     if system != "/":
-        _enter(Path(system), Path(headers))
+        _enter(Path(system), Path(headers), interpreter_of(package))
     worker = Worker(package, ())
     keep(Path(file), worker.compile(Path(source).read_text()))
     worker.close()
 
 
-def _enter(system: Path, headers: Path) -> None:
+def _enter(system: Path, headers: Path, interpreter: str) -> None:
     """The worker is started inside, where the project and the headers lie at the same places."""
     for place in (PROJECT, headers, cache()):
         inside = system / str(place)[1:]
@@ -169,7 +169,7 @@ def _enter(system: Path, headers: Path) -> None:
     starter = system / "run" / "python"
     starter.write_text(f'#!/bin/sh\nexec chroot {shlex.quote(str(system))} python3 "$@"\n')
     starter.chmod(0o755)
-    sys.executable = str(starter)
+    _mount("--bind", starter, interpreter)
 
 
 def _mount(*arguments: str | Path) -> None:
