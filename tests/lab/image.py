@@ -26,6 +26,8 @@ HERE = Path(__file__).parent
 PROJECT = HERE.parents[1]
 PROJECT_PARTS = ("tracer", "tests", "bench", "pyproject.toml")
 
+TESTS_MODULE = "tests.lab.guest"
+
 # Debian packages of which a guest gets the programs, as they are on this machine
 PROGRAM_PACKAGES = ("bash", "coreutils", "dash", "iproute2", "mount", "procps", "util-linux")
 PROGRAM_DIRECTORIES = ("bin", "sbin", "cni")
@@ -96,7 +98,7 @@ def build_disk(
     arguments: Sequence[str],
     scratch: Path,
     *,
-    module: str = "tests.lab.guest",
+    module: str = TESTS_MODULE,
     backends: Sequence[str] = ("core",),
     additions: Additions = Additions(),
 ) -> Path:
@@ -124,6 +126,8 @@ def build_disk(
     (tree / "lab" / "tests").write_text(order)
     _write_program(tree / "lab" / "init", (HERE / "init.sh").read_bytes())
     _compile(tree)
+    if module == TESTS_MODULE:
+        _rewrite(arguments, tree, scratch / "rewritten")
     if not shutil.which("mke2fs"):
         raise LabError("the guests' disk needs mke2fs: apt-get install e2fsprogs")
     image = scratch / "disk.img"
@@ -146,6 +150,26 @@ def _compile(tree: Path) -> None:
     project = [tree / str(PROJECT / part)[1:] for part in PROJECT_PARTS]
     command = [sys.executable, "-m", "compileall", "-q", "-s", str(tree), "-p", "/"]
     subprocess.run([*command, *(str(path) for path in project if path.is_dir())], check=True)
+
+
+def _rewrite(arguments: Sequence[str], tree: Path, place: Path) -> None:
+    """So it would for what pytest makes of the tests, which lies beside what Python compiles. What
+    the tests of another machine cannot do here is found there."""
+    program = "import sys; sys.dont_write_bytecode = False; sys.pycache_prefix = sys.argv.pop(1);"
+    program += "import pytest; pytest.main()"
+    quiet = ("--collect-only", "-qq", "-p", "no:cacheprovider")
+    subprocess.run(
+        [sys.executable, "-c", program, str(place), *quiet, *arguments],
+        cwd=PROJECT,
+        stdout=subprocess.DEVNULL,
+        check=False,
+    )
+    for made in place.rglob("*-pytest-*.pyc"):
+        there = tree / made.parent.relative_to(place)
+        if (there / made.name.partition(".")[0]).with_suffix(".py").exists():
+            (there / "__pycache__").mkdir(exist_ok=True)
+            shutil.copy2(made, there / "__pycache__" / made.name)
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def _write_program(path: Path, data: bytes) -> None:
