@@ -21,8 +21,7 @@ from typing import IO
 
 # A guest alone at the end would leave the other processors with nothing to do.
 ALONE = "tests/lab/test_pods.py"
-# The guest with a kubelet takes three minutes of a processor, a quarter of an hour beside others:
-# make test ARGS=tests/lab/test_kubelet.py
+# The guest with a kubelet needs what the build makes.
 KUBELET = "tests/lab/test_kubelet.py"
 LAB = ("tests/lab", f"--ignore={ALONE}", f"--ignore={KUBELET}")
 OTHERS = ("tests/unit", "tests/kernel", "tests/pods", "tests/deploy", ALONE)
@@ -43,10 +42,12 @@ def main() -> int:
         follow("real programs", fetch, fetched)
         codes.append(subprocess.run([*PYTEST, SOFTWARE], check=False).returncode)
         follow("the cluster's programs", build, progress)
-        codes.append(subprocess.run([*PYTEST, CLUSTER], check=False).returncode)
-        print("waiting for the lab's guests", flush=True)
-        codes.append(lab.wait())
-        show(told)
+        with beside(*PYTEST, KUBELET, "-v") as (guest, of_guest):
+            codes.append(subprocess.run([*PYTEST, CLUSTER], check=False).returncode)
+            print("waiting for the lab's guests", flush=True)
+            codes += [guest.wait(), lab.wait()]
+            show(of_guest)
+            show(told)
     return next(filter(None, codes), 0)
 
 

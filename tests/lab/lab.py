@@ -68,7 +68,9 @@ class Lab:
         return self._machines.run_here("own", self._tests or OWN_TESTS, Path(self._scratch.name))
 
     def _start(self) -> None:
-        for suite in self._suites:
+        """Those with more backends take longer, and one alone at the end would leave processors
+        with nothing to do."""
+        for suite in sorted(self._suites, key=lambda suite: len(suite.backends), reverse=True):
             self._running[suite] = self._pool.submit(self._run, suite)
 
     def _run(self, suite: Suite) -> Results:
