@@ -60,7 +60,8 @@ def main() -> None:
         disk = build_disk((), scratch, module="bench.backends", additions=additions)
         _say(f"measuring on {kernel.release}: some minutes")
         ours, theirs = socket.socketpair()
-        command = qemu(kernel, build_initramfs(kernel, scratch), disk)(theirs.fileno())
+        initramfs = build_initramfs(kernel, scratch)
+        command = qemu(kernel, initramfs, disk, counting=False)(theirs.fileno())
         with (scratch / "console").open("wb") as console:
             guest = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", *command],

@@ -38,7 +38,7 @@ def replaced_in_guests(say: Say, pods: int) -> Tally:
 
 def _in_guest(say: Say, pods: int) -> Tally:
     seconds = TOTAL_SECONDS + pods * SECONDS_A_POD
-    told = told_by(__name__, say, [str(pods)], CONTAINERD + CRUN, seconds, counting=True)
+    told = told_by(__name__, say, [str(pods)], CONTAINERD + CRUN, seconds)
     return Tally.from_facts(told.verdicts[RAW][0])
 
 

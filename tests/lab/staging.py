@@ -48,11 +48,10 @@ def told_by(
     arguments: Sequence[str] = (),
     additions: Additions = CONTAINERD,
     seconds: float | None = None,
-    counting: bool = False,
 ) -> Results:
     """LabError if the machine was lost or if something could not be staged."""
     kernel = fetched(SUITE, say)
-    machines = Machines(seconds, counting)
+    machines = Machines(seconds)
     additions += Additions(contents=((str(MISHAP_IN_GUEST), mishap()),))
     with tempfile.TemporaryDirectory(prefix="ktrace-lab-") as directory:
         scratch = Path(directory)

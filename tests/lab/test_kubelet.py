@@ -13,20 +13,19 @@ from tests.lab.kubelet import (
     INCIDENTS,
     LISTED,
     RAW_PODS,
-    SECONDS,
     STATIC_PODS,
     TABLE,
     TOGETHER,
     Incident,
     kubelet_guest,
 )
-from tests.lab.machine import BOOTS
+from tests.lab.machine import BOOTS, TOTAL_SECONDS
 from tests.lab.replaced import RAW
 from tests.lab.results import Results
 from tests.support.kubelet import NODE
 
 # the first waits for the machine, and for the kubelet to be built
-pytestmark = pytest.mark.timeout(BOOTS * SECONDS)
+pytestmark = pytest.mark.timeout(BOOTS * TOTAL_SECONDS)
 # The kubelet makes a static pod's uid of its manifest.
 UID = re.compile(r"[0-9a-f]{32}")
 SLICES = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice"
