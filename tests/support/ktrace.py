@@ -7,7 +7,6 @@ that a test leaves running is killed when its `with` block ends.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -38,8 +37,11 @@ _CLOSING_LINE = re.compile(r"^ktrace: (\d+) events, (\d+) lost, (\d+\.\d) s", re
 
 
 if IN_GUEST:  # see in_fork
-    for _name in ("cli._tracing", "identity.inventory", "live", "session", "views.jsonl"):
-        importlib.import_module(f"tracer.{_name}")
+    import tracer.cli._tracing
+    import tracer.identity.inventory
+    import tracer.outputs.jsonl
+    import tracer.session.live
+    import tracer.session.session  # noqa: F401
 
 
 def in_fork(program: Callable[[], Any]) -> NoReturn:
