@@ -70,7 +70,10 @@ class Table(dict[K, V]):
 
     def touch(self, key: K) -> V | None:
         """The entry, which becomes the youngest; None if there is none."""
-        return touch(self, key)
+        value = self.pop(key, None)
+        if value is not None:
+            self[key] = value
+        return value
 
     def drop(self, key: K) -> V | None:
         self._units -= self._sizes.pop(key, 0)

@@ -198,15 +198,17 @@ class Event:
     @property
     def size(self) -> int:
         """About how many bytes it takes, with its processes, which others may share."""
-        return self.body_size + self.parties_size + sum(event.size for event in self.because)
+        size = self.body_size + self.parties_size
+        return size + sum(event.size for event in self.because) if self.because else size
 
     @property
     def body_size(self) -> int:
-        if self.kind not in _SMALL:
-            return 200 + size_of(self.body)
-        if self.kind not in _small_sizes:
-            _small_sizes[self.kind] = 200 + size_of(self.body)
-        return _small_sizes[self.kind]
+        size = _small_sizes.get(self.kind)
+        if size is None:
+            size = 200 + size_of(self.body)
+            if self.kind in _SMALL:
+                _small_sizes[self.kind] = size
+        return size
 
     @property
     def parties_size(self) -> int:

@@ -62,6 +62,8 @@ def origin_of(sender: Process, target: Process) -> str | None:
     if here is None or here.path is None or there is None or there.path is None:
         return None
     own, other = here.identity, there.identity
+    if here is there and own.container_id:  # what most signals are, told without further questions
+        return "same-container"
     of_node = own.container_id is None or _is_node_of(here, there)
     if of_node and _runs_containers(sender):
         return "runtime"

@@ -11,6 +11,7 @@ import struct
 from collections import namedtuple
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 
@@ -43,7 +44,7 @@ class Schema:
         self.struct = struct.Struct(layout)
         # A record in the ring follows an 8-byte header and is padded to 8 (kernel/bpf/ringbuf.c).
         self.cell = struct.Struct(f"=8x{layout[1:]}{-size % 8}x")
-        self.make = _record_type(name, fields)._make
+        self.record = _record_type(name, fields)
         names = [field.name for field in fields]
         self._sized = [
             (names.index(name), names.index(f"{name}_bytes"))
@@ -59,9 +60,13 @@ class Schema:
             raise KeyError(f"{self.name} records have no {', '.join(sorted(unknown))}")
         return self.struct.pack(*(empty | values).values())
 
+    def make(self, values: tuple[Any, ...]) -> Any:
+        """A named tuple of what `struct` or `cell` unpacked."""
+        return tuple.__new__(self.record, values)
+
     def cells(self, data: bytes | memoryview) -> Iterator[Any]:
         """Named tuples from `data`, whole ring cells of this kind one after the other."""
-        return map(self.make, self.cell.iter_unpack(data))
+        return map(partial(tuple.__new__, self.record), self.cell.iter_unpack(data))
 
     def clean(self, data: bytes | memoryview) -> bytes | memoryview:
         """The same cells without what earlier records left in the ring: of a member `x` that has a

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from fnmatch import fnmatchcase
+from functools import cached_property
 
 from tracer.model import workloads
 from tracer.model.errors import UsageError
@@ -36,7 +37,7 @@ class Mode(IntEnum):
     BOTH = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Selection:
     """`pods` and `sender_pods` are globs of `name`, `namespace/name` or a uid, or workloads such as
     `deploy/web`; `labels` are pairs that must all be there. An empty field selects everything.
@@ -69,7 +70,7 @@ class Selection:
         everywhere = self.mode in (Mode.ALL, Mode.EITHER) and not self.pids
         return everywhere or "tcp_reset" in self.besides
 
-    @property
+    @cached_property
     def mode(self) -> Mode:
         if self.sender_pods:
             return Mode.BOTH
@@ -94,13 +95,14 @@ class Selection:
 
     def wants(self, event: Event) -> bool | None:
         """The same decision as `kt_wanted` in the kernel; None while it has to wait for names."""
-        if self.mode is Mode.ALL:
+        mode = self.mode
+        if mode is Mode.ALL:
             return True
         target = self._side(event.place, AS_TARGET, event.about is not None)
-        if self.mode is Mode.TARGET:
+        if mode is Mode.TARGET or (target and mode is Mode.EITHER):
             return target
         sender = self._side(event.by_place, AS_SENDER, event.by is not None)
-        if self.mode is Mode.EITHER:
+        if mode is Mode.EITHER:
             return _any((target, sender))
         return _all((target, sender))
 

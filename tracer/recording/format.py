@@ -384,9 +384,8 @@ class RecordedSchema(Schema):
 
     def __init__(self, name: str, size: int, fields: list[Field]) -> None:
         super().__init__(name, size, fields)
-        record = self.make.__self__
-        tolerant: Any = type(record.__name__, (record,), {"__slots__": (), "__getattr__": _absent})
-        self.make = tolerant._make
+        members = {"__slots__": (), "__getattr__": _absent}
+        self.record = type(self.record.__name__, (self.record,), members)
 
 
 def _absent(_: object, name: str) -> Absent:

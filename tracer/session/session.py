@@ -165,16 +165,16 @@ class Session:
         elif schema.name not in self._decoders:
             self.summary.undecoded += part.count
         elif not self._finished():
-            self._recent += self._events(schema.cells(part.cells), self._decoders[schema.name])
+            self._add_events(schema.cells(part.cells), self._decoders[schema.name])
 
-    def _events(self, records: Iterator[Any], decode: Decoder) -> Iterator[Event]:
-        resolver = self.resolver
+    def _add_events(self, records: Iterator[Any], decode: Decoder) -> None:
+        resolver, add = self.resolver, self._recent.append
         while True:
             try:
                 for record in records:
                     event = decode(record, resolver)
                     if event is not None:
-                        yield event
+                        add(event)
                 return
             except DAMAGE:
                 self.summary.undecoded += 1

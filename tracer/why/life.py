@@ -77,16 +77,13 @@ class Life:
         alike = (self.chapter, alike)
         entries = self.groups.get(group)
         if entries is None:
-            entries = {}
-            if len(self.groups) >= MAX_GROUPS:
-                for oldest in self.groups.pop(next(iter(self.groups))).values():
-                    self._leave_out(oldest)
-            self.groups[group] = entries
+            entries = self._begin_group(group)
         room = MAX_ALIKE - fold  # one is for all that find none
-        full = len(entries) >= room and alike not in entries
-        if fold and full and next(iter(entries))[0] == self.chapter:
-            alike, room = (self.chapter, FOLDED), MAX_ALIKE
         known = entries.get(alike)
+        full = fold and known is None and len(entries) >= room
+        if full and next(iter(entries))[0] == self.chapter:
+            alike, room = (self.chapter, FOLDED), MAX_ALIKE
+            known = entries.get(alike)
         if known is not None:
             if event.kind == "tcp_reset" and not known.folded:
                 known.gaps = (*known.gaps, event.boot_ns - known.last.boot_ns)[-MAX_GAPS:]
@@ -98,13 +95,22 @@ class Life:
             return known
         while len(entries) >= room:
             self._leave_out(entries.pop(next(iter(entries))))
-        entry = entries[alike] = Entry(event, event, count, size=event.size)
-        entry.folded = alike[1] == FOLDED
-        self.entries_size += entry.size
+        size = event.size
+        entry = entries[alike] = Entry(event, event, count, size=size)
+        entry.folded = fold and alike[1] == FOLDED
+        self.entries_size += size
         return entry
 
+    def _begin_group(self, group: Hashable) -> dict[tuple[int, Hashable], Entry]:
+        if len(self.groups) >= MAX_GROUPS:
+            for oldest in self.groups.pop(next(iter(self.groups))).values():
+                self._leave_out(oldest)
+        entries = self.groups[group] = {}
+        return entries
+
     def _leave_out(self, entry: Entry) -> None:
-        self.left_out += _would_be_missed(entry)
+        if not is_ordinary(entry.event):
+            self.left_out += entry.count
         self.entries_size -= entry.size
 
     def entries(self) -> list[Entry]:
@@ -116,10 +122,6 @@ class Life:
 def is_ordinary(event: Event) -> bool:
     """The end of a child that has done its work: nobody is shown that."""
     return event.kind == "exit" and event.body["exit_code"] == 0
-
-
-def _would_be_missed(entry: Entry) -> int:
-    return 0 if is_ordinary(entry.event) else entry.count
 
 
 def ends_container(event: Event) -> bool:

@@ -33,10 +33,10 @@ def _decode(record: Any, resolver: Resolver) -> Event:
 def is_container_init(process: Process) -> bool | None:
     """Whether the process was the container's first one. None where that cannot be told: in a pid
     namespace that several containers share, unless the runtime has told the init's pid."""
-    container = process.container
-    if container is None or process.pid_in_pod is None:
+    container, number = process.container, process.pid_in_pod
+    if container is None or number is None:
         return None
-    if process.pid_in_pod == 1 and process.pid_level:
+    if number == 1 and process.pid_level:
         return True
     init = process.init_place
     if init is not None and init.identity.container_id == container.id:
