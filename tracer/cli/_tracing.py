@@ -197,6 +197,11 @@ class Tracing:
         if values["ready_file"]:
             _create(values["ready_file"])
 
+    @property
+    def cannot_tell(self) -> dict[str, tuple[str, ...]]:
+        """What cannot be told on this node, of each probe."""
+        return {name: point.cannot_tell for name, point in self._backend.attached.items()}
+
     def to_the_end(self) -> None:
         unrecorded = 0
         try:

@@ -36,7 +36,7 @@ from tracer.outputs.escape import escape
 from tracer.recording import SUFFIX
 from tracer.why.crash import FaultFinder
 from tracer.why.engine import Explanation, explain_all
-from tracer.why.timelines import MAX_RECORDED, Timelines
+from tracer.why.timelines import MAX_RECORDED, Timelines, sees_both_ends
 
 if TYPE_CHECKING:
     from tracer.recording.metadata import Metadata
@@ -103,7 +103,8 @@ def _watch(values: Mapping[str, Any], show: Show) -> None:
     timelines.began_ns = clock.now()
     timelines.traced = frozenset(probe.name for probe in tracing.probes)
     wanted = tracing.wanted
-    timelines.both_ends, timelines.mine = wanted.sees_both_ends, wanted.wants
+    timelines.both_ends = sees_both_ends(wanted, tracing.cannot_tell)
+    timelines.mine = wanted.wants
     states = StateService(tracing.state_sources, lambda pod: bool(wanted.wants_pod(pod)))
     states.start()
     watch.begin(tracing.session, wanted, states)
@@ -170,7 +171,7 @@ def _explain_recording(file: str, chosen: Selection, show: Show) -> None:
     told: list[tuple[Metadata, Clock, Timelines]] = []
 
     def make(metadata: Metadata, _probes: object, clock: Clock, _places: object) -> Timelines:
-        both_ends = metadata.selection.sees_both_ends
+        both_ends = sees_both_ends(metadata.selection, metadata.cannot_tell)
         traced = frozenset(metadata.attached)
         timelines = Timelines(clock, metadata.began, traced, both_ends, most=MAX_RECORDED)
         told.append((metadata, clock, timelines))

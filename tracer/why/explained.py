@@ -10,7 +10,7 @@ from tracer.recording.view import Chosen
 from tracer.session.session import DAMAGE
 from tracer.why.engine import explain_all
 from tracer.why.render import to_event
-from tracer.why.timelines import MAX_RECORDED, Timelines
+from tracer.why.timelines import MAX_RECORDED, Timelines, sees_both_ends
 
 
 class Explained:
@@ -24,7 +24,7 @@ class Explained:
             clock,
             told.began,
             frozenset(told.attached),
-            told.selection.sees_both_ends,
+            sees_both_ends(told.selection, told.cannot_tell),
             most=MAX_RECORDED,
         )
 

@@ -10,7 +10,7 @@ resets nothing is left out: those of too many services are one entry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from math import inf
 from operator import attrgetter
@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 
 from tracer.model.bounded import Table, keep
 from tracer.model.event import Clock, Event, Place
+from tracer.model.selection import Selection
 from tracer.probes.exits import is_container_init
+from tracer.probes.resets import WITHOUT_SOCKET
 from tracer.why.connections import Connections, Seen
 from tracer.why.executed import command_of, may_be_executed
 from tracer.why.sorts import service
@@ -202,6 +204,12 @@ class Timelines:
                 probe, first.count + second.count, first.since_ns, second.until_ns
             )
         self._losses.append(Loss(event.body["probe"], event.body["count"], since, event.boot_ns))
+
+
+def sees_both_ends(wanted: Selection, cannot_tell: Mapping[str, Iterable[str]]) -> bool:
+    """Whether what any pod of this node sends would have been seen: not where `cannot_tell`, which
+    is told of each probe, says that some resets are not."""
+    return wanted.sees_both_ends and WITHOUT_SOCKET not in cannot_tell.get("resets", ())
 
 
 def _is_done(life: Life) -> bool:

@@ -23,9 +23,12 @@ from tests.unit.verdicts.network import (
     young,
 )
 from tests.unit.verdicts.world import HOST, INIT, NETWORK, SECOND, World, place_of, process
+from tracer.model.selection import Selection
+from tracer.probes.resets import WITHOUT_SOCKET
 from tracer.why.connections import MAX_CONNECTIONS
-from tracer.why.engine import Explanation
+from tracer.why.engine import Explanation, explain
 from tracer.why.entry import MAX_ALIKE
+from tracer.why.timelines import sees_both_ends
 from tracer.why.verdict import Certainty
 
 COUNT = 23
@@ -223,6 +226,21 @@ def test_what_came_long_before_is_not_the_other_end() -> None:
         w.at(5000).reset("received", "connection_refused", port=40000, remote=80, peer=PEER)
 
     assert explained(tell).verdict.id == "not_by_peer"
+
+
+def test_where_some_resets_are_not_seen_nobody_else_is_suspected() -> None:
+    """Those for a closed port are sent without a socket, and not every attach point sees them."""
+    blind = {"resets": (WITHOUT_SOCKET,)}
+    assert sees_both_ends(Selection(), {})
+    assert not sees_both_ends(Selection(), blind)
+    world = World()
+    world.timelines.both_ends = sees_both_ends(Selection(), blind)
+    world.timelines.mine = lambda event: event.place is NETWORK
+    world.reset("received", "connection_refused", port=40000, remote=80, peer=PEER)
+    (story,) = world.timelines.stories()
+    explanation = explain(story)
+    assert explanation is not None
+    assert explanation.verdict.id == "refused_by_peer"
 
 
 def test_a_loopback_address_is_another_one_in_each_pod() -> None:

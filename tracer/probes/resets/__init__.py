@@ -252,6 +252,7 @@ def _alarm(event: Event) -> bool:
 
 
 _NO_REASONS = ("the kernel's own reasons",)
+WITHOUT_SOCKET = "resets without a socket: those for a closed port"
 
 PROBE = Probe(
     name="resets",
@@ -277,7 +278,7 @@ PROBE = Probe(
         _point(
             "tp_btf/tcp_send_reset",
             "on_send_reset",
-            cannot_tell=(*_NO_REASONS, "resets without a socket: those for a closed port"),
+            cannot_tell=(*_NO_REASONS, WITHOUT_SOCKET),
         ),
     ),
     decode={"tcp_reset": _decode, **DECODE},
