@@ -164,6 +164,32 @@ def test_a_worker_that_was_lost_long_before() -> None:
     assert loses("oom", gap=3000).only().verdict.id == "exited"
 
 
+@pytest.mark.parametrize(
+    ("parents", "parent_ends", "verdict"),
+    [
+        ([(INIT.pid, "app")], False, "exited_after_child"),
+        ([(20, "node"), (INIT.pid, "app")], True, "exited_after_child"),
+        ([(20, "node"), (INIT.pid, "app")], False, "exited"),
+        ([(3, "containerd-shim")], False, "exited"),  # kubectl exec, or a probe
+    ],
+    ids=["its own", "of one that ended for it", "of one that lived on", "executed"],
+)
+def test_whose_child_was_lost(
+    parents: list[tuple[int, str]], parent_ends: bool, verdict: str
+) -> None:
+    """The first process can only end for what it, or who ended before it, has noticed."""
+    lost, between = process(8, parents=parents), process(20, "node", parents=[(INIT.pid, "app")])
+    init = process(7, init=True, parents=[(3, "containerd-shim")])
+    world = World()
+    world.at(-17).oom(lost)
+    world.signal("SIGKILL", "kernel", target=lost, code="SI_KERNEL")
+    world.at(-12).exit(by=9, who=lost, ends_container=False)
+    if parent_ends:
+        world.at(-6).exit(1, who=between, ends_container=False)
+    world.at(0).exit(70, who=init)
+    assert world.only().verdict.id == verdict
+
+
 def test_a_worker_that_its_own_parent_killed() -> None:
     assert loses("parent").only().verdict.id == "exited"
 

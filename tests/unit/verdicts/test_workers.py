@@ -72,6 +72,35 @@ def test_one_that_is_asked_twice_is_scaled_down_all_the_same() -> None:
     assert ids(killed("SIGTERM", "SIGTERM", by=15)) == []
 
 
+CELERY = replace(MASTER, argv=["python3", "/usr/local/bin/celery", "worker"])
+PHP = replace(MASTER, exe="/usr/sbin/php-fpm8.2", argv=["php-fpm8.2", "-F"])
+
+
+def limited(master: Process = CELERY, by: int | None = 15, world: World | None = None) -> World:
+    world, victim = world or World(), worker(8, str(master.exe), master)
+    world.at(0).signal("SIGTERM", "same-container", master, victim)
+    world.exit(None if by else 0, by, victim, ends_container=False)
+    return world
+
+
+@pytest.mark.parametrize("master", [CELERY, PHP], ids=["celery", "php-fpm"])
+def test_a_time_limit_that_asks_politely(master: Process) -> None:
+    verdict = limited(master).only().verdict
+    assert (verdict.id, verdict.certainty) == ("child_killed_by_parent", Certainty.LIKELY)
+    assert "was killed by its own master: SIGTERM" in verdict.sentence
+    assert any("needs no more" in doubt for doubt in verdict.doubts)
+
+
+def test_a_master_of_that_kind_that_scales_down_or_reloads_is_quiet() -> None:
+    scales = replace(CELERY, argv=[*CELERY.argv, "--autoscale=10,3"])  # type: ignore[misc]
+    assert ids(limited(scales)) == []
+    assert ids(limited(replace(CELERY, argv=["python3", "celery.py.backup"]))) == []
+    assert ids(limited(by=None)) == []  # it ended by itself, as one that does nothing may
+    reloads = World()
+    reloads.at(-10_000).signal("SIGUSR2", "same-container", EXECUTED, PHP)
+    assert ids(limited(PHP, world=reloads)) == []
+
+
 def test_another_program_is_its_parents_own_affair() -> None:
     assert ids(killed("SIGKILL", victim=worker(8, "/bin/sleep"))) == []
 

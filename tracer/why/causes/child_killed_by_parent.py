@@ -1,18 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """A master killed its own worker, and the container lives on: gunicorn, uwsgi and their kin do so
-with one that took too long. People look for memory then."""
+with one that took too long. People look for memory then.
+
+Whatever is scaled down is asked politely, so SIGTERM alone says nothing. Of a few programs it does:
+there it is what a time limit sends, and one that is needed no more goes in another way."""
 
 from __future__ import annotations
 
+from tracer.model.event import Process
 from tracer.why.cause import Cause
-from tracer.why.common.children import ended_by, is_stopping, oom_of, parent_of
+from tracer.why.common.children import STOPPING_NS, ended_by, is_stopping, oom_of, parent_of
 from tracer.why.common.phrases import times, who
 from tracer.why.entry import Entry, took_effect
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
 
-# Whatever is scaled down is asked politely.
 RUTHLESS = ("SIGKILL", "SIGABRT")
+POLITE = "SIGTERM"
+# Those whose time limit sends SIGTERM: by a script's name, or the beginning of an executable's; and
+# the arguments with which they also end workers in that way that have nothing to do.
+_SCRIPTS, _PROGRAMS, _SCALES = ("celery",), ("php-fpm",), ("--autoscale",)
+MAX_WORDS, MAX_SCRIPT_AT = 64, 8
+# A master that is told to reload ends workers, too.
+_RELOADS = ("SIGHUP", "SIGUSR1", "SIGUSR2")
+_ASKED = "that it took too long: a master may end a worker with SIGTERM that it needs no more"
 
 
 def _judge(story: Story) -> Verdict | None:
@@ -27,6 +38,8 @@ def _judge(story: Story) -> Verdict | None:
     name = last.body["signal"]["name"]
     by_itself = handled is not None and handled.body["signal"] is None
     doubts = (f"that {name} made it end is told by the order of events",) if by_itself else ()
+    if all(entry.body["signal"]["name"] == POLITE for entry in found):
+        doubts = (*doubts, _ASKED)
     return Verdict(
         "child_killed_by_parent",
         f"the worker {who(last.event.about)} was killed by its own master: {_names(found, last)}"
@@ -44,13 +57,40 @@ def _is_blow(story: Story, entry: Entry) -> bool:
     """Of one program to itself: a worker is a fork of its master. Whatever else a program starts
     and kills is its own affair."""
     victim, sender = entry.event.about, entry.event.by
-    if victim is None or sender is None or entry.body["signal"]["name"] not in RUTHLESS:
+    if victim is None or sender is None:
+        return False
+    name = entry.body["signal"]["name"]
+    if name not in RUTHLESS and not (name == POLITE and _is_time_limit(story, entry)):
         return False
     if parent_of(victim) != sender.pid or not _are_one_program(entry):
         return False
     if not took_effect(entry) or story.is_init(victim) or is_stopping(story, entry.boot_ns):
         return False
     return ended_by(story, entry) is not None and oom_of(story, victim) is None
+
+
+def _is_time_limit(story: Story, entry: Entry) -> bool:
+    """Whether such a program's SIGTERM can only be one, as far as is known, and was deadly: a
+    worker that did nothing would have been told in another way."""
+    sender, end = entry.event.by, ended_by(story, entry)
+    if sender is None or end is None or end.body["signal"] is None:
+        return False
+    reloads = any(
+        told.body["signal"]["name"] in _RELOADS
+        and took_effect(told)
+        and 0 <= entry.boot_ns - told.boot_ns <= STOPPING_NS
+        for told in story.signals(sender)
+    )
+    return not reloads and _has_time_limits(sender)
+
+
+def _has_time_limits(process: Process) -> bool:
+    words = (process.argv or [])[:MAX_WORDS]
+    if any(word.startswith(_SCALES) for word in words):
+        return False
+    scripts = [word.rpartition("/")[2] for word in words[:MAX_SCRIPT_AT]]
+    program = (process.exe or "").rpartition("/")[2]
+    return any(name in scripts for name in _SCRIPTS) or program.startswith(_PROGRAMS)
 
 
 def _are_one_program(entry: Entry) -> bool:

@@ -9,6 +9,7 @@ from tracer.model.event import Process
 from tracer.why.common.faults import ABORT, FAULTS
 from tracer.why.common.senders import is_foreign
 from tracer.why.entry import Entry, took_effect
+from tracer.why.executed import is_from_executed
 from tracer.why.story import Story
 
 # A pool that has lost a worker, or a shell whose pipe broke, gives up at once; on a busy node that
@@ -99,7 +100,8 @@ def oom_of(story: Story, process: Process) -> Entry | None:
 
 
 def lost_child(story: Story) -> Lost | None:
-    """The last that was lost just before the first process ended by itself."""
+    """The last that was lost just before the first process ended by itself, and for which that may
+    have ended."""
     end = story.end
     if end is None or end.body["exit_code"] is None:
         return None
@@ -116,7 +118,7 @@ def lost_child(story: Story) -> Lost | None:
 
 def _lost(story: Story, entry: Entry) -> Lost | None:
     child = entry.event.about
-    if child is None:
+    if child is None or not _reaches_first(story, child, entry):
         return None
     oom = oom_of(story, child)
     blow = own_blow(story, entry)
@@ -125,3 +127,19 @@ def _lost(story: Story, entry: Entry) -> Lost | None:
         own = deadly is None or not (is_foreign(deadly) or deadly.body["origin"] == "kernel")
         blow = None if own else deadly
     return Lost(entry, oom, blow) if oom or blow else None
+
+
+def _reaches_first(story: Story, child: Process, lost: Entry) -> bool:
+    """Whether the first process was the one to notice: it was the parent, or who was has ended, so
+    that it passed the end on or had left its child to the first. A parent that lived on kept it to
+    itself; and a command that the runtime executed is nobody's child there."""
+    parent, init = parent_of(child), story.init
+    if parent is None or init is None or parent == init.pid:
+        return True
+    if is_from_executed(child, init):
+        return False
+    return bool(story.left_out) or any(
+        entry.event.about is not None and entry.event.about.pid == parent
+        for entry in story.of("exit")
+        if entry is not lost
+    )
