@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
@@ -43,44 +42,16 @@ HURRY = {
 }
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What was seen of a row. `measured` is what its staging found out by itself; `failed` why it
-    could not be staged."""
-
-    row: Row
-    seen: Seen
-    verdicts: Sequence[Verdict]
-    measured: str
-    failed: str
-    seconds: float
-
-    @property
-    def kubectl(self) -> str:
-        return "; ".join(self.seen.in_words())
-
-    @property
-    def right(self) -> bool:
-        return not self.faults
+class Outcome(judging.Outcome[Row]):
+    """What `kubectl` shows has to be right as well."""
 
     @property
     def faults(self) -> list[str]:
-        """What is not as the row says."""
-        if self.failed:
-            return [f"could not be staged: {self.failed}"]
-        return [*self._kubectl_faults(), *judging.faults(self.row, self.verdicts)]
-
-    @property
-    def certainly_wrong(self) -> bool:
-        return judging.certainly_wrong(self.row, self.verdicts)
-
-    @property
-    def told(self) -> Verdict | None:
-        return judging.told(self.row, self.verdicts)
+        return super().faults if self.failed else [*self._kubectl_faults(), *super().faults]
 
     def _kubectl_faults(self) -> Iterator[str]:
         for pattern in self.row.kubectl:
-            if not re.search(pattern, self.kubectl):
+            if not re.search(pattern, self.shown):
                 yield f"kubectl does not show {pattern!r}"
 
 
@@ -194,7 +165,8 @@ def _outcome(
         for verdict in verdicts
         if (pod := verdict["pod"]) and pod["namespace"] == row.namespace and pod["name"] in names
     ]
-    return Outcome(row, seen, its, measured, str(error or ""), ended - began)
+    shown = "; ".join(seen.in_words())
+    return Outcome(row, its, shown, ended - began, str(error or ""), measured)
 
 
 def _clear(bed: Bed, view: View, rows: Sequence[Row]) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.cluster.acceptance import Outcome
-from tests.cluster.document import PART, markdown, written
 from tests.cluster.incidents import ROWS, Row
 from tests.cluster.scene import Seen
+from tests.cluster.truth import TABLE
 from tests.support.judging import Verdict
 
 ENDED = {"reason": "OOMKilled", "exitCode": 137}
@@ -43,13 +43,13 @@ OOM: Verdict = {
 }
 
 
-def outcome(*verdicts: Verdict, failed: str = "", seen: Seen = SEEN, **row: Any) -> Outcome:
+def outcome(*verdicts: Verdict, failed: str = "", **row: Any) -> Outcome:
     (found,) = (each for each in ROWS if each.name == "oom")
-    return Outcome(replace(found, **row), seen, verdicts, "", failed, 1.0)
+    return Outcome(replace(found, **row), verdicts, "; ".join(SEEN.in_words()), 1.0, failed)
 
 
 def test_what_kubectl_shows() -> None:
-    assert outcome(OOM).kubectl == (
+    assert outcome(OOM).shown == (
         "app: OOMKilled, exit code 137; app: CrashLoopBackOff; Killing: it is"
     )
     gone = Seen([POD], frozenset(), ())
@@ -101,17 +101,18 @@ def test_only_what_is_called_certain_is_certainly_wrong() -> None:
 
 def test_the_table() -> None:
     wrong = outcome({**OOM, "sentence": "a | b"})
-    document = f"before\n{PART.begin}\nold\n{PART.end}\nafter\n"
-    text = written(document, [outcome(OOM), wrong])
+    part = TABLE.part
+    document = f"before\n{part.begin}\nold\n{part.end}\nafter\n"
+    text = TABLE.written(document, [outcome(OOM), wrong])
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
     assert "2 incidents, 1 not explained as expected; 0 certain verdicts" in text
-    assert "**wrong**: `oom_container_limit`: `a \\| b`" in markdown([wrong])
+    assert "**wrong**: `oom_container_limit`: `a \\| b`" in TABLE.markdown([wrong])
     beside = {**OOM, "verdict": "closed_port"}
-    assert "closed_port" not in markdown([outcome(OOM, beside, also=("closed_port",))])
-    assert "closed_port" in markdown([outcome(beside)])
-    assert "nothing happened that needs" in markdown([outcome(verdict=None)])
+    assert "closed_port" not in TABLE.markdown([outcome(OOM, beside, also=("closed_port",))])
+    assert "closed_port" in TABLE.markdown([outcome(beside)])
+    assert "nothing happened that needs" in TABLE.markdown([outcome(verdict=None)])
 
 
 def test_names_of_rows_are_their_own() -> None:

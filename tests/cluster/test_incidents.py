@@ -26,4 +26,4 @@ def outcomes(request: pytest.FixtureRequest, bed: Bed) -> Iterator[dict[Row, Out
 @pytest.mark.parametrize("row", QUICK, ids=lambda row: row.name)
 def test_an_incident(row: Row, outcomes: dict[Row, Outcome]) -> None:
     outcome = outcomes[row]
-    assert not outcome.faults, (outcome.kubectl, outcome.verdicts)
+    assert not outcome.faults, (outcome.shown, outcome.verdicts)

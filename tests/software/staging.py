@@ -22,9 +22,8 @@ from tempfile import TemporaryDirectory
 from tests.software.build import Software
 from tests.software.rows import PROGRAM, Row
 from tests.software.scene import SECONDS, Scene, environment, limit_pids
-from tests.support import judging
 from tests.support.containerd import Containerd, PodHandle
-from tests.support.judging import Verdict
+from tests.support.judging import Outcome, Verdict
 from tests.support.ktrace import Ktrace
 from tests.support.ktrace import run as ktrace_once
 from tests.support.wait import wait_for
@@ -35,37 +34,10 @@ OWN_INTERPRETER = ("env",)
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """`failed` is why it could not be staged, `status` what the runtime says of the container."""
-
-    row: Row
-    verdicts: Sequence[Verdict]
-    status: str
-    failed: str
-    seconds: float
-
-    @property
-    def right(self) -> bool:
-        return not self.faults
-
-    @property
-    def faults(self) -> list[str]:
-        if self.failed:
-            return [f"could not be staged: {self.failed}"]
-        return list(judging.faults(self.row, self.verdicts))
-
-    @property
-    def certainly_wrong(self) -> bool:
-        return judging.certainly_wrong(self.row, self.verdicts)
-
-    @property
-    def told(self) -> Verdict | None:
-        return judging.told(self.row, self.verdicts)
-
-
 @dataclass
 class _Staged:
+    """`status` is what the runtime says of the container."""
+
     pod: PodHandle
     status: str = ""
     failed: str = ""
@@ -73,7 +45,7 @@ class _Staged:
     verdicts: Sequence[Verdict] | None = None
 
 
-def stage(rows: Sequence[Row], programs: Software, say: Say) -> Iterator[Outcome]:
+def stage(rows: Sequence[Row], programs: Software, say: Say) -> Iterator[Outcome[Row]]:
     namespace = f"software-{uuid.uuid4().hex[:6]}"
     # A crash is looked up in the image: mounts go with the last process of the container.
     own = {PROGRAM: (programs.programs / Path(PROGRAM).name).read_bytes()}
@@ -97,7 +69,7 @@ def stage(rows: Sequence[Row], programs: Software, say: Say) -> Iterator[Outcome
         for row, one in staged.items():
             its = [v for v in recorded if v["pod"] and v["pod"]["uid"] == one.pod.uid]
             verdicts = its if one.verdicts is None else one.verdicts
-            yield Outcome(row, verdicts, one.status, one.failed, one.seconds)
+            yield Outcome(row, verdicts, one.status, one.seconds, one.failed)
 
 
 def _run(row: Row, pod: PodHandle, programs: Software, socket: Sequence[str]) -> _Staged:

@@ -9,13 +9,17 @@ import pytest
 
 from tests.software.build import Software
 from tests.software.rows import ROWS, Row
-from tests.software.staging import Outcome, stage
+from tests.software.staging import stage
+from tests.support.judging import Outcome
 
+Outcomes = dict[Row, Outcome[Row]]
 QUICK = [row for row in ROWS if row.quick]
 
 
 @pytest.fixture(scope="module")
-def outcomes(request: pytest.FixtureRequest, programs: Software) -> Iterator[dict[Row, Outcome]]:
+def outcomes(
+    request: pytest.FixtureRequest, programs: Software
+) -> Iterator[dict[Row, Outcome[Row]]]:
     """Of the rows whose tests were chosen."""
     items = (item for item in request.session.items if item.path == request.path)
     params = [item.callspec.params for item in items if hasattr(item, "callspec")]
@@ -25,9 +29,9 @@ def outcomes(request: pytest.FixtureRequest, programs: Software) -> Iterator[dic
 
 @pytest.mark.timeout(600)  # the first one waits for all that are staged, also on a busy machine
 @pytest.mark.parametrize("row", QUICK, ids=lambda row: row.name)
-def test_a_program(row: Row, outcomes: dict[Row, Outcome]) -> None:
+def test_a_program(row: Row, outcomes: Outcomes) -> None:
     outcome = outcomes[row]
-    assert not outcome.faults, (outcome.status, outcome.verdicts)
+    assert not outcome.faults, (outcome.shown, outcome.verdicts)
 
 
 def test_a_third_of_the_rows_is_quick() -> None:

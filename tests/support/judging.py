@@ -1,29 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was said of an incident against what is true of it: one judge for every table of incidents.
-Patterns are regular expressions."""
+"""What was said of an incident against what is true of it: one judge for every table of incidents,
+and what a program that stages such a table does. Patterns are regular expressions."""
 
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import click
 
-from tests.support.markdown import code
+from tests.support.ktrace import ROOT
+from tests.support.markdown import Part, code, table
 
 Verdict = dict[str, Any]
 LOOP = "restart_loop"
 NOTHING = "nothing"
+DOCUMENT = ROOT / "docs" / "verdicts.md"
 
 
 class Expected(Protocol):
-    """`verdict` is None where nothing happened that needs an explanation; `certainty` where it
-    depends on the kernel. `says` is in the verdict's sentence, doubts, hints or remedy, `never` in
-    none of them; `also` is true of a later life that goes on, or beside it. A container that is
-    restarted may be told as a loop of that verdict; `loop` says that it must."""
+    """`name` is chosen by, and `what` says what happens. `verdict` is None where nothing happened
+    that needs an explanation; `certainty` where it depends on the kernel. `says` is in the
+    verdict's sentence, doubts, hints or remedy, `never` in none of them; `also` is true of a later
+    life that goes on, or beside it. A container that is restarted may be told as a loop of that
+    verdict; `loop` says that it must."""
 
+    @property
+    def name(self) -> str: ...
+    @property
+    def what(self) -> str: ...
     @property
     def verdict(self) -> str | None: ...
     @property
@@ -38,6 +47,87 @@ class Expected(Protocol):
     def loop(self) -> bool: ...
     @property
     def container(self) -> str: ...
+
+
+R = TypeVar("R", bound=Expected)
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[R]):
+    """What came of a row. `shown` is what others say of it, the runtime or kubectl; `measured` what
+    its staging found out by itself; `failed` why it could not be staged."""
+
+    row: R
+    verdicts: Sequence[Verdict]
+    shown: str
+    seconds: float
+    failed: str = ""
+    measured: str = ""
+
+    @property
+    def right(self) -> bool:
+        return not self.faults
+
+    @property
+    def faults(self) -> list[str]:
+        """What is not as the row says."""
+        if self.failed:
+            return [f"could not be staged: {self.failed}"]
+        return list(faults(self.row, self.verdicts))
+
+    @property
+    def certainly_wrong(self) -> bool:
+        return certainly_wrong(self.row, self.verdicts)
+
+    @property
+    def told(self) -> Verdict | None:
+        return told(self.row, self.verdicts)
+
+
+@dataclass(frozen=True)
+class Table(Generic[R]):
+    """A table of incidents that `command` stages. A whole run writes what came of it into the
+    document; `columns` are what that calls the incidents, and what others say of them. What stands
+    there between two marked lines is written by the program and by nobody else."""
+
+    command: str
+    rows: Sequence[R]
+    columns: tuple[str, str]
+
+    @property
+    def part(self) -> Part:
+        return Part(self.command)
+
+    def judge(
+        self, words: Sequence[str], stage: Callable[[Sequence[R]], Iterator[Outcome[R]]]
+    ) -> int:
+        """Stages the rows with one of the words in their name, or all. 1 if one is not right."""
+        began = time.monotonic()
+        self.written(DOCUMENT.read_text(encoding="utf-8"), ())  # it has a place for the table
+        rows = [row for row in self.rows if not words or any(word in row.name for word in words)]
+        outcomes = []
+        for outcome in stage(rows):
+            show_outcome(outcome)
+            outcomes.append(outcome)
+        if not words:
+            text = DOCUMENT.read_text(encoding="utf-8")
+            DOCUMENT.write_text(self.written(text, outcomes), encoding="utf-8")
+        print_confusion(Counter(map(_confusion, outcomes)))
+        click.echo(f"\n{_counted(outcomes, f' in {time.monotonic() - began:.0f} s')}")
+        return int(any(not outcome.right for outcome in outcomes))
+
+    def written(self, text: str, outcomes: Sequence[Outcome[R]]) -> str:
+        """The document with these outcomes in place of those that it has."""
+        return self.part.replaced(text, self.markdown(outcomes))
+
+    def markdown(self, outcomes: Sequence[Outcome[R]]) -> str:
+        rows = [(*self.columns, "`ktrace why` says", "how sure"), *map(_as_row, outcomes)]
+        return f"{_counted(outcomes)}.\n\n{table(rows)}"
+
+
+def say(what: str) -> None:
+    """Of the staging, to who watches it."""
+    click.secho(f"· {what}", dim=True, err=True)
 
 
 def faults(row: Expected, verdicts: Sequence[Verdict]) -> Iterator[str]:
@@ -88,16 +178,38 @@ def words(verdict: Verdict) -> str:
     )
 
 
-def said(verdict: Verdict | None) -> str:
-    """As a cell of a table in Markdown."""
-    if verdict is None:
-        return "nothing happened that needs an explanation"
-    return f"`{verdict['verdict']}`: {code(verdict['sentence'])}"
+def _counted(outcomes: Sequence[Outcome[R]], taken: str = "") -> str:
+    wrong = sum(not outcome.right for outcome in outcomes)
+    certain = sum(outcome.certainly_wrong for outcome in outcomes)
+    return (
+        f"{len(outcomes)} incidents{taken}, {wrong} not explained as expected; {certain} certain"
+        " verdicts wrong"
+    )
 
 
-def show(verdicts: Iterable[Verdict], found: Iterable[str]) -> None:
+def _confusion(outcome: Outcome[R]) -> tuple[str, str, str]:
+    true, found = outcome.row.verdict or NOTHING, outcome.told
+    return (true, found["verdict"], found["certainty"]) if found else (true, NOTHING, "–")
+
+
+def _as_row(outcome: Outcome[R]) -> Sequence[str]:
+    """Of a table in Markdown."""
+    found = outcome.told
+    words = "nothing happened that needs an explanation"
+    if found is not None:
+        words = f"`{found['verdict']}`: {code(found['sentence'])}"
+    mark = "" if outcome.right else "**wrong**: "
+    measured = f" ({outcome.measured})" if outcome.measured else ""
+    sure = found["certainty"] if found else "–"
+    return outcome.row.what, code(outcome.shown), f"{mark}{words}{measured}", sure
+
+
+def show_outcome(outcome: Outcome[R]) -> None:
     """The last verdict of each kind, and the faults that were found."""
-    for verdict, times in alike(verdicts):
+    row = outcome.row
+    click.echo(f"{'✔' if outcome.right else '✘'} {row.name} ({outcome.seconds:.0f} s): {row.what}")
+    click.echo(f"    shown: {outcome.shown}")
+    for verdict, times in alike(outcome.verdicts):
         again = f" ({times} alike)" if times > 1 else ""
         click.echo(
             f"    {verdict['verdict']}, {verdict['certainty']}: {verdict['sentence']}{again}"
@@ -107,7 +219,9 @@ def show(verdicts: Iterable[Verdict], found: Iterable[str]) -> None:
         for hint in verdict["hints"]:
             click.echo(f"      hint: {hint}")
         click.echo(f"      do: {verdict['remedy']}")
-    for fault in found:
+    if outcome.measured:
+        click.echo(f"    measured: {outcome.measured}")
+    for fault in outcome.faults:
         click.echo(f"    ✘ {fault}")
 
 
