@@ -162,6 +162,7 @@ def _rewrite(arguments: Sequence[str], tree: Path, place: Path) -> None:
         [sys.executable, "-c", program, str(place), *quiet, *arguments],
         cwd=PROJECT,
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         check=False,
     )
     for made in place.rglob("*-pytest-*.pyc"):
