@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,6 +59,9 @@ OWN = Path("/lab/systemtap")
 START = """#!/bin/sh
 exec {own}/ld-linux-x86-64.so.2 --library-path {own} {own}/{name} "$@"
 """
+
+# Modules take minutes to be built, and on a machine that has much else to do as much longer.
+RUN_SECONDS = 3600.0
 
 # The project, and the directory in which a module is to be made, lie at the same places inside.
 ENTER = """#!/bin/sh
@@ -174,18 +178,23 @@ def _run(
     command: Sequence[str], place: Path = PROJECT, environment: Mapping[str, str] | None = None
 ) -> None:
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
             cwd=place,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            check=False,
-            timeout=1800,
         )
     except FileNotFoundError as error:
         raise LabError(f"the SystemTap guest needs {command[0]}: make install") from error
-    if done.returncode:
-        last = " ".join(done.stdout.split("\n")[-8:])
-        raise LabError(f"{' '.join(command[:4])} … ended with {done.returncode}: {last}")
+    words = f"{' '.join(command[:4])} …"
+    with process:
+        try:
+            said, _ = process.communicate(timeout=RUN_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)  # then it ends the compiler, too
+            raise LabError(f"{words} took longer than {RUN_SECONDS:g} s") from None
+    if process.returncode:
+        last = " ".join(said.split("\n")[-8:])
+        raise LabError(f"{words} ended with {process.returncode}: {last}")
