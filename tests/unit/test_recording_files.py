@@ -6,6 +6,8 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ from tracer.model.event import Clock, Event
 from tracer.model.names import Names
 from tracer.model.selection import Selection
 from tracer.model.turn import Turn
-from tracer.recording import flight
+from tracer.recording import files, flight
 from tracer.recording.context import BOUNDS, Context
 from tracer.recording.files import Full, RecordingFile, RotatingFiles, SingleFile
 from tracer.recording.flight import FlightRecorder, Trigger
@@ -414,3 +416,31 @@ def test_context_is_no_event(tmp_path: Path) -> None:
     session = Session(Script(busy(10)), PROBES, told.selection, None, Clock(0))
     session.recorder = Recorder(SingleFile(tmp_path / "x"), told, PROBES, fail)
     assert session.run().events == 20
+
+
+def test_a_recording_on_a_pipe_is_what_a_file_has(tmp_path: Path) -> None:
+    file = files.SingleFile(tmp_path / "file", 100)
+    reading, writing = os.pipe()
+    pipe = files.Stream(writing, 100)
+    for one in (file, pipe):
+        one.begin(lambda now: b"begin", 1)
+        one.write(b"x" * 90, 1, 2)
+        with pytest.raises(files.Full):
+            one.write(b"x" * 6, 2, 3)
+        one.close(b"end")
+    os.close(writing)
+    assert (
+        os.read(reading, 1000) == (tmp_path / "file").read_bytes() == b"begin" + b"x" * 90 + b"end"
+    )
+    os.close(reading)
+
+
+def test_a_recording_does_not_rotate_on_standard_output() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "tracer", "record", "-o", "-", "--rotate", "2", "--max-size", "1M"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 2
+    assert told.stderr.startswith("ktrace: -o - takes one recording")

@@ -29,7 +29,7 @@ from tracer.model.errors import KtraceError, UsageError
 from tracer.model.event import Clock, Event, to_json
 from tracer.model.expression import Condition
 from tracer.probes import Probe
-from tracer.recording.files import Destination, Full, RotatingFiles, SingleFile
+from tracer.recording.files import Destination, Full, RotatingFiles, SingleFile, Stream
 from tracer.recording.flight import BY_HAND, FlightRecorder, Trigger
 from tracer.session.session import Summary
 
@@ -84,6 +84,10 @@ class Progress:
 
 
 def _files(path: Path, values: Mapping[str, Any]) -> Destination:
+    if str(path) == "-":
+        if sys.stdout.isatty() or values["rotate"] is not None:
+            raise UsageError("-o - takes one recording, and no terminal", "give a file with -o")
+        return Stream(sys.stdout.fileno(), values["max_size"])
     if values["rotate"] is None:
         return SingleFile(path, values["max_size"])
     if values["max_size"] is None:
@@ -145,7 +149,7 @@ command = make_command(
             type=click.Path(),
             required=True,
             metavar="FILE",
-            help="Where to.",
+            help="Where to; - is standard output.",
         ),
         *(option for name in probes.names() for option in probes.get(name).options),
         *selectors(),

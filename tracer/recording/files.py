@@ -104,6 +104,37 @@ class SingleFile:
         close_in_order(self._file, end)
 
 
+class Stream:
+    """A recording on a descriptor that takes it as it comes, such as a pipe: of at most `max_size`
+    bytes. Where it ends early, whoever reads it has what a file is that was cut."""
+
+    resumes = False
+
+    def __init__(self, fd: int, max_size: int | None = None) -> None:
+        self._fd = fd
+        self._size = 0
+        self._max_size = max_size
+
+    def begin(self, beginning: Beginning, now: int) -> None:
+        self._write(beginning(now))
+
+    def write(self, blocks: bytes, first: int, last: int) -> None:
+        if self._max_size is not None and self._size + len(blocks) > self._max_size:
+            raise Full
+        self._write(blocks)
+
+    def tick(self, now: int) -> None: ...
+
+    def close(self, end: bytes) -> None:
+        self._write(end)
+
+    def _write(self, data: bytes) -> None:
+        self._size += len(data)
+        left = memoryview(data)
+        while left:
+            left = left[os.write(self._fd, left) :]
+
+
 class RotatingFiles:
     """The last `keep` files of at most `max_size` bytes: `path` is the newest, `path.1` the one
     before it. Each can be replayed by itself."""
