@@ -179,7 +179,8 @@ def output() -> list[click.Option]:
     return [
         click.Option(
             ["-o", "--output"],
-            type=click.Choice(["table", "wide", "json"]),
+            type=click.Choice(["table", "wide", "json", "rows", "rows-wide"]),
+            metavar="[table|wide|json]",  # rows are for kubectl ktrace
             default="table",
             show_default=True,
             help="json is one object a line.",

@@ -30,7 +30,7 @@ from tracer.cli._options import (
 )
 from tracer.kernel.limits import check_descriptors, reason
 from tracer.model.errors import CannotOnThisKernel, UsageError
-from tracer.model.event import Clock
+from tracer.model.event import Clock, Event
 from tracer.model.names import Names
 from tracer.model.selection import Mode, Selection
 from tracer.outputs.escape import escape
@@ -285,11 +285,21 @@ def make_sink(probes: Sequence[Probe], values: Mapping[str, Any], clock: Clock, 
     from tracer.outputs.table import Table
 
     by_kind = {kind: probe for probe in probes for kind in probe.decode}
+    columns = probes[0].columns if len(probes) == 1 else stream_columns(by_kind)
+
+    def alarm(event: Event) -> bool:
+        return by_kind[event.kind].alarm(event)
+
+    if values["output"].startswith("rows"):
+        from tracer.outputs.rows import Rows
+
+        wide = values["output"] == "rows-wide"
+        return Rows(sys.stdout.buffer, clock, columns, alarm, wide=wide)
     return Table(
         sys.stdout,
         clock,
-        probes[0].columns if len(probes) == 1 else stream_columns(by_kind),
-        lambda event: by_kind[event.kind].alarm(event),
+        columns,
+        alarm,
         wide=values["output"] == "wide",
         colour=in_colour(values["color"]),
         headers=not values["no_headers"],

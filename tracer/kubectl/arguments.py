@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The words of `kubectl ktrace`: which are for the plugin, which for kubectl, and which for ktrace.
+
+ktrace itself looks at its words on the node, so they are not looked at twice: here only what says
+which pods are meant, and how to show what comes back, is picked out. Options stand anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from tracer.model.errors import UsageError
+
+# Of the options that ktrace's commands share those that no value follows. A test compares them.
+SHARED_FLAGS = frozenset(
+    ("--wait", "--all", "--no-headers", "--no-argv", "--help", "-h", "--version")
+)
+# kubectl's own that say which cluster, and as whom; each has a value.
+KUBECTL = frozenset(
+    (
+        *("--kubeconfig", "--context", "--cluster", "--user", "--server", "-s", "--token"),
+        *("--as", "--as-group", "--as-uid", "--request-timeout", "--tls-server-name"),
+        *("--certificate-authority", "--client-certificate", "--client-key", "--cache-dir"),
+    )
+)
+KUBECTL_FLAGS = frozenset(("--insecure-skip-tls-verify",))
+# What files are read and written here, and not on a node.
+HERE = frozenset(("replay", "info", "export", "decode", "completion", "stap"))
+RECORDING = ".ktrace"
+
+
+@dataclass
+class Request:
+    """What was asked for. `rest` are ktrace's other words, in their order."""
+
+    command: str | None = None
+    target: str | None = None  # what stands behind the command: a pod, probes or a file
+    rest: list[str] = field(default_factory=list)
+    pods: list[str] = field(default_factory=list)
+    namespaces: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    output: str | None = None
+    ready_file: str | None = None
+    duration: str | None = None
+    count: str | None = None
+    color: str = "auto"
+    wait: bool = False
+    headers: bool = True
+    help: bool = False
+    version: bool = False
+    nodes: list[str] = field(default_factory=list)
+    all_nodes: bool = False
+    image: str | None = None
+    pull_secret: str | None = None
+    home: str | None = None  # the namespace of ktrace's own pods
+    kubectl: list[str] = field(default_factory=list)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether no node is needed for it."""
+        file = self.target is not None and self.target.endswith(RECORDING)
+        return self.command in HERE or (self.command in ("why", "live") and file)
+
+
+_LISTS = {
+    "--pod": "pods",
+    "-p": "pods",
+    "--namespace": "namespaces",
+    "-n": "namespaces",
+    "--selector": "labels",
+    "-l": "labels",
+    "--node": "nodes",
+}
+_VALUES = {
+    "--output": "output",
+    "-o": "output",
+    "--ready-file": "ready_file",
+    "--duration": "duration",
+    "--count": "count",
+    "--color": "color",
+    "--image": "image",
+    "--image-pull-secret": "pull_secret",
+    "--ktrace-namespace": "home",
+}
+
+
+def parse(words: Sequence[str]) -> Request:
+    """Raises `UsageError` for an option whose value is missing."""
+    request = Request()
+    for option, value in _pairs(words):
+        if option is None:
+            _take_word(request, value or "")
+        elif option in _LISTS:
+            getattr(request, _LISTS[option]).append(value)
+        elif option in _VALUES:
+            setattr(request, _VALUES[option], value)
+        elif option in KUBECTL:
+            request.kubectl.append(f"{_LONG.get(option, option)}={value}")
+        elif option in KUBECTL_FLAGS:
+            request.kubectl.append(option if value is None else f"{option}={value}")
+        elif option in ("-A", "--all-namespaces"):
+            request.namespaces.append("*")
+        elif option == "--all-nodes":
+            request.all_nodes = True
+        elif option == "--wait":
+            request.wait = True
+        elif option == "--no-headers":
+            request.headers = False
+        elif option in ("-h", "--help"):
+            request.help = True
+        elif option == "--version":
+            request.version = True
+        else:
+            request.rest.append(option if value is None else f"{option}={value}")
+    return request
+
+
+def is_flag(option: str) -> bool:
+    """Whether no value follows it."""
+    if option in SHARED_FLAGS | KUBECTL_FLAGS | _OURS:
+        return True
+    if option in _LISTS or option in _VALUES or option in KUBECTL:
+        return False
+    from tracer import probes  # which know their own
+
+    every = [one for name in probes.names() for one in probes.get(name).options]
+    return any(one.is_flag and option in one.opts for one in every)
+
+
+_LONG = {"-s": "--server"}
+_OURS = frozenset(("-A", "--all-namespaces", "--all-nodes"))
+
+
+def _take_word(request: Request, word: str) -> None:
+    if request.command is None:
+        request.command = word
+    elif request.target is None:
+        request.target = word
+    else:
+        request.rest.append(word)
+
+
+def _pairs(words: Sequence[str]) -> Iterator[tuple[str | None, str | None]]:
+    """Options with their values, and other words without an option."""
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        if word == "--":
+            yield from ((None, one) for one in left)
+            return
+        if not word.startswith("-") or word == "-":
+            yield None, word
+            continue
+        option, value = _split(word)
+        if value is None and not is_flag(option):
+            if not left:
+                raise UsageError(f"{option} needs a value", "kubectl ktrace --help")
+            value = left.pop(0)
+        yield option, value
+
+
+def _split(word: str) -> tuple[str, str | None]:
+    """`--name=value`, and as a short option `-nvalue` and `-n=value`."""
+    if word.startswith("--"):
+        option, equals, value = word.partition("=")
+        return option, value if equals else None
+    option, value = word[:2], word[2:].removeprefix("=")
+    return option, value or None

@@ -1,0 +1,421 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ktrace's pod on a node: the one that is there anyway, or one that is made for a while.
+
+A pod that was made is taken away on every way out. What could not be taken away ends by itself,
+soon when nobody holds it any more and at the latest at its deadline, and carries who made it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO, Any
+
+from tracer.kubectl.arguments import Request
+from tracer.kubectl.client import Forbidden, Kubectl, Refused, refusal
+from tracer.model.errors import KtraceError
+
+NAMESPACE = "ktrace"  # deploy/kubernetes
+AGENT = "app.kubernetes.io/name=ktrace"
+MADE = "app.kubernetes.io/managed-by"
+BY = "kubectl-ktrace"
+OWNER, SESSION = "ktrace-owner", "ktrace-session"
+CONTAINER = "ktrace"
+IMAGE = "localhost/ktrace"  # what `make image` makes
+
+# How long a pod lives that nobody takes away.
+DEADLINE_SECONDS = 8 * 3600
+# How long to wait for it to run; and from when on what the kubelet says of it is looked up.
+START_SECONDS = 120.0
+LOOK_SECONDS = 4.0
+CREATE_SECONDS = 10.0
+DELETE_SECONDS = 15.0
+# What a watch may say of one pod at once.
+MAX_WATCHED = 4 << 20
+
+# What does not become better by waiting.
+_HOPELESS = frozenset(
+    (
+        *(
+            "ErrImageNeverPull",
+            "InvalidImageName",
+            "ImagePullBackOff",
+            "CreateContainerConfigError",
+        ),
+        *("CreateContainerError", "RunContainerError", "CrashLoopBackOff"),
+    )
+)
+_USUAL = frozenset(("ContainerCreating", "PodInitializing"))
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Home:
+    """A pod in which ktrace can be run."""
+
+    node: str
+    namespace: str
+    pod: str
+    made: bool
+
+
+class Homes:
+    """Finds or makes pods, and takes away what was made. Nodes may be asked for by several threads
+    at once. `lifetime` is how long what is asked for may take, if that is known."""
+
+    def __init__(
+        self, kubectl: Kubectl, request: Request, say: Say, lifetime: float | None = None
+    ) -> None:
+        self._kubectl = kubectl
+        self._request = request
+        self._say = say
+        self._lifetime = lifetime
+        self._session = secrets.token_hex(4)
+        self._changed = threading.Condition()
+        self._under_way = 0
+        self._made: dict[str, str | None] = {}
+        self._closed = False
+
+    def leave(self, home: Home) -> None:
+        """Takes one away now. What does not succeed is tried again at the end."""
+        if home.made:
+            process = self._delete([home.pod], home.namespace)
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=DELETE_SECONDS)
+            if process.returncode == 0:
+                self._made.pop(home.pod, None)
+
+    def close(self) -> list[tuple[subprocess.Popen[bytes], str]]:
+        """Begins to take away what was made, and says what. It goes on if this process ends."""
+        with self._changed:
+            self._closed = True
+            # what is under way may come to be there: it is known only then
+            self._changed.wait_for(lambda: not self._under_way, CREATE_SECONDS)
+        self._kubectl.abandon()
+        by_namespace: dict[str | None, list[str]] = {}
+        for name, namespace in self._made.items():
+            by_namespace.setdefault(namespace, []).append(name)
+        return [
+            (self._delete(names, namespace), f"pod {', '.join(names)}")
+            for namespace, names in by_namespace.items()
+        ]
+
+    def _delete(self, names: list[str], namespace: str | None) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self._kubectl.command(
+                *("delete", "pod", *names, *_in(namespace)),
+                *("--now", "--wait=false", "--ignore-not-found"),
+            ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def agent(self, node: str) -> Home | None:
+        """Who may not look there may still make a pod elsewhere."""
+        namespace = self._request.home or NAMESPACE
+        if self._request.image:
+            return None
+        try:
+            found = self._kubectl.get(
+                *("pods", f"--namespace={namespace}", f"--selector={AGENT}"),
+                f"--field-selector=spec.nodeName={node}",
+            )
+        except Forbidden:
+            return None
+        for pod in found["items"]:
+            about = pod["metadata"]
+            named = any(one.get("name") == CONTAINER for one in pod["spec"]["containers"])
+            if named and _is_running(pod) and not about.get("deletionTimestamp"):
+                return Home(node, about["namespace"], about["name"], made=False)
+        return None
+
+    def make(self, node: str) -> Home:
+        name = f"kubectl-ktrace-{self._session}-{secrets.token_hex(3)}"
+        namespace: str | None = self._request.home or NAMESPACE
+        manifest = self._manifest(name, node)
+        try:
+            made = self._create(manifest, namespace)
+        except Refused as refused:
+            if not refused.not_found or self._request.home:
+                raise self._explained(refused, namespace) from refused
+            namespace = None  # there is no namespace for it, so it is the context's
+            try:
+                made = self._create(manifest, namespace)
+            except Refused as again:
+                raise self._explained(again, namespace) from again
+        home = Home(node, made["metadata"]["namespace"], name, made=True)
+        self._await(home)
+        return home
+
+    def _create(self, manifest: Mapping[str, Any], namespace: str | None) -> Any:
+        """Remembered before it is made: whatever happens then, it is known what has to go."""
+        with self._changed:
+            if self._closed:
+                raise KtraceError("ended before the pod was made")
+            self._made[manifest["metadata"]["name"]] = namespace
+            self._under_way += 1
+        try:
+            return self._kubectl.ask(
+                "create", "--filename=-", *_in(namespace), "--output=json", given=manifest
+            )
+        except Refused as refused:
+            if refused.decided:
+                del self._made[manifest["metadata"]["name"]]
+            raise
+        finally:
+            with self._changed:
+                self._under_way -= 1
+                self._changed.notify_all()
+
+    def _explained(self, refused: Refused, namespace: str | None) -> KtraceError:
+        """Of a right that lacks all that lack are told: they would come one after the other."""
+        if isinstance(refused, Forbidden):
+            where = refused.lacks[2] or namespace
+            lacking = [
+                f"{verb} {resource}"
+                for verb, resource in NEEDED
+                if self._kubectl.may(verb, resource, where) is False
+            ]
+            told = ", ".join(lacking) or f"{refused.lacks[0]} {refused.lacks[1]}"
+            error = Forbidden(refused.words, refused.lacks)
+            error.message = f"no right in namespace {where} to: {told}"
+            error.remedy = (
+                f"kubectl auth can-i {refused.lacks[0]} {refused.lacks[1]} -n {where};"
+                " --ktrace-namespace NAME makes the pod elsewhere; where ktrace's DaemonSet runs,"
+                " list pods and create pods/exec are enough"
+            )
+            return error
+        if "exceeded quota" in refused.words:
+            refused.remedy = "--ktrace-namespace NAME makes the pod where there is room"
+        elif re.search("PodSecurity|pod security policy|privileged", refused.words):
+            refused.remedy = (
+                "--ktrace-namespace NAME, of one that takes privileged pods:"
+                " kubectl label namespace NAME pod-security.kubernetes.io/enforce=privileged"
+            )
+        return refused
+
+    def _manifest(self, name: str, node: str) -> dict[str, Any]:
+        """Bound to its node without a scheduler, as the node is what is to be looked at: cordoned,
+        tainted or full."""
+        paths = {"cgroup": "/sys/fs/cgroup", "run": "/run", "logs": "/var/log"}
+        container: dict[str, Any] = {
+            "name": CONTAINER,
+            "image": self._request.image or f"{IMAGE}:{version()}",
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["ktrace", "leash"],
+            "env": [
+                {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
+            ],
+            # what the kernel's log and, under SELinux, the runtime's socket want
+            "securityContext": {"privileged": True, "readOnlyRootFilesystem": True},
+            "resources": {"requests": {"cpu": "0", "memory": "0"}},
+            "volumeMounts": [
+                {"name": one, "mountPath": path, "readOnly": True} for one, path in paths.items()
+            ],
+        }
+        spec: dict[str, Any] = {
+            "nodeName": node,
+            "hostPID": True,
+            "hostNetwork": True,  # else it would wait for an address
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 2,
+            "activeDeadlineSeconds": self._deadline(),
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [container],
+            "volumes": [{"name": one, "hostPath": {"path": path}} for one, path in paths.items()],
+        }
+        if self._request.pull_secret:
+            spec["imagePullSecrets"] = [{"name": self._request.pull_secret}]
+        labels = {
+            "app.kubernetes.io/name": BY,  # not the DaemonSet's, which would adopt it
+            MADE: BY,
+            OWNER: label(owner()),
+            SESSION: self._session,
+        }
+        about = {"name": name, "labels": labels, "annotations": {OWNER: owner()}}
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": about, "spec": spec}
+
+    def _deadline(self) -> int:
+        if self._lifetime is None:
+            return DEADLINE_SECONDS
+        return int(self._lifetime + START_SECONDS + 60)
+
+    def _await(self, home: Home) -> None:
+        """Until it runs. Says why it does not yet, each reason once."""
+        began = time.monotonic()
+        looked, told = False, ""
+        for pod in self._watched(home):
+            waited = time.monotonic() - began
+            why, hopeless = waiting(pod) if pod else (None, False)
+            if pod and _is_running(pod):
+                return
+            where = f"pod {home.namespace}/{home.pod} on node {home.node}"
+            if hopeless or waited > START_SECONDS:
+                raise KtraceError(
+                    f"{where} does not start: {why or self._last_word(home) or 'nobody says why'}",
+                    _remedy(why or ""),
+                )
+            if not why and waited > LOOK_SECONDS and not looked:
+                looked, why = True, self._last_word(home)
+            if why and why != told:
+                told = why
+                self._say(f"waiting for {where}: {why}")
+
+    def _watched(self, home: Home) -> Iterator[Any]:
+        """The pod as often as it changes, and None once a second when it does not."""
+        with self._kubectl.running(
+            *("get", "pod", home.pod, f"--namespace={home.namespace}"),
+            *("--watch", "--output=json"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stdout and process.stderr
+            for text in _pieces(process.stdout):
+                if self._closed:
+                    raise KtraceError("ended before the pod ran")
+                yield json.loads(text) if text else None
+            process.wait(DELETE_SECONDS)
+            raise refusal("get", process.stderr.read(4096))
+
+    def _last_word(self, home: Home) -> str | None:
+        """What the kubelet has to say of it."""
+        with suppress(KtraceError):
+            events = self._kubectl.get(
+                "events",
+                f"--namespace={home.namespace}",
+                f"--field-selector=involvedObject.name={home.pod}",
+            )["items"]
+            said = [one for one in events if one.get("message") and _is_telling(one)]
+            said.sort(key=lambda one: str(one.get("lastTimestamp") or one.get("eventTime") or ""))
+            if said:
+                return f"{said[-1].get('reason', '')}: {said[-1]['message']}"
+        return None
+
+
+# What making a pod takes, in the order in which it is done.
+NEEDED = (
+    ("create", "pods"),
+    ("get", "pods"),
+    ("list", "pods"),
+    ("watch", "pods"),
+    ("create", "pods/exec"),
+    ("delete", "pods"),
+)
+
+
+def waiting(pod: Mapping[str, Any]) -> tuple[str | None, bool]:
+    """Why a pod does not run, if it says so; and whether waiting is in vain."""
+    status = pod.get("status") or {}
+    if status.get("phase") in ("Failed", "Succeeded"):
+        ended = [
+            f"{state.get('reason', 'ended')} with exit code {state.get('exitCode')}"
+            for one in status.get("containerStatuses") or []
+            if (state := (one.get("state") or {}).get("terminated"))
+        ]
+        said = status.get("message") or "; ".join(ended) or status["phase"]
+        return f"{status['reason']}: {said}" if status.get("reason") else said, True
+    for one in status.get("containerStatuses") or []:
+        state = (one.get("state") or {}).get("waiting")
+        if state and state.get("reason") and state["reason"] not in _USUAL:
+            reason = str(state["reason"])
+            message = state.get("message")
+            return f"{reason}: {message}" if message else reason, reason in _HOPELESS
+    for condition in status.get("conditions") or []:
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return str(condition.get("message") or condition.get("reason")), False
+    return None, False
+
+
+def leftovers(kubectl: Kubectl, home: str | None) -> list[Mapping[str, Any]]:
+    """Pods that were made and not taken away, wherever we may look."""
+    try:
+        return list(kubectl.get("pods", "--all-namespaces", f"--selector={MADE}={BY}")["items"])
+    except Forbidden:
+        where = f"--namespace={home or NAMESPACE}"
+        return list(kubectl.get("pods", where, f"--selector={MADE}={BY}")["items"])
+
+
+def owner() -> str:
+    import getpass
+    import socket
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"
+
+
+def label(text: str) -> str:
+    """As a value of a label may be."""
+    return re.sub(r"[^\w.-]|@", "_", text, flags=re.ASCII)[:63].strip("_.-") or "unknown"
+
+
+def version() -> str:
+    from importlib.metadata import version as installed
+
+    return installed("ktrace")
+
+
+def _in(namespace: str | None) -> list[str]:
+    return [f"--namespace={namespace}"] if namespace else []
+
+
+def _is_running(pod: Mapping[str, Any]) -> bool:
+    containers = (pod.get("status") or {}).get("containerStatuses") or []
+    return any("running" in (one.get("state") or {}) for one in containers)
+
+
+def _is_telling(event: Mapping[str, Any]) -> bool:
+    return event.get("type") == "Warning" or event.get("reason") == "Pulling"
+
+
+def _remedy(why: str) -> str | None:
+    if re.search("(?i)image|pull", why):
+        return (
+            "--image NAME@sha256:… names one that the node can pull (--image-pull-secret NAME), or"
+            " load it there: ctr -n k8s.io images import ktrace-*.oci.tar"
+        )
+    return None
+
+
+def _pieces(stream: IO[bytes]) -> Iterator[bytes]:
+    """JSON objects that stand one after the other, and nothing once a second. Their braces are
+    counted, as nothing but the end of one says that it is whole."""
+    import select
+
+    kept = b""
+    decoder = json.JSONDecoder()
+    while True:
+        readable, _, _ = select.select([stream], [], [], 1.0)
+        if not readable:
+            yield b""
+            continue
+        some = stream.read1(1 << 16)  # type: ignore[attr-defined]
+        if not some:
+            return
+        kept += some
+        if len(kept) > MAX_WATCHED:
+            raise KtraceError(f"kubectl get told more than {MAX_WATCHED >> 20} MiB of one pod")
+        text = kept.decode("utf-8", "replace").lstrip()
+        while text:
+            try:
+                _, end = decoder.raw_decode(text)
+            except ValueError:
+                break
+            yield text[:end].encode()
+            text = text[end:].lstrip()
+        kept = text.encode()

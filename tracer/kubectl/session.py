@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what was asked to ktrace on the nodes, and to what is shown of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tracer.kubectl import nodes, show
+from tracer.kubectl.arguments import Request
+from tracer.kubectl.client import Kubectl, refusal
+from tracer.kubectl.home import CONTAINER, DELETE_SECONDS, Home, Homes
+from tracer.kubectl.nodes import Asked
+from tracer.kubectl.stream import ENDING, End, Sink, Streams
+from tracer.model.errors import KtraceError, UsageError
+from tracer.outputs.escape import escape
+
+T = TypeVar("T")
+
+# Nodes on which a pod is looked for or made at once.
+AT_ONCE = 16
+_FILES_THERE = ("--record", "--flight", "--rotate", "--trigger")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class Interrupted(Exception):
+    """By a signal, before there was anything that could end in order."""
+
+
+def run(request: Request) -> int:
+    """ktrace's exit code."""
+    _check(request)
+    kubectl = Kubectl(request.kubectl)
+    asked = nodes.find(kubectl, request)
+    if request.command == "live":
+        return _screen(kubectl, request, asked)
+    with housed(kubectl, request, asked.nodes) as homes:
+        asked = replace(asked, nodes=tuple(home.node for home in homes))
+        sink = _sink(request, asked)
+        words = remote_words(request, asked)
+        ready = _is_tracing(request.command)
+        ends = [End(kubectl, home, words, ready) for home in homes]
+        code = Streams(ends, sink, _teller(asked), lambda: _attached(request, asked)).run()
+        if isinstance(sink, show.Recordings):
+            code = _check_recordings(sink) or code
+    return code
+
+
+@contextmanager
+def housed(kubectl: Kubectl, request: Request, names: Sequence[str]) -> Iterator[list[Home]]:
+    """A pod of ktrace's on each of the nodes; on those where it cannot be, that is said. Raises
+    what is wrong if it can be on none. What was made is taken away at the end."""
+    homes = Homes(kubectl, request, tell, _seconds(request.duration))
+    with interruptible():
+        try:
+            found, problems = in_parallel(names, lambda node: _home(kubectl, homes, node))
+            if not found:
+                raise next(iter(problems.values()))
+            for node, problem in problems.items():
+                tell(f"without node {node}: {problem.message}")
+            yield [found[node] for node in names if node in found]
+        finally:
+            take_away(homes)
+
+
+def in_parallel(
+    names: Sequence[str], ask: Callable[[str], T]
+) -> tuple[dict[str, T], dict[str, KtraceError]]:
+    """What it says of each, and what went wrong with the others."""
+    found: dict[str, T] = {}
+    problems: dict[str, KtraceError] = {}
+    left = list(names)
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        while left and not failures:
+            with suppress(IndexError):
+                name = left.pop(0)
+                try:
+                    found[name] = ask(name)
+                except KtraceError as error:
+                    problems[name] = error
+                except BaseException as error:
+                    failures.append(error)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in names[:AT_ONCE]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(0.5)
+    if failures:
+        raise failures[0]
+    return found, problems
+
+
+def remote_words(request: Request, asked: Asked) -> list[str]:
+    """ktrace's words on a node."""
+    assert request.command
+    words = [request.command, *request.rest]
+    pods = list(asked.pods)
+    if request.target is not None:
+        words.append(pods.pop(0) if request.command == "why" else request.target)
+    words += [f"--pod={pod}" for pod in pods]
+    words += [f"--namespace={namespace}" for namespace in asked.namespaces]
+    words += [f"--selector={labels}" for labels in request.labels]
+    output = request.output
+    if is_table(request):
+        output = "rows-wide" if output == "wide" else "rows"
+    elif request.command == "record":
+        output = "-"
+    elif request.command == "why" and output != "json":
+        words.append(f"--color={'always' if show.in_colour(request.color) else 'never'}")
+    if output is not None:
+        words.append(f"--output={output}")
+    if request.duration is not None:
+        words.append(f"--duration={request.duration}")
+    if request.count is not None:
+        words.append(f"--count={request.count}")
+    if not request.headers and not is_table(request):
+        words.append("--no-headers")
+    if asked.to_come and _is_tracing(request.command):
+        words.append("--wait")
+    return words
+
+
+def is_table(request: Request) -> bool:
+    """Whether it is a table of events, which is drawn here."""
+    from tracer import probes
+
+    events = request.command == "trace" or request.command in probes.names()
+    return events and request.output in (None, "table", "wide")
+
+
+def tell(words: str) -> None:
+    with suppress(OSError):
+        sys.stderr.write(f"ktrace: {escape(' '.join(words.split()))}\n")
+        sys.stderr.flush()
+
+
+def _check(request: Request) -> None:
+    """What can be said before anything is asked."""
+    for word in request.rest:
+        if word.startswith(_FILES_THERE):
+            raise UsageError(
+                f"{word.partition('=')[0]} would write files in a pod",
+                "kubectl ktrace record -o FILE brings a recording here; the flight recorder is the"
+                " DaemonSet's: docs/in-a-pod.md",
+            )
+    if request.command == "record" and not request.output:
+        raise UsageError("record needs a file", "kubectl ktrace record -o here.ktrace")
+    if request.labels:
+        from tracer.model.selection import parse_labels
+
+        parse_labels(request.labels)
+    if request.count is not None and not request.count.isdigit():
+        raise UsageError(f"--count {request.count} is no number")
+
+
+def _home(kubectl: Kubectl, homes: Homes, node: str) -> Home:
+    """What is wrong with a node is looked up meanwhile; where ktrace runs, nothing is."""
+    found, problems = in_parallel(
+        ("agent", "node"),
+        lambda what: homes.agent(node) if what == "agent" else nodes.check(kubectl, node),
+    )
+    if agent := found.get("agent"):
+        return agent
+    for problem in problems.values():
+        raise problem
+    return homes.make(node)
+
+
+def _sink(request: Request, asked: Asked) -> Sink:
+    several = len(asked.nodes) > 1
+    count = int(request.count) if request.count and several else None
+    if request.command == "record":
+        assert request.output
+        return show.Recordings(asked.nodes, Path(request.output))
+    if is_table(request):
+        return show.Drawn(
+            asked.nodes,
+            count,
+            wide=request.output == "wide",
+            colour=show.in_colour(request.color),
+            headers=request.headers,
+        )
+    if request.output == "json":
+        return show.JsonLines(asked.nodes, count)
+    verdicts = request.command == "why"
+    return show.Text(asked.nodes, named=several and not verdicts, verdicts=verdicts)
+
+
+def _teller(asked: Asked) -> Callable[[str, str], None]:
+    """Of several nodes each line says whose it is."""
+
+    def say(node: str, line: str) -> None:
+        with suppress(OSError):
+            sys.stderr.write(f"{node}: {line}\n" if asked.several else f"{line}\n")
+            sys.stderr.flush()
+
+    return say
+
+
+def _attached(request: Request, asked: Asked) -> None:
+    if sys.stderr.isatty():
+        tell(f"{request.command} on {', '.join(asked.nodes)}; Ctrl-C ends")
+    if request.ready_file:
+        from tracer.recording.files import create_private
+
+        try:
+            os.close(create_private(Path(request.ready_file)))
+        except OSError as error:
+            raise UsageError(f"--ready-file {request.ready_file}: {error.strerror}") from error
+
+
+def _check_recordings(sink: show.Recordings) -> int:
+    """Says whether all of it arrived."""
+    from tracer.model.errors import BadRecording
+    from tracer.recording.reader import Reader
+
+    code = 0
+    for path in sink.paths.values():
+        try:
+            with Reader(path) as reader:
+                for _ in reader.blocks():
+                    pass
+                whole = reader.ended
+        except BadRecording:
+            whole = False
+        if whole:
+            tell(f"{path}: {path.stat().st_size} bytes")
+        else:
+            tell(f"{path}: its end has not arrived; ktrace shows what has")
+            code = 1
+    return code
+
+
+def _screen(kubectl: Kubectl, request: Request, asked: Asked) -> int:
+    """The terminal is ktrace's there: kubectl passes keys and its size on."""
+    if asked.several:
+        raise UsageError(
+            f"live shows one node, and this is on {len(asked.nodes)}", "--node NAME chooses one"
+        )
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(
+            "the live view needs a terminal", "without one: kubectl ktrace trace … -o json"
+        )
+    import termios
+
+    before = termios.tcgetattr(0)
+    with housed(kubectl, request, asked.nodes) as (home,):
+        process = subprocess.Popen(
+            kubectl.command(
+                *("exec", "--stdin", "--tty", f"--namespace={home.namespace}", home.pod),
+                *(f"--container={CONTAINER}", "--", "ktrace", "leash"),
+                *remote_words(request, asked),
+            )
+        )
+        try:
+            code = process.wait()
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
+    return code if code >= 0 else 1
+
+
+def take_away(homes: Homes) -> None:
+    """A signal does not keep it from being done, only from being waited for."""
+    _on_end(signal.SIG_IGN)
+    deleting = homes.close()
+    _on_end(lambda number, frame: os._exit(128 + number))
+    deadline = time.monotonic() + DELETE_SECONDS
+    for process, what in deleting:
+        try:
+            _, err = process.communicate(timeout=max(0.1, deadline - time.monotonic()))
+            problem = refusal("delete", err).message if process.returncode else None
+        except subprocess.TimeoutExpired:
+            problem = "the API server does not answer"
+        if problem:
+            tell(f"{what} could not be deleted, and ends by itself: {problem}")
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """A signal ends what is done inside, wherever it is."""
+
+    def on_signal(number: int, _frame: object) -> None:
+        raise Interrupted
+
+    before = {one: signal.getsignal(one) for one in ENDING}
+    _on_end(on_signal)
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _on_end(handler: Any) -> None:
+    for one in ENDING:
+        signal.signal(one, handler)
+
+
+def _is_tracing(command: str | None) -> bool:
+    from tracer import probes
+
+    return command in ("trace", "why", "record", "live") or command in probes.names()
+
+
+def _seconds(duration: str | None) -> float | None:
+    """ktrace itself looks at it; here it only decides how long a pod may be there."""
+    import re
+
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?", duration or "")
+    return sum(float(number) * _UNITS[unit or "s"] for number, unit in parts) if parts else None
