@@ -20,6 +20,7 @@ from tests.software.scene import (
     connects,
     ends,
     executed,
+    fetches,
     fewer,
     gone,
     handles,
@@ -1008,4 +1009,193 @@ row(
     says=("had closed 1 connection", "keep-alive"),
     never=("unread",),
     quick=True,
+)
+
+# What people report publicly, and what looks like it
+
+row(
+    "celery-time-limit",
+    "celery ends a task's process after its time limit",
+    f"{CELERY} --time-limit 1",
+    logs("TimeLimitExceeded"),
+    verdict="child_killed_by_parent",
+    certainty="likely",
+    says=("SIGTERM", "not out of memory", "time_limit"),
+    env={"TASK": "sleep"},
+)
+row(
+    "gunicorn-scale-down",
+    "gunicorn ends a worker that it needs no more",
+    f"{GUNICORN} --workers 2",
+    serves(8000),
+    runs("gunicorn", 2),
+    kill("TTOU"),
+    fewer,
+    verdict=None,
+)
+row(
+    "gunicorn-max-requests",
+    "gunicorn replaces a worker that has served enough requests",
+    f"{GUNICORN} --max-requests 1",
+    serves(8000),
+    runs("gunicorn"),
+    fetches(8000),
+    gone,
+    verdict=None,
+)
+row(
+    "gunicorn-worker-term",
+    "a worker of gunicorn is asked to end from the host, and notices late",
+    f"{GUNICORN} --timeout 10",
+    serves(8000),
+    runs("gunicorn"),
+    fetches(8000),
+    kill("TERM", "gunicorn"),
+    gone,
+    verdict="child_killed",
+    certainty="likely",
+    says=("SIGTERM", "host", "was asked to end"),
+)
+row(
+    "gunicorn-worker-term-exec",
+    "a worker of gunicorn is asked to end by kubectl exec",
+    f"{GUNICORN} --timeout 10",
+    serves(8000),
+    runs("gunicorn"),
+    fetches(8000),
+    kill("TERM", "gunicorn", "exec"),
+    gone,
+    verdict="child_killed",
+    certainty="likely",
+    says=("SIGTERM", "kubectl exec"),
+)
+row(
+    "go-sigquit",
+    "a program in Go gets SIGQUIT from the host",
+    f"{PLACE}/panics sleep",
+    handles("QUIT"),
+    kill("QUIT"),
+    ends,
+    verdict="ended_on_request",
+    certainty="likely",
+    says=("SIGQUIT", "host"),
+)
+row(
+    "nginx-reload",
+    "nginx is told to reload",
+    NGINX,
+    runs("worker process", 2),
+    kill("HUP"),
+    fewer,
+    verdict=None,
+    quick=True,
+)
+row(
+    "java-stop",
+    "a JVM is stopped, and returns 143",
+    f"{JAVA} Java wait",
+    named("java"),
+    handles("TERM"),
+    stop(20),
+    ends,
+    verdict="stopped_in_time",
+    certainty="likely",
+    says=("143 is what a JVM returns",),
+    never=("terminationGracePeriodSeconds",),
+)
+row(
+    "java-crash-on-oom",
+    "a JVM whose heap is full is told to crash",
+    f"{JAVA} -Xmx16m -XX:+CrashOnOutOfMemoryError Java heap",
+    ends,
+    verdict="aborted",
+    certainty="likely",
+    says=("CrashOnOutOfMemoryError", "limit was not reached"),
+    never=("library that is missing",),
+)
+row(
+    "java-leaves-137",
+    "a program in Java that chose 137 itself",
+    f"{JAVA} Java leave 137",
+    ends,
+    verdict="exited",
+    says=("no signal ended it",),
+    never=("out of memory",),
+)
+row(
+    "timeout-kill",
+    "timeout(1) has to kill, and a shell passes 137 on",
+    "sh -c 'timeout -s KILL 1 sleep 1000; exit $?'",
+    ends,
+    verdict="exited_after_child",
+    certainty="likely",
+    says=("sent to itself", "not out of memory", "give timeout"),
+    quick=True,
+)
+row(
+    "alarm-below-tini",
+    "a program below tini ends by its own alarm(2)",
+    "tini -- python3 -c 'import signal, time; signal.alarm(1); time.sleep(1000)'",
+    ends,
+    verdict="exited_after_child",
+    certainty="likely",
+    says=("SIGALRM, a timer ran out",),
+    never=("processor refused",),
+    quick=True,
+)
+row(
+    "file-size-limit",
+    "a program writes more than RLIMIT_FSIZE allows",
+    "sh -c 'ulimit -f 8; dd if=/dev/zero of=/tmp/file bs=64k count=1; exit $?'",
+    ends,
+    verdict="exited_after_child",
+    certainty="likely",
+    says=("SIGXFSZ, it wrote a file larger", "ulimit -f"),
+    quick=True,
+)
+row(
+    "tini-hands-usr1-on",
+    "tini hands SIGUSR1 from the host on, and its child ends by it",
+    "tini sleep 1000",
+    runs("^sleep"),
+    kill("USR1"),
+    ends,
+    verdict="exited_after_child",
+    certainty="likely",
+    says=("SIGUSR1", "had got it from .* on the host", "look at who sent that"),
+    never=("look at the child",),
+    quick=True,
+)
+row(
+    "shell-child-sigint",
+    "node below a shell gets SIGINT from the host",
+    f"sh -c '{NODE}; exit $?'",
+    serves(8000),
+    kill("INT", "^node"),
+    ends,
+    verdict="exited_after_child",
+    certainty="likely",
+    says=("SIGINT", "on the host", "look at who sent that"),
+)
+row(
+    "haproxy-worker-killed",
+    "haproxy's worker is killed from the host, and its master gives up",
+    HAPROXY,
+    serves(8000),
+    runs("haproxy"),
+    kill("KILL", "haproxy"),
+    ends,
+    verdict="exited_after_child",
+    certainty="likely",
+    says=("SIGKILL from", "not out of memory", "look at who sent that"),
+)
+row(
+    "files-in-memory",
+    "files in /dev/shm use up the container's memory",
+    "sh -c 'dd if=/dev/zero of=/dev/shm/file bs=1M count=60; exit 4'",
+    ends,
+    verdict="exited_after_child",
+    certainty="likely",
+    memory=24 * MIB,
+    says=("out of memory|was used up", "which no kill frees"),
 )

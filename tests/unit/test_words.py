@@ -36,7 +36,7 @@ def ended(first: Process, code: int) -> Verdict:
 
 def out_of_memory(first: Process, limit: int = 128 * MIB) -> Verdict:
     world = World()
-    world.oom(first, limit=limit)
+    world.oom(first, limit=limit, anon=limit)
     world.signal("SIGKILL", "kernel", target=first, code="SI_KERNEL")
     world.exit(by=9, who=first)
     return world.only().verdict

@@ -70,6 +70,13 @@ def test_another_program_whose_abort_is_handled_to_the_end() -> None:
     assert "SIGSEGV" not in verdict.sentence and "hs_err" not in verdict.remedy
 
 
+def test_a_runtime_that_takes_its_time_to_leave() -> None:
+    """Of a shell the same would be the code of a command that is not there."""
+    assert gave_up(JAVA, gap=1000).only().verdict.id == "aborted"
+    shell = replace(JAVA, exe="/usr/bin/dash")
+    assert gave_up(shell, gap=1000).only().verdict.id == "exited"
+
+
 @pytest.mark.parametrize(
     "world",
     [

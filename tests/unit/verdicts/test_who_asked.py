@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.unit.verdicts.world import CRON, INIT, RUNC, World, process
+from tests.unit.verdicts.world import CRON, INIT, MIB, RUNC, World, process
+from tracer.decode.signals import NUMBERS
+from tracer.model.event import Process
 from tracer.why.verdict import Certainty
 
 SHIM = (3, "containerd-shim")
@@ -201,6 +203,71 @@ def test_a_stray_child_with_the_same_code() -> None:
         world.at(-gap).exit(1, who=WORKER, ends_container=False)
         world.at(0).exit(1)
         assert world.only().verdict.id == verdict
+
+
+TINI = process(7, "tini", init=True)
+SLEEP = process(8, "sleep", parents=[(7, "tini")])
+
+
+def handed_on(asked: bool = True) -> str:
+    world = World()
+    if asked:
+        world.at(-8).signal("SIGUSR1", "host", CRON, TINI)
+    world.at(-6).signal("SIGUSR1", "same-container", TINI, SLEEP)
+    world.at(-4).exit(by=10, who=SLEEP, ends_container=False)
+    world.at(0).exit(138, who=TINI)
+    verdict = world.only().verdict
+    assert verdict.id == "exited_after_child"
+    assert ("look at who sent that" in verdict.remedy) is asked
+    assert ("look at the child" in verdict.remedy) is not asked
+    return verdict.sentence
+
+
+def test_a_signal_that_a_program_ends_by_when_it_has_cleaned_up() -> None:
+    world = World()
+    world.at(-8).signal("SIGINT", "host", CRON, WORKER)
+    world.at(-6).signal("SIGINT", "same-container", WORKER, WORKER, code="SI_TKILL")
+    world.at(-4).exit(by=2, who=WORKER, ends_container=False)
+    world.at(0).exit(130)
+    verdict = world.only().verdict
+    assert "SIGINT, which it sent to itself, as it had got it from cron[901]" in verdict.sentence
+    assert "look at who sent that" in verdict.remedy
+
+
+def test_a_signal_that_an_init_hands_on_is_its_senders() -> None:
+    assert "in the same container, which had got it from cron[901]" in handed_on()
+    assert "had got it" not in handed_on(asked=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "origin", "sender", "words"),
+    [
+        ("SIGKILL", "same-container", WORKER, "SIGKILL, which it sent to itself"),
+        ("SIGALRM", "kernel", None, "SIGALRM, a timer ran out that it had set itself"),
+        ("SIGTRAP", "kernel", None, "SIGTRAP, it ran into a breakpoint"),
+        ("SIGPWR", "kernel", None, "SIGPWR, which the kernel sent"),
+        ("SIGSEGV", "kernel", None, "SIGSEGV, the processor refused an instruction or address"),
+        ("SIGABRT", "same-container", WORKER, "SIGABRT, it called abort()"),
+    ],
+)
+def test_what_a_child_ended_by(name: str, origin: str, sender: Process | None, words: str) -> None:
+    world, number = World(), NUMBERS[name.removeprefix("SIG")]
+    code = "SI_KERNEL" if sender is None else "SI_TKILL"
+    world.at(-6).signal(name, origin, sender, WORKER, code=code)
+    world.at(-4).exit(by=number, who=WORKER, ends_container=False)
+    world.at(0).exit(128 + number)
+    sentence = world.only().verdict.sentence
+    assert words in sentence
+    assert ("it was not out of memory" in sentence) is (name == "SIGKILL")
+
+
+@pytest.mark.parametrize(("anon", "said"), [(1 * MIB, True), (30 * MIB, False)])
+def test_a_victim_that_had_little_of_what_was_used_up(anon: int, said: bool) -> None:
+    """Files in memory stay when a process is killed."""
+    world = World()
+    world.at(-6).oom(WORKER, anon=anon)
+    hints = world.only().verdict.hints
+    assert any("only 1 MiB of the 32 MiB" in hint for hint in hints) is said
 
 
 def test_success_is_nothing_to_pass_on() -> None:

@@ -134,9 +134,10 @@ class World:
         largest: list[dict[str, Any]] | None = None,
         members: Sequence[Process] = (),
         memory: dict[str, Any] | None = None,
+        anon: int = 30 * MIB,
     ) -> Event:
         facts = {
-            "anon_bytes": 30 * MIB,
+            "anon_bytes": anon,
             "file_bytes": 0,
             "shmem_bytes": 0,
             "oom_score_adj": 999,

@@ -7,13 +7,15 @@ from __future__ import annotations
 from tracer.why.cause import Cause
 from tracer.why.common.faults import ABORT, abort_calls, kernel_fault_before, own_fault, reason
 from tracer.why.common.kubectl import logs
-from tracer.why.common.phrases import ending, who
+from tracer.why.common.phrases import ending, executes_others, who
 from tracer.why.entry import Entry
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
 
-# abort(3) tries its signal first and then refuses to go on.
-AT_ONCE_NS = 100_000_000
+# abort(3) tries its signal first and then refuses to go on. A runtime that handles even that last
+# fault may write down much before it leaves; of a program that executes no others, the code alone
+# says that it was abort(3).
+AT_ONCE_NS, LEAVING_NS = 100_000_000, 2_000_000_000
 # If the fault that it causes then is handled as well, it leaves with this code.
 LAST_RESORT = 127
 
@@ -23,7 +25,8 @@ def _judge(story: Story) -> Verdict | None:
     last = _last_act(story)
     if last is None or not calls or end is None:
         return None
-    if last.boot_ns - calls[-1].last.boot_ns > AT_ONCE_NS:
+    leaves = last is end and not executes_others(story.init)
+    if last.boot_ns - calls[-1].last.boot_ns > (LEAVING_NS if leaves else AT_ONCE_NS):
         return None
     direct = last is not end and last.body["signal"]["name"] == ABORT
     ignored = "" if direct else f": SIGABRT, which PID 1 ignores, and then {_end(end)}"

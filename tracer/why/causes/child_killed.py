@@ -10,17 +10,23 @@ from tracer.why.cause import Cause
 from tracer.why.common.children import ended_by, parent_of
 from tracer.why.common.phrases import ending, times, who
 from tracer.why.common.senders import doubts_of, is_foreign, sender_of
+from tracer.why.common.stopped import between
 from tracer.why.entry import SIGKILL, Entry, took_effect
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
 
 # A parent that ends its other children for the loss of one does so at once.
 AT_ONCE_NS = 1_000_000_000
+# What somebody from outside asks to end may finish a request first, or notice late: gunicorn's
+# worker when it looks about next, after half of its --timeout.
+IN_TIME_NS = 60_000_000_000
 
 
 def _judge(story: Story) -> Verdict | None:
     blows = [
-        (entry, ended_by(story, entry)) for entry in story.of("signal") if _is_blow(story, entry)
+        (entry, ended_by(story, entry, IN_TIME_NS))
+        for entry in story.of("signal")
+        if _is_blow(story, entry)
     ]
     deadly = [(blow, end) for blow, end in blows if end is not None or _kills(blow)]
     if not deadly:
@@ -32,7 +38,9 @@ def _judge(story: Story) -> Verdict | None:
     if by_itself:
         doubts += (f"that {name} made it end is told by the order of events",)
     how = (
-        f"was asked to end, and did, with {ending(end.body)}" if by_itself and end else "was killed"
+        f"was asked to end, and did {between(last, end)} later, with {ending(end.body)}"
+        if by_itself and end
+        else "was killed"
     )
     return Verdict(
         "child_killed",

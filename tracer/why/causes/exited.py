@@ -12,7 +12,7 @@ from tracer.why.verdict import Certainty, Verdict
 
 _REMEDIES = {
     0: "if it should go on running, its command has nothing more to do: a server must stay in the"
-    " foreground",
+    " foreground; or it was told to end in its own way, by a client or an API: its log says so",
     126: "the file is not executable in the image: chmod +x, the right architecture, a file system"
     " without noexec",
     127: "the command is not in the image or not in its PATH; a script may name a missing"

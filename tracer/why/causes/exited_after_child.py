@@ -6,17 +6,22 @@ from __future__ import annotations
 
 from tracer.why.cause import Cause
 from tracer.why.common.children import Lost, lost_child, oom_of
-from tracer.why.common.faults import reason
-from tracer.why.common.memory import remedy_of_child
+from tracer.why.common.faults import is_own, reason
+from tracer.why.common.memory import hints_of, remedy_of_child
 from tracer.why.common.phrases import ending, where, who, whose_limit
+from tracer.why.common.senders import is_foreign, sender_of
 from tracer.why.common.stopped import between
-from tracer.why.entry import Entry
+from tracer.why.entry import SIGKILL, Entry
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
 
 # A shell passes a code on at once. That of a signal says much, and there may be a little to do
 # before; a plain one may be anybody's.
 SIGNAL_NS, PLAIN_NS = 2_000_000_000, 50_000_000
+
+_LOOK_AT_SENDER = (
+    "look at who sent that, and at who started it; for Kubernetes the container has ended by itself"
+)
 
 
 def _judge(story: Story) -> Verdict | None:
@@ -29,16 +34,59 @@ def _judge(story: Story) -> Verdict | None:
     if child is None:
         return None
     how, evidence = _how(story, child)
+    not_oom = "; it was not out of memory" if _is_no_oom(evidence) else ""
+    asked = _asked(story, evidence)
+    if asked is not None:
+        got = "which had got it" if story.is_init(asked.event.about) else "as it had got it"
+        how += f", {got} from {sender_of(asked)}"
+        evidence = (asked, *evidence)
+    remedy = (
+        "look at the child: it is what failed; with exec in the start script there would be no"
+        " shell in between, and Kubernetes would show the cause itself"
+    )
+    if _is_by_others(evidence):
+        remedy = _LOOK_AT_SENDER
     return Verdict(
         "exited_after_child",
         f"its child {who(child.event.about)} {how}, and {who(story.init)} passed that on as exit"
-        f" code {story.end.body['exit_code']}",
+        f" code {story.end.body['exit_code']}{not_oom}",
         Certainty.LIKELY,
         (*evidence, child, story.end),
-        "look at the child: it is what failed; with exec in the start script there would be no"
-        " shell in between, and Kubernetes would show the cause itself",
+        remedy,
         ("that the code is the child's is told by the order of events and the number",),
     )
+
+
+def _is_no_oom(evidence: tuple[Entry, ...]) -> bool:
+    """Whether a SIGKILL is known to be some process's."""
+    return any(
+        entry.event.kind == "signal"
+        and entry.body["signal"]["number"] == SIGKILL
+        and entry.event.by is not None
+        for entry in evidence
+    )
+
+
+def _is_by_others(evidence: tuple[Entry, ...]) -> bool:
+    return any(entry.event.kind == "signal" and is_foreign(entry) for entry in evidence)
+
+
+def _asked(story: Story, evidence: tuple[Entry, ...]) -> Entry | None:
+    """The same signal, as its sender had got it from somebody else: tini and its like hand on
+    whatever they get, and many programs clean up and then end by it all the same."""
+    for blow in evidence:
+        if blow.event.kind != "signal" or not (story.is_init(blow.event.by) or is_own(blow)):
+            continue
+        got = [
+            entry
+            for entry in story.signals(blow.event.by)
+            if entry.body["signal"]["number"] == blow.body["signal"]["number"]
+            and not is_own(entry)
+            and 0 <= blow.boot_ns - entry.last.boot_ns <= SIGNAL_NS
+        ]
+        if got:
+            return got[-1]
+    return None
 
 
 def _judged_lost(story: Story, lost: Lost) -> Verdict:
@@ -48,6 +96,8 @@ def _judged_lost(story: Story, lost: Lost) -> Verdict:
     remedy = (
         remedy_of_child(lost.oom.body)
         if lost.oom is not None
+        else _LOOK_AT_SENDER
+        if _is_by_others(evidence)
         else "look at the child: it is what failed, and its parent gave up for it"
     )
     if code == 0:
@@ -60,6 +110,7 @@ def _judged_lost(story: Story, lost: Lost) -> Verdict:
         (*evidence, lost.end, story.end),
         remedy,
         ("that the one ended because of the other is told by the order of events",),
+        hints=hints_of(lost.oom.body) if lost.oom is not None else (),
     )
 
 
@@ -95,8 +146,9 @@ def _how(story: Story, child: Entry) -> tuple[str, tuple[Entry, ...]]:
     blow = story.deadly(signal["number"], process) if signal else None
     if blow is not None:
         return (
-            f"was ended by {signal['name']} from {who(blow.event.by)} {where(blow)}"
-            if blow.event.by and blow.event.by.pid != process.pid
+            f"was ended by {signal['name']} from"
+            f" {sender_of(blow) if is_foreign(blow) else f'{who(blow.event.by)} {where(blow)}'}"
+            if blow.event.by and not is_own(blow)
             else f"was ended by {signal['name']}{reason(blow)}"
         ), (blow,)
     return f"ended with {ending(child.body)}", ()

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from tracer.model.units import span
 from tracer.why.cause import Cause
-from tracer.why.common.memory import fatal_oom, remedy_of_child, unknown_limit
+from tracer.why.common.memory import fatal_oom, hints_of, remedy_of_child, unknown_limit
 from tracer.why.common.phrases import times, who, whose_limit
 from tracer.why.common.shown import LATER
 from tracer.why.story import Story
@@ -36,6 +36,7 @@ def _judge(story: Story) -> Verdict | None:
         tuple(ooms),
         remedy_of_child(last.last.body),
         doubts,
+        hints=hints_of(last.last.body),
     )
 
 

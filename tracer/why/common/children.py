@@ -54,9 +54,9 @@ def parent_of(process: Process | None) -> int | None:
     return parents[0][0] if parents else None
 
 
-def ended_by(story: Story, blow: Entry) -> Entry | None:
-    """The end of a child that a signal brought about: by the signal, or by itself soon after one
-    that asks it to end."""
+def ended_by(story: Story, blow: Entry, within_ns: int = SOON_NS) -> Entry | None:
+    """The end of a child that a signal brought about: by the signal, or by itself within that time
+    after one that asks it to end."""
     child, signal = blow.event.about, blow.body["signal"]
     if child is None:
         return None
@@ -69,7 +69,7 @@ def ended_by(story: Story, blow: Entry) -> Entry | None:
         deadly = entry.body["signal"]
         if deadly is not None:
             return entry if deadly["number"] == signal["number"] else None
-        asked = signal["name"] in (*ASK, ABORT) and entry.boot_ns - blow.last.boot_ns <= SOON_NS
+        asked = signal["name"] in (*ASK, ABORT) and entry.boot_ns - blow.last.boot_ns <= within_ns
         return entry if asked else None
     return None
 

@@ -17,10 +17,19 @@ DUMP_CORE = (*FAULTS, ABORT, "SIGQUIT")
 # What a runtime that handles its own crash may take to write down where that was.
 WRITING_NS = 30_000_000_000
 
-_LIMITS = {
+# What the kernel alone sends for, whatever its code is.
+_OF_KERNEL = {
     "SIGKILL": "which the kernel itself sent, as for a hard limit of processor time (RLIMIT_CPU)",
     "SIGXCPU": "it used more processor time than its limit RLIMIT_CPU allows",
     "SIGXFSZ": "it wrote a file larger than its limit RLIMIT_FSIZE allows",
+    "SIGALRM": "a timer ran out that it had set itself (alarm, setitimer)",
+    "SIGVTALRM": "a timer ran out that it had set itself (setitimer)",
+    "SIGPROF": "a timer ran out that it had set itself (setitimer)",
+    "SIGPIPE": "it wrote into a pipe or connection that nobody reads from any more",
+    "SIGHUP": "its terminal was closed",
+    "SIGINT": "as of a terminal's Ctrl-C",
+    "SIGQUIT": "as of a terminal's Ctrl-\\",
+    "SIGTRAP": "it ran into a breakpoint: a debugger's, or one by which a program gives up",
 }
 
 CODES = {
@@ -34,8 +43,8 @@ CODES = {
     "FPE_INTOVF": "an integer overflowed",
     "ILL_ILLOPN": "an instruction that this processor does not know",
     "SI_KERNEL": "the processor refused an instruction or address",
-    "SI_TKILL": "it called abort()",
 }
+_REFUSED = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE")
 
 
 def abort_calls(story: Story) -> list[Entry]:
@@ -62,17 +71,27 @@ def kernel_fault_before(story: Story, moment: Entry) -> Entry | None:
 
 
 def reason(fault: Entry) -> str:
-    """`, it touched an address where nothing is`, of a signal of the kernel's."""
-    return f", {meaning(fault)}" if fault.body["origin"] == "kernel" else ""
+    """`, it touched an address where nothing is`, of a signal of the kernel's or its own."""
+    return f", {meaning(fault)}" if fault.body["origin"] == "kernel" or is_own(fault) else ""
+
+
+def is_own(fault: Entry) -> bool:
+    """Whether a process sent the signal to itself."""
+    sender, about = fault.event.by, fault.event.about
+    return sender is not None and about is not None and sender.pid == about.pid
 
 
 def meaning(fault: Entry) -> str:
-    """What the kernel means by it, as far as its code says that."""
+    """What the kernel means by it, as far as its code says that; or that it is its own."""
     signal, call = fault.body["signal"], fault.body.get("call")
+    if is_own(fault):
+        return "it called abort()" if signal["name"] == ABORT else "which it sent to itself"
     if signal["code"] == SECCOMP:
         return f"it made {forbidden_call(call)}, which its seccomp profile forbids"
-    if signal["name"] in _LIMITS:
-        return _LIMITS[signal["name"]]
+    if signal["name"] in _OF_KERNEL:
+        return _OF_KERNEL[signal["name"]]
+    if signal["code"] == "SI_KERNEL" and signal["name"] not in _REFUSED:
+        return "which the kernel sent"
     return CODES.get(signal["code"], str(signal["code"]))
 
 

@@ -11,6 +11,9 @@ from tracer.why.entry import SIGKILL, Entry
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
 
+# Of a limit: who has less was not what used it up.
+SMALL_PART = 4
+
 
 def fatal_oom(story: Story) -> Entry | None:
     """The kill of the container's first process, alone or as a member of a group."""
@@ -46,6 +49,21 @@ def remedy_of_child(body: dict[str, Any]) -> str:
     return (
         "raise resources.limits.memory or run fewer workers; to let the whole container end with"
         " such a child set memory.oom.group (kubelet: singleProcessOOMKill: false, cgroup v2)"
+    )
+
+
+def hints_of(body: dict[str, Any]) -> tuple[str, ...]:
+    """Where the victim had only a small part of what was used up: killing it frees no more."""
+    facts, limit = body["victim"].facts, body["limit_bytes"]
+    own = [facts[key] for key in ("anon_bytes", "file_bytes", "shmem_bytes")]
+    if body["scope"] != "cgroup" or limit is None or body["members"] or None in own:
+        return ()
+    if sum(own) * SMALL_PART > limit:
+        return ()
+    return (
+        f"the process that was killed had only {size(sum(own))} of the {size(limit)}: the rest is"
+        " other processes', or files in memory (/dev/shm, tmpfs, an emptyDir with medium: Memory),"
+        " which no kill frees",
     )
 
 
@@ -100,4 +118,5 @@ def judged(story: Story, oom: Entry, verdict_id: str, remedy: str, more: str = "
         (oom, story.end),
         remedy,
         doubts,
+        hints=hints_of(body),
     )

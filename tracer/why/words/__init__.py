@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tracer.model.event import Process
+from tracer.model.event import Event, Process
 from tracer.model.units import size
 
 if TYPE_CHECKING:
@@ -138,8 +138,16 @@ def _rule(words: Mapping[str, Any]) -> Rule:
 
 def _about(verdict: Verdict) -> Iterator[Process]:
     """Each process that the evidence is about, once."""
-    abouts = [entry.event.about for entry in verdict.evidence]
+    abouts = [_told(entry.event) for entry in verdict.evidence]
     yield from {about.pid: about for about in abouts if about is not None}.values()
+
+
+def _told(event: Event) -> Process | None:
+    """The process itself; or, if its arguments are not known as those of a fork that has not run
+    since, its master of the same program, which has the same."""
+    about, by = event.about, event.by
+    is_fork = about and by and about.argv is None and about.exe and about.exe == by.exe
+    return by if is_fork else about
 
 
 def _seen(process: Process, verdict: Verdict) -> _Seen:
