@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,9 @@ STATIC_PODS, RAW_PODS = 2, 11
 TOGETHER = 2
 PROBES = "signals,exits,oom,resets"  # each takes a second to be attached there
 RECORDING = "/tmp/incidents.ktrace"
+# The kubelet looks every two seconds at what runs. A container that it does not know yet it does
+# not kill by itself when its pod is removed: the runtime does, together with the sandbox.
+KNOWN_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ class Incidents:
         self._kubelet = kubelet
         self._client = containerd.client
         self._stage = stage
-        self._lives: dict[str, set[str]] = defaultdict(set)
+        self._lives: dict[str, dict[str, float]] = defaultdict(dict)  # ids, and when first seen
         self._ended: dict[str, set[str]] = {}
         for one in TABLE:
             kubelet.run(one.name, one.command, one.restarts, **one.more)
@@ -158,11 +162,14 @@ class Incidents:
         for container in listed:
             name = container.labels["io.kubernetes.pod.name"].removesuffix(f"-{NODE}")
             if container.state in ("running", "exited"):
-                self._lives[name].add(container.id)
+                self._lives[name].setdefault(container.id, time.monotonic())
+        known = time.monotonic() - KNOWN_SECONDS
         running = {container.id for container in listed if container.state == "running"}
         for one in TABLE:
-            self._ended[one.name] = self._lives[one.name] - running
-            enough = self._lives[one.name] if one.removed else self._ended[one.name]
+            lives = self._lives[one.name]
+            self._ended[one.name] = lives.keys() - running
+            known_to_it = {life for life, seen in lives.items() if seen < known}
+            enough = known_to_it if one.removed else self._ended[one.name]
             if one.name in self._there and len(enough) >= one.ends:
                 self._kubelet.remove(one.name)
                 self._there.remove(one.name)
