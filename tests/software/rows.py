@@ -18,6 +18,7 @@ from tests.software.scene import (
     Step,
     asks,
     connects,
+    dumps,
     ends,
     executed,
     fetches,
@@ -1198,4 +1199,27 @@ row(
     certainty="likely",
     memory=24 * MIB,
     says=("out of memory|was used up", "which no kill frees"),
+)
+row(
+    "core-dump-cut-off",
+    "a program crashes, and is killed while it writes its core dump",
+    "sh -c 'ulimit -c unlimited; cd /tmp; exec python3 -c"
+    ' "import ctypes; kept = bytes([1]) * (1 << 31); ctypes.string_at(1)"\'',
+    dumps,
+    stop(0),
+    ends,
+    verdict="crashed",
+    says=("core dump was still being written", "cut it off"),
+    never=("no handler",),
+)
+row(
+    "java-threads-live",
+    "the JVM cannot make threads, and somebody watches",
+    f"{JAVA} -Xmx64m Java threads",
+    ends,
+    verdict="no_more_processes",
+    certainty="likely",
+    says=("pids.max", "it was not memory"),
+    pids=60,
+    live=True,
 )

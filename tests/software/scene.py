@@ -169,6 +169,12 @@ def gone(scene: Scene) -> None:
     )
 
 
+def dumps(scene: Scene) -> None:
+    """The first process has crashed and writes its core dump, proc_pid_status(5)."""
+    status = Path(f"/proc/{scene.first}/status")
+    wait_for("a core dump", lambda: "CoreDumping:\t1" in status.read_text(), SECONDS)
+
+
 def suspended(scene: Scene) -> None:
     """The first process does not run any more."""
     wait_for("it to be stopped", lambda: _state(scene.first) == "T", SECONDS)

@@ -192,6 +192,24 @@ def test_whose_child_was_lost(
     assert world.only().verdict.id == verdict
 
 
+@pytest.mark.parametrize(
+    ("died_in", "gap", "verdict"),
+    [
+        (2, 90, "exited_after_child"),
+        (2, 400, "exited"),
+        (60, 540, "exited_after_child"),  # on a busy node
+        (60, 900, "exited"),
+        (1000, 2100, "exited"),
+    ],
+)
+def test_at_once_is_measured_by_how_long_dying_took(died_in: int, gap: int, verdict: str) -> None:
+    world = World()
+    world.at(-gap - died_in).oom(WORKER)
+    world.at(-gap).exit(by=9, who=WORKER, ends_container=False)
+    world.at(0).exit(70)
+    assert world.only().verdict.id == verdict
+
+
 def test_a_worker_that_its_own_parent_killed() -> None:
     assert loses("parent").only().verdict.id == "exited"
 

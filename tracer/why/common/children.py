@@ -12,9 +12,10 @@ from tracer.why.entry import Entry, took_effect
 from tracer.why.executed import is_from_executed
 from tracer.why.story import Story
 
-# A pool that has lost a worker, or a shell whose pipe broke, gives up at once; on a busy node that
-# takes an interpreter some tenths of a second.
-AT_ONCE_NS = 500_000_000
+# A pool that has lost a worker, or a shell whose pipe broke, gives up at once. How long that takes
+# depends on how busy the node is, and so does how long the child took to die.
+AT_ONCE_NS, LONGEST_NS = 100_000_000, 2_000_000_000
+TIMES_SLOWER = 10
 # What asks a program to end; a worker may have a request to finish, or a handler that cleans up.
 ASK = ("SIGTERM", "SIGINT", "SIGQUIT")
 SOON_NS = 2_000_000_000
@@ -110,10 +111,18 @@ def lost_child(story: Story) -> Lost | None:
         for entry in story.of("exit")
         if entry is not end
         and entry.body["signal"] is not None
-        and 0 <= end.boot_ns - entry.last.boot_ns <= AT_ONCE_NS
+        and 0 <= end.boot_ns - entry.last.boot_ns <= LONGEST_NS
         and (lost := _lost(story, entry)) is not None
+        and end.boot_ns - entry.last.boot_ns <= _at_once_ns(lost)
     ]
     return found[-1] if found else None
+
+
+def _at_once_ns(lost: Lost) -> int:
+    """Writing a core dump says nothing about the node."""
+    dying = min(lost.end.last.boot_ns - entry.last.boot_ns for entry in lost.evidence)
+    slow = 0 if lost.end.body["core_dumped"] else max(dying, 0)
+    return AT_ONCE_NS + TIMES_SLOWER * slow
 
 
 def _lost(story: Story, entry: Entry) -> Lost | None:
