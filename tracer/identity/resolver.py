@@ -28,7 +28,7 @@ MAX_DEAD = 4 << 20
 # what is forgotten here.
 MAX_PROCESSES = 8 << 20
 MAX_IMAGES = 3 << 20
-MAX_NAMES = 8 << 20  # of pods, and of containers
+MAX_NAMES = 4 << 20  # of pods, and of containers
 # So many removed cgroups are forgotten before the processes that were in them are.
 SWEEP = 256
 # The hierarchy's number in a kt_cgroup_id.
@@ -285,15 +285,16 @@ def _size_of_container(container: Container) -> int:
 
 
 def _completed(told: T | None, known: T) -> T:
-    """What is told now; where that is None, what was known before."""
+    """What is told now; where that is None, what was known before. What is told in full is kept
+    once, however many cgroups it is of."""
     if told is None:
         return known
     missing = {
-        field.name: getattr(known, field.name)
+        field.name: before
         for field in fields(told)
-        if getattr(told, field.name) is None
+        if getattr(told, field.name) is None and (before := getattr(known, field.name)) is not None
     }
-    return replace(told, **missing)
+    return replace(told, **missing) if missing else told
 
 
 def _joined(raw: bytes, size: int) -> str:

@@ -26,10 +26,10 @@ from tracer.why.verdict import Verdict
 MAX_PODS = 512
 # Of all events together, and of each pod: what stands out is kept apart, so that a storm of what
 # does not cannot push it out. And in bytes, of the stream and of all pods together.
-MAX_STREAM, MAX_STREAM_BYTES = 10_000, 10 << 20
+MAX_STREAM, MAX_STREAM_BYTES = 10_000, 6 << 20
 MAX_ALARMS = 50
 MAX_OTHERS = 50
-MAX_PODS_BYTES = 8 << 20
+MAX_PODS_BYTES = 6 << 20
 # Bodies of a kind are much alike: one of so many is weighed.
 WEIGHED = 32
 RATE_SECONDS = 60

@@ -20,7 +20,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "process": ("process",),
 }
 # In bytes, compressed. A cgroup that has been removed goes with its end.
-BOUNDS = {"cgroup": 8 << 20, "cgroup_end": 1 << 20, "process": 8 << 20}
+BOUNDS = {"cgroup": 4 << 20, "cgroup_end": 1 << 20, "process": 4 << 20}
 MAX_STATE = 2 << 20
 CHUNK = 1024
 

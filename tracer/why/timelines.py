@@ -32,7 +32,7 @@ from tracer.why.life import MAX_COMMANDS, WEIGHED_BYTES, Life, ends_container, i
 from tracer.why.story import ANY_PROBE, WINDOW_NS, Loss, Story
 
 # In bytes, of all timelines: beside a node's work, and of a recording that somebody looks at.
-MAX_LIVES, MAX_RECORDED = 10 << 20, 256 << 20
+MAX_LIVES, MAX_RECORDED = 8 << 20, 256 << 20
 MAX_LOSSES = 1024
 
 
