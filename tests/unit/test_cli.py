@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
 import click
 import pytest
@@ -21,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer import cli, probes
-from tracer.cli import _options, _tracing, pods
+from tracer.cli import _options, _tracing, live, pods
 from tracer.identity.inventory import Entry
 from tracer.model.errors import (
     CannotOnThisKernel,
@@ -317,6 +318,32 @@ def test_colour(
 def test_the_closing_line() -> None:
     assert _tracing.closing_line(Summary(3, 2, 0, 1.26)) == "ktrace: 3 events, 2 lost, 1.3 s"
     assert "4 more were left out" in _tracing.closing_line(Summary(3, 2, 4, 1.0))
+    line = _tracing.closing_line(Summary(3, 2, 0, 1.26), forgotten=7)
+    assert line.endswith(
+        "1.3 s; 7 timelines of what still runs had been forgotten, as there was too much of them"
+    )
+
+
+def test_the_closing_line_of_the_live_view(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class App:
+        failure = None
+        feed = SimpleNamespace(
+            probes=["signals"],
+            player=None,
+            model=SimpleNamespace(timelines=SimpleNamespace(forgotten=7)),
+            summary=lambda: Summary(3, 2, 0, 1.26),
+        )
+
+        def __init__(self, *arguments: Any) -> None: ...
+        def run(self) -> None: ...
+        def wait(self) -> None: ...
+
+    monkeypatch.setattr("tracer.live.app.LiveApp", App)
+    live._show(cast(Any, None), None)
+    told = capsys.readouterr().err
+    assert told.startswith("ktrace: 3 events, 2 lost, 1.3 s; 7 timelines of what still runs")
 
 
 def test_a_ready_file(tmp_path: Path) -> None:

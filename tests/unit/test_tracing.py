@@ -105,10 +105,11 @@ def test_what_was_not_looked_at_is_said_and_is_no_loss(capsys: pytest.CaptureFix
     backend, names = SimpleNamespace(unseen={"apples": 15}), SimpleNamespace(failures={})
     vars(tracing).update(session=Quiet(), recorder=None, wanted=Selection(everything=True))
     vars(tracing).update(_backend=backend, _names=names)
-    tracing.to_the_end()
+    tracing.to_the_end(lambda: 1)
     told = capsys.readouterr().err.splitlines()
     assert told == [
-        "ktrace: 0 events, 0 lost, 1.0 s",
+        "ktrace: 0 events, 0 lost, 1.0 s; 1 timeline of what still runs had been forgotten, as"
+        " there was too much of them",
         "ktrace: 15 apples were not looked at, see ktrace doctor",
     ]
 

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,11 +20,15 @@ from tests.unit import records
 from tests.unit.records import cgroup_path, exe
 from tests.unit.test_recording import BEGAN, CID, NAMES, PATH, SECOND, metadata, part
 from tracer import probes
+from tracer.cli import _tracing, root
 from tracer.cli import why as why_command
+from tracer.cli._watch import Watch
 from tracer.identity import inventory
+from tracer.identity.resolver import Resolver
 from tracer.kernel import cgroupfs
 from tracer.model.cgroup import CgroupIdentity
 from tracer.model.names import Container, Names, Pod
+from tracer.model.selection import Selection
 from tracer.model.turn import Lost, Part, Turn
 from tracer.recording.format import (
     Kind,
@@ -32,6 +39,7 @@ from tracer.recording.format import (
     json_block,
     names_json,
 )
+from tracer.session.session import Summary
 
 END = BEGAN + 60 * SECOND
 INIT, KILLER = 7, 50
@@ -266,3 +274,37 @@ def test_what_can_only_be_a_container(what: str, wait: bool, plain: bool) -> Non
 def test_where_pods_are_a_name_is_a_pods(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroupfs, "has_pods", lambda: True)
     assert not why_command._is_plain("db", {"cri_socket": None, "wait": True})
+
+
+FORGETFUL = """
+import sys
+from tracer.cli import main, why
+why.MAX_RECORDED = 1
+main()
+"""
+
+
+def test_timelines_of_a_recording_that_were_forgotten(file: Path) -> None:
+    command = [sys.executable, "-c", FORGETFUL, "why", recording(file, kill(), kill(8))]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    forgotten = "1 timeline of what still runs had been forgotten, as there was too much of them"
+    assert told.splitlines()[-1] == f"ktrace: {forgotten}"
+
+
+def test_timelines_that_were_forgotten(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Tracing:
+        probes, wanted, cannot_tell, state_sources = (), Selection(), dict[str, Any](), ()
+        session = SimpleNamespace(resolver=Resolver(lambda place: None))
+
+        def __init__(self, *arguments: Any) -> None:
+            self.watch: Watch = arguments[2]
+
+        def to_the_end(self, forgotten: Callable[[], int]) -> None:
+            self.watch._timelines.forgotten = 23
+            click.echo(_tracing.closing_line(Summary(3, 2), forgotten=forgotten()))
+
+    monkeypatch.setattr("tracer.cli.why.Tracing", Tracing)
+    root.main(["why", "-l", "app=web"], standalone_mode=False)
+    assert "; 23 timelines of what still runs" in capsys.readouterr().out

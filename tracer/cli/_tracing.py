@@ -10,7 +10,6 @@ import signal
 import sys
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -143,6 +142,7 @@ class Tracing:
         from tracer.identity.inventory import check_globs, check_labels, check_pids, name_sources
         from tracer.identity.mirror import with_static_pods
         from tracer.identity.names import NameService
+        from tracer.kernel import heap
         from tracer.kernel.cgroupfs import has_pods
         from tracer.session.live import LiveSource
 
@@ -156,6 +156,7 @@ class Tracing:
         check_descriptors(len(probes))
         if not values["wait"]:
             check_pids(chosen.pids)
+        heap.keep_little()
         sources = name_sources(values["cri_socket"])
         if chosen.labels:
             check_labels(sources)
@@ -193,7 +194,7 @@ class Tracing:
             self.session.recorder = self.recorder
         for turn in live.begin():
             self.session.take(turn)
-        _give_back_memory()
+        heap.give_back()
         if values["ready_file"]:
             _create(values["ready_file"])
 
@@ -202,7 +203,8 @@ class Tracing:
         """What cannot be told on this node, of each probe."""
         return {name: point.cannot_tell for name, point in self._backend.attached.items()}
 
-    def to_the_end(self) -> None:
+    def to_the_end(self, forgotten: Callable[[], int] = lambda: 0) -> None:
+        """`forgotten` tells, at the end, how many timelines were."""
         unrecorded = 0
         try:
             summary = self.session.run()
@@ -210,7 +212,7 @@ class Tracing:
             if self.recorder:
                 self.recorder.close()
                 unrecorded = self.recorder.unrecorded
-        click.echo(closing_line(summary, unrecorded), err=True)
+        click.echo(closing_line(summary, unrecorded, forgotten()), err=True)
         if not summary.events and self.wanted.mode is Mode.EITHER and not self._has_containers():
             click.echo(
                 "ktrace: nothing on this node was in a pod or container; --all traces the whole"
@@ -261,14 +263,6 @@ def _refusal(probe: Probe, values: Mapping[str, Any]) -> CannotOnThisKernel | No
         return error
     backend.close()
     return None
-
-
-def _give_back_memory() -> None:
-    """Loading programs takes megabytes for a moment, which glibc would keep for ever."""
-    import ctypes  # libbpf has loaded it already
-
-    with suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _say_failure(error: OSError) -> None:
@@ -333,7 +327,7 @@ def _create(path: str) -> None:
         raise UsageError(f"--ready-file {path}: {reason(error)}") from error
 
 
-def closing_line(summary: Summary, unrecorded: int = 0) -> str:
+def closing_line(summary: Summary, unrecorded: int = 0, forgotten: int = 0) -> str:
     line = f"ktrace: {summary.events} events, {summary.lost} lost, {summary.seconds:.1f} s"
     if summary.undescribed:
         line += f"; {summary.undescribed} descriptions of processes or cgroups were lost too"
@@ -351,4 +345,12 @@ def closing_line(summary: Summary, unrecorded: int = 0) -> str:
         )
     if unrecorded:
         line += f"; {unrecorded} events are not in the recording"
+    if forgotten:
+        line += f"; {timelines_forgotten(forgotten)}"
     return line
+
+
+def timelines_forgotten(number: int) -> str:
+    """Of those that have ended nothing is said: theirs was told when they ended."""
+    timelines = "1 timeline" if number == 1 else f"{number} timelines"
+    return f"{timelines} of what still runs had been forgotten, as there was too much of them"

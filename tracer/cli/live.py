@@ -155,7 +155,8 @@ def _show(make_feed: Callable[[Post, Note], Feed], zone: tzinfo | None) -> None:
         signal.signal(number, handler)
     app.wait()
     if app.feed.probes or not app.failure:
-        click.echo(closing_line(app.feed.summary()), err=True)
+        forgotten = app.feed.model.timelines.forgotten
+        click.echo(closing_line(app.feed.summary(), forgotten=forgotten), err=True)
     if app.failure:
         raise _told(app.failure) from app.failure
     if app.feed.player and app.feed.player.read:

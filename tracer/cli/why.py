@@ -25,7 +25,7 @@ from tracer.cli._options import (
     selection,
     selectors,
 )
-from tracer.cli._tracing import Tracing, make_command, node_of
+from tracer.cli._tracing import Tracing, make_command, node_of, timelines_forgotten
 from tracer.cli._watch import Watch
 from tracer.identity.states import StateService
 from tracer.model.errors import BadRecording, UsageError
@@ -110,7 +110,7 @@ def _watch(values: Mapping[str, Any], show: Show) -> None:
     watch.begin(tracing.session, wanted, states)
     if sys.stderr.isatty():
         _say("ktrace: waiting for something to happen to it; Ctrl-C ends")
-    tracing.to_the_end()
+    tracing.to_the_end(lambda: timelines.forgotten)
     states.stop()
     explanations = watch.untold()
     faults.close()
@@ -194,6 +194,8 @@ def _explain_recording(file: str, chosen: Selection, show: Show) -> None:
             show(explanation, clock, metadata.node)
         if not wanted and not damage:
             _say_nothing(_missed(timelines))
+        if timelines.forgotten:
+            _say(f"ktrace: {timelines_forgotten(timelines.forgotten)}")
     if damage:
         raise damage
 
