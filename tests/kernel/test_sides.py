@@ -9,11 +9,13 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.kernel.checks import TIMES, check_complete, check_signal, signals_to
+from tests.support.cgroups import memory_cgroup, move
 from tests.support.ktrace import Ktrace
 from tests.support.raisers import ANCESTORS, Actor, Shell, copy_of_shell, facts, text
 
@@ -243,6 +245,27 @@ def test_a_long_path_and_long_arguments(place: Path) -> None:
         assert seen.count("/") > 5
         fitting = "\0".join(who["argv"])[:1024].split("\0")
         check_signal(event, USR1, "SI_USER", who | {"exe": seen, "argv": fitting}, whom)
+
+
+def test_a_cgroup_that_lies_deep() -> None:
+    """The outermost pod decides; nobody may hide it by making cgroups below."""
+    uid, levels = "5016bc16-7c78-4389-a89c-9c971211370b", ["x" * 100] * 30
+    with memory_cgroup(1 << 30) as top, ExitStack() as made:
+        below = top
+        for name in ("kubepods", f"pod{uid}", "a" * 64, *levels):
+            below = below / name
+            below.mkdir()
+            made.callback(below.rmdir)
+        with (
+            Actor() as target,
+            Ktrace("signals", "--pid", str(target.pid)) as ktrace,
+        ):
+            move(target.pid, below)
+            os.kill(target.pid, USR1)
+            target.do("take")
+            (event,) = ktrace.stop()
+    assert event["target"]["pod"]["uid"] == uid
+    assert event["target"]["container"]["id"] == "a" * 64
 
 
 @pytest.mark.any_kernel
