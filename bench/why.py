@@ -50,11 +50,12 @@ class Maker:
     """Records as the kernel side writes them, with the layouts of the real objects."""
 
     def __init__(self) -> None:
-        self.by_name: dict[str, Schema] = {}
+        layouts: dict[str, Schema] = {}
         for name in ("context", "signals", "exits"):
-            self.by_name |= BpfObject(object_file(name)).schemas
-        for kind, schema in enumerate(self.by_name.values(), 1):
-            schema.kind = kind
+            layouts |= BpfObject(object_file(name)).schemas
+        self.by_name = {
+            schema.name: schema.numbered(kind) for kind, schema in enumerate(layouts.values(), 1)
+        }
         self.schemas = {schema.kind: schema for schema in self.by_name.values()}
         self.time = BEGAN
 

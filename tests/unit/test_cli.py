@@ -283,7 +283,7 @@ def mask(*arguments: str) -> int:
     probe = probes.get("signals")
     command = _tracing.probe_command(probe)
     values = command.make_context("signals", list(arguments)).params
-    return probe.settings(values)["kt_signal_mask"]
+    return _options.options_of(probe, values).settings(Selection())["kt_signal_mask"]
 
 
 def test_signals_become_a_mask() -> None:

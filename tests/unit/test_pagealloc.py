@@ -15,7 +15,8 @@ from tracer.identity.resolver import Resolver
 from tracer.kernel.bpf_object import BpfObject
 from tracer.model.batch import cell
 from tracer.model.event import Clock, Event, to_json
-from tracer.probes.pagealloc import PROBE, FreeLists
+from tracer.model.selection import Selection
+from tracer.probes.pagealloc import PROBE, AllocationOptions, FreeLists
 
 SCHEMAS = BpfObject(object_file("pagealloc")).schemas
 BUDDYINFO = """Node 0, zone      DMA      0      0      0      0      0      0      0      0      1
@@ -165,8 +166,8 @@ def test_only_read_when_something_failed() -> None:
 
 
 def test_silence_is_chosen_in_the_kernel() -> None:
-    assert PROBE.settings({"quiet_failures": True}) == {"kt_gfp_left_out": 0}
-    (left_out,) = PROBE.settings({"quiet_failures": False}).values()
+    assert AllocationOptions(quiet_failures=True).settings(Selection()) == {"kt_gfp_left_out": 0}
+    (left_out,) = PROBE.options().settings(Selection()).values()
     assert left_out.bit_count() <= 1
 
 

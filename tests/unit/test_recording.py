@@ -349,9 +349,8 @@ def test_the_first_recording_of_all_replays_for_ever() -> None:
 
 def without(schema: Schema, *names: str) -> Schema:
     """An older layout: the record is as long, but nothing is known of these members."""
-    older = Schema(schema.name, schema.size, [f for f in schema.fields if f.name not in names])
-    older.kind = schema.kind
-    return older
+    members = [field for field in schema.fields if field.name not in names]
+    return Schema(schema.name, schema.size, members, schema.kind)
 
 
 def test_members_that_an_older_recording_lacks_are_empty(tmp_path: Path) -> None:

@@ -273,8 +273,7 @@ def values_of(schema: Schema, code: str) -> st.SearchStrategy[Any]:
 
 
 def test_records_made_in_user_space(tiny: bytes) -> None:
-    schema = BpfObject(tiny).schemas["loss"]
-    schema.kind = 7
+    schema = BpfObject(tiny).schemas["loss"].numbered(7)
     (record,) = schema.cells(memoryview(cell(schema.pack(victim=9, comm=b"nginx"))))
     assert (record.kind, record.victim, record.comm) == (7, 9, b"nginx".ljust(16, b"\0"))
     assert (record.cpu, record.by_process, record.last) == (0, 0, 0)

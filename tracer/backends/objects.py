@@ -59,8 +59,9 @@ class Objects:
                 self.kinds[event] = len(self.kinds) + 1
                 if name != CONTEXT:
                     self.event_of.setdefault(name, event)
-            schema.kind = self.kinds[event]
-            self.schemas[schema.kind] = schema
+            kind = self.kinds[event]
+            if kind not in self.schemas:
+                self.schemas[kind] = schema.numbered(kind)
 
 
 def besides(probes: Iterable[Probe]) -> list[str]:

@@ -4,6 +4,7 @@ listing `tracer.probes`; only the module of the command that runs is imported.""
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import os
@@ -19,6 +20,10 @@ from tracer import probes
 from tracer.kernel import limits
 from tracer.model.errors import KtraceError
 from tracer.outputs.escape import escape
+
+# Events refer to each other in no circles, so counting frees them. Circles of garbage are searched
+# for when so many objects more are there than at the last search.
+MORE_OBJECTS = 100_000
 
 
 class ReaderGone(Exception):
@@ -102,6 +107,7 @@ def root() -> None:
 def main() -> None:
     """Runs a command and turns its errors into one place's messages and exit codes."""
     _prepare_streams()
+    gc.set_threshold(MORE_OBJECTS)
     try:
         code = root.main(prog_name="ktrace", standalone_mode=False)
         sys.stdout.flush()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import click
@@ -16,6 +16,7 @@ from tracer import probes
 from tracer.backends import NAMES
 from tracer.model.errors import UsageError
 from tracer.model.selection import Selection, parse_labels
+from tracer.probes import Options, Probe
 
 MAX_PIDS = 1024  # kt_pids
 MAX_PID = 1 << 22  # PID_MAX_LIMIT, include/linux/threads.h
@@ -236,24 +237,52 @@ def limits() -> list[click.Option]:
     ]
 
 
-def selection(values: Mapping[str, Any]) -> Selection:
-    if values["everything"] and any(
-        values[name] for name in ("pods", "namespaces", "containers", "labels", "sender_pods")
-    ):
+def probe_options(wanted: Iterable[Probe]) -> list[click.Option]:
+    """What may be asked of these probes."""
+    return [
+        click.Option(
+            [asked.word, asked.name],
+            is_flag=asked.is_flag,
+            default=asked.default,
+            metavar=asked.metavar,
+            help=asked.help,
+        )
+        for probe in wanted
+        for asked in probes.asked(probe.options)
+    ]
+
+
+def every_probe() -> list[Probe]:
+    return [probes.get(name) for name in probes.names()]
+
+
+def options_of(probe: Probe, values: Mapping[str, Any]) -> Options:
+    """What was asked of a probe."""
+    return probe.options(
+        **{asked.name: values[asked.name] for asked in probes.asked(probe.options)}
+    )
+
+
+def selection(values: Mapping[str, Any], besides: tuple[str, ...] = ()) -> Selection:
+    """Of a command that has all selectors, or some of them."""
+    everything, pids = values.get("everything", False), values.get("pids", ())
+    pods, sender_pods = values["pods"], values.get("sender_pods", ())
+    namespaces, containers = values["namespaces"], values["containers"]
+    if everything and (pods or namespaces or containers or values["labels"] or sender_pods):
         raise UsageError(
             "--all and a selector of pods exclude each other", "leave out --all, or the selector"
         )
-    if len(set(values["pids"])) > MAX_PIDS:
+    if len(set(pids)) > MAX_PIDS:
         raise UsageError(
             f"--pid takes at most {MAX_PIDS} processes", "select a pod instead: -p NAME"
         )
     return Selection(
-        pods=values["pods"],
-        namespaces=values["namespaces"],
-        containers=values["containers"],
+        pods=pods,
+        namespaces=namespaces,
+        containers=containers,
         labels=parse_labels(values["labels"]),
-        sender_pods=values["sender_pods"],
-        pids=frozenset(values["pids"]),
-        everything=values["everything"],
-        besides=values.get("besides", ()),
+        sender_pods=sender_pods,
+        pids=frozenset(pids),
+        everything=everything,
+        besides=besides,
     )

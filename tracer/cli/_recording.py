@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import difflib
-import gc
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,41 +27,65 @@ from tracer.session.session import Session, Sink
 if TYPE_CHECKING:
     from tracer.recording.metadata import Metadata
     from tracer.recording.reader import Reader
+    from tracer.recording.replay import ReplaySource
     from tracer.why.explained import Explained
 
 Places = Callable[[], list[Place]]
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What of a recording: whose events, of which span as somebody writes it, and how many."""
+
+    selection: Selection
+    begin: str | None = None
+    end: str | None = None
+    count: int | None = None
+
+
+class Playback:
+    """A session that plays a recording, as signals see it."""
+
+    def __init__(self, session: Session, source: ReplaySource) -> None:
+        self._session = session
+        self._source = source
+
+    @property
+    def stopping(self) -> bool:
+        return self._session.stopping
+
+    def stop(self) -> None:
+        self._session.stopping = True
+        self._source.interrupt()
+
+
 def play(
     file: str,
-    values: dict[str, Any],
+    wanted: Wanted,
     make: Callable[[Metadata, list[Probe], Clock, Places], Sink],
     speed: float | None = None,
     *,
     explain: bool = False,
 ) -> None:
     """Shows a recording in the sink that `make` makes; with `explain` also a verdict on each
-    container. `values` are those of `chosen_of_recording`. `make` is given what tells all places
-    that are known by then. The summary goes to standard error."""
+    container. `make` is given what tells all places that are known by then. The summary goes to
+    standard error."""
     from tracer.recording.reader import Reader
     from tracer.recording.replay import ReplaySource
 
-    gc.disable()  # events refer to each other in no circles: counting frees them
     with Reader(Path(file)) as reader:
         told = reader.metadata
         clock = Clock(told.clock_offset_ns)
         known = [probes.get(name) for name in probes.names() if name in told.attached]
         source = ReplaySource(reader, speed)
-        window = Window(
-            _moment(values["begin"], told, "--from"), _moment(values["end"], told, "--to")
-        )
+        window = Window(_moment(wanted.begin, told, "--from"), _moment(wanted.end, told, "--to"))
         sink = make(told, known, clock, lambda: session.resolver.places())
-        wanted = wanted_of_recording(values)
-        chosen = Chosen(sink, wanted, window, values["count"], source.interrupt)
+        chosen = Chosen(sink, wanted.selection, window, wanted.count, source.interrupt)
         explained = _explained(chosen, told, clock) if explain else None
         shown = explained or chosen
         session = Session(source, known, told.selection, shown, clock, told.count)
-        stop_on_signals(session, source.interrupt)
+        playback = Playback(session, source)
+        stop_on_signals(playback)
         summary = session.run()
         if explained:
             explained.explain()
@@ -70,8 +94,8 @@ def play(
         summary.undecoded += chosen.unshown
         click.echo(closing_line(summary), err=True)
         check_whole(reader, file)
-        if held and not chosen.events and not session.stopping:
-            check_pods(wanted.globs, session.resolver.places())
+        if held and not chosen.events and not playback.stopping:
+            check_pods(wanted.selection.globs, session.resolver.places())
             click.echo(
                 f"ktrace: none of its {held} events is what was asked for; ktrace info tells what"
                 " it holds",
@@ -125,12 +149,15 @@ def check_whole(reader: Reader, file: str) -> None:
         click.echo(f"ktrace: {file} is cut: {left}", err=True)
 
 
-def wanted_of_recording(values: dict[str, Any]) -> Selection:
+def wanted_of_recording(values: Mapping[str, Any]) -> Wanted:
+    """By the options of `chosen_of_recording`."""
+    return Wanted(selection_of_recording(values), values["begin"], values["end"], values["count"])
+
+
+def selection_of_recording(values: Mapping[str, Any]) -> Selection:
     """Without selectors everything that was recorded."""
-    names = ("pods", "namespaces", "containers", "labels", "sender_pods", "pids", "everything")
-    if not any(values[name] for name in names):
-        values["everything"] = True
-    return selection(values)
+    chosen = selection(values)
+    return replace(chosen, everything=True) if chosen == Selection() else chosen
 
 
 def _moment(text: str | None, told: Metadata, option: str) -> int | None:

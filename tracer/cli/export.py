@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from tracer.cli._recording import chosen_of_recording, play
+from tracer.cli._recording import chosen_of_recording, play, wanted_of_recording
 from tracer.cli._tracing import make_command
 from tracer.model.errors import BadRecording, UsageError
 from tracer.model.event import Event
@@ -42,7 +42,7 @@ def run(file: str, format_: str, out: str | None, **values: Any) -> None:
             return sinks[0]
 
         try:
-            play(file, values, make, explain=True)
+            play(file, wanted_of_recording(values), make, explain=True)
         finally:
             for sink in sinks:
                 sink.close()

@@ -9,39 +9,37 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tracer import probes
 from tracer.cli._options import (
     complete_probes,
     cri_socket,
+    every_probe,
     limits,
     no_argv,
     node_name,
     or_file,
+    probe_options,
     selection,
     selectors,
 )
-from tracer.cli._recording import check_whole, wanted_of_recording
-from tracer.cli._tracing import Tracing, closing_line, make_command, node_of, record_option
+from tracer.cli._recording import check_whole, selection_of_recording
+from tracer.cli._tracing import closing_line, make_command, record_option, request
 from tracer.cli.trace import chosen_probes
 from tracer.model.errors import KtraceError, UsageError
-from tracer.model.event import Clock
 from tracer.model.selection import Selection
 from tracer.outputs.escape import escape
-from tracer.probes import Probe
 from tracer.recording import SUFFIX
-from tracer.session.session import Session, Summary
 
 if TYPE_CHECKING:
     from datetime import tzinfo
 
     from tracer.live.feed import Feed
     from tracer.live.model import Snapshot
+    from tracer.session.run import TraceRequest
 
 # Of the words of a failure.
 MAX_FAILURE = 300
@@ -58,80 +56,22 @@ def run(what: str | None, speed: str, zone: str | None, **values: Any) -> None:
     if what and (Path(what).is_file() or what.endswith(SUFFIX) or "/" in what):
         _show(lambda post, note: _player(what, speed, values, post), chosen_zone)
     else:
-        wanted = chosen_probes(what) if what else [probes.get(name) for name in probes.names()]
-        selection(values)  # what is wrong with it is said before anything is drawn
-        _show(lambda post, note: LiveFeed(wanted, values, post, note), chosen_zone)
+        wanted = chosen_probes(what) if what else every_probe()
+        asked = request(wanted, values)  # what is wrong with it is said before anything is drawn
+        _show(lambda post, note: _node(asked, values, post, note), chosen_zone)
 
 
-class LiveFeed:
-    """Events of the running kernel."""
+def _node(asked: TraceRequest, values: Mapping[str, Any], post: Post, note: Note) -> Feed:
+    from tracer.live.node import NodeFeed
 
-    player = None
-
-    def __init__(
-        self, wanted: Sequence[Probe], values: Mapping[str, Any], post: Post, note: Note
-    ) -> None:
-        from tracer.live.model import Model
-        from tracer.live.switch import RecordingSwitch
-        from tracer.why.timelines import Timelines
-
-        self.node = node_of(values, lambda words: None)
-        self.clock = Clock()
-        self.source: str = values["backend"]
-        self.probes: Sequence[str] = ()
-        by_kind = {kind: probe for probe in wanted for kind in probe.decode}
-        self.model = Model(by_kind, self.clock.now, lambda: Timelines(self.clock), post)
-        self.switch = RecordingSwitch(note)
-        if values["recording"]:
-            self.switch.start(Path(values["recording"]))
-        self._wanted = wanted
-        self._values = values
-        self._note = note
-        self._stopped = False
-        self._session: Session | None = None
-
-    def run(self) -> None:
-        from tracer.live.pace import Pace
-
-        tracing = self._begin()
-        self._session = tracing.session
-        assert tracing.recorder
-        self._session.recorder = Pace(self.model, tracing.recorder)
-        if self._stopped:
-            self._session.stop()
-        try:
-            self._session.run()
-        finally:
-            self._stopped = True
-            tracing.recorder.close()
-
-    def stop(self) -> None:
-        stopped, self._stopped = self._stopped, True
-        if self._session and not stopped:
-            with suppress(OSError):  # it may be closing by itself at this moment
-                self._session.stop()
-
-    def summary(self) -> Summary:
-        return self._session.summary if self._session else Summary()
-
-    def _begin(self) -> Tracing:
-        node_of(self._values, self._note)  # now there is a screen for what it has to say
-        tracing = Tracing(
-            *(self._wanted, self._values, self.model, self.clock, self.switch, self.node),
-            alone=False,
-            say=self._note,
-        )
-        self.source = tracing.backend
-        self.probes = [probe.name for probe in tracing.probes]
-        self.model.timelines.began_ns = self.clock.now()
-        self.model.timelines.traced = frozenset(self.probes)
-        return tracing
+    file = values["recording"]
+    return NodeFeed(asked, values["node_name"], Path(file) if file else None, post, note)
 
 
 def _player(file: str, speed: str, values: Mapping[str, Any], post: Post) -> Feed:
     from tracer.live.player import Player
 
-    chosen = wanted_of_recording(dict(values))
+    chosen = selection_of_recording(values)
     return Player(Path(file), chosen, None if speed == "max" else float(speed), post)
 
 
@@ -139,7 +79,7 @@ def _show(make_feed: Callable[[Post, Note], Feed], zone: tzinfo | None) -> None:
     """Draws until the user has seen enough; then says what was seen and lost."""
     from tracer.live.app import LiveApp
 
-    by_kind = {kind: p for p in map(probes.get, probes.names()) for kind in p.decode}
+    by_kind = {kind: probe for probe in every_probe() for kind in probe.decode}
     app = LiveApp(make_feed, by_kind, _parse_selectors, zone)
 
     def end(number: int, frame: object) -> None:
@@ -225,7 +165,7 @@ command = make_command(
             required=False,
             shell_complete=or_file(complete_probes),
         ),
-        *(option for name in probes.names() for option in probes.get(name).options),
+        *probe_options(every_probe()),
         *selectors(),
         *limits(),
         click.Option(

@@ -18,12 +18,24 @@ from tracer.cli._options import (
     Size,
     complete_probes,
     cri_socket,
+    every_probe,
     limits,
     no_argv,
     node_name,
+    probe_options,
     selectors,
 )
-from tracer.cli._tracing import Tracing, make_command, node_of
+from tracer.cli._tracing import (
+    begin,
+    end_with_failure,
+    make_command,
+    node_of,
+    recording_to,
+    request,
+    say,
+    tell_failure,
+    to_the_end,
+)
 from tracer.cli.trace import chosen_probes
 from tracer.model.errors import KtraceError, UsageError
 from tracer.model.event import Clock, Event, to_json
@@ -31,6 +43,7 @@ from tracer.model.expression import Condition
 from tracer.probes import Probe
 from tracer.recording.files import Destination, Full, RotatingFiles, SingleFile, Stream
 from tracer.recording.flight import BY_HAND, FlightRecorder, Trigger
+from tracer.session.run import Run
 from tracer.session.session import Summary
 
 # Of all flight recordings together.
@@ -39,20 +52,39 @@ MAX_FLIGHTS = 1 << 30
 
 def run(names: str | None, file: str, **values: Any) -> None:
     chosen = chosen_probes(names or ",".join(probes.names()))
-    path, clock, node = Path(file), Clock(), node_of(values)
+    path, clock, node = Path(file), Clock(), node_of(values["node_name"])
+    asked = request(chosen, values)
     if values["flight"] is None:
         if values["triggers"]:
             raise UsageError("--trigger needs a window", "add --flight 10m")
         progress = Progress(_files(path, values))
-        tracing = Tracing(chosen, values, None, clock, progress, node)
-        progress.summary = tracing.session.summary
+        _record(
+            Run(asked, None, clock, say, recording_to(progress, node, end_with_failure)),
+            file,
+            values,
+            progress,
+        )
     else:
-        tracing = _fly(chosen, values, clock, path, node)
-    if sys.stderr.isatty():
-        questions = ", ".join(probe.name for probe in tracing.probes)
-        click.echo(f"ktrace: recording {questions} to {file}; Ctrl-C ends", err=True)
-    tracing.to_the_end()
-    failure = tracing.recorder and tracing.recorder.failure
+        recorder, trigger = _flight(chosen, values, clock, path, node)
+        _record(
+            Run(asked, trigger, clock, say, recording_to(recorder, node, tell_failure)),
+            file,
+            values,
+        )
+
+
+def _record(
+    run: Run, file: str, values: Mapping[str, Any], progress: Progress | None = None
+) -> None:
+    with run:
+        begin(run, values["ready_file"])
+        if progress:
+            progress.summary = run.session.summary
+        if sys.stderr.isatty():
+            questions = ", ".join(probe.name for probe in run.probes)
+            click.echo(f"ktrace: recording {questions} to {file}; Ctrl-C ends", err=True)
+        to_the_end(run)
+    failure = run.recorder and run.recorder.failure
     if failure and not isinstance(failure, Full):
         raise KtraceError(f"{file}: not everything was recorded", "make room and record again")
 
@@ -95,10 +127,10 @@ def _files(path: Path, values: Mapping[str, Any]) -> Destination:
     return RotatingFiles(path, values["max_size"], values["rotate"])
 
 
-def _fly(
+def _flight(
     chosen: Sequence[Probe], values: Mapping[str, Any], clock: Clock, path: Path, node: str
-) -> Tracing:
-    """Decodes events for nothing but the triggers."""
+) -> tuple[FlightRecorder, Trigger]:
+    """Events are decoded for nothing but the triggers."""
     if values["rotate"] is not None:
         raise UsageError("--flight and --rotate exclude each other", "leave out --rotate")
     if not values["flight"]:
@@ -114,7 +146,7 @@ def _fly(
     )
     signal.signal(signal.SIGUSR1, lambda number, frame: recorder.fire(BY_HAND))
     tests = {words: _test(condition, clock, node) for words, condition in conditions.items()}
-    return Tracing(chosen, values, Trigger(tests, recorder.fire), clock, recorder, node)
+    return recorder, Trigger(tests, recorder.fire)
 
 
 def _test(condition: Condition, clock: Clock, node: str) -> Callable[[Event], bool]:
@@ -151,7 +183,7 @@ command = make_command(
             metavar="FILE",
             help="Where to; - is standard output.",
         ),
-        *(option for name in probes.names() for option in probes.get(name).options),
+        *probe_options(every_probe()),
         *selectors(),
         *limits(),
         click.Option(

@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 from tracer.cli._options import output
-from tracer.cli._recording import chosen_of_recording, play
+from tracer.cli._recording import chosen_of_recording, play, wanted_of_recording
 from tracer.cli._tracing import make_command, make_sink
 
 
 def run(file: str, speed: str, **values: Any) -> None:
     play(
         file,
-        values,
+        wanted_of_recording(values),
         lambda told, probes, clock, _: make_sink(probes, values, clock, told.node),
         None if speed == "max" else float(speed),
     )

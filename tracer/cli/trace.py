@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tracer import probes
-from tracer.cli._options import complete_probes
+from tracer.cli._options import complete_probes, every_probe, probe_options
 from tracer.cli._tracing import command as tracing_command
 from tracer.cli._tracing import trace
 from tracer.model.errors import UsageError
@@ -40,7 +40,7 @@ command = tracing_command(
     ),
     [
         click.Argument(["names"], metavar="PROBE[,PROBE…]", shell_complete=complete_probes),
-        *(option for name in probes.names() for option in probes.get(name).options),
+        *probe_options(every_probe()),
     ],
     run,
 )

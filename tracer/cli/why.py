@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,23 +18,33 @@ from tracer.cli._options import (
     color,
     complete_pod,
     cri_socket,
+    every_probe,
     in_colour,
     limits,
     no_argv,
     node_name,
     or_file,
+    probe_options,
     selection,
     selectors,
 )
-from tracer.cli._tracing import Tracing, make_command, node_of, timelines_forgotten
+from tracer.cli._tracing import (
+    begin,
+    make_command,
+    node_of,
+    request,
+    say,
+    timelines_forgotten,
+    to_the_end,
+)
 from tracer.cli._watch import Watch
 from tracer.identity.states import StateService
 from tracer.model.errors import BadRecording, UsageError
 from tracer.model.event import Clock, Place, to_json
 from tracer.model.selection import AS_TARGET, Selection
 from tracer.model.workloads import parse as parse_workload
-from tracer.outputs.escape import escape
 from tracer.recording import SUFFIX
+from tracer.session.run import Run
 from tracer.why.crash import FaultFinder
 from tracer.why.engine import Explanation, explain_all
 from tracer.why.timelines import MAX_RECORDED, Timelines, sees_both_ends
@@ -41,24 +52,27 @@ from tracer.why.timelines import MAX_RECORDED, Timelines, sees_both_ends
 if TYPE_CHECKING:
     from tracer.recording.metadata import Metadata
 
+# Why a connection was reset, its other end tells.
+_BESIDES = ("tcp_reset",)
+
 Show = Callable[[Explanation, Clock, str], None]
 
 
 def run(what: str | None, pods: tuple[str, ...], output: str, color: str, **values: Any) -> None:
     show = _show_json if output == "json" else partial(_show_text, in_colour(color))
-    wanted = {name: values.pop(name) for name in ("namespaces", "labels", "containers")}
+    wanted = selection({**values, "pods": pods}, _BESIDES)
     if what and _is_recording(what):
-        _explain_recording(what, selection({**_EVERYTHING, **wanted, "pods": pods}), show)
+        _explain_recording(what, wanted, show)
     elif what and pods:
         raise UsageError(f"there is no recording {what!r}", "--pod chooses a pod of a recording")
-    elif not (what or pods or any(wanted.values())):
+    elif not (what or wanted.about_target):
         raise UsageError(
             "which pod?", "ktrace why NAMESPACE/POD, deploy/NAME or -l KEY=VALUE; or a recording"
         )
-    elif what and not wanted["containers"] and _is_plain(what, values):
-        _watch({**_EVERYTHING, **values, **wanted, "containers": (what,), "pods": ()}, show)
+    elif what and not wanted.containers and _is_plain(what, values):
+        _watch(replace(wanted, containers=(what,)), values, show)
     else:
-        _watch({**_EVERYTHING, **values, **wanted, "pods": (what,) if what else pods}, show)
+        _watch(replace(wanted, pods=(what,)) if what else wanted, values, show)
 
 
 def _is_recording(what: str) -> bool:
@@ -84,34 +98,33 @@ def _is_plain(what: str, values: Mapping[str, Any]) -> bool:
 # Live
 
 
-def _watch(values: Mapping[str, Any], show: Show) -> None:
-    clock, node = Clock(), node_of(values)
+def _watch(chosen: Selection, values: Mapping[str, Any], show: Show) -> None:
+    clock, node = Clock(), node_of(values["node_name"])
     timelines = Timelines(clock)
     faults = FaultFinder()
-    chosen = selection(values)
     workloads = [found for pod in chosen.pods if (found := parse_workload(pod))]
     follows = bool(workloads or chosen.labels)
     for workload in workloads:
-        _say(
+        say(
             f"ktrace: pods of a {workload.kind} are told by name and label, as a node does not"
             f" know owners: {workload.how}"
         )
     tell = partial(_tell, clock, node, show) if follows else None
-    watch = Watch(timelines, faults, _say, tell)
-    every = [probes.get(name) for name in probes.names()]
-    tracing = Tracing(every, values, watch, clock, None, node)
-    timelines.began_ns = clock.now()
-    timelines.traced = frozenset(probe.name for probe in tracing.probes)
-    wanted = tracing.wanted
-    timelines.both_ends = sees_both_ends(wanted, tracing.cannot_tell)
-    timelines.mine = wanted.wants
-    states = StateService(tracing.state_sources, lambda pod: bool(wanted.wants_pod(pod)))
-    states.start()
-    watch.begin(tracing.session, wanted, states)
-    if sys.stderr.isatty():
-        _say("ktrace: waiting for something to happen to it; Ctrl-C ends")
-    tracing.to_the_end(lambda: timelines.forgotten)
-    states.stop()
+    watch = Watch(timelines, faults, say, tell)
+    with Run(request(every_probe(), values, chosen), watch, clock, say) as run:
+        begin(run, values["ready_file"])
+        timelines.began_ns = clock.now()
+        timelines.traced = frozenset(probe.name for probe in run.probes)
+        wanted = run.selection
+        timelines.both_ends = sees_both_ends(wanted, run.cannot_tell)
+        timelines.mine = wanted.wants
+        states = StateService(run.state_sources, lambda pod: bool(wanted.wants_pod(pod)))
+        states.start()
+        watch.begin(run.session, wanted, states)
+        if sys.stderr.isatty():
+            say("ktrace: waiting for something to happen to it; Ctrl-C ends")
+        to_the_end(run, lambda: timelines.forgotten)
+        states.stop()
     explanations = watch.untold()
     faults.close()
     for explanation in explanations:
@@ -126,16 +139,12 @@ def _tell(clock: Clock, node: str, show: Show, explanation: Explanation) -> None
     sys.stdout.flush()
 
 
-def _say(words: str) -> None:
-    click.echo(escape(words), err=True)
-
-
 def _say_nothing(but: Sequence[str]) -> None:
     """That nothing happened is known only if all was seen, and if something ran."""
     if but:
-        _say(f"ktrace: nothing was seen that needs an explanation, but {'; '.join(but)}")
+        say(f"ktrace: nothing was seen that needs an explanation, but {'; '.join(but)}")
     else:
-        _say("ktrace: nothing happened that needs an explanation")
+        say("ktrace: nothing happened that needs an explanation")
 
 
 def _missed(timelines: Timelines) -> list[str]:
@@ -145,28 +154,12 @@ def _missed(timelines: Timelines) -> list[str]:
     return lost + ([f"{', '.join(untraced)} {verb} not traced"] if untraced else [])
 
 
-# What the selectors that `why` does not have would say.
-_EVERYTHING: dict[str, Any] = {
-    "sender_pods": (),
-    "pids": (),
-    "everything": False,
-    # why a connection was reset, its other end tells
-    "besides": ("tcp_reset",),
-}
-# Also what concerns no pod, from the beginning to the end: a story may need it.
-_WHOLE_RECORDING: dict[str, Any] = {
-    **_EVERYTHING,
-    **dict.fromkeys(("pods", "namespaces", "labels", "containers"), ()),
-    **{"everything": True, "begin": None, "end": None, "count": None},
-}
-
-
 # From a recording
 
 
 def _explain_recording(file: str, chosen: Selection, show: Show) -> None:
     """What was read of a damaged recording is explained, and then its damage is said."""
-    from tracer.cli._recording import check_pods, play
+    from tracer.cli._recording import Wanted, check_pods, play
 
     told: list[tuple[Metadata, Clock, Timelines]] = []
 
@@ -179,7 +172,8 @@ def _explain_recording(file: str, chosen: Selection, show: Show) -> None:
 
     damage: BadRecording | None = None
     try:
-        play(file, _WHOLE_RECORDING.copy(), make)
+        # also what concerns no pod, from the beginning to the end: a story may need it
+        play(file, Wanted(Selection(everything=True)), make)
     except BadRecording as error:
         damage = error
     for metadata, clock, timelines in told:
@@ -195,7 +189,7 @@ def _explain_recording(file: str, chosen: Selection, show: Show) -> None:
         if not wanted and not damage:
             _say_nothing(_missed(timelines))
         if timelines.forgotten:
-            _say(f"ktrace: {timelines_forgotten(timelines.forgotten)}")
+            say(f"ktrace: {timelines_forgotten(timelines.forgotten)}")
     if damage:
         raise damage
 
@@ -254,7 +248,7 @@ command = make_command(
         click.Option(
             ["--wait"], is_flag=True, help="Do not fail when no such pod is there yet: wait for it."
         ),
-        *(option for name in probes.names() for option in probes.get(name).options),
+        *probe_options(every_probe()),
         *limits(),
         no_argv(),
         cri_socket(),

@@ -48,7 +48,7 @@ def words(mask: int, table: Table) -> list[str]:
         if mask & bits == bits:
             found.append(name)
             mask &= ~bits
-    return found + [hex(mask)] * bool(mask)
+    return [*found, hex(mask)] if mask else found
 
 
 def bit_of(name: str, table: Table) -> int | None:

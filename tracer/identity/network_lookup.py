@@ -168,7 +168,9 @@ class NetworkLookup:
                 self._search(wanted)
 
     def _patience(self) -> float:
-        times = [when for when, _ in self._again] + [self._next_search] * bool(self._wanted)
+        times = [when for when, _ in self._again]
+        if self._wanted:
+            times.append(self._next_search)
         return max(0.0, min(times, default=self._now() + 3600.0) - self._now())
 
     def _read_addresses(self, uses: list[_Use]) -> None:

@@ -18,6 +18,9 @@ from pathlib import Path
 
 from tracer.model.cgroup import parse
 
+# What to say where nobody tells.
+UNTOLD = "in a pod, and nobody tells the node's name: set NODE_NAME from spec.nodeName"
+
 # The first namespaces' inodes, PROC_PID_INIT_INO and PROC_UTS_INIT_INO, include/linux/proc_ns.h.
 HOST_PID, HOST_UTS = 0xEFFFFFFC, 0xEFFFFFFE
 CLONE_NEWUTS = 0x04000000  # include/uapi/linux/sched.h

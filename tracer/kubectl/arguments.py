@@ -124,8 +124,8 @@ def is_flag(option: str) -> bool:
         return False
     from tracer import probes  # which know their own
 
-    every = [one for name in probes.names() for one in probes.get(name).options]
-    return any(one.is_flag and option in one.opts for one in every)
+    every = [one for name in probes.names() for one in probes.asked(probes.get(name).options)]
+    return any(one.is_flag and option == one.word for one in every)
 
 
 _LONG = {"-s": "--server"}

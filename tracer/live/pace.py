@@ -3,24 +3,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tracer.identity.resolver import Resolver
 from tracer.live.model import Model
 from tracer.model.turn import Turn
-from tracer.session.session import Recorder
-
-if TYPE_CHECKING:
-    pass
+from tracer.session.run import RunRecorder
 
 
 class Pace:
     """Has a session come back in time for the next picture, whether or not anything happened. It
     stands in for the recorder, if there is one."""
 
-    def __init__(self, model: Model, recorder: Recorder | None = None) -> None:
+    def __init__(self, model: Model, recorder: RunRecorder | None = None) -> None:
         self._model = model
         self._recorder = recorder
+
+    @property
+    def unrecorded(self) -> int:
+        return self._recorder.unrecorded if self._recorder else 0
+
+    @property
+    def failure(self) -> OSError | None:
+        return self._recorder.failure if self._recorder else None
 
     def add(self, turn: Turn, waited: bool, resolver: Resolver) -> None:
         if self._recorder:
@@ -29,3 +32,7 @@ class Pace:
     def patience(self, now: int) -> float:
         patience = max(0.0, self._model.patience())
         return min(patience, self._recorder.patience(now)) if self._recorder else patience
+
+    def close(self) -> None:
+        if self._recorder:
+            self._recorder.close()

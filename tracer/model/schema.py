@@ -12,7 +12,7 @@ from collections import namedtuple
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,10 @@ class Field:
 
 
 class Schema:
-    """The layout of one kind of record. `kind` is the number that the loader gave it."""
+    """The layout of one kind of record. `kind` is the number that it has in a session."""
 
-    kind = 0
-
-    def __init__(self, name: str, size: int, fields: list[Field]) -> None:
+    def __init__(self, name: str, size: int, fields: list[Field], kind: int = 0) -> None:
+        self.kind = kind
         self.name = name
         self.size = size
         self.fields = fields
@@ -44,13 +43,21 @@ class Schema:
         self.struct = struct.Struct(layout)
         # A record in the ring follows an 8-byte header and is padded to 8 (kernel/bpf/ringbuf.c).
         self.cell = struct.Struct(f"=8x{layout[1:]}{-size % 8}x")
-        self.record = _record_type(name, fields)
+        self.record = self.record_type()
         names = [field.name for field in fields]
         self._sized = [
             (names.index(name), names.index(f"{name}_bytes"))
             for name in names
             if f"{name}_bytes" in names
         ]
+
+    def numbered(self, kind: int) -> Self:
+        """The same layout under a number."""
+        return type(self)(self.name, self.size, self.fields, kind)
+
+    def record_type(self) -> Any:
+        """The named tuple that `make` makes."""
+        return namedtuple(f"{self.name}_record", [field.name for field in self.fields])
 
     def pack(self, **values: int | bytes) -> bytes:
         """A record made in user space. Members that are not named are zero, and `kind` is set."""
@@ -80,7 +87,3 @@ class Schema:
                 values[member] = values[member][: values[length]]
             cells.append(self.cell.pack(*values))
         return b"".join(cells)
-
-
-def _record_type(name: str, fields: list[Field]) -> Any:
-    return namedtuple(f"{name}_record", [field.name for field in fields])

@@ -10,15 +10,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    import click
-
     from tracer.identity.resolver import Resolver
     from tracer.model.event import Event
     from tracer.model.schema import Schema
+    from tracer.model.selection import Selection
     from tracer.probes.columns import Column
 
 
@@ -82,16 +81,55 @@ class AttachPoint:
 
 
 @dataclass(frozen=True)
+class Options:
+    """What somebody may ask of a probe besides. One that can be asked something has a subclass with
+    a field for each thing, made by `option`."""
+
+    def settings(self, selection: Selection) -> dict[str, int]:
+        """Values for the object's `const volatile` variables. Raises `UsageError`."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How an option is asked for: `help` says what it does, `metavar` what it takes."""
+
+    name: str
+    help: str
+    metavar: str | None
+    default: Any
+
+    @property
+    def word(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def is_flag(self) -> bool:
+        return self.default is False
+
+
+def option(default: Any, help: str, metavar: str | None = None) -> Any:
+    """A field of an `Options`. Its name is the option's; a false default makes it a flag."""
+    return field(default=default, metadata={"help": help, "metavar": metavar})
+
+
+def asked(options: type[Options]) -> list[Asked]:
+    return [
+        Asked(f.name, f.metadata["help"], f.metadata["metavar"], f.default) for f in fields(options)
+    ]
+
+
+@dataclass(frozen=True)
 class Probe:
     """`object` is the BPF object in `probes/` (without `.bpf.c`); `attach_points` are in order of
     preference; `decode` turns a raw record of each event name into an event, or keeps it for a
     later one; `whose` names the member of each event's record that says whom it concerns, a process
     or a cgroup by its type; `state` the records that any later one may need, with the members that
     tell of what they are: the last of each stays true until the next; `summary` says an event in
-    one sentence for streams of several probes; `alarm` tells whether it must stand out; `settings`
-    turns the values of `options` into the object's `const volatile` variables; `shorthand` turns
-    what follows `KIND:` in a condition into one of tracer.model.expression; `besides` are objects
-    of which all programs are attached too, once for all probes that name them."""
+    one sentence for streams of several probes; `alarm` tells whether it must stand out; `options`
+    is what may be asked of it; `shorthand` turns what follows `KIND:` in a condition into one of
+    tracer.model.expression; `besides` are objects of which all programs are attached too, once for
+    all probes that name them."""
 
     name: str
     object: str
@@ -104,8 +142,7 @@ class Probe:
     summary: Callable[[Event], str]
     alarm: Callable[[Event], bool]
     state: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    options: tuple[click.Option, ...] = ()
-    settings: Callable[[Mapping[str, Any]], dict[str, int]] = field(default=lambda values: {})
+    options: type[Options] = Options
     shorthand: Callable[[str], str] = field(default=lambda words: words)
     besides: tuple[str, ...] = ()
 

@@ -327,8 +327,7 @@ def schemas_of(value: Any) -> dict[int, Schema]:
             raise BadRecording("the recording numbers its kinds of records wrongly")
         if not MIN_RECORD <= size <= MAX_RECORD:
             raise BadRecording(f"the recording has records of {size} bytes")
-        found[kind] = RecordedSchema(_name(told.get("name")), size, _fields(told, size))
-        found[kind].kind = kind
+        found[kind] = RecordedSchema(_name(told.get("name")), size, _fields(told, size), kind)
     return found
 
 
@@ -382,10 +381,9 @@ class RecordedSchema(Schema):
     """A schema from a file. What its records lack because they are older than this ktrace is
     absent, instead of an error."""
 
-    def __init__(self, name: str, size: int, fields: list[Field]) -> None:
-        super().__init__(name, size, fields)
-        members = {"__slots__": (), "__getattr__": _absent}
-        self.record = type(self.record.__name__, (self.record,), members)
+    def record_type(self) -> Any:
+        record = super().record_type()
+        return type(record.__name__, (record,), {"__slots__": (), "__getattr__": _absent})
 
 
 def _absent(_: object, name: str) -> Absent:

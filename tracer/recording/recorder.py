@@ -37,6 +37,7 @@ from tracer.recording.format import (
     names_json,
 )
 from tracer.recording.metadata import Metadata
+from tracer.session.run import Run
 
 FLUSH_NS = 1_000_000_000
 FLUSH_EVENTS = 4096
@@ -205,6 +206,14 @@ class _Event:
     whose: int
     of_process: bool
     processes: list[int]
+
+
+def recorder_of(
+    run: Run, out: Destination, node: str, on_failure: Callable[[OSError], None]
+) -> Recorder:
+    """Of a run on this node that has just been attached."""
+    metadata = metadata_here(node, run.backend, run.clock, run.selection, run.request.count)
+    return Recorder(out, metadata, run.probes, on_failure)
 
 
 def metadata_here(

@@ -80,7 +80,7 @@ class LiveSource:
         self._end: int | None = None
         self._give_up: int | None = None
         self._failure: KtraceError | None = None
-        self._stopping = self._detached = False
+        self._stopping = self._detached = self._closed = False
 
     def attach(
         self, probes: Sequence[Probe], selection: Selection, settings: Mapping[str, int]
@@ -144,6 +144,9 @@ class LiveSource:
         self._backend.wake()
 
     def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         self._service.stop()
         if self._networks:
             self._networks.close()

@@ -20,12 +20,8 @@ from tracer.kernel.bpf_object import BpfObject
 from tracer.model.batch import cell
 from tracer.model.schema import Schema
 
-SCHEMAS = {
-    **BpfObject(object_file("network")).schemas,
-    **BpfObject(object_file("resets")).schemas,
-}
-for _number, _schema in enumerate(SCHEMAS.values(), 1):
-    _schema.kind = _number
+_LAYOUTS = BpfObject(object_file("network")).schemas | BpfObject(object_file("resets")).schemas
+SCHEMAS = {name: schema.numbered(kind) for kind, (name, schema) in enumerate(_LAYOUTS.items(), 1)}
 TICK_NS = 10_000_000
 
 TRIE = """Main:

@@ -30,8 +30,9 @@ from tracer.model.bounded import keep
 from tracer.model.cgroup import parse
 from tracer.model.event import Event, Place, Process, text
 from tracer.model.schema import Schema
+from tracer.model.selection import Selection
 from tracer.model.units import size
-from tracer.probes import AttachPoint, Probe
+from tracer.probes import AttachPoint, Options, Probe
 from tracer.probes.columns import CONTAINER, POD, Column, ancestry_chain, exe, process_name
 from tracer.probes.exits import is_container_init
 from tracer.probes.gfp import flags as flags_of
@@ -574,6 +575,12 @@ def _log(schemas: Mapping[str, Schema], _map_of: Any) -> LogCompanion:
     return LogCompanion(schemas)
 
 
+@dataclass(frozen=True)
+class KillOptions(Options):
+    def settings(self, selection: Selection) -> dict[str, int]:
+        return {"kt_page_size": mmap.PAGESIZE}
+
+
 PROBE = Probe(
     name="oom",
     object="oom",
@@ -639,7 +646,7 @@ PROBE = Probe(
     ),
     summary=_summary,
     alarm=_alarm,
-    settings=lambda values: {"kt_page_size": mmap.PAGESIZE},
+    options=KillOptions,
 )
 
 

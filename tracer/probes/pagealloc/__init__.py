@@ -6,20 +6,20 @@ from __future__ import annotations
 import mmap
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 from typing import Any
 from weakref import WeakKeyDictionary
-
-import click
 
 from tracer.decode import gfp
 from tracer.decode.buddyinfo import parse_line, reading
 from tracer.identity.resolver import Resolver
 from tracer.model.event import Event, text
 from tracer.model.schema import Schema
+from tracer.model.selection import Selection
 from tracer.model.units import size
-from tracer.probes import AttachPoint, Probe
+from tracer.probes import AttachPoint, Options, Probe, option
 from tracer.probes.columns import CONTAINER, POD, Column, ancestry_chain, exe, process_name
 from tracer.probes.gfp import flags as flags_of
 from tracer.probes.gfp import learn
@@ -127,11 +127,17 @@ def _pack_row(line: str) -> bytes:
     return ROW.pack(row["node"], len(free), row["zone"].encode(), *free, *missing)
 
 
-def _settings(values: Mapping[str, Any]) -> dict[str, int]:
-    """Where no source tells the flag's number nothing is left out."""
-    if values.get("quiet_failures"):
-        return {"kt_gfp_left_out": 0}
-    return {"kt_gfp_left_out": gfp.bit_of("__GFP_NOWARN", gfp.names_here()) or 0}
+@dataclass(frozen=True)
+class AllocationOptions(Options):
+    quiet_failures: bool = option(
+        False, "Also failures for which the caller asked for no warning: it has another way."
+    )
+
+    def settings(self, selection: Selection) -> dict[str, int]:
+        """Where no source tells the flag's number nothing is left out."""
+        if self.quiet_failures:
+            return {"kt_gfp_left_out": 0}
+        return {"kt_gfp_left_out": gfp.bit_of("__GFP_NOWARN", gfp.names_here()) or 0}
 
 
 def _summary(event: Event) -> str:
@@ -192,14 +198,7 @@ PROBE = Probe(
     ),
     summary=_summary,
     alarm=_alarm,
-    options=(
-        click.Option(
-            ["--quiet-failures"],
-            is_flag=True,
-            help="Also failures for which the caller asked for no warning: it has another way.",
-        ),
-    ),
-    settings=_settings,
+    options=AllocationOptions,
 )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,7 +16,8 @@ from tracer.identity.resolver import Resolver
 from tracer.kernel.enums import enum_names
 from tracer.model.bounded import keep
 from tracer.model.event import Event, Place
-from tracer.probes import AttachPoint, Probe
+from tracer.model.selection import Selection
+from tracer.probes import AttachPoint, Options, Probe
 from tracer.probes.columns import CONTAINER, Column, pod_name, process_name
 
 # include/net/tcp_states.h
@@ -204,13 +206,15 @@ def reason_table(names: Mapping[int, str]) -> bytes:
     return bytes(table)
 
 
-def _settings(values: Mapping[str, Any]) -> dict[str, int]:
-    reasons = reason_table(enum_names("sk_rst_reason"))
-    return {
-        "kt_reset_reasons": int.from_bytes(reasons, "little"),
-        "kt_tick": _tick_ns(),
-        "kt_whosever": int("tcp_reset" in values.get("besides", ())),
-    }
+@dataclass(frozen=True)
+class ResetOptions(Options):
+    def settings(self, selection: Selection) -> dict[str, int]:
+        reasons = reason_table(enum_names("sk_rst_reason"))
+        return {
+            "kt_reset_reasons": int.from_bytes(reasons, "little"),
+            "kt_tick": _tick_ns(),
+            "kt_whosever": int("tcp_reset" in selection.besides),
+        }
 
 
 def _tick_ns() -> int:
@@ -298,5 +302,5 @@ PROBE = Probe(
     ),
     summary=_summary,
     alarm=_alarm,
-    settings=_settings,
+    options=ResetOptions,
 )

@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
-
-import click
 
 from tracer.decode.signals import RESULTS, SIGRTMAX, code_name, parse_signals, signal_name
 from tracer.identity.resolver import Resolver
 from tracer.model.event import Event, Process
 from tracer.model.origin import origin_of, suspicious
-from tracer.probes import AttachPoint, Probe
+from tracer.model.selection import Selection
+from tracer.probes import AttachPoint, Options, Probe, option
 from tracer.probes.columns import (
     CONTAINER,
     POD,
@@ -66,12 +65,20 @@ def _signal(number: int, code: int, result: int) -> dict[str, Any]:
     }
 
 
-def _settings(values: Mapping[str, Any]) -> dict[str, int]:
-    if values["signal"] is not None:
-        wanted = parse_signals(values["signal"])
-    else:
-        wanted = set(range(1, SIGRTMAX + 1)) - parse_signals(",".join(PLUMBING))
-    return {"kt_signal_mask": sum(1 << number - 1 for number in wanted)}
+@dataclass(frozen=True)
+class SignalOptions(Options):
+    signal: str | None = option(
+        None,
+        f"Only these; default: all but {', '.join(PLUMBING)}; 'all' for every one.",
+        "NAME[,NAME…]",
+    )
+
+    def settings(self, selection: Selection) -> dict[str, int]:
+        if self.signal is not None:
+            wanted = parse_signals(self.signal)
+        else:
+            wanted = set(range(1, SIGRTMAX + 1)) - parse_signals(",".join(PLUMBING))
+        return {"kt_signal_mask": sum(1 << number - 1 for number in wanted)}
 
 
 def _sender(event: Event) -> str:
@@ -141,13 +148,6 @@ PROBE = Probe(
     ),
     summary=_summary,
     alarm=_alarm,
-    options=(
-        click.Option(
-            ["--signal"],
-            metavar="NAME[,NAME…]",
-            help=f"Only these; default: all but {', '.join(PLUMBING)}; 'all' for every one.",
-        ),
-    ),
-    settings=_settings,
+    options=SignalOptions,
     shorthand=lambda names: f"signal.number in {sorted(parse_signals(names))}",
 )

@@ -22,10 +22,12 @@ def _judge(story: Story) -> Verdict | None:
         return None
     refused = [part for part in found if part.entry.sort is Sort.REFUSED]
     reset = [part for part in found if part.entry.sort is not Sort.REFUSED]
-    what = " and ".join(
-        [f"{times(total(refused), 'attempt')} to connect refused"] * bool(refused)
-        + [f"{times(total(reset), 'connection')} reset"] * bool(reset)
-    )
+    done = []
+    if refused:
+        done.append(f"{times(total(refused), 'attempt')} to connect refused")
+    if reset:
+        done.append(f"{times(total(reset), 'connection')} reset")
+    what = " and ".join(done)
     return Verdict(
         "not_by_peer",
         f"{what} in the name of {peers(found)}, whose TCP sent no reset: a firewall's rule, a"

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tracing on this node from what was asked for to the last event, whoever asked: a command, the
+live view or a service.
+
+A `TraceRequest` says what is wanted. A `Run` of it does nothing until `attach`; what it has to say
+meanwhile goes to `say`, and what goes wrong is a `KtraceError`. Signals, terminals and exit codes
+are the caller's.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+from tracer.kernel.limits import check_descriptors
+from tracer.model.errors import CannotOnThisKernel
+from tracer.model.event import Clock
+from tracer.model.names import Names
+from tracer.model.selection import Mode, Selection
+from tracer.probes import Options, Probe
+from tracer.session.session import Recorder, Session, Sink, Summary
+
+if TYPE_CHECKING:
+    from tracer.backends import Backend
+    from tracer.identity.cri import CriSource
+    from tracer.identity.names import NameService
+    from tracer.session.live import LiveSource
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TraceRequest:
+    """`options` are by probe name; a probe without has its defaults. `backend` is one of
+    `tracer.backends.NAMES`, or `auto`. It ends after `duration` seconds or `count` events, if at
+    all. Without `argv` no arguments of processes are kept. `cri_socket` stands in for the usual
+    sockets of runtimes. `wait` allows pods and processes that are still to come."""
+
+    probes: tuple[Probe, ...]
+    selection: Selection = field(default_factory=Selection)
+    options: Mapping[str, Options] = field(default_factory=dict)
+    backend: str = "auto"
+    duration: float | None = None
+    count: int | None = None
+    argv: bool = True
+    cri_socket: str | None = None
+    wait: bool = False
+
+    def settings(self, probe: Probe) -> dict[str, int]:
+        """Raises `UsageError` if the probe's options make no sense."""
+        options = self.options.get(probe.name) or probe.options()
+        return options.settings(self.selection)
+
+
+class RunRecorder(Recorder, Protocol):
+    @property
+    def unrecorded(self) -> int:
+        """Events that could not be written."""
+
+    @property
+    def failure(self) -> OSError | None:
+        """Why there will be nothing more."""
+
+    def close(self) -> None: ...
+
+
+class Run:
+    """From `attach` on nothing is missed; `run` goes on to the end. `check`, of which `attach` is
+    the rest, says whether this node has what was asked for.
+
+    After `check`, `selection` is whose events are told, and `state_sources` tell how pods stand.
+    After `attach`, `backend` traces `probes`, those of the request that this node takes, and
+    `session` has begun. `record` is called then, and makes what records the session. Without a sink
+    nothing is decoded."""
+
+    backend: Backend
+    probes: Sequence[Probe]
+
+    def __init__(
+        self,
+        request: TraceRequest,
+        sink: Sink | None,
+        clock: Clock,
+        say: Say,
+        record: Callable[[Run], RunRecorder] | None = None,
+    ) -> None:
+        self.request = request
+        self.clock = clock
+        self.selection = request.selection
+        self.state_sources: list[CriSource] = []
+        self.recorder: RunRecorder | None = None
+        self._sink = sink
+        self._say = say
+        self._record = record
+        self._checked = self._stopped = self._closed = False
+        self._settings: dict[str, dict[str, int]] = {}
+        self._names: NameService | None = None
+        self._arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
+        self._source: LiveSource | None = None
+        self._session: Session | None = None
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def check(self) -> None:
+        """Raises `KtraceError` if nothing could come of it. Names are asked for from here on."""
+        from tracer.backends import privileges
+        from tracer.identity.cri import CriSource
+        from tracer.identity.inventory import check_globs, check_labels, check_pids, name_sources
+        from tracer.identity.mirror import with_static_pods
+        from tracer.identity.names import NameService
+        from tracer.kernel import heap
+        from tracer.kernel.cgroupfs import has_pods
+
+        request = self.request
+        chosen = with_static_pods(request.selection, self._say)
+        if chosen.mode is not Mode.ALL:
+            chosen = replace(chosen, without_pods=not has_pods())
+        self.selection = chosen
+        self._settings = {probe.name: request.settings(probe) for probe in request.probes}
+        privileges.check()
+        check_descriptors(len(request.probes))
+        if not request.wait:
+            check_pids(chosen.pids)
+        heap.keep_little()
+        sources = name_sources(request.cri_socket)
+        if chosen.labels:
+            check_labels(sources)
+        self.state_sources = [source for source in sources if isinstance(source, CriSource)]
+        self._names = NameService(sources, self._arrivals.put)
+        self._names.start()
+        if (chosen.globs or chosen.labels) and not request.wait:
+            for doubt in check_globs(chosen.globs, self._names, self._arrivals):
+                self._say(f"ktrace: {doubt}")
+        self._checked = True
+
+    def attach(self) -> None:
+        """If the node refuses a probe, those that it takes are traced, and it is said which are
+        left out. Raises `CannotOnThisKernel` if it takes none."""
+        from tracer.kernel import heap
+
+        if not self._checked:
+            self.check()
+        probes = self.request.probes
+        try:
+            source = self._attach(probes)
+        except CannotOnThisKernel:
+            refused = {probe.name: error for probe in probes if (error := self._refusal(probe))}
+            if len(refused) in (0, len(probes)):
+                raise
+            for error in refused.values():
+                self._say(f"ktrace: without {error.message}")
+            source = self._attach([probe for probe in probes if probe.name not in refused])
+        if self._record:
+            self.recorder = self.session.recorder = self._record(self)
+        for turn in source.begin():
+            self.session.take(turn)
+        if self._stopped:
+            self.session.stop()
+        heap.give_back()
+
+    def run(self) -> Summary:
+        """Until a limit of the request, or `stop`. What was seen before a failure is recorded."""
+        try:
+            return self.session.run()
+        finally:
+            self.close()
+
+    def stop(self) -> None:
+        """Ends it soon and in order, whether it has begun or not. May be called from a signal
+        handler or another thread."""
+        self._stopped = True
+        if self._session is not None:
+            self._session.stop()
+
+    def close(self) -> None:
+        """May be called more than once."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._source is not None:
+                self._source.close()
+            elif self._names is not None:
+                self._names.stop()
+        finally:
+            if self.recorder is not None:
+                self.recorder.close()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopped or (self._session is not None and self._session.stopping)
+
+    @property
+    def summary(self) -> Summary:
+        """Of what was seen so far."""
+        return self._session.summary if self._session else Summary()
+
+    @property
+    def session(self) -> Session:
+        assert self._session is not None
+        return self._session
+
+    @property
+    def silent(self) -> Mapping[str, str]:
+        """Sources of names that failed, and why."""
+        return self._names.failures if self._names else {}
+
+    @property
+    def cannot_tell(self) -> dict[str, tuple[str, ...]]:
+        """What cannot be told on this node, of each probe."""
+        return {name: point.cannot_tell for name, point in self.backend.attached.items()}
+
+    def saw_containers(self) -> bool:
+        return any(place.pod or place.container for place in self.session.resolver.places())
+
+    def _attach(self, probes: Sequence[Probe]) -> LiveSource:
+        from tracer.backends import choose
+        from tracer.session.live import LiveSource
+
+        assert self._names is not None
+        request = self.request
+        backend = choose(request.backend, probes, self._say)
+        source = LiveSource(
+            *(backend, self._names, self._arrivals, self.clock),
+            duration=request.duration,
+            decoding=self._sink is not None,
+            argv=request.argv,
+        )
+        self._session = Session(
+            *(source, probes, self.selection, self._sink, self.clock, request.count)
+        )
+        self._source = source
+        settings = ChainMap(*(self._settings[probe.name] for probe in probes))
+        source.attach(probes, self.selection, dict(settings))
+        self.backend, self.probes = backend, probes
+        return source
+
+    def _refusal(self, probe: Probe) -> CannotOnThisKernel | None:
+        """Why this node does not take the probe; None if it does."""
+        from tracer.backends import choose
+
+        try:
+            backend = choose(self.request.backend, [probe], lambda words: None)
+            backend.attach([probe], {})
+        except CannotOnThisKernel as error:
+            return error
+        backend.close()
+        return None
