@@ -12,12 +12,22 @@ from collections.abc import Iterable
 from typing import Any
 
 from tracer.backends.objects import object_file
+from tracer.identity.resolver import Resolver
 from tracer.kernel.bpf_object import BpfObject
 from tracer.model.batch import cell
 from tracer.model.schema import Schema
+from tracer.probes import Probe, Stream
 
 ANCESTOR = struct.Struct("<I16s")  # struct kt_ancestor
 OBJECTS = ("context", "signals", "exits")
+
+
+class Decoding(Resolver):
+    """A resolver, and what a probe makes of records that refer to it, as in one session."""
+
+    def __init__(self, probe: Probe) -> None:
+        super().__init__(lambda place: None)
+        self.decode = probe.decoder(Stream(self))
 
 
 @functools.cache

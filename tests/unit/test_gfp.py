@@ -14,7 +14,8 @@ import pytest
 
 from tracer.decode import gfp
 from tracer.identity.resolver import Resolver
-from tracer.probes import gfp as probes_gfp
+from tracer.probes import Stream
+from tracer.probes.gfp import FlagNames
 
 # As 5.10 and 6.18 print it, cut short.
 OLD = """name: mm_page_alloc
@@ -106,10 +107,10 @@ def test_names_travel_with_the_records() -> None:
     table = [(0xCC0, "GFP_KERNEL"), (0x2000, "__GFP_NOWARN")]
     raw = gfp.pack(table)
     assert gfp.unpack(raw) == table
-    one, two = Resolver(lambda place: None), Resolver(lambda place: None)
-    probes_gfp.learn(SimpleNamespace(names=raw + bytes(10), names_bytes=len(raw)), one)
-    assert probes_gfp.flags(0x2000, one) == ["__GFP_NOWARN"]
-    assert probes_gfp.flags(0x2000, two) is None
+    one, two = (Stream(Resolver(lambda place: None)).shared(FlagNames) for _ in range(2))
+    one.learn(SimpleNamespace(names=raw + bytes(10), names_bytes=len(raw)))
+    assert one.words(0x2000) == ["__GFP_NOWARN"]
+    assert two.words(0x2000) is None
 
 
 def test_more_names_than_there_is_room_for() -> None:

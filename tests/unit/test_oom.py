@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.unit.records import Decoding
 from tracer.backends.objects import object_file
 from tracer.decode import gfp
-from tracer.identity.resolver import Resolver
 from tracer.kernel.bpf_object import BpfObject
 from tracer.kernel.hierarchies import Hierarchy
 from tracer.kernel.kmsg import Line
@@ -21,8 +21,8 @@ from tracer.model.batch import cell
 from tracer.model.event import Clock, Event, to_json
 from tracer.model.names import Container, Names
 from tracer.model.units import size
-from tracer.probes import oom
-from tracer.probes.oom import PROBE, LogCompanion, Report, Reports
+from tracer.probes.oom import PROBE, decoder
+from tracer.probes.oom.companion import LogCompanion, Report, Reports
 
 SCHEMAS = BpfObject(object_file("oom")).schemas
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
@@ -99,13 +99,13 @@ class World:
     """Descriptions of a victim and a trigger, and what the probe makes of records about them."""
 
     def __init__(self, path: str = PATH) -> None:
-        self.resolver = Resolver(lambda place: None)
+        self.resolver = Decoding(PROBE)
         self.resolver.add_path(7, path)
         self.resolver.add_path(8, POD_PATH)
 
     def take(self, name: str, **values: Any) -> Event | None:
         (record,) = SCHEMAS[name].cells(memoryview(cell(SCHEMAS[name].pack(**values))))
-        return PROBE.decode[name](record, self.resolver)
+        return self.resolver.decode[name](record)
 
     def process(self, pid: int, reference: int) -> None:
         self.resolver.add_process(
@@ -132,7 +132,7 @@ class World:
         companion = LogCompanion(SCHEMAS, "/nonexistent")
         raw = companion._record(report)
         (record,) = SCHEMAS["oom_log"].cells(memoryview(cell(raw)))
-        PROBE.decode["oom_log"](record._replace(**values), self.resolver)
+        self.resolver.decode["oom_log"](record._replace(**values))
 
 
 def body(event: Event) -> Any:
@@ -174,7 +174,7 @@ def test_a_log_alone_is_no_event() -> None:
 
 def test_the_log_of_another_time_is_not_taken() -> None:
     world = World()
-    world.log(time=oom.SAME_KILL_NS + 6000)
+    world.log(time=decoder.SAME_KILL_NS + 6000)
     assert body(world.kill())["largest"] is None
 
 
@@ -290,7 +290,7 @@ def test_members_of_a_group(before: bool) -> None:
     ],
 )
 def test_whose_limit_it_is(path: str | None, whose: str | None) -> None:
-    assert oom._limit_of(path) == whose
+    assert decoder._limit_of(path) == whose
 
 
 def test_a_summary() -> None:
@@ -341,7 +341,7 @@ def test_a_log_that_cannot_be_read(tmp_path: Path) -> None:
     companion.close()
     world = World()
     (record,) = SCHEMAS["oom_unread"].cells(memoryview(cell(unread)))
-    PROBE.decode["oom_unread"](record, world.resolver)
+    world.resolver.decode["oom_unread"](record)
     assert body(world.kill())["unknown_because"] == (
         "the kernel log cannot be read: No such file or directory"
     )
@@ -365,7 +365,7 @@ def test_what_cannot_be_told_without_a_log(monkeypatch: pytest.MonkeyPatch) -> N
     def refuse() -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(oom, "KernelLog", refuse)
+    monkeypatch.setattr("tracer.probes.oom.KernelLog", refuse)
     for point in PROBE.attach_points:
         (more,) = point.here().cannot_tell[len(point.cannot_tell) :]
         assert more.endswith("because the kernel log cannot be read: Operation not permitted")
@@ -400,7 +400,7 @@ def test_what_counted_in_the_pod(tmp_path: Path, version: int, none: str) -> Non
     world.resolver.learn(Names(containers={CID: Container(CID, name="app")}))
     for raw in companion._shares(report):
         (record,) = SCHEMAS["oom_share"].cells(memoryview(cell(raw)))
-        assert PROBE.decode["oom_share"](record, world.resolver) is None
+        assert world.resolver.decode["oom_share"](record) is None
     world.log(*POD_LOG)
     seen = body(world.kill())
     assert seen["limit_of"] == "pod"
@@ -410,7 +410,7 @@ def test_what_counted_in_the_pod(tmp_path: Path, version: int, none: str) -> Non
     ]
     assert seen["memory"]["left"]["shmem_bytes"] == 24 * MIB
     assert seen["memory"]["left"]["usage_bytes"] == 24 * MIB
-    assert oom.limit_owner(seen) == "container"
+    assert decoder.limit_owner(seen) == "container"
 
 
 def test_the_container_of_the_victim_may_be_gone_already(tmp_path: Path) -> None:
@@ -425,7 +425,7 @@ def test_the_container_of_the_victim_may_be_gone_already(tmp_path: Path) -> None
         world = World()
         for raw in companion._shares(report):
             (record,) = SCHEMAS["oom_share"].cells(memoryview(cell(raw)))
-            PROBE.decode["oom_share"](record, world.resolver)
+            world.resolver.decode["oom_share"](record)
         world.log(*POD_LOG)
         if own:
             world.take("oom_own", first=5000, cgroup=7, limit=32 * MIB, usage=31 * MIB)
@@ -437,7 +437,7 @@ def test_the_container_of_the_victim_may_be_gone_already(tmp_path: Path) -> None
         (CID, 32 * MIB),
     ]
     assert seen["memory"]["parts"][1]["usage_bytes"] == 31 * MIB
-    assert oom.limit_owner(seen) == "container"
+    assert decoder.limit_owner(seen) == "container"
     assert "memory" not in killed(own=False), "half a table proves nothing"
 
 
@@ -458,13 +458,13 @@ def test_a_pod_that_is_gone_tells_nothing(tmp_path: Path) -> None:
     world.log(*POD_LOG)
     seen = body(world.kill())
     assert "memory" not in seen
-    assert oom.limit_owner(seen) == "pod"
+    assert decoder.limit_owner(seen) == "pod"
 
 
 def test_shares_are_bounded(tmp_path: Path) -> None:
     top = Path(f"{tmp_path}{POD_PATH}")
-    for number in range(oom.MAX_PARTS + 9):
+    for number in range(decoder.MAX_PARTS + 9):
         cgroup(top / f"nested-{number}", 2, "max", 1, 0)
     companion = LogCompanion(SCHEMAS, "/nonexistent", lambda: Hierarchy(0, str(tmp_path), 2))
     (report,) = reports(*POD_LOG)
-    assert len(companion._shares(report)) == oom.MAX_PARTS + 1
+    assert len(companion._shares(report)) == decoder.MAX_PARTS + 1

@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.unit.records import Decoding
 from tracer.backends.objects import object_file
 from tracer.decode.buddyinfo import reading
-from tracer.identity.resolver import Resolver
 from tracer.kernel.bpf_object import BpfObject
 from tracer.model.batch import cell
 from tracer.model.event import Clock, Event, to_json
@@ -94,15 +94,15 @@ def read(tmp_path: Path, text: str | None) -> list[bytes]:
     return FreeLists(SCHEMAS, str(path)).records(frozenset({"page_alloc_failure"}))
 
 
-def decoded(resolver: Resolver, name: str, raw: bytes) -> Event | None:
+def decoded(resolver: Decoding, name: str, raw: bytes) -> Event | None:
     (record,) = SCHEMAS[name].cells(memoryview(cell(raw)))
     if name == "buddyinfo":
         record = record._replace(nowarn=0x2000, can_wait=0x400, page_size=PAGE)
-    return PROBE.decode[name](record, resolver)
+    return resolver.decode[name](record)
 
 
 def failure(tmp_path: Path, text: str | None, gfp: int = 0xCC0, later: int = 0) -> Event:
-    resolver = Resolver(lambda place: None)
+    resolver = Decoding(PROBE)
     raw = read(tmp_path, text)[-1]
     (record,) = SCHEMAS["buddyinfo"].cells(memoryview(cell(raw)))
     decoded(resolver, "buddyinfo", raw)

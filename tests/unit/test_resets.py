@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.support.ktrace import run
+from tests.unit.records import Decoding
 from tracer.backends.objects import object_file
-from tracer.identity.netns import DECODE, MAPPED, VISITOR, How
-from tracer.identity.resolver import Resolver
+from tracer.identity.netns import MAPPED, VISITOR, How
 from tracer.kernel.bpf_object import BpfObject
 from tracer.model.batch import cell
 from tracer.model.event import Clock, Event, to_json
@@ -45,13 +45,13 @@ def packed(address: str) -> bytes:
     return MAPPED + parsed.packed if parsed.version == 4 else parsed.packed
 
 
-def tell(resolver: Resolver, name: str, **values: Any) -> None:
-    DECODE[name](record(name, **values), resolver)
+def tell(resolver: Decoding, name: str, **values: Any) -> None:
+    resolver.decode[name](record(name, **values))
 
 
 @pytest.fixture
-def resolver() -> Resolver:
-    made = Resolver(lambda place: None)
+def resolver() -> Decoding:
+    made = Decoding(PROBE)
     made.add_path(POD_CGROUP, f"/kubepods/pod{UID}")
     made.add_path(CONTAINER_CGROUP, f"/kubepods/pod{UID}/{CID}")
     made.add_path(PEER_CGROUP, f"/kubepods/pod{PEER_UID}")
@@ -64,7 +64,7 @@ def resolver() -> Resolver:
     return made
 
 
-def reset(resolver: Resolver, **values: Any) -> Event:
+def reset(resolver: Decoding, **values: Any) -> Event:
     given = {
         "time": 5,
         "sent": 1,
@@ -74,7 +74,7 @@ def reset(resolver: Resolver, **values: Any) -> Event:
         "flow_remote_address": packed("10.1.0.6"),
         "flow_remote_port": 40000,
     }
-    event = PROBE.decode["tcp_reset"](record("tcp_reset", **(given | values)), resolver)
+    event = resolver.decode["tcp_reset"](record("tcp_reset", **(given | values)))
     assert event is not None
     return event
 
@@ -84,7 +84,7 @@ def as_json(event: Event) -> dict[str, Any]:
     return found
 
 
-def test_a_closed_port_of_a_pod(resolver: Resolver) -> None:
+def test_a_closed_port_of_a_pod(resolver: Decoding) -> None:
     event = reset(
         resolver, network=NETWORK, cause=NO_SOCKET, syn=1, looked=1, answered=2, reason=b"NO_SOCKET"
     )
@@ -115,7 +115,7 @@ def test_a_closed_port_of_a_pod(resolver: Resolver) -> None:
     assert PROBE.summary(event) == "reset sent by 10.1.0.5:80 to 10.1.0.6:40000, closed port"
 
 
-def test_the_sockets_cgroup_before_the_namespace(resolver: Resolver) -> None:
+def test_the_sockets_cgroup_before_the_namespace(resolver: Decoding) -> None:
     event = reset(resolver, cgroup=CONTAINER_CGROUP, network=NETWORK, state=1, sent=0)
     resolver.learn(Names({}, {CID: Container(CID, "containerd", "app")}))
     shown = as_json(event)
@@ -126,7 +126,7 @@ def test_the_sockets_cgroup_before_the_namespace(resolver: Resolver) -> None:
 
 
 @pytest.mark.parametrize("values", [{}, {"cgroup": 4711}, {"netns": 4711}, {"network": 4711}])
-def test_nobody_knows_whose_it_is(resolver: Resolver, values: dict[str, int]) -> None:
+def test_nobody_knows_whose_it_is(resolver: Decoding, values: dict[str, int]) -> None:
     event = reset(resolver, **values, cause=NO_SOCKET, syn=1)
     assert event.place is None
     assert as_json(event)["pod"] is None
@@ -156,7 +156,7 @@ def test_nobody_knows_whose_it_is(resolver: Resolver, values: dict[str, int]) ->
     ],
 )
 def test_reasons(
-    resolver: Resolver,
+    resolver: Decoding,
     told: bytes,
     cause: int,
     syn: int,
@@ -170,7 +170,7 @@ def test_reasons(
     assert body["meaning"] == meaning
 
 
-def test_every_state_has_its_name(resolver: Resolver) -> None:
+def test_every_state_has_its_name(resolver: Decoding) -> None:
     states = [reset(resolver, state=number).body["state"] for number in range(14)]
     assert states[0] is None
     assert states[1] == "ESTABLISHED"
@@ -180,7 +180,7 @@ def test_every_state_has_its_name(resolver: Resolver) -> None:
     assert len(set(states)) == 13
 
 
-def test_addresses(resolver: Resolver) -> None:
+def test_addresses(resolver: Decoding) -> None:
     event = reset(resolver, flow_family=10, flow_local_address=packed("2001:db8::1"))
     assert event.body["local"]["address"] == "2001:db8::1"
     assert "[2001:db8::1]:80" in PROBE.summary(event)
@@ -188,13 +188,13 @@ def test_addresses(resolver: Resolver) -> None:
     assert as_json(unknown)["local"] == {"address": None, "port": None, "pod": None}
 
 
-def test_a_process_whose_description_was_lost(resolver: Resolver) -> None:
+def test_a_process_whose_description_was_lost(resolver: Decoding) -> None:
     event = reset(resolver, process_process=7, process_pid=42, process_tid=43)
     shown = as_json(event)["process"]
     assert (shown["pid"], shown["tid"], shown["comm"]) == (42, 43, None)
 
 
-def test_what_is_not_known_yet(resolver: Resolver) -> None:
+def test_what_is_not_known_yet(resolver: Decoding) -> None:
     """It is made anew with what has been told since, and doubted if that was concluded."""
     event = reset(resolver, network=4711, netns=4712)
     assert event.place is None
@@ -211,7 +211,7 @@ def test_what_is_not_known_yet(resolver: Resolver) -> None:
 @pytest.mark.parametrize("state", [FIN_WAIT1, FIN_WAIT2])
 @pytest.mark.parametrize(("told", "cause"), [(b"TCP_ABORT_ON_DATA", 0), (b"", CLOSED)])
 def test_the_kernels_own_call_is_no_reset_that_was_received(
-    resolver: Resolver, state: int, told: bytes, cause: int
+    resolver: Decoding, state: int, told: bytes, cause: int
 ) -> None:
     received = reset(resolver, sent=0, state=state, time=5)
     sent = reset(resolver, state=CLOSE, reason=told, cause=cause, time=2000)
@@ -232,7 +232,7 @@ def test_the_kernels_own_call_is_no_reset_that_was_received(
     ],
 )
 def test_a_reset_that_was_received(
-    resolver: Resolver, of_received: dict[str, Any], of_sent: dict[str, Any]
+    resolver: Decoding, of_received: dict[str, Any], of_sent: dict[str, Any]
 ) -> None:
     """Twins: another connection, another state, another reason, another call."""
     received = reset(resolver, **({"sent": 0, "state": FIN_WAIT1} | of_received))
@@ -240,7 +240,7 @@ def test_a_reset_that_was_received(
     assert received.again is None or received.again() is received
 
 
-def test_what_went_on_before(resolver: Resolver) -> None:
+def test_what_went_on_before(resolver: Decoding) -> None:
     traffic = {
         "looked": 1,
         "traffic_known": 1,
@@ -288,7 +288,7 @@ def test_the_table_has_room_in_the_object() -> None:
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 140, 200])
-def test_it_fits_the_terminal(resolver: Resolver, width: int) -> None:
+def test_it_fits_the_terminal(resolver: Decoding, width: int) -> None:
     columns = [TIME, SIGN, *(c for c in PROBE.columns if not c.wide)]
     widths = lay_out(columns, [100] * len(columns), width)
     kept = [w for w in widths if w is not None]
@@ -298,19 +298,19 @@ def test_it_fits_the_terminal(resolver: Resolver, width: int) -> None:
 
 
 @pytest.mark.parametrize("wide", [False, True])
-def test_a_line_about_which_nothing_is_known(resolver: Resolver, wide: bool) -> None:
+def test_a_line_about_which_nothing_is_known(resolver: Decoding, wide: bool) -> None:
     out = io.StringIO()
     table = Table(
         out, Clock(0), PROBE.columns, PROBE.alarm, wide=wide, colour=False, headers=False, fit=False
     )
-    table.event(reset(Resolver(lambda place: None), flow_family=0, sent=0))
+    table.event(reset(Decoding(PROBE), flow_family=0, sent=0))
     table.flush()
     words = out.getvalue().split()
     assert words[1] == "received"
     assert set(words[2:]) == {UNKNOWN}
 
 
-def test_what_was_inferred_is_marked(resolver: Resolver) -> None:
+def test_what_was_inferred_is_marked(resolver: Decoding) -> None:
     (reason,) = (column for column in PROBE.columns if column.title == "REASON")
     assert reason.value(reset(resolver, cause=LINGER)) == "closed with SO_LINGER 0?"
     assert reason.value(reset(resolver, reason=b"NO_SOCKET", cause=NO_SOCKET)) == (

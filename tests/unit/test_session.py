@@ -25,7 +25,6 @@ from tests.unit.records import argv, cgroup_path, exe
 from tracer import probes
 from tracer.identity.arguments import Arguments
 from tracer.identity.names import NameService
-from tracer.identity.resolver import Resolver
 from tracer.kernel.cgroupfs import Cgroup
 from tracer.model import turn
 from tracer.model.batch import DISCARDED, HEADER, Batch, split
@@ -35,7 +34,7 @@ from tracer.model.event import Clock, Event
 from tracer.model.names import Container, Names, Pod
 from tracer.model.schema import Schema
 from tracer.model.selection import AS_SENDER, BOTH_SIDES, Mode, Selection
-from tracer.probes import AttachPoint, Probe
+from tracer.probes import AttachPoint, Decode, Probe, Stream
 from tracer.session import live, session
 from tracer.session.live import LiveSource
 from tracer.session.session import Session, Summary
@@ -369,13 +368,11 @@ def test_a_quiet_node_does_not_hold_back_its_only_event(world: Make) -> None:
 def test_a_record_may_be_kept_for_a_later_one(world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = probes.get("signals")
 
-    def only_even(record: Any, known: Resolver) -> Event | None:
-        return None if record.time // STEP_NS % 2 else whole.decode["signal"](record, known)
+    def decoder(stream: Stream) -> dict[str, Decode]:
+        decode = whole.decoder(stream)["signal"]
+        return {"signal": lambda r: None if r.time // STEP_NS % 2 else decode(r)}
 
-    even = dataclasses.replace(
-        whole,
-        decode={"signal": only_even},
-    )
+    even = dataclasses.replace(whole, decoder=decoder)
     monkeypatch.setattr(session, "NAME_SECONDS", 0.0)
     w = world(given=[even, probes.get("exits")])
     summary = w.run(context() + signals(1, 2, 3, 4))

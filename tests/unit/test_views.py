@@ -29,6 +29,7 @@ from tracer.outputs.jsonl import FLUSH_BYTES, JsonLines
 from tracer.outputs.stream import stream_columns
 from tracer.outputs.table import GAP, SIGN, TIME, Table, lay_out
 from tracer.outputs.terminal import cells, folded, shorten
+from tracer.probes import Stream
 from tracer.probes.columns import UNKNOWN, Column
 
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
@@ -109,8 +110,8 @@ def test_any_bytes_of_the_kernel_become_text(raw: bytes) -> None:
 
 
 def decode(name: str, resolver: Resolver, **values: Any) -> Event:
-    owner = next(probe for probe in PROBES if name in probe.decode)
-    event = owner.decode[name](records.record(name, **values), resolver)
+    owner = next(probe for probe in PROBES if name in probe.whose)
+    event = owner.decoder(Stream(resolver))[name](records.record(name, **values))
     assert event is not None
     return event
 
@@ -330,7 +331,7 @@ def table(
     """The lines; `width` is the terminal's."""
     out = io.StringIO()
     chosen = probes.get(probe) if probe != "stream" else None
-    by_kind = {kind: p for p in PROBES for kind in p.decode}
+    by_kind = {kind: p for p in PROBES for kind in p.whose}
     with mock.patch.dict(os.environ, {"COLUMNS": str(width or 0)}):
         sink = Table(
             out,
@@ -394,7 +395,7 @@ def test_hostile_words_break_no_line(word: str, width: int) -> None:
 
 def folded_table(*events: Event, width: int, probe: str) -> str:
     """On a terminal on which each event takes several lines."""
-    by_kind = {kind: p for p in PROBES for kind in p.decode}
+    by_kind = {kind: p for p in PROBES for kind in p.whose}
     columns = stream_columns(by_kind) if probe == "stream" else probes.get(probe).columns
     out = io.StringIO()
     with mock.patch.dict(os.environ, {"COLUMNS": str(width)}):
@@ -432,7 +433,7 @@ def test_the_note_about_lost_events_fits_too(width: int) -> None:
 
 
 def lay_out_of(probe: str, width: int) -> list[int | None]:
-    by_kind = {kind: p for p in PROBES for kind in p.decode}
+    by_kind = {kind: p for p in PROBES for kind in p.whose}
     own = stream_columns(by_kind) if probe == "stream" else probes.get(probe).columns
     columns = [TIME, SIGN] + [c for c in own if not c.wide]
     return lay_out(columns, [100] * len(columns), width)
@@ -469,7 +470,7 @@ def taken(widths: list[int | None]) -> int:
 @given(st.sampled_from([*probes.names(), "stream"]), st.integers(60, 200), st.data())
 def test_the_terminal_is_filled(probe: str, width: int, data: st.DataObject) -> None:
     """To the last cell, unless every column has room for all that is in it."""
-    by_kind = {kind: p for p in PROBES for kind in p.decode}
+    by_kind = {kind: p for p in PROBES for kind in p.whose}
     own = stream_columns(by_kind) if probe == "stream" else probes.get(probe).columns
     columns = [TIME, SIGN] + [c for c in own if not c.wide]
     needs = [data.draw(st.integers(0, 2 * c.width)) for c in columns]
@@ -485,7 +486,7 @@ def test_the_terminal_is_filled(probe: str, width: int, data: st.DataObject) -> 
 
 @pytest.mark.parametrize("probe", [*probes.names(), "stream"])
 def test_sixty_columns_have_room_for_the_pod(probe: str) -> None:
-    by_kind = {kind: p for p in PROBES for kind in p.decode}
+    by_kind = {kind: p for p in PROBES for kind in p.whose}
     own = stream_columns(by_kind) if probe == "stream" else probes.get(probe).columns
     columns = [TIME, SIGN] + [c for c in own if not c.wide]
     widths = lay_out(columns, [100] * len(columns), 60)
@@ -584,7 +585,7 @@ def test_what_must_stand_out_has_a_sign(colour: bool) -> None:
 
 def test_what_stands_out() -> None:
     def alarm(event: Event) -> bool:
-        owner = next(p for p in PROBES if event.kind in p.decode)
+        owner = next(p for p in PROBES if event.kind in p.whose)
         return owner.alarm(event)
 
     known = resolver(names=NAMED)

@@ -184,7 +184,7 @@ def make_sink(probes: Sequence[Probe], values: Mapping[str, Any], clock: Clock, 
     from tracer.outputs.stream import stream_columns
     from tracer.outputs.table import Table
 
-    by_kind = {kind: probe for probe in probes for kind in probe.decode}
+    by_kind = {kind: probe for probe in probes for kind in probe.whose}
     columns = probes[0].columns if len(probes) == 1 else stream_columns(by_kind)
 
     def alarm(event: Event) -> bool:

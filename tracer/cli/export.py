@@ -36,7 +36,7 @@ def run(file: str, format_: str, out: str | None, **values: Any) -> None:
         def make(told: Any, probes: Any, clock: Any, places: Any) -> ExportSink:
             """Only now, or a recording that cannot be read would cost the export before it."""
             stream = stack.enter_context(_open(out, file)) if out else sys.stdout.buffer
-            kinds = {kind: probe for probe in probes for kind in probe.decode}
+            kinds = {kind: probe for probe in probes for kind in probe.whose}
             made = exporter.make(Target(stream, clock, told.node, kinds, places))
             sinks.append(_Guarded(made, format_))
             return sinks[0]

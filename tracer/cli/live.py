@@ -79,7 +79,7 @@ def _show(make_feed: Callable[[Post, Note], Feed], zone: tzinfo | None) -> None:
     """Draws until the user has seen enough; then says what was seen and lost."""
     from tracer.live.app import LiveApp
 
-    by_kind = {kind: probe for probe in every_probe() for kind in probe.decode}
+    by_kind = {kind: probe for probe in every_probe() for kind in probe.whose}
     app = LiveApp(make_feed, by_kind, _parse_selectors, zone)
 
     def end(number: int, frame: object) -> None:

@@ -5,7 +5,7 @@ Events in interrupt context have no process, and not every socket has a cgroup t
 network namespace decides, and the peer is known by its address. The kernel side tells which cgroups
 have processes in which namespace (probes/network.bpf.c), user space adds what that cannot see
 (tracer.identity.network_lookup), both in records, so that a recording tells the same on another
-machine. `networks` is what has been told so far.
+machine. `PodNetworks` is what has been told so far.
 
 A namespace is told apart by a number that never comes back, and it is the container's whose first
 process lives in it. Who only visits it, as a pod that may enter another's, has it only if nobody is
@@ -22,7 +22,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
-from weakref import WeakKeyDictionary, ref
 
 from tracer.identity.resolver import Resolver
 from tracer.model.bounded import Table, keep, size_of
@@ -96,8 +95,7 @@ class PodNetworks:
     """What has been told in one stream of records."""
 
     def __init__(self, resolver: Resolver) -> None:
-        # the table must not keep its own key alive
-        self._resolver = ref(resolver)
+        self._resolver = resolver
         self._networks: Table[int, _Network] = Table(MAX_KNOWN, _size_of_network)
         self._newest: Table[int, int] = Table(MAX_INODES, size_of)  # network by inode
         self._by_address: Table[bytes, dict[int, None]] = Table(MAX_ADDRESSES, size_of)  # networks
@@ -230,8 +228,7 @@ class PodNetworks:
         doubt = _DOUBTS.get(best)
         if len({owner_of(place) for place in places}) > 1:
             doubt = SEVERAL
-        resolver = self._resolver()
-        return Holder(resolver.pod_place(first) if resolver else None, bool(living), doubt)
+        return Holder(self._resolver.pod_place(first), bool(living), doubt)
 
     def _answered(self, network: int, time: int) -> None:
         """What was to be looked for because of a use of that time, or of an event. Each use is
@@ -266,39 +263,20 @@ class PodNetworks:
         return any(self._spares_inode(0, network) for network in having)
 
     def _place(self, cgroup: int) -> Place | None:
-        resolver = self._resolver()
-        return resolver.place(cgroup) if resolver and cgroup else None
+        return self._resolver.place(cgroup) if cgroup else None
 
-
-_known: WeakKeyDictionary[Resolver, PodNetworks] = WeakKeyDictionary()
-
-
-def networks(resolver: Resolver) -> PodNetworks:
-    found = _known.get(resolver)
-    if found is None:
-        found = _known[resolver] = PodNetworks(resolver)
-    return found
-
-
-def _decode_use(record: Any, resolver: Resolver) -> None:
-    networks(resolver).add_use(record)
-
-
-def _decode_address(record: Any, resolver: Resolver) -> None:
-    networks(resolver).add_address(record)
-
-
-def _decode_told(record: Any, resolver: Resolver) -> None:
-    networks(resolver).add_told(record)
+    @property
+    def decoders(self) -> dict[str, Callable[[Any], None]]:
+        """By the kinds of records that tell."""
+        return {
+            "network": self.add_use,
+            "network_address": self.add_address,
+            "pod_network": self.add_told,
+        }
 
 
 # What a probe that shows addresses has besides its own, see tracer.probes.Probe.
 OBJECT = "network"
-DECODE: dict[str, Callable[[Any, Resolver], None]] = {
-    "network": _decode_use,
-    "network_address": _decode_address,
-    "pod_network": _decode_told,
-}
 STATE: dict[str, tuple[str, ...]] = {
     "network": ("network", "cgroup", "how"),
     "network_address": ("network", "address"),

@@ -38,7 +38,7 @@ class NodeFeed:
         self.clock = Clock()
         self.source = request.backend
         self.probes: Sequence[str] = ()
-        by_kind = {kind: probe for probe in request.probes for kind in probe.decode}
+        by_kind = {kind: probe for probe in request.probes for kind in probe.whose}
         self.model = Model(by_kind, self.clock.now, lambda: Timelines(self.clock), post)
         self.switch = RecordingSwitch(note)
         if recording:

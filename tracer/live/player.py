@@ -60,7 +60,7 @@ class Player:
         self._selection = selection
         self._told = told
         self._known = [probes.get(name) for name in probes.names() if name in told.attached]
-        by_kind: dict[str, Probe] = {k: probe for probe in self._known for k in probe.decode}
+        by_kind: dict[str, Probe] = {k: probe for probe in self._known for k in probe.whose}
         self.model = Model(by_kind, lambda: self.position, self._timelines, post)
         self._chosen = self._sink()
         self._summary = Summary()

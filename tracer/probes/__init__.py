@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     from tracer.identity.resolver import Resolver
@@ -19,6 +19,27 @@ if TYPE_CHECKING:
     from tracer.model.schema import Schema
     from tracer.model.selection import Selection
     from tracer.probes.columns import Column
+
+
+T = TypeVar("T")
+
+# Turns a raw record into an event, or keeps it for a later one.
+Decode = Callable[[Any], "Event | None"]
+
+
+class Stream:
+    """One stream of records, as a session has it. `resolver` knows what they refer to."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self.resolver = resolver
+        self._shared: dict[Callable[[Resolver], Any], Any] = {}
+
+    def shared(self, make: Callable[[Resolver], T]) -> T:
+        """What is told once for all probes that want to know: the same object for each."""
+        if make not in self._shared:
+            self._shared[make] = make(self.resolver)
+        found: T = self._shared[make]
+        return found
 
 
 # What a companion is called with after tracing has ended: the name of no event.
@@ -122,12 +143,12 @@ def asked(options: type[Options]) -> list[Asked]:
 @dataclass(frozen=True)
 class Probe:
     """`object` is the BPF object in `probes/` (without `.bpf.c`); `attach_points` are in order of
-    preference; `decode` turns a raw record of each event name into an event, or keeps it for a
-    later one; `whose` names the member of each event's record that says whom it concerns, a process
-    or a cgroup by its type; `state` the records that any later one may need, with the members that
-    tell of what they are: the last of each stays true until the next; `summary` says an event in
-    one sentence for streams of several probes; `alarm` tells whether it must stand out; `options`
-    is what may be asked of it; `shorthand` turns what follows `KIND:` in a condition into one of
+    preference; `decoder` makes, for one stream, what decodes the records of each name; `whose`
+    names the member of each event's record that says whom it concerns, a process or a cgroup by its
+    type; `state` the records that any later one may need, with the members that tell of what they
+    are: the last of each stays true until the next; `summary` says an event in one sentence for
+    streams of several probes; `alarm` tells whether it must stand out; `options` is what may be
+    asked of it; `shorthand` turns what follows `KIND:` in a condition into one of
     tracer.model.expression; `besides` are objects of which all programs are attached too, once for
     all probes that name them."""
 
@@ -136,7 +157,7 @@ class Probe:
     help: str
     examples: tuple[str, ...]
     attach_points: tuple[AttachPoint, ...]
-    decode: Mapping[str, Callable[[Any, Resolver], Event | None]]
+    decoder: Callable[[Stream], Mapping[str, Decode]]
     whose: Mapping[str, str]
     columns: tuple[Column, ...]
     summary: Callable[[Event], str]

@@ -4,20 +4,21 @@
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from tracer.decode.gfp import Table, unpack, words
 from tracer.identity.resolver import Resolver
 
-_tables: WeakKeyDictionary[Resolver, Table] = WeakKeyDictionary()
 
+class FlagNames:
+    """What one stream has told of them."""
 
-def learn(record: Any, resolver: Resolver) -> None:
-    """Decodes a `struct gfp_names_event`: from now on its names hold."""
-    _tables[resolver] = unpack(record.names[: record.names_bytes])
+    def __init__(self, _: Resolver) -> None:
+        self._table: Table | None = None
 
+    def learn(self, record: Any) -> None:
+        """A `struct gfp_names_event`: from now on its names hold."""
+        self._table = unpack(record.names[: record.names_bytes])
 
-def flags(mask: int, resolver: Resolver) -> list[str] | None:
-    """By the names of the kernel that made the records; None if it did not tell them."""
-    table = _tables.get(resolver)
-    return words(mask, table) if table else None
+    def words(self, mask: int) -> list[str] | None:
+        """None if the kernel did not tell them."""
+        return words(mask, self._table) if self._table else None

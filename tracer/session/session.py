@@ -19,7 +19,7 @@ from tracer.model.event import Clock, Event, Place
 from tracer.model.names import Names
 from tracer.model.selection import Mode, Selection
 from tracer.model.turn import CONTEXT_EVENTS, IDLE_SECONDS, NAME_SECONDS, Lost, Part, Source, Turn
-from tracer.probes import Probe
+from tracer.probes import Decode, Probe, Stream
 
 MAX_HELD = 20_000
 # How far two neighbours in the ring can be out of order.
@@ -28,8 +28,6 @@ REORDER_NS = 1_000_000
 # What a record that is no record of ours makes of a decoder.
 DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _BOOT_NS = attrgetter("boot_ns")
-
-Decoder = Callable[[Any, Resolver], Event | None]
 
 
 class Sink(Protocol):
@@ -91,13 +89,15 @@ class Session:
         self._context: dict[str, Callable[[Any], None]] = dict(
             zip(CONTEXT_EVENTS, told, strict=True)
         )
-        self._decoders: dict[str, Decoder] = {}
+        self._decoders: dict[str, Decode] = {}
         self._probe_of: dict[str, str] = {}
         self._descriptions = set(CONTEXT_EVENTS)
         self._events_of = {name for probe in probes for name in probe.whose}
+        stream = Stream(self.resolver)
         for probe in probes:
-            self._decoders |= probe.decode
-            self._probe_of |= dict.fromkeys(probe.decode.keys() - probe.state.keys(), probe.name)
+            decoders = probe.decoder(stream)
+            self._decoders |= decoders
+            self._probe_of |= dict.fromkeys(decoders.keys() - probe.state.keys(), probe.name)
             self._descriptions |= probe.state.keys()
         self.recorder: Recorder | None = None
         self._began = self._now = 0
@@ -167,12 +167,12 @@ class Session:
         elif not self._finished():
             self._add_events(schema.cells(part.cells), self._decoders[schema.name])
 
-    def _add_events(self, records: Iterator[Any], decode: Decoder) -> None:
-        resolver, add = self.resolver, self._recent.append
+    def _add_events(self, records: Iterator[Any], decode: Decode) -> None:
+        add = self._recent.append
         while True:
             try:
                 for record in records:
-                    event = decode(record, resolver)
+                    event = decode(record)
                     if event is not None:
                         add(event)
                 return

@@ -157,4 +157,4 @@ def _reference(entry: Entry, clock: Clock) -> dict[str, Any]:
 @cache
 def _probe_of(kind: str) -> Probe:
     every = (probes.get(name) for name in probes.names())
-    return next(probe for probe in every if kind in probe.decode)
+    return next(probe for probe in every if kind in probe.whose)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +19,6 @@ from tests.support.growth import growth
 from tracer.identity import netns as module
 from tracer.identity import resolver
 from tracer.identity.netns import (
-    DECODE,
     FORMER,
     FOUND_LATER,
     MAKING_NS,
@@ -35,9 +33,9 @@ from tracer.identity.netns import (
     PodNetworks,
     is_loopback,
     made_up,
-    networks,
 )
 from tracer.identity.resolver import Resolver
+from tracer.probes import Stream
 
 INODE = 4026532000
 EARLIER = 1_000
@@ -58,6 +56,9 @@ class Told:
 
     resolver: Resolver = field(default_factory=lambda: Resolver(lambda place: None))
     times: Iterator[int] = field(default_factory=lambda: count(EARLIER))
+
+    def __post_init__(self) -> None:
+        self.networks = PodNetworks(self.resolver)
 
     def container(self, cgroup: int, pod: int | None) -> None:
         below = f"/kubepods/pod{uid(pod)}" if pod is not None else "/docker"
@@ -80,11 +81,7 @@ class Told:
         self.tell("network_address", network=network, address=packed(address))
 
     def tell(self, name: str, **values: Any) -> None:
-        DECODE[name](SimpleNamespace(**values), self.resolver)
-
-    @property
-    def networks(self) -> PodNetworks:
-        return networks(self.resolver)
+        self.networks.decoders[name](SimpleNamespace(**values))
 
     def of(self, network: int, netns: int = INODE) -> Holder:
         return self.networks.of_network(network, netns)[0]
@@ -397,14 +394,13 @@ def test_a_pod_that_restarts_without_end(told: Told) -> None:
 
 
 def test_one_table_for_each_stream_and_none_is_kept() -> None:
-    one, two = Resolver(lambda place: None), Resolver(lambda place: None)
-    assert networks(one) is networks(one)
-    assert networks(one) is not networks(two)
-    table = weakref.ref(networks(one))
-    assert isinstance(table(), PodNetworks)
+    one, two = Stream(Resolver(lambda place: None)), Stream(Resolver(lambda place: None))
+    assert one.shared(PodNetworks) is one.shared(PodNetworks)
+    assert one.shared(PodNetworks) is not two.shared(PodNetworks)
+    table = weakref.ref(one.shared(PodNetworks))
+    assert table() is not None
     del one
-    gc.collect()
-    assert table() is None
+    assert table() is None  # counting has freed it: they refer to each other in no circle
 
 
 @dataclass

@@ -18,7 +18,7 @@ from tracer.live.player import Player
 from tracer.model.selection import Selection
 
 RECORDING = Path(__file__).parents[2] / "data" / "format-1.0.ktrace"
-BY_KIND = {kind: p for p in map(probes.get, probes.names()) for kind in p.decode}
+BY_KIND = {kind: p for p in map(probes.get, probes.names()) for kind in p.whose}
 
 
 def live_app(speed: float | None = None, recording: Path = RECORDING) -> LiveApp:

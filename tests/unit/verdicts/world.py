@@ -11,7 +11,7 @@ from tracer.decode.signals import NUMBERS, signal_name
 from tracer.model.cgroup import CgroupIdentity
 from tracer.model.event import ANCESTOR, Clock, Event, Place, Process
 from tracer.model.names import Container, Pod
-from tracer.probes.oom import Victim
+from tracer.probes.oom.decoder import Victim
 from tracer.why.engine import Explanation, explain_all
 from tracer.why.timelines import MAX_LIVES, Timelines
 

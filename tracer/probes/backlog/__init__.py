@@ -11,14 +11,12 @@ import socket
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from tracer.identity.netns import DECODE, MAPPED, OBJECT, STATE, networks
-from tracer.identity.resolver import Resolver
+from tracer.identity.netns import MAPPED, OBJECT, STATE, PodNetworks
 from tracer.model.bounded import keep
 from tracer.model.event import Event, Place, Process
 from tracer.model.schema import Schema
-from tracer.probes import AttachPoint, Companion, Probe, Table
+from tracer.probes import AttachPoint, Companion, Decode, Probe, Stream, Table
 from tracer.probes.columns import CONTAINER, Column, pod_name, process_name
 
 # the enums of probes/backlog.bpf.c
@@ -34,40 +32,56 @@ NOUNS = {
 }
 MAX_LISTENERS = 16_384
 
-_listeners: WeakKeyDictionary[Resolver, dict[int, Process]] = WeakKeyDictionary()
+
+class Decoder:
+    """The process that holds a listening socket is told before its drops."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._resolver = stream.resolver
+        self._networks = stream.shared(PodNetworks)
+        self._listeners: dict[int, Process] = {}
+
+    def drop(self, record: Any) -> Event:
+        process = self._listeners.get(record.socket) if record.socket else None
+        own = process.place if process else None, self._resolver.place(record.cgroup)
+        address = record.flow_remote_address if record.remotes == ONE else None
+        sides = self._networks.sides(record, address, *own)
+        remote = None if address is None else _end(address, record.flow_remote_port, sides.peer)
+        local = {"address": None, "port": None, "pod": sides.place}
+        if record.flow_family:
+            local = _end(record.flow_local_address, record.flow_local_port, sides.place)
+        body = {
+            "queue": QUEUES[record.queue],
+            "stage": STAGES[record.stage],
+            "local": local,
+            "remote": remote,
+            "depth": None if record.depth < 0 else record.depth,
+            "limit": None if record.limit < 0 else record.limit,
+            "process": process,
+            "count": record.count,
+            "source": SOURCES[record.source],
+        }
+        again = None if sides.settled else partial(self.drop, record)
+        return Event(
+            *("backlog_drop", record.time, process, None, body, sides.place, sides.peer),
+            doubts=sides.doubts,
+            again=again,
+        )
+
+    def listener(self, record: Any) -> None:
+        process = self._resolver.process(
+            record.process_process, record.process_pid, record.process_tid
+        )
+        keep(self._listeners, record.socket, process, MAX_LISTENERS)
 
 
-def _decode(record: Any, resolver: Resolver) -> Event:
-    process = _listeners.get(resolver, {}).get(record.socket) if record.socket else None
-    own = process.place if process else None, resolver.place(record.cgroup)
-    address = record.flow_remote_address if record.remotes == ONE else None
-    sides = networks(resolver).sides(record, address, *own)
-    remote = None if address is None else _end(address, record.flow_remote_port, sides.peer)
-    local = {"address": None, "port": None, "pod": sides.place}
-    if record.flow_family:
-        local = _end(record.flow_local_address, record.flow_local_port, sides.place)
-    body = {
-        "queue": QUEUES[record.queue],
-        "stage": STAGES[record.stage],
-        "local": local,
-        "remote": remote,
-        "depth": None if record.depth < 0 else record.depth,
-        "limit": None if record.limit < 0 else record.limit,
-        "process": process,
-        "count": record.count,
-        "source": SOURCES[record.source],
+def _decoder(stream: Stream) -> dict[str, Decode]:
+    decoder = Decoder(stream)
+    own: dict[str, Decode] = {
+        "backlog_drop": decoder.drop,
+        "backlog_listener": decoder.listener,
     }
-    again = None if sides.settled else partial(_decode, record, resolver)
-    return Event(
-        *("backlog_drop", record.time, process, None, body, sides.place, sides.peer),
-        doubts=sides.doubts,
-        again=again,
-    )
-
-
-def _decode_listener(record: Any, resolver: Resolver) -> None:
-    process = resolver.process(record.process_process, record.process_pid, record.process_tid)
-    keep(_listeners.setdefault(resolver, {}), record.socket, process, MAX_LISTENERS)
+    return own | stream.shared(PodNetworks).decoders
 
 
 def _end(address: bytes, port: int, place: Place | None) -> dict[str, Any]:
@@ -174,7 +188,7 @@ PROBE = Probe(
             companion=_counted,
         ),
     ),
-    decode={"backlog_drop": _decode, "backlog_listener": _decode_listener, **DECODE},
+    decoder=_decoder,
     whose={"backlog_drop": "cgroup"},
     state={**STATE, "backlog_listener": ("socket",)},
     besides=(OBJECT,),

@@ -4,17 +4,22 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 from tracer.decode.exitcodes import describe_exit_code, describe_signal_death, split_status
 from tracer.decode.signals import signal_name
 from tracer.identity.resolver import Resolver
 from tracer.model.event import Event, Process
-from tracer.probes import AttachPoint, Probe
+from tracer.probes import AttachPoint, Decode, Probe, Stream
 from tracer.probes.columns import CONTAINER, POD, Column, ancestry_chain, exe, process_name
 
 
-def _decode(record: Any, resolver: Resolver) -> Event:
+def _decoder(stream: Stream) -> dict[str, Decode]:
+    return {"exit": partial(_decode, stream.resolver)}
+
+
+def _decode(resolver: Resolver, record: Any) -> Event:
     process = resolver.process(record.process_process, record.process_pid, record.process_tid)
     code, number, dumped = split_status(record.status)
     body = {
@@ -81,7 +86,7 @@ PROBE = Probe(
         AttachPoint("tp/sched/sched_process_exit", ("on_exit_undisturbed",)),
         AttachPoint("tp_btf/sched_process_exit", ("on_sched_process_exit",)),
     ),
-    decode={"exit": _decode},
+    decoder=_decoder,
     whose={"exit": "process_process"},
     columns=(
         Column("PROCESS", lambda e: process_name(e.about), 14, 23),

@@ -10,19 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from tracer.decode import gfp
 from tracer.decode.buddyinfo import parse_line, reading
-from tracer.identity.resolver import Resolver
 from tracer.model.event import Event, text
 from tracer.model.schema import Schema
 from tracer.model.selection import Selection
 from tracer.model.units import size
-from tracer.probes import AttachPoint, Options, Probe, option
+from tracer.probes import AttachPoint, Decode, Options, Probe, Stream, option
 from tracer.probes.columns import CONTAINER, POD, Column, ancestry_chain, exe, process_name
-from tracer.probes.gfp import flags as flags_of
-from tracer.probes.gfp import learn
+from tracer.probes.gfp import FlagNames
 
 ROW = Struct("=II16s16Q")  # struct buddy_row
 ROWS, ORDERS = 32, 16
@@ -31,38 +28,54 @@ MAX_ORDER = 32
 # Free lists that were read later than this say nothing of the failure.
 SAME_MOMENT_NS = 1_000_000_000
 
-_free_lists: WeakKeyDictionary[Resolver, Any] = WeakKeyDictionary()
+
+class Decoder:
+    """Free lists are told before the failures at which they were read."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._resolver = stream.resolver
+        self._flags = stream.shared(FlagNames)
+        self._lists: Any = None
+
+    def failure(self, record: Any) -> Event:
+        if record.order >= MAX_ORDER:
+            raise ValueError(record.order)
+        process = self._resolver.process(
+            record.process_process, record.process_pid, record.process_tid
+        )
+        lists = self._lists
+        zones, page_size, quiet, can_wait = None, 0, None, None
+        if lists is not None:
+            page_size = lists.page_size
+            quiet = bool(record.gfp & lists.nowarn) if lists.nowarn else None
+            can_wait = bool(record.gfp & lists.can_wait) if lists.can_wait else None
+            if lists.rows and abs(lists.time - record.time) <= SAME_MOMENT_NS:
+                zones = _zones(lists)
+        flags = self._flags.words(record.gfp)
+        body = {
+            "process": process,
+            "order": record.order,
+            "bytes": page_size << record.order if page_size else None,
+            "gfp_flags": flags,
+            "gfp_mask": hex(record.gfp),
+            "quiet": quiet,
+            "can_wait": can_wait,
+            "buddyinfo": zones,
+            "reading": reading(record.order, page_size, zones, flags),
+        }
+        return Event("page_alloc_failure", record.time, process, None, body)
+
+    def free_lists(self, record: Any) -> None:
+        self._lists = record
 
 
-def _decode(record: Any, resolver: Resolver) -> Event:
-    if record.order >= MAX_ORDER:
-        raise ValueError(record.order)
-    process = resolver.process(record.process_process, record.process_pid, record.process_tid)
-    lists = _free_lists.get(resolver)
-    zones, page_size, quiet, can_wait = None, 0, None, None
-    if lists is not None:
-        page_size = lists.page_size
-        quiet = bool(record.gfp & lists.nowarn) if lists.nowarn else None
-        can_wait = bool(record.gfp & lists.can_wait) if lists.can_wait else None
-        if lists.rows and abs(lists.time - record.time) <= SAME_MOMENT_NS:
-            zones = _zones(lists)
-    flags = flags_of(record.gfp, resolver)
-    body = {
-        "process": process,
-        "order": record.order,
-        "bytes": page_size << record.order if page_size else None,
-        "gfp_flags": flags,
-        "gfp_mask": hex(record.gfp),
-        "quiet": quiet,
-        "can_wait": can_wait,
-        "buddyinfo": zones,
-        "reading": reading(record.order, page_size, zones, flags),
+def _decoder(stream: Stream) -> dict[str, Decode]:
+    decoder = Decoder(stream)
+    return {
+        "page_alloc_failure": decoder.failure,
+        "buddyinfo": decoder.free_lists,
+        "gfp_names": stream.shared(FlagNames).learn,
     }
-    return Event("page_alloc_failure", record.time, process, None, body)
-
-
-def _decode_free_lists(record: Any, resolver: Resolver) -> None:
-    _free_lists[resolver] = record
 
 
 def _zones(record: Any) -> list[dict[str, Any]]:
@@ -177,11 +190,7 @@ PROBE = Probe(
             nested={"on_mm_page_alloc": "allocations in interrupts"},
         ),
     ),
-    decode={
-        "page_alloc_failure": _decode,
-        "buddyinfo": _decode_free_lists,
-        "gfp_names": learn,
-    },
+    decoder=_decoder,
     whose={"page_alloc_failure": "process_process"},
     state={"gfp_names": ()},
     columns=(

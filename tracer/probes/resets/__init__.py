@@ -9,15 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from tracer.identity.netns import DECODE, MAPPED, OBJECT, STATE, networks
-from tracer.identity.resolver import Resolver
+from tracer.identity.netns import MAPPED, OBJECT, STATE, PodNetworks
 from tracer.kernel.enums import enum_names
 from tracer.model.bounded import keep
 from tracer.model.event import Event, Place
 from tracer.model.selection import Selection
-from tracer.probes import AttachPoint, Options, Probe
+from tracer.probes import AttachPoint, Decode, Options, Probe, Stream
 from tracer.probes.columns import CONTAINER, Column, pod_name, process_name
 
 # include/net/tcp_states.h
@@ -73,33 +71,68 @@ _PREFIX = "SK_RST_REASON_"
 _REASONS, _REASON_BYTES = 64, 32
 
 
-# By stream of records: resets that may not have been received, by the connection.
-_suspects: WeakKeyDictionary[Resolver, dict[Any, Event]] = WeakKeyDictionary()
+class Decoder:
+    def __init__(self, stream: Stream) -> None:
+        self._resolver = stream.resolver
+        self._networks = stream.shared(PodNetworks)
+        # resets that may not have been received, by the connection
+        self._suspects: dict[Any, Event] = {}
+
+    def reset(self, record: Any) -> Event:
+        event = self._event(record)
+        self._take_back(event, record)
+        return event
+
+    def _take_back(self, event: Event, record: Any) -> None:
+        """Data for a connection that its program has closed makes the kernel call tcp_reset() for
+        itself, and answer the data with a reset (tcp_rcv_state_process()): that one was sent, and
+        nothing was received. The two come in the same call."""
+        body = event.body
+        ends = (body["local"], body["remote"])
+        connection = (record.netns, *((end["address"], end["port"]) for end in ends))
+        if body["direction"] == "received":
+            if body["state"] in _HALF_CLOSED:
+                keep(self._suspects, connection, event, _MAX_SUSPECTS)
+                if event.again is None:
+                    event.again, event.awaits_ns = partial(_as_it_is, event), _SAME_CALL_NS
+        elif body["reason"] == "tcp_abort_on_data":
+            received = self._suspects.pop(connection, None)
+            if received and event.boot_ns - received.boot_ns <= _SAME_CALL_NS:
+                received.again = _nothing
+
+    def _event(self, record: Any) -> Event:
+        resolver, process = self._resolver, None
+        if record.process_pid:
+            process = resolver.process(
+                record.process_process, record.process_pid, record.process_tid
+            )
+        local, remote = record.flow_local_address, record.flow_remote_address
+        own = resolver.place(record.cgroup), process.place if process else None
+        peer = remote if record.flow_family else None
+        sides = self._networks.sides(record, peer, *own)
+        reason, inferred = _reason(record.reason, record.cause)
+        body = {
+            "direction": "sent" if record.sent else "received",
+            "reason": reason,
+            "reason_inferred": inferred,
+            "meaning": _meaning(reason, bool(record.syn)),
+            "state": STATES[record.state] if record.state < len(STATES) else None,
+            "local": _end(local, record.flow_local_port, record.flow_family, sides.place),
+            "remote": _end(remote, record.flow_remote_port, record.flow_family, sides.peer),
+            "process": process,
+            **_traffic(record),
+        }
+        again = None if sides.settled else partial(self.reset, record)
+        return Event(
+            *("tcp_reset", record.time, process, None, body, sides.place, sides.peer),
+            doubts=sides.doubts,
+            again=again,
+        )
 
 
-def _decode(record: Any, resolver: Resolver) -> Event:
-    event = _event(record, resolver)
-    _take_back(event, record, resolver)
-    return event
-
-
-def _take_back(event: Event, record: Any, resolver: Resolver) -> None:
-    """Data for a connection that its program has closed makes the kernel call tcp_reset() for
-    itself, and answer the data with a reset (tcp_rcv_state_process()): that one was sent, and
-    nothing was received. The two come in the same call."""
-    body = event.body
-    ends = (body["local"], body["remote"])
-    connection = (record.netns, *((end["address"], end["port"]) for end in ends))
-    suspects = _suspects.setdefault(resolver, {})
-    if body["direction"] == "received":
-        if body["state"] in _HALF_CLOSED:
-            keep(suspects, connection, event, _MAX_SUSPECTS)
-            if event.again is None:
-                event.again, event.awaits_ns = partial(_as_it_is, event), _SAME_CALL_NS
-    elif body["reason"] == "tcp_abort_on_data":
-        received = suspects.pop(connection, None)
-        if received and event.boot_ns - received.boot_ns <= _SAME_CALL_NS:
-            received.again = _nothing
+def _decoder(stream: Stream) -> dict[str, Decode]:
+    own: dict[str, Decode] = {"tcp_reset": Decoder(stream).reset}
+    return own | stream.shared(PodNetworks).decoders
 
 
 def _as_it_is(event: Event) -> Event:
@@ -109,34 +142,6 @@ def _as_it_is(event: Event) -> Event:
 
 def _nothing() -> None:
     """What becomes of an event that was none."""
-
-
-def _event(record: Any, resolver: Resolver) -> Event:
-    process = None
-    if record.process_pid:
-        process = resolver.process(record.process_process, record.process_pid, record.process_tid)
-    local, remote = record.flow_local_address, record.flow_remote_address
-    own = resolver.place(record.cgroup), process.place if process else None
-    peer = remote if record.flow_family else None
-    sides = networks(resolver).sides(record, peer, *own)
-    reason, inferred = _reason(record.reason, record.cause)
-    body = {
-        "direction": "sent" if record.sent else "received",
-        "reason": reason,
-        "reason_inferred": inferred,
-        "meaning": _meaning(reason, bool(record.syn)),
-        "state": STATES[record.state] if record.state < len(STATES) else None,
-        "local": _end(local, record.flow_local_port, record.flow_family, sides.place),
-        "remote": _end(remote, record.flow_remote_port, record.flow_family, sides.peer),
-        "process": process,
-        **_traffic(record),
-    }
-    again = None if sides.settled else partial(_decode, record, resolver)
-    return Event(
-        *("tcp_reset", record.time, process, None, body, sides.place, sides.peer),
-        doubts=sides.doubts,
-        again=again,
-    )
 
 
 def _traffic(record: Any) -> dict[str, Any]:
@@ -285,7 +290,7 @@ PROBE = Probe(
             cannot_tell=(*_NO_REASONS, WITHOUT_SOCKET),
         ),
     ),
-    decode={"tcp_reset": _decode, **DECODE},
+    decoder=_decoder,
     whose={"tcp_reset": "cgroup"},
     state=STATE,
     besides=(OBJECT,),

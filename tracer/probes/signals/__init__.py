@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from tracer.decode.signals import RESULTS, SIGRTMAX, code_name, parse_signals, signal_name
@@ -12,7 +12,7 @@ from tracer.identity.resolver import Resolver
 from tracer.model.event import Event, Process
 from tracer.model.origin import origin_of, suspicious
 from tracer.model.selection import Selection
-from tracer.probes import AttachPoint, Options, Probe, option
+from tracer.probes import AttachPoint, Decode, Options, Probe, Stream, option
 from tracer.probes.columns import (
     CONTAINER,
     POD,
@@ -29,7 +29,11 @@ PLUMBING = ("CHLD", "URG", "WINCH", "PROF")
 _STATES = (None, "running", "stopped", "dumping_core", "dying")
 
 
-def _decode(record: Any, resolver: Resolver) -> Event:
+def _decoder(stream: Stream) -> dict[str, Decode]:
+    return {"signal": partial(_decode, stream.resolver)}
+
+
+def _decode(resolver: Resolver, record: Any) -> Event:
     target = resolver.process(record.target_process, record.target_pid, record.target_tid)
     sender = None
     if not record.from_kernel:
@@ -130,7 +134,7 @@ PROBE = Probe(
         "ktrace signals -o json | jq .sender.exe",
     ),
     attach_points=(AttachPoint("tp_btf/signal_generate", ("on_signal_generate",)),),
-    decode={"signal": _decode},
+    decoder=_decoder,
     whose={"signal": "target_process"},
     columns=(
         Column("SIGNAL", lambda e: e.body["signal"]["name"], 7, 11),

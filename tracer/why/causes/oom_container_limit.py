@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tracer.probes.oom import limit_owner
+from tracer.probes.oom.decoder import limit_owner
 from tracer.why.cause import Cause
 from tracer.why.common.memory import fatal_oom, judged, what_counted
 from tracer.why.story import Story

@@ -9,7 +9,7 @@ from tracer.decode.exitcodes import describe_exit_code
 from tracer.model.event import Process
 from tracer.model.units import size
 from tracer.probes.columns import pod_name, process_name
-from tracer.probes.oom import limit_owner
+from tracer.probes.oom.decoder import limit_owner
 from tracer.why.entry import Entry
 
 

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What user space adds to the `oom` probe, as raw records of its own structs: what the kernel log
+says of a kill, and what counted in the pod whose limit was hit."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tracer.decode import gfp
+from tracer.kernel.hierarchies import Hierarchy
+from tracer.kernel.kmsg import KernelLog, Line
+from tracer.model.cgroup import parse
+from tracer.model.schema import Schema
+from tracer.probes.oom.decoder import MAX_PARTS, ROW, UNKNOWN
+from tracer.probes.oom.memory import memory_hierarchy, pod_shares
+
+ROWS = 10
+
+
+@dataclass(slots=True)
+class Report:
+    """What the log says of one kill. Memory is in bytes, None where the kernel printed none."""
+
+    order: int
+    gfp: int
+    gfp_names: str
+    limit: int | None = None
+    usage: int | None = None
+    pid: int = 0
+    words: str = ""
+    boot_ns: int = 0
+    tasks: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Reports:
+    """Finds the reports in the lines of the kernel log (dump_header() in mm/oom_kill.c). The kernel
+    writes one after the other; a report with lines missing is left out as a whole."""
+
+    def __init__(self, page_size: int = mmap.PAGESIZE) -> None:
+        self._page_size = page_size
+        self._report: Report | None = None
+        self._columns: list[str] = []
+
+    def feed(self, lines: list[Line]) -> Iterator[Report]:
+        for line in lines:
+            if line.after_gap:
+                self._report = None
+            if begun := _INVOKED.fullmatch(line.text):
+                self._report = Report(int(begun["order"]), int(begun["gfp"], 16), begun["names"])
+                self._columns = []
+            elif self._report and self._take(self._report, line):
+                yield self._report
+                self._report = None
+
+    def _take(self, report: Report, line: Line) -> bool:
+        """Whether this was the last line."""
+        if end := _KILL.fullmatch(line.text):
+            report.pid, report.words, report.boot_ns = int(end["pid"]), end["words"], line.boot_ns
+            return True
+        if usage := _USAGE.match(line.text):
+            report.usage, report.limit = int(usage[1]) << 10, int(usage[2]) << 10
+        elif _TITLES.match(line.text):
+            self._columns = line.text.replace("[", " ").replace("]", " ").split()
+        elif self._columns and line.text.startswith("["):
+            self._take_row(report, line.text)
+        return False
+
+    def _take_row(self, report: Report, line: str) -> None:
+        words = line.replace("[", " ", 1).replace("]", " ", 1).split(None, len(self._columns) - 1)
+        row = dict(zip(self._columns, words, strict=False))
+        try:
+            report.tasks.append(
+                {
+                    "pid": int(row["tgid"]),
+                    "uid": int(row["uid"]),
+                    "comm": row.get("name", ""),
+                    "score_adj": int(row["oom_score_adj"]),
+                    **{
+                        name: int(row[column]) * self._page_size if column in row else UNKNOWN
+                        for name, column in _MEMORY_COLUMNS.items()
+                    },
+                }
+            )
+        except (KeyError, ValueError):
+            return
+
+
+_INVOKED = re.compile(
+    r".* invoked oom-killer: gfp_mask=(?P<gfp>0x[0-9a-f]+)\((?P<names>[^()]*)\),"
+    r" order=(?P<order>-?\d+), oom_score_adj=-?\d+"
+)
+_USAGE = re.compile(r"memory: usage (\d+)kB, limit (\d+)kB,")
+_TITLES = re.compile(r"\[ *pid *\] .*\btgid\b.*\brss\b.*\bname$")
+_KILL = re.compile(r"(?P<words>oom-kill:constraint=.*),task=.*,pid=(?P<pid>\d+),uid=\d+", re.DOTALL)
+_MEMORY_COLUMNS = {
+    "rss": "rss",
+    "anon": "rss_anon",  # these three since 6.8
+    "file": "rss_file",
+    "shmem": "rss_shmem",
+}
+
+
+class LogCompanion:
+    """Reads the kernel log when the OOM killer was at work. Without a log that can be read there is
+    nothing to add, and tracing goes on."""
+
+    interval: float | None = None
+
+    def __init__(
+        self,
+        schemas: Mapping[str, Schema],
+        path: str = "/dev/kmsg",
+        hierarchy: Callable[[], Hierarchy | None] = memory_hierarchy,
+    ) -> None:
+        self._schemas = schemas
+        self._hierarchy = hierarchy
+        self._reports = Reports()
+        self._named = False
+        self._log: KernelLog | None = None
+        self._error = 0
+        try:
+            self._log = KernelLog(path)
+        except OSError as error:
+            self._error = error.errno or errno.EIO
+
+    def records(self, fresh: frozenset[str]) -> list[bytes]:
+        if not fresh & {"oom", "oom_member"}:
+            return []
+        records = []
+        if not self._named:
+            self._named = True
+            names = gfp.pack(gfp.names_here())
+            schema = self._schemas["gfp_names"]
+            records.append(schema.pack(names=names, names_bytes=len(names)))
+            if self._error:
+                records.append(self._schemas["oom_unread"].pack(error=self._error))
+        if self._log:
+            for report in self._reports.feed(self._log.read()):
+                records += [self._record(report), *self._shares(report)]
+        return records
+
+    def close(self) -> None:
+        if self._log:
+            self._log.close()
+            self._log = None
+
+    def _shares(self, report: Report) -> list[bytes]:
+        """Read at once: the container of a first process that was killed is soon gone."""
+        path = _pod_of(report.words)
+        hierarchy = self._hierarchy() if path else None
+        if path is None or hierarchy is None:
+            return []
+        return [
+            self._schemas["oom_share"].pack(
+                time=report.boot_ns,
+                pid=report.pid,
+                part=number,
+                name=share.name.encode()[:255],
+                limit=share.limit,
+                usage=share.usage,
+                anon=share.anon,
+                file=share.file,
+                shmem=share.shmem,
+            )
+            for number, share in enumerate(pod_shares(hierarchy, path)[: MAX_PARTS + 1])
+        ]
+
+    def _record(self, report: Report) -> bytes:
+        largest = sorted(report.tasks, key=lambda task: -task["rss"])[:ROWS]
+        return self._schemas["oom_log"].pack(
+            time=report.boot_ns,
+            limit=UNKNOWN if report.limit is None else report.limit,
+            usage=UNKNOWN if report.usage is None else report.usage,
+            pid=report.pid,
+            order=report.order,
+            gfp=report.gfp,
+            rows=len(largest),
+            tasks=len(report.tasks),
+            gfp_names=report.gfp_names.encode()[:511],
+            words=report.words.encode()[:1023],
+            row=b"".join(_pack_row(task) for task in largest),
+        )
+
+
+def _pod_of(words: str) -> str | None:
+    """The pod whose own limit was hit, as the log says it; believed for nothing but a look."""
+    _, found, rest = words.partition(",oom_memcg=")
+    path = rest.partition(",task_memcg=")[0]
+    identity = parse(path)
+    if not found or not identity.pod_uid or identity.container_id or ".." in path.split("/"):
+        return None
+    return path
+
+
+def _pack_row(task: Mapping[str, Any]) -> bytes:
+    memory = (task["rss"], task["anon"], task["file"], task["shmem"])
+    return ROW.pack(task["pid"], task["uid"], task["comm"].encode(), *memory, task["score_adj"])
