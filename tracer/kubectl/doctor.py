@@ -137,7 +137,7 @@ def _print_table(
         if wrong[name]:
             words = f"✘ {wrong[name]}"
         elif bad:
-            words = f"✘ {len(bad)} problems"
+            words = f"✘ {len(bad)} {'problem' if len(bad) == 1 else 'problems'}"
         else:
             words = "✔" + (f" {len(notes)} notes" if notes else "")
         where = "–" if home is None else "a pod made for this" if home.made else home.pod

@@ -340,12 +340,13 @@ def waiting(pod: Mapping[str, Any]) -> tuple[str | None, bool]:
 
 
 def leftovers(kubectl: Kubectl, home: str | None) -> list[Mapping[str, Any]]:
-    """Pods that were made and not taken away, wherever we may look."""
+    """Pods that were made and that nobody has taken away, wherever we may look."""
     try:
-        return list(kubectl.get("pods", "--all-namespaces", f"--selector={MADE}={BY}")["items"])
+        found = kubectl.get("pods", "--all-namespaces", f"--selector={MADE}={BY}")["items"]
     except Forbidden:
         where = f"--namespace={home or NAMESPACE}"
-        return list(kubectl.get("pods", where, f"--selector={MADE}={BY}")["items"])
+        found = kubectl.get("pods", where, f"--selector={MADE}={BY}")["items"]
+    return [one for one in found if not one["metadata"].get("deletionTimestamp")]
 
 
 def owner() -> str:

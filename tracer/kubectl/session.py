@@ -12,7 +12,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, TypeVar
 
 from tracer.kubectl import nodes, show
@@ -149,6 +152,7 @@ def tell(words: str) -> None:
 
 def _check(request: Request) -> None:
     """What can be said before anything is asked."""
+    _check_command(request)
     for word in request.rest:
         if word.startswith(_FILES_THERE):
             raise UsageError(
@@ -164,6 +168,24 @@ def _check(request: Request) -> None:
         parse_labels(request.labels)
     if request.count is not None and not request.count.isdigit():
         raise UsageError(f"--count {request.count} is no number")
+
+
+def _check_command(request: Request) -> None:
+    """Else a pod would be made to hear that there is no such thing."""
+    from tracer import probes
+
+    place = find_spec("tracer.cli")  # which is not imported: it takes long
+    modules = iter_modules(place.submodule_search_locations if place else ())
+    known = [*probes.names(), *(one.name for one in modules if not one.name.startswith("_"))]
+    if request.command not in known:
+        near = get_close_matches(request.command or "", known, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"No such command {request.command!r}.{hint}", "kubectl ktrace --help")
+    about = request.target or request.pods or request.labels or set(request.namespaces) - {"*"}
+    if request.command == "why" and not about:
+        raise UsageError("which pod?", "kubectl ktrace why NAMESPACE/POD, deploy/NAME or -l KEY=V")
+    if request.command == "trace" and not request.target:
+        raise UsageError("which probes?", f"kubectl ktrace trace {','.join(probes.names())}")
 
 
 def _home(kubectl: Kubectl, homes: Homes, node: str) -> Home:

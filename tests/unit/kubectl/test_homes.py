@@ -254,6 +254,9 @@ def test_kubectl_is_not_asked_for_what_is_wrong_anyway(cluster: Cluster) -> None
         ("signals", "-l", "a in (b)"),
         ("signals", "--record", "x.ktrace"),
         ("record",),
+        ("sginals",),
+        ("why",),
+        ("trace", "-n", "shop"),
         ("signals", "--count", "x"),
     ):
         assert cluster(*words).code == 2
