@@ -10,13 +10,14 @@ TEST_PACKAGES := containerd runc busybox-static containernetworking-plugins ipro
 	util-linux procps tcpdump ruby bpftool tmux jq openssl podman conmon crun \
 	libdevmapper1.02.1 buildah g++
 BENCH_PACKAGES := bpftrace libbpf-tools bpfcc-tools
-LAB_PACKAGES := qemu-system-x86 e2fsprogs debian-archive-keyring debootstrap python3-bpfcc \
+SHIP_PACKAGES := dpkg-dev rpm
+LAB_PACKAGES := qemu-system-x86 qemu-system-arm e2fsprogs debian-archive-keyring debootstrap python3-bpfcc \
 	bash coreutils dash mount util-linux systemd dbus
 
-.PHONY: install unit demo test cluster truth runbook lab matrix check format bench wheel bundle image clean
+.PHONY: install unit demo test cluster truth runbook lab matrix check format bench wheel bundle packages image release clean
 
 install:
-	@$(call apt,$(BUILD_PACKAGES) $(TEST_PACKAGES) $(LAB_PACKAGES))
+	@$(call apt,$(BUILD_PACKAGES) $(TEST_PACKAGES) $(SHIP_PACKAGES) $(LAB_PACKAGES))
 	@$(MAKE) --no-print-directory $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml setup.py $(wildcard probes/*.bpf.c probes/include/*.h stap/*.stp stap/tapset/*)
@@ -68,6 +69,7 @@ check: install
 	$(BIN)/clang-format --dry-run --Werror probes/*.bpf.c probes/include/*.h
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/mypy --python-version 3.10 tracer
 	$(BIN)/python -m build --wheel --outdir build/check . >build/check.log 2>&1 || { cat build/check.log; false; }
 	ruby -c Vagrantfile
 
@@ -88,18 +90,26 @@ bench: install
 	$(BIN)/python -m bench.why
 	$(SUDO) $(BIN)/python -m bench.churn
 
+# For any Linux with a C library of 2012 or later, with libbpf inside. KTRACE_ARCH=arm64 builds this and what follows for
+# another kind of machine. The first time takes some minutes, as libbpf is compiled.
 wheel: install
-	$(BIN)/python -m build --wheel
+	$(BIN)/python -m deploy.wheel dist
 
 # A directory that needs nothing of a node: its own Python, C library and loader. Also packed, with SHA256SUMS.
-bundle: install
-	@rm -rf build/wheel
-	@$(BIN)/python -m build --wheel --outdir build/wheel . >build/bundle.log 2>&1 || { cat build/bundle.log; false; }
-	$(BIN)/python -m deploy.bundle build/wheel/*.whl dist
+bundle: wheel
+	$(BIN)/python -m deploy.bundle dist
 
-# The bundle as a container image with nothing else in it, for deploy/kubernetes/daemonset.yaml.
+# The bundle as a .deb and an .rpm.
+packages: bundle
+	$(BIN)/python -m deploy.packages dist
+
+# The bundle as a container image with nothing else in it, and the manifest that runs it on every node.
 image: bundle
 	$(BIN)/python -m deploy.image dist
+
+# Everything that is published, for all kinds of machines, from a clean checkout: RELEASE.md.
+release: install
+	$(BIN)/python -m deploy.release dist
 
 clean:
 	rm -rf build dist *.egg-info tracer/objects tracer/sources tracer/stap $(VENV)

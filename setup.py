@@ -4,24 +4,33 @@ needs no compiler."""
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}
+# Of deploy/wheel: for which machine, with whose headers and libraries, for which other systems.
+MACHINE = os.environ.get("KTRACE_MACHINE") or platform.machine()
+SYSROOT = os.environ.get("KTRACE_SYSROOT")
+PLATFORM = os.environ.get("KTRACE_PLATFORM")
 
 
 class BuildObjects(build_py):  # type: ignore[misc]
     """Compiles `probes/*.bpf.c` into `tracer/objects/`, and takes along what is compiled on nodes:
-    the same programs as `tracer/sources/` for BCC, and SystemTap's scripts."""
+    the same programs as `tracer/sources/` for BCC, and SystemTap's scripts. A wheel that is for
+    other systems, too, brings its own libbpf."""
 
     def run(self) -> None:
+        if not self.editable_mode:
+            # what an earlier build left, setuptools would pack as well
+            shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
         root = HERE if self.editable_mode else Path(self.build_lib)
         target = root / "tracer" / "objects"
@@ -30,31 +39,39 @@ class BuildObjects(build_py):  # type: ignore[misc]
             compile_object(source, target / source.with_suffix(".o").name)
         shutil.copytree(HERE / "probes", root / "tracer" / "sources", dirs_exist_ok=True)
         shutil.copytree(HERE / "stap", root / "tracer" / "stap", dirs_exist_ok=True)
+        if SYSROOT:
+            shutil.copytree(Path(SYSROOT, "libraries"), root / "tracer" / "libraries")
 
 
 class PlatformWheel(bdist_wheel):  # type: ignore[misc]
     """The objects are for one machine architecture; the Python is for any version."""
 
-    def finalize_options(self) -> None:
-        super().finalize_options()
-        self.root_is_pure = False
-
     def get_tag(self) -> tuple[str, str, str]:
-        return "py3", "none", super().get_tag()[2]
+        return "py3", "none", PLATFORM or super().get_tag()[2]
+
+
+class Platform(Distribution):  # type: ignore[misc]
+    def has_ext_modules(self) -> bool:
+        return True
 
 
 def compile_object(source: Path, target: Path) -> None:
-    machine = platform.machine()
     clang = shutil.which("clang")
     strip = shutil.which("llvm-strip")
     if not clang or not strip:
         raise SystemExit("building ktrace needs clang and llvm-strip: apt-get install clang llvm")
     flags = ["-g", "-O2", "-target", "bpf", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"]
-    flags += [f"-D__TARGET_ARCH_{ARCHITECTURES.get(machine, machine)}"]
-    flags += [f"-I/usr/include/{machine}-linux-gnu", f"-I{HERE / 'probes' / 'include'}"]
+    flags += [f"-D__TARGET_ARCH_{ARCHITECTURES.get(MACHINE, MACHINE)}"]
+    system = f"{SYSROOT}/include" if SYSROOT else f"/usr/include/{MACHINE}-linux-gnu"
+    flags += [f"-I{system}", f"-I{HERE / 'probes' / 'include'}"]
+    # the same wherever it is built
+    flags += [f"-ffile-prefix-map={HERE}=.", f"-ffile-prefix-map={system}=include"]
     subprocess.run([clang, *flags, "-c", str(source), "-o", str(target)], check=True)
     # -g is needed for BTF and line information; the DWARF that comes with it is not
     subprocess.run([strip, "-g", str(target)], check=True)
 
 
-setup(cmdclass={"build_py": BuildObjects, "bdist_wheel": PlatformWheel})
+setup(
+    distclass=Platform,
+    cmdclass={"build_py": BuildObjects, "bdist_wheel": PlatformWheel},
+)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make bundle`: the bundle of a wheel, as a directory and packed."""
+"""`make bundle`: the bundle of the wheel in a directory, beside it and packed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 
 from deploy import BuildError
+from deploy.architecture import wanted
 from deploy.bundle.build import build, checksums, pack
+from deploy.wheel.build import file_name
 
 
-def main(wheel: str, into: str) -> None:
-    directory = Path(into)
-    root = build(Path(wheel), directory, lambda words: print(f"bundle: {words}", flush=True))
+def main(into: str) -> None:
+    directory, architecture = Path(into), wanted()
+    wheel = directory / file_name(architecture)
+    root = build(wheel, architecture, directory, lambda what: print(f"bundle: {what}", flush=True))
     packed = pack(root)
     checksums(directory)
     print(f"{packed}: {packed.stat().st_size / 1e6:.1f} MB")

@@ -2,8 +2,8 @@
 """A directory with everything that ktrace needs: interpreter, C library, loader, other libraries.
 
 It runs where there is no Python, an old one, or no C library at all. The interpreter and the
-libraries are those of this Debian, the rest comes out of wheels. Nothing in it depends on where or
-when it was built, so that two builds of one commit are the same to the byte.
+libraries are Debian's, of any architecture, the rest comes out of wheels. Nothing in it depends on
+where or when it was built, so that two builds of one commit are the same to the byte.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import hashlib
 import importlib.metadata
 import io
 import json
-import os
 import py_compile
 import re
 import shutil
@@ -21,22 +20,28 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import zstandard
 
-from deploy import BuildError
+from deploy import ROOT, BuildError, made_at, version
+from deploy.architecture import Architecture
+from deploy.bundle.elf import is_elf
+from deploy.bundle.system import INTERPRETER, PYTHON, Package, System, system
+from deploy.wheel.sysroot import compile_c, compiler
+from tests.support.packages import Say
 
-Say = Callable[[str], None]
-
-ROOT = Path(__file__).parents[2]
-PYTHON = "python3.11"
-# Debian's packages of which files are taken: the interpreter with its modules, and what is loaded.
-INTERPRETER = (f"{PYTHON}-minimal", f"lib{PYTHON}-minimal", f"lib{PYTHON}-stdlib")
-LOADED_BY_NAME = ("libbpf.so.1",)
+# The newest C library that wheels of others may want: older than the bundle's own.
+PLATFORMS = (
+    "manylinux_2_17",
+    "manylinux2014",
+    "manylinux_2_24",
+    "manylinux_2_26",
+    "manylinux_2_28",
+)
 LEVEL = 19
 # What the node's own Python runs, whichever version it is.
 FOR_THE_NODE = ("tracer/backends/bcc/worker.py",)
@@ -69,26 +74,33 @@ class Part:
     licence: str
 
 
-def build(wheel: Path, into: Path, say: Say) -> Path:
+def directory_name(architecture: Architecture) -> str:
+    return f"ktrace-{version()}-{architecture.machine}"
+
+
+def build(wheel: Path, architecture: Architecture, into: Path, say: Say) -> Path:
     """The bundle's directory, below `into`."""
-    version = wheel.name.split("-")[1]
-    root = into / f"ktrace-{version}-{os.uname().machine}"
+    root = into / directory_name(architecture)
     shutil.rmtree(root, ignore_errors=True)
     modules = root / "lib" / PYTHON
     modules.mkdir(parents=True)
+    debian = system(architecture, say)
     say("the interpreter")
-    parts = [*_interpreter(root, modules)]
+    parts = [*_interpreter(debian, root, modules)]
     say("the wheels")
-    parts += _wheels(wheel, modules)
+    parts += _wheels(wheel, architecture, modules)
     say("the libraries")
-    parts += _libraries(root)
+    packages = _libraries(debian, root)
+    parts += map(_debian, packages)
     say("the launcher")
-    _launcher(root)
+    _launcher(architecture, root, say)
     say("stripping and compiling")
-    _strip(path for path in root.rglob("*") if path.is_file() and _is_elf(path))
+    _strip(path for path in root.rglob("*") if path.is_file() and is_elf(path))
     _compile(modules)
-    _licences(root / "licences", parts)
-    (root / "sbom.cdx.json").write_text(_sbom(version, parts))
+    carried = modules / "tracer" / "libraries"
+    _licences(root / "licences", debian, parts, carried / "licences")
+    sbom = _sbom(parts, json.loads((carried / "sbom.cdx.json").read_text()))
+    (root / "sbom.cdx.json").write_text(sbom)
     return root
 
 
@@ -98,7 +110,7 @@ def pack(root: Path) -> Path:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for path in [root, *sorted(root.rglob("*"))]:
-            archive.add(path, path.relative_to(root.parent), recursive=False, filter=_anonymous)
+            archive.add(path, path.relative_to(root.parent), recursive=False, filter=anonymous)
     target.write_bytes(zstandard.ZstdCompressor(level=LEVEL).compress(buffer.getvalue()))
     return target
 
@@ -114,19 +126,10 @@ def checksums(directory: Path) -> None:
     (directory / "SHA256SUMS").write_text("".join(lines))
 
 
-def made_at() -> int:
-    """Seconds since 1970: of the commit, unless SOURCE_DATE_EPOCH says otherwise
-    (https://reproducible-builds.org/specs/source-date-epoch/)."""
-    told = os.environ.get("SOURCE_DATE_EPOCH")
-    if told is None:
-        told = _said("git", "-C", str(ROOT), "log", "-1", "--format=%ct")
-    return int(told)
-
-
-def _interpreter(root: Path, modules: Path) -> Iterator[Part]:
+def _interpreter(debian: System, root: Path, modules: Path) -> Iterator[Part]:
     (root / "bin").mkdir()
-    shutil.copy(f"/usr/bin/{PYTHON}", root / "bin" / PYTHON)
-    library = Path("/usr/lib", PYTHON)
+    shutil.copy(debian.root / "usr" / "bin" / PYTHON, root / "bin" / PYTHON)
+    library = debian.root / "usr" / "lib" / PYTHON
     for path in sorted(library.rglob("*")):
         inside = path.relative_to(library)
         if path.suffix == ".so":
@@ -136,17 +139,21 @@ def _interpreter(root: Path, modules: Path) -> Iterator[Part]:
         if wanted:
             _copy(path, modules / inside)
     for package in INTERPRETER:
-        yield _debian(package)
+        yield _debian(debian.package(package))
 
 
-def _wheels(wheel: Path, modules: Path) -> list[Part]:
+def _wheels(wheel: Path, architecture: Architecture, modules: Path) -> list[Part]:
     """ktrace's own and those that it needs, in one directory with the standard library: a second
     one would be looked through for every import."""
+    platforms = [
+        word for one in PLATFORMS for word in ("--platform", f"{one}_{architecture.machine}")
+    ]
     with tempfile.TemporaryDirectory() as scratch:
         subprocess.run(
             [
                 *(sys.executable, "-m", "pip", "install", "-qq", "--no-compile"),
                 *("--disable-pip-version-check", "--root-user-action=ignore"),
+                *("--python-version", PYTHON.removeprefix("python"), *platforms),
                 *("--target", scratch, "--only-binary=:all:", str(wheel)),
             ],
             check=True,
@@ -162,28 +169,27 @@ def _wheels(wheel: Path, modules: Path) -> list[Part]:
     return sorted(found, key=lambda part: part.name)
 
 
-def _libraries(root: Path) -> Iterator[Part]:
-    """What the programs and modules are linked with, and what is loaded by its name."""
-    loaded = [path for path in root.rglob("*") if path.is_file() and _is_elf(path)]
-    paths: dict[str, Path] = {}
-    for path in [*loaded, *map(_by_name, LOADED_BY_NAME)]:
-        for name, place in _needed(path):
-            paths.setdefault(name, place)
-    paths |= {name: _by_name(name) for name in LOADED_BY_NAME}
-    packages = set()
-    for name, place in sorted(paths.items()):
-        loader = name.startswith("ld-linux")
-        _copy(place, root / "lib" / ("ktrace" if loader else name))
-        packages.add(_owner(place))
+def _libraries(debian: System, root: Path) -> list[Package]:
+    """The packages of what the programs and modules are linked with."""
+    program = root / "bin" / PYTHON
+    loader = debian.loader(program)
+    found = debian.libraries(path for path in root.rglob("*") if path.is_file())
+    for name, place in found.items():
+        if place != loader:
+            _copy(place, root / "lib" / name)
+    _copy(loader, root / "lib" / "ktrace")
     (root / "lib" / "ktrace").chmod(0o755)
-    return map(_debian, sorted(packages))
+    owners = {one.name: one for one in map(debian.owner, [loader, *found.values()])}
+    return [owners[name] for name in sorted(owners)]
 
 
-def _launcher(root: Path) -> None:
+def _launcher(architecture: Architecture, root: Path, say: Say) -> None:
     source = Path(__file__).with_name("launcher.c")
     flags = ["-O2", "-static", "-s", "-Wall", "-Wextra", "-Werror", f'-DPYTHON="{PYTHON}"']
     flags += [f"-ffile-prefix-map={source.parent}=.", "-Wl,--build-id=none"]
-    subprocess.run(["clang", *flags, str(source), "-o", str(root / "ktrace")], check=True)
+    target = f"{architecture.machine}-linux-musl"
+    output = ["-o", str(root / "ktrace")]
+    compile_c(compiler(say), target, [*flags, str(source), *output], root)
 
 
 def _compile(modules: Path) -> None:
@@ -211,16 +217,19 @@ def _strip(files: Iterable[Path]) -> None:
     subprocess.run(["llvm-strip", "--strip-unneeded", *ours], check=True)
 
 
-def _licences(directory: Path, parts: Iterable[Part]) -> None:
-    """What wheels say of theirs stands in their metadata."""
+def _licences(directory: Path, debian: System, parts: Iterable[Part], carried: Path) -> None:
+    """What wheels say of theirs stands in their metadata. `carried` are of what is inside ours."""
     shutil.copytree(ROOT / "LICENSES", directory / "ktrace")
     shutil.copy(ROOT / "LICENSE", directory / "ktrace")
+    shutil.copytree(carried, directory, dirs_exist_ok=True)
+    shutil.rmtree(carried)
     for part in parts:
         if part.purl.startswith("pkg:deb/"):
-            _copy(Path("/usr/share/doc", part.name, "copyright"), directory / part.name)
+            about = debian.root / "usr" / "share" / "doc" / part.name / "copyright"
+            _copy(about.resolve(), directory / part.name)
 
 
-def _sbom(version: str, parts: Iterable[Part]) -> str:
+def _sbom(parts: Iterable[Part], carried: dict[str, Any]) -> str:
     """CycloneDX 1.5, https://cyclonedx.org/docs/1.5/json/."""
     components = [
         {
@@ -232,13 +241,13 @@ def _sbom(version: str, parts: Iterable[Part]) -> str:
         }
         for part in {part.purl: part for part in parts}.values()
     ]
-    about = {"type": "application", "name": "ktrace", "version": version}
+    about = {"type": "application", "name": "ktrace", "version": version()}
     document: dict[str, Any] = {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
         "version": 1,
         "metadata": {"component": about},
-        "components": components,
+        "components": [*components, *carried["components"]],
     }
     return json.dumps(document, indent=1) + "\n"
 
@@ -250,47 +259,10 @@ def _python(found: importlib.metadata.Distribution) -> Part:
     return Part(name, found.version, f"pkg:pypi/{name.lower()}@{found.version}", licence[:100])
 
 
-def _debian(package: str) -> Part:
-    version, source, machine = (
-        _said("dpkg-query", "-W", "-f", "${Version}\t${source:Package}\t${Architecture}\n", package)
-        .splitlines()[0]
-        .split("\t")
-    )
-    purl = f"pkg:deb/debian/{package}@{version}?arch={machine}&upstream={source}"
-    return Part(package, version, purl, f"see licences/{package}")
-
-
-def _owner(file: Path) -> str:
-    """The package that brought it. On a merged /usr the database may know the older path."""
-    for path in (file, Path("/", *file.parts[2:])):
-        found = subprocess.run(
-            ["dpkg-query", "-S", str(path)], capture_output=True, text=True, check=False
-        )
-        if found.returncode == 0:
-            return found.stdout.split(":")[0]
-    raise BuildError(f"no package of this Debian has brought {file}")
-
-
-def _needed(file: Path) -> Iterator[tuple[str, Path]]:
-    """As ldd(1) finds it here."""
-    told = subprocess.run(["ldd", str(file)], capture_output=True, text=True, check=False).stdout
-    for line in told.splitlines():
-        if found := re.search(r"(?:(\S+) => )?(/\S+) \(0x", line):
-            place = Path(found[2]).resolve()
-            yield found[1] or Path(found[2]).name, place
-
-
-def _by_name(name: str) -> Path:
-    told = _said("/sbin/ldconfig", "-p")
-    found = re.search(rf"^\s*{re.escape(name)} .*=> (\S+)$", told, re.MULTILINE)
-    if found is None:
-        raise BuildError(f"{name} is not installed")
-    return Path(found[1]).resolve()
-
-
-def _is_elf(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"\x7fELF"
+def _debian(package: Package) -> Part:
+    about = f"?arch={package.architecture}&upstream={package.source}"
+    purl = f"pkg:deb/debian/{package.name}@{package.version}{about}"
+    return Part(package.name, package.version, purl, f"see licences/{package.name}")
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -298,13 +270,10 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copy(source, target)
 
 
-def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Without who and when."""
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     member.mtime = made_at()
     member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
     return member
-
-
-def _said(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

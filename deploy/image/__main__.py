@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make image`: the image of the bundle in a directory, as an OCI archive beside it."""
+"""`make image`: the image of the bundle in a directory, as an OCI archive beside it, and the
+manifest that runs it on every node."""
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 from deploy import BuildError
-from deploy.bundle.build import checksums
-from deploy.image.build import build
+from deploy.architecture import wanted
+from deploy.bundle.build import checksums, directory_name
+from deploy.image.build import build, manifest
 
 
 def main(into: str) -> None:
-    directory = Path(into)
-    (bundle,) = directory.glob(f"ktrace-*-{os.uname().machine}")
-    version = bundle.name.split("-")[1]
+    directory, architecture = Path(into), wanted()
+    bundle = directory / directory_name(architecture)
     target = directory / f"{bundle.name}.oci.tar"
-    name = build(bundle, version, target, lambda words: print(f"image: {words}", flush=True))
+    name = build({architecture: bundle}, target, lambda what: print(f"image: {what}", flush=True))
+    (directory / "daemonset.yaml").write_text(manifest())
     checksums(directory)
     print(f"{target}: {name}, {target.stat().st_size / 1e6:.1f} MB")
 

@@ -9,57 +9,76 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from deploy import BuildError
-from deploy.bundle.build import made_at
+from deploy import ROOT, BuildError, made_at, version
+from deploy.architecture import Architecture
 
 Say = Callable[[str], None]
 
 HOME = "/opt/ktrace"
 PROGRAMS = "/usr/bin"  # `kubectl debug … -- ktrace` looks for it on the PATH
 NAME = "localhost/ktrace"
+COMMIT = ("--quiet", "--format", "oci", "--disable-compression=false")
 
 
-def build(bundle: Path, version: str, target: Path, say: Say) -> str:
-    """Writes an OCI archive and returns the image's name in it."""
+def build(bundles: Mapping[Architecture, Path], target: Path, say: Say) -> str:
+    """Writes an OCI archive and returns the image's name in it. Of several bundles it is an index,
+    from which each node takes its own kind."""
     if shutil.which("buildah") is None:
         raise BuildError("making an image needs buildah: apt-get install buildah")
-    say("the image")
-    name = f"{NAME}:{version}"
+    name = f"{NAME}:{version()}"
     target.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix="ktrace-image-") as scratch:
         buildah = _Buildah(Path(scratch))
-        container = buildah("from", "scratch")
-        programs = Path(scratch, "bin")
-        programs.mkdir()
-        (programs / "ktrace").symlink_to(f"{HOME}/ktrace")
-        buildah("copy", container, str(bundle), HOME)
-        buildah("copy", container, str(programs), PROGRAMS)
-        labels = {"title": "ktrace", "version": version, "licenses": "Apache-2.0 AND GPL-2.0-only"}
-        options = [
-            word
-            for key, value in labels.items()
-            for word in ("--label", f"org.opencontainers.image.{key}={value}")
-        ]
-        buildah(
-            *("config", "--env", f"PATH={PROGRAMS}", "--cmd", '["ktrace", "--help"]', *options),
-            container,
-        )
-        buildah(
-            *("commit", "--quiet", "--timestamp", str(made_at()), "--format", "oci"),
-            *("--disable-compression=false", container, f"oci-archive:{target}:{name}"),
-        )
+        options = [*COMMIT, "--timestamp", str(made_at())]
+        archive = f"oci-archive:{target}:{name}"
+        if len(bundles) == 1:
+            ((architecture, bundle),) = bundles.items()
+            say(f"the image for {architecture.debian}")
+            container = _container(buildah, architecture, bundle)
+            buildah("commit", *options, container, archive)
+        else:
+            buildah("manifest", "create", name)
+            for architecture, bundle in bundles.items():
+                say(f"the image for {architecture.debian}")
+                container = _container(buildah, architecture, bundle)
+                buildah("commit", *options, "--manifest", name, container)
+            buildah("manifest", "push", "--all", "--format", "oci", name, archive)
     return name
 
 
+def manifest() -> str:
+    """deploy/kubernetes/daemonset.yaml with this version's image."""
+    text = (ROOT / "deploy" / "kubernetes" / "daemonset.yaml").read_text()
+    found = f"image: {NAME} "
+    if text.count(found) != 1:
+        raise BuildError(f"the manifest names no image, or several: one line with {found!r}")
+    return text.replace(found, f"image: {NAME}:{version()} ")
+
+
+def _container(buildah: _Buildah, architecture: Architecture, bundle: Path) -> str:
+    container = buildah("from", "--arch", architecture.debian, "scratch")
+    buildah("copy", container, str(bundle), HOME)
+    buildah("copy", container, str(buildah.programs), PROGRAMS)
+    licences = "Apache-2.0 AND GPL-2.0-only"
+    labels = {"title": "ktrace", "version": version(), "licenses": licences}
+    options = [f"--label=org.opencontainers.image.{key}={value}" for key, value in labels.items()]
+    options += ["--arch", architecture.debian, "--env", f"PATH={PROGRAMS}"]
+    buildah("config", *options, "--cmd", '["ktrace", "--help"]', container)
+    return container
+
+
 class _Buildah:
-    """With its store below one directory."""
+    """With its store below one directory, and the link that an image has on its PATH."""
 
     def __init__(self, directory: Path) -> None:
         self._options = ["--root", str(directory / "store"), "--runroot", str(directory / "run")]
         self._options += ["--storage-driver", "vfs"]
+        self.programs = directory / "bin"
+        self.programs.mkdir()
+        (self.programs / "ktrace").symlink_to(f"{HOME}/ktrace")
 
     def __call__(self, command: str, *arguments: str) -> str:
         done = subprocess.run(

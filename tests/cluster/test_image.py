@@ -14,14 +14,13 @@ from typing import Any
 import psutil
 import pytest
 
-from deploy.bundle.build import ROOT
+from deploy.architecture import wanted
 from deploy.image import build as image
 from tests.cluster.bed import Bed
 from tests.cluster.scene import pids
 from tests.support import bundle
 from tests.support.wait import wait_for
 
-MANIFEST = ROOT / "deploy" / "kubernetes" / "daemonset.yaml"
 TIMES = 23
 SECONDS = 60.0
 IN_IT = ("--namespace", "ktrace", "exec", "ds/ktrace", "--")
@@ -31,19 +30,19 @@ IN_IT = ("--namespace", "ktrace", "exec", "ds/ktrace", "--")
 def recorder(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The uid of the pod that the manifest makes on the node."""
     archive = tmp_path_factory.mktemp("image") / "ktrace.oci.tar"
-    name = image.build(bundle.bundle(), "0.1.0", archive, lambda words: None)
-    assert f"image: {name} " in MANIFEST.read_text()
+    name = image.build({wanted(): bundle.bundle()}, archive, lambda words: None)
+    assert f"image: {name} " in image.manifest()
     assert archive.stat().st_size < 28_000_000
     bed.import_image(archive)
     # what it records stays with the node's own files
-    manifest = MANIFEST.read_text().replace("path: /var/lib/ktrace,", f"path: {recordings(bed)},")
+    manifest = image.manifest().replace("path: /var/lib/ktrace,", f"path: {recordings(bed)},")
     bed.kubectl("apply", "--filename=-", input=manifest)
     try:
         bed.kubectl("-n", "ktrace", "rollout", "status", "ds/ktrace", "--timeout=100s")
         (pod,) = bed.get("pods", "--namespace", "ktrace")["items"]
         yield pod["metadata"]["uid"]
     finally:
-        bed.kubectl("delete", "--filename", str(MANIFEST), "--wait=false")
+        bed.kubectl("delete", "--filename=-", "--wait=false", input=manifest)
 
 
 @pytest.fixture(scope="module")

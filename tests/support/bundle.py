@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-from deploy.bundle.build import ROOT, build
+from deploy import ROOT
+from deploy.architecture import wanted
+from deploy.bundle.build import build
+from deploy.wheel.build import build as make_wheel
 from tests.support.packages import locked
 
 HERE = ROOT / "build" / "tests"
@@ -33,7 +34,8 @@ def bundle() -> Path:
                 if older.is_dir():
                     shutil.rmtree(older)
             fresh = HERE / "unfinished"
-            build(_wheel(fresh), fresh, lambda words: None)
+            architecture = wanted()
+            build(make_wheel(architecture, fresh, print), architecture, fresh, print)
             fresh.rename(made)
     (found,) = (path for path in made.iterdir() if path.is_dir())
     return found
@@ -42,18 +44,6 @@ def bundle() -> Path:
 def wheel(bundle: Path) -> Path:
     (found,) = bundle.parent.glob("*.whl")
     return found
-
-
-def _wheel(into: Path) -> Path:
-    made = subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(into), str(ROOT)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert made.returncode == 0, made.stdout + made.stderr
-    (wheel,) = into.iterdir()
-    return wheel
 
 
 def _digest() -> str:

@@ -34,7 +34,13 @@ class Apt:
     updates, too; `sources` for the lists of source packages."""
 
     def __init__(
-        self, suite: str, directory: Path, *, security: bool = True, sources: bool = False
+        self,
+        suite: str,
+        directory: Path,
+        *,
+        security: bool = True,
+        sources: bool = False,
+        architecture: str = "amd64",
     ) -> None:
         self.suite = suite
         self._directory = directory
@@ -49,8 +55,8 @@ class Apt:
             f"Dir::State::Lists={directory}/lists",
             f"Dir::Cache={directory}/cache",
             "Dir::State::status=/dev/null",
-            "APT::Architecture=amd64",
-            "APT::Architectures=amd64",
+            f"APT::Architecture={architecture}",
+            f"APT::Architectures={architecture}",
             # its own user may not write below a home directory
             f"APT::Sandbox::User={'root' if os.geteuid() == 0 else ''}",
             "Acquire::Retries=3",

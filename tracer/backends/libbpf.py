@@ -14,12 +14,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_void_p
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from tracer.backends.bpf import Map, recursion_misses
 from tracer.kernel import limits
 from tracer.model.errors import CannotOnThisKernel, KtraceError
 
+# What a wheel for other systems brings along (deploy/wheel).
+_OWN = Path(__file__).parents[1] / "libraries" / "libbpf.so.1"
 _KEPT_LINES = 60
 # The verifier's log comes in one piece, and its reason stands at the end.
 _LOG_BYTES = 1 << 20
@@ -46,7 +49,8 @@ class Libbpf:
 
     def __init__(self) -> None:
         try:
-            self.lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
+            own = _OWN.exists()
+            self.lib = ctypes.CDLL(str(_OWN) if own else "libbpf.so.1", use_errno=True)
         except OSError as error:
             raise CannotOnThisKernel(
                 f"libbpf.so.1 cannot be loaded ({error})",

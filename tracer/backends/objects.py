@@ -71,7 +71,7 @@ def besides(probes: Iterable[Probe]) -> list[str]:
 
 def object_file(name: str) -> bytes:
     try:
-        return resources.files("tracer").joinpath("objects", f"{name}.bpf.o").read_bytes()
+        return resources.files("tracer").joinpath("objects").joinpath(f"{name}.bpf.o").read_bytes()
     except FileNotFoundError as error:
         raise KtraceError(
             f"the BPF object of {name} is not installed",

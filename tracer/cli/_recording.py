@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,10 +171,10 @@ def _moment(text: str | None, told: Metadata, option: str) -> int | None:
     try:
         if not found:
             raise ValueError
-        moment = datetime.fromisoformat(found[1] + (found[3] or "Z"))
+        moment = datetime.fromisoformat(found[1] + (found[3] or "Z").replace("Z", "+00:00"))
     except ValueError as error:
         raise UsageError(
             f"{option} {text!r} is no time", "give 2026-11-21T04:07:04Z, or +2m from the beginning"
         ) from error
-    seconds = int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds())
+    seconds = int((moment - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds())
     return seconds * 1_000_000_000 + int((found[2] or "0").ljust(9, "0")) - told.clock_offset_ns

@@ -164,7 +164,7 @@ class Connection:
         """Those that are whole, without a goodbye: h2 would take nothing more after one, not even
         the answer that has been begun."""
         while len(self._unread) >= _FRAME_HEADER:
-            length = int.from_bytes(self._unread[:3])
+            length = int.from_bytes(self._unread[:3], "big")
             if length > self._http.max_inbound_frame_size:
                 raise FrameTooLargeError
             if len(self._unread) < _FRAME_HEADER + length:
@@ -175,7 +175,7 @@ class Connection:
                 yield frame
             else:
                 self._left = True
-                last = int.from_bytes(frame[_FRAME_HEADER : _FRAME_HEADER + 4]) & 0x7FFFFFFF
+                last = int.from_bytes(frame[_FRAME_HEADER : _FRAME_HEADER + 4], "big") & 0x7FFFFFFF
                 if last < self._http.highest_outbound_stream_id:
                     raise ConnectionResetError
 

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING
 
 from tracer.kernel import limits
 from tracer.model.errors import BadRecording
@@ -29,6 +29,9 @@ from tracer.recording.format import (
     turns_of,
 )
 from tracer.recording.metadata import Metadata, metadata_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _KNOWN = frozenset(Kind)
 

@@ -7,7 +7,7 @@ chosen by the kernel, above those of services.
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from tracer.probes.resets import CLOSED_PORT
@@ -25,7 +25,7 @@ CROSSING_NS = 200_000_000
 End = tuple[str | None, int | None]
 
 
-class Sort(StrEnum):
+class Sort(str, Enum):
     """Of a reset, as far as one end tells."""
 
     # sent
@@ -48,6 +48,8 @@ class Sort(StrEnum):
     BY_PEER = "by peer"
     # what clients do that are well, and what follows from a reset that is told already
     HARMLESS = "harmless"
+
+    __str__ = str.__str__
 
 
 _SENT = {

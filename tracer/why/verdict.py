@@ -4,18 +4,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum
 
 from tracer.why.entry import Entry
 
 
-class Certainty(StrEnum):
+class Certainty(str, Enum):
     """certain: the kernel said so. likely: the order of events says so, or something is missing.
     unknown: said plainly."""
 
     CERTAIN = "certain"
     LIKELY = "likely"
     UNKNOWN = "unknown"
+
+    __str__ = str.__str__
 
 
 @dataclass(frozen=True, slots=True)

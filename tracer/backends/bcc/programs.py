@@ -25,12 +25,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from tracer.backends import Say
 from tracer.backends.bcc.text import MARK, READ_FIRST, READ_LAST, UNREAD
 from tracer.kernel.limits import reached
 from tracer.model.errors import CannotOnThisKernel
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 CACHE = Path("/var/cache/ktrace/bcc")
 KEPT = 16

@@ -10,6 +10,7 @@ and arguments are the container's choice, and so may be anything.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -124,7 +125,10 @@ def programs() -> tuple[Program, ...]:
 
 def parse(text: str) -> Program:
     """Raises if there is a key that means nothing."""
-    import tomllib
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
 
     table = tomllib.loads(text)
     return Program(**{**table, "rules": [_rule(words) for words in table["rules"]]})

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""For which machines ktrace is built: this one's kind, or KTRACE_ARCH's."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from deploy import BuildError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """By what Debian, and by what the kernel (`uname -m`), RPM and wheels call it."""
+
+    debian: str
+    machine: str
+
+    @property
+    def triplet(self) -> str:
+        """As in /usr/lib and for the compiler."""
+        return f"{self.machine}-linux-gnu"
+
+    @property
+    def is_own(self) -> bool:
+        return self.machine == os.uname().machine
+
+
+ARCHITECTURES = (Architecture("amd64", "x86_64"), Architecture("arm64", "aarch64"))
+
+
+def wanted() -> Architecture:
+    name = os.environ.get("KTRACE_ARCH") or os.uname().machine
+    for one in ARCHITECTURES:
+        if name in (one.debian, one.machine):
+            return one
+    known = ", ".join(one.debian for one in ARCHITECTURES)
+    raise BuildError(f"nothing is built for {name}: KTRACE_ARCH is one of {known}")
