@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that a release consists of, from one commit: for each kind of machine a wheel, a bundle, its
+SBOM and packages; for all of them one source distribution, image and manifest; and the evidence."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from deploy import ROOT, BuildError, made_at, version
+from deploy.architecture import ARCHITECTURES
+from deploy.bundle.build import anonymous, checksums, directory_name, pack
+from deploy.bundle.build import build as build_bundle
+from deploy.image.build import build as build_image
+from deploy.image.build import manifest
+from deploy.packages.build import build as build_packages
+from deploy.release.evidence import evidence, sizes
+from deploy.wheel.build import build as build_wheel
+from tests.support.packages import Say
+
+PAGE = "docs/releases/{}.md"
+
+
+def release(into: Path, say: Say) -> None:
+    """What `into` held before is removed."""
+    commit = clean_commit(ROOT)
+    if not (ROOT / PAGE.format(version())).exists():
+        raise BuildError(f"{PAGE.format(version())} is missing: what is new in {version()}?")
+    shutil.rmtree(into, ignore_errors=True)
+    into.mkdir(parents=True)
+    say("the source distribution")
+    sdist(into)
+    bundles = {}
+    for architecture in ARCHITECTURES:
+        wheel = build_wheel(architecture, into, say)
+        bundle = build_bundle(wheel, architecture, into, say)
+        bundles[architecture] = bundle
+        say(f"the packages for {architecture.debian}")
+        pack(bundle)
+        build_packages(bundle, architecture, into)
+        shutil.copy(bundle / "sbom.cdx.json", into / f"{directory_name(architecture)}.cdx.json")
+    build_image(bundles, into / f"ktrace-{version()}.oci.tar", say)
+    for bundle in bundles.values():
+        shutil.rmtree(bundle)
+    (into / "daemonset.yaml").write_text(manifest())
+    measured = sizes(sorted(path for path in into.iterdir() if path.is_file()))
+    title = f"# ktrace {version()}: what it rests on\n\nBuilt from commit `{commit}`.\n\n"
+    (into / "EVIDENCE.md").write_text(f"{title}{evidence()}\n{measured}")
+    checksums(into)
+
+
+def sdist(into: Path) -> Path:
+    """Packed anew: what setuptools makes says when that was, and by whom."""
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-m", "build", "--sdist", "--outdir", scratch, str(ROOT)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        (made,) = Path(scratch).iterdir()
+        target = into / made.name
+        with (
+            tarfile.open(made) as told,
+            target.open("wb") as file,
+            gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=made_at()) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive,
+        ):
+            for member in sorted(told.getmembers(), key=lambda member: member.name):
+                archive.addfile(anonymous(member), told.extractfile(member))
+    return target
+
+
+def clean_commit(root: Path) -> str:
+    """The commit that is checked out, if nothing differs from it."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    if changed := git("status", "--porcelain"):
+        raise BuildError(f"a release is built of a commit, and this differs from it:\n{changed}")
+    return git("rev-parse", "HEAD").strip()
