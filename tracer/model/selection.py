@@ -96,7 +96,9 @@ class Selection:
     def wants(self, event: Event) -> bool | None:
         """The same decision as `kt_wanted` in the kernel; None while it has to wait for names."""
         mode = self.mode
-        if mode is Mode.ALL:
+        place = event.place
+        in_pod = place is not None and place.identity.pod_uid is not None
+        if mode is Mode.ALL or (in_pod and mode is Mode.EITHER):  # without any further question
             return True
         target = self._side(event.place, AS_TARGET, event.about is not None)
         if mode is Mode.TARGET or (target and mode is Mode.EITHER):

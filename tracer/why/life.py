@@ -49,8 +49,10 @@ class Life:
     @property
     def size(self) -> int:
         """About how many bytes it takes."""
-        besides = sum(event.size for event in self.outlived)
-        besides += sum(process.size for process in self.survivors) + size_of(self.executed)
+        besides = size_of(self.executed) if self.executed else 0
+        if self.outlived or self.survivors:
+            besides += sum(event.size for event in self.outlived)
+            besides += sum(process.size for process in self.survivors)
         return 2000 + 500 * len(self.groups) + self.entries_size + besides
 
     def begin_chapter(self) -> None:

@@ -253,7 +253,7 @@ def _add_signal(life: Life, event: Event) -> None:
     kind = signal["number"], signal["code"], signal["result"], target_state(event)
     life.add(
         ("signal", body["origin"], first, signal["name"] in HARMLESS),
-        (kind, target.pid, sender.pid if sender else 0),
+        (*kind, target.pid, sender.pid if sender else 0),
         event,
         1,
     )
