@@ -548,7 +548,7 @@ def test_suspected_resets(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest counts as received."""
     assert number("resets that may have been the kernel's own call") == resets._MAX_SUSPECTS
     monkeypatch.setattr(resets, "_MAX_SUSPECTS", 2)
-    resolver = Resolver(lambda place: None)
+    resolver = records.Decoding(resets.PROBE)
     received = [
         reset(resolver, sent=0, state=FIN_WAIT1, flow_remote_port=port) for port in (1, 2, 3)
     ]
