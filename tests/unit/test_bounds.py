@@ -36,7 +36,6 @@ from tracer.decode import Decoder
 from tracer.decode import reports as oom_reports
 from tracer.decode.kinds import free_lists, kernel_reports
 from tracer.identity import cri, netns, network_lookup
-from tracer.identity.resolver import Resolver
 from tracer.kernel.bpf_object import BpfObject
 from tracer.kernel.kmsg import Line
 from tracer.model.batch import cell

@@ -198,7 +198,7 @@ def test_whose_child_was_lost(
         (2, 90, "exited_after_child"),
         (2, 400, "exited"),
         (60, 540, "exited_after_child"),  # on a busy node
-        (60, 900, "exited"),
+        (20, 600, "exited"),
         (1000, 2100, "exited"),
     ],
 )

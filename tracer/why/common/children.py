@@ -15,7 +15,7 @@ from tracer.why.story import Story
 # A pool that has lost a worker, or a shell whose pipe broke, gives up at once. How long that takes
 # depends on how busy the node is, and so does how long the child took to die.
 AT_ONCE_NS, LONGEST_NS = 100_000_000, 2_000_000_000
-TIMES_SLOWER = 10
+TIMES_SLOWER = 20
 # What asks a program to end; a worker may have a request to finish, or a handler that cleans up.
 ASK = ("SIGTERM", "SIGINT", "SIGQUIT")
 SOON_NS = 2_000_000_000
