@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All guests of the lab, those for the first backend first."""
+"""All guests of the lab, those for the first backend first. Those of another architecture run when
+they are named: an emulator takes longer for them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tests.lab import arm64
 from tests.lab.kernels import LabError, Suite
 from tests.lab.makers import maker
 from tracer import backends
@@ -13,9 +15,10 @@ SUITES = tuple(suite for name in backends.NAMES for suite in maker(name).SUITES)
 
 
 def chosen(words: Sequence[str]) -> list[Suite]:
-    """Suites by their name, series or label; all if nothing is named."""
+    """Suites by their name, series or label; all of this architecture if nothing is named."""
     called = {suite: {suite.name, suite.series, suite.label, str(suite)} for suite in SUITES}
+    called |= {suite: {suite.label, str(suite)} for suite in arm64.SUITES}
     unknown = [word for word in words if not any(word in names for names in called.values())]
     if unknown:
-        raise LabError(f"no kernel {unknown[0]}: there are {', '.join(map(str, SUITES))}")
-    return [suite for suite in SUITES if not words or called[suite] & set(words)]
+        raise LabError(f"no kernel {unknown[0]}: there are {', '.join(map(str, called))}")
+    return [suite for suite in called if called[suite] & set(words)] if words else list(SUITES)

@@ -69,12 +69,13 @@ class Additions:
         )
 
 
-def build_initramfs(kernel: Kernel, scratch: Path) -> Path:
-    """Modules carry a number, so that the order of their names is the order to load them in."""
+def build_initramfs(kernel: Kernel, scratch: Path, busybox: Path | None = None) -> Path:
+    """Modules carry a number, so that the order of their names is the order to load them in.
+    `busybox` is the guest's, if that is of another architecture."""
     tree = scratch / f"initramfs-{kernel.release}"
     for directory in ("bin", "dev", "root", "modules"):
         (tree / directory).mkdir(parents=True)
-    shutil.copy(_busybox(), tree / "bin" / "busybox")
+    shutil.copy(busybox or _busybox(), tree / "bin" / "busybox")
     _write_program(tree / "init", (HERE / "initramfs.sh").read_bytes())
     modules = {name: data for wanted in MODULES for name, data in kernel.module(wanted)}
     for number, (name, data) in enumerate(modules.items()):
@@ -124,10 +125,15 @@ def build_disk(
     order = f"cd {shlex.quote(str(PROJECT))} && export {told} && "
     order += f'{program} "$results" {shlex.join(arguments)}\n'
     (tree / "lab" / "tests").write_text(order)
-    _write_program(tree / "lab" / "init", (HERE / "init.sh").read_bytes())
     _compile(tree)
     if module == TESTS_MODULE:
         _rewrite(arguments, tree, scratch / "rewritten")
+    return finish(tree, scratch)
+
+
+def finish(tree: Path, scratch: Path) -> Path:
+    """A file system of what is in the tree, with the first program; the tree is removed."""
+    _write_program(tree / "lab" / "init", (HERE / "init.sh").read_bytes())
     if not shutil.which("mke2fs"):
         raise LabError("the guests' disk needs mke2fs: apt-get install e2fsprogs")
     image = scratch / "disk.img"

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import lzma
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.support import packages
 from tests.support.packages import Apt, Say, locked
 
-PACKAGE = "linux-image-cloud-amd64"
+PACKAGE = "linux-image-cloud-{}"
+OWN = "amd64"
 
 
 class LabError(Exception):
@@ -22,13 +23,15 @@ class LabError(Exception):
 class Suite:
     """A Debian suite, and the series of the kernel it had when the tests were written; and the
     backends in its guest, the first of which is the one that it is for. Those that are not
-    `in_tests` are for `make lab` alone, which may take longer than `make test`."""
+    `in_tests` are for `make lab` alone, which may take longer than `make test`. Debian's name of an
+    architecture that is not this machine's belongs to the guest's."""
 
     name: str
     series: str
     backends: tuple[str, ...] = ("core",)
     has_security: bool = True
     in_tests: bool = True
+    architecture: str = OWN
 
     def __str__(self) -> str:
         return f"{self.label}-{self.name}"
@@ -39,7 +42,14 @@ class Suite:
 
     @property
     def label(self) -> str:
-        return self.series if self.backend == "core" else f"{self.series}-{self.backend}"
+        parts = [self.series] if self.backend == "core" else [self.series, self.backend]
+        return "-".join(parts if self.architecture == OWN else [*parts, self.architecture])
+
+    @property
+    def place(self) -> Path:
+        """Where what is fetched for it is kept."""
+        own = self.architecture == OWN
+        return cache() / (self.name if own else f"{self.name}-{self.architecture}")
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,7 @@ class Kernel:
     image: Path
     modules: Path
     root: Path
+    architecture: str = OWN
 
     def module(self, name: str) -> list[tuple[str, bytes]]:
         """A module after those it needs, each by name and content; none that is built in."""
@@ -75,20 +86,20 @@ def cache() -> Path:
 
 def fetched(suite: Suite, say: Say, refresh: bool = False) -> Kernel:
     """The suite's newest kernel as of the first time it was asked for, or as of now."""
-    directory = cache() / suite.name
+    directory = suite.place
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory):
         root = directory / "root"
         if refresh or not root.exists():
             _fetch(suite, directory, root, say)
-        return found(suite.name, root)
+        return replace(found(suite.name, root), architecture=suite.architecture)
 
 
 def fetched_headers(suite: Suite, kernel: Kernel, say: Say) -> Path:
     """A root directory with the headers of exactly this kernel."""
     if (kernel.root / "usr" / "src" / f"linux-headers-{kernel.release}").exists():
         return kernel.root
-    directory = cache() / suite.name
+    directory = suite.place
     root = directory / f"headers-{kernel.release}"
     with locked(directory):
         if not root.exists():
@@ -103,19 +114,20 @@ def _fetch(suite: Suite, directory: Path, root: Path, say: Say) -> None:
     apt = _apt(suite, directory)
     say(f"fetching the package lists of {suite.name}")
     apt.update()
-    apt.unpack(_kernel_packages(apt), root, say)
+    apt.unpack(_kernel_packages(apt, suite), root, say)
 
 
 def _apt(suite: Suite, directory: Path) -> Apt:
-    return Apt(suite.name, directory, security=suite.has_security)
+    return Apt(suite.name, directory, security=suite.has_security, architecture=suite.architecture)
 
 
-def _kernel_packages(apt: Apt) -> list[str]:
+def _kernel_packages(apt: Apt, suite: Suite) -> list[str]:
     """The one package of an image, or the several it is split into."""
-    told = apt.run("apt-cache", "depends", "--recurse", "--important", PACKAGE)
+    package = PACKAGE.format(suite.architecture)
+    told = apt.run("apt-cache", "depends", "--recurse", "--important", package)
     names = set(re.findall(r"^linux-(?:image|binary|modules)-\d\S*$", told, re.MULTILINE))
     if not names:
-        raise LabError(f"{apt.suite} has no package {PACKAGE} that brings a kernel")
+        raise LabError(f"{apt.suite} has no package {package} that brings a kernel")
     return sorted(names)
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.lab import arm64
 from tests.lab.image import Additions, build_disk, build_initramfs
-from tests.lab.kernels import Suite
+from tests.lab.kernels import OWN, Suite
 from tests.lab.machine import Machines
 from tests.lab.makers import maker
 from tests.lab.results import Results
@@ -78,11 +79,16 @@ class Lab:
         scratch = Path(self._scratch.name) / suite.label
         scratch.mkdir()
         kernel = maker(suite.backend).fetched(suite, self._say, self._refresh)
-        additions = Additions()
-        for backend in suite.backends:
-            additions += maker(backend).additions(suite, kernel, scratch, self._say)
-        disk = self._disk(suite, additions)
-        initramfs = build_initramfs(kernel, scratch)
+        if suite.architecture == OWN:
+            additions = Additions()
+            for backend in suite.backends:
+                additions += maker(backend).additions(suite, kernel, scratch, self._say)
+            disk = self._disk(suite, additions)
+            initramfs = build_initramfs(kernel, scratch)
+        else:
+            tests = tuple(self._tests or maker(suite.backend).TESTS)
+            disk = arm64.build_disk(suite, tests, scratch, self._say)
+            initramfs = build_initramfs(kernel, scratch, arm64.busybox(suite, self._say))
         self._say(f"booting {kernel.release} for {suite.backend}")
         results = self._machines.boot(suite.label, kernel, initramfs, disk, scratch)
         results.backends = suite.backends

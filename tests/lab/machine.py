@@ -33,8 +33,16 @@ END_SECONDS = 240.0
 # have two. The emulator executes `rep movsb` byte by byte, and wide registers in pieces, which
 # kernels and C libraries prefer where the processor claims to be good at it; and it leaves what it
 # translated whenever a kernel turns the protection against itself off or on.
-MACHINE = ["-cpu", "max,-la57,-erms,-fsrm,-avx,-avx2,-smap,-smep", "-smp", "1"]
-MACHINE += [
+PROCESSORS = {
+    "amd64": ["qemu-system-x86_64", "-cpu", "max,-la57,-erms,-fsrm,-avx,-avx2,-smap,-smep"],
+    # signing pointers as processors do it takes an emulator much
+    "arm64": ["qemu-system-aarch64", "-machine", "virt", "-cpu", "max,pauth-impdef=on"],
+}
+PACKAGES = {"amd64": "qemu-system-x86", "arm64": "qemu-system-arm"}
+CONSOLES = {"amd64": "ttyS0", "arm64": "ttyAMA0"}
+MACHINE = [
+    "-smp",
+    "1",
     "-m",
     str(MEMORY_MB),
     "-nodefaults",
@@ -50,7 +58,7 @@ CLOCK = ["-accel", "tcg,thread=multi"]
 COUNTING = ["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=on"]
 # Switching page tables at each system call, as one mitigation does, halves an emulator's speed.
 # A busy host is late with the timer's interrupts, and the guest must not panic over that.
-COMMAND_LINE = "console=ttyS0 quiet panic=-1 oops=panic random.trust_cpu=on mitigations=off"
+COMMAND_LINE = "console={} quiet panic=-1 oops=panic random.trust_cpu=on mitigations=off"
 COMMAND_LINE += " no_timer_check"
 # What costs an emulator much and a test nothing: filling fresh memory with zeros, security modules,
 # waiting until every processor has passed a quiet state, and programs that lie elsewhere each time
@@ -137,13 +145,16 @@ class Machines:
 
 
 def qemu(kernel: Kernel, initramfs: Path, disk: Path, counting: bool = True) -> Command:
-    if not shutil.which("qemu-system-x86_64"):
-        raise LabError("the guests need QEMU: apt-get install qemu-system-x86")
+    processor = PROCESSORS[kernel.architecture]
+    if not shutil.which(processor[0]):
+        package = PACKAGES[kernel.architecture]
+        raise LabError(f"the guests need QEMU: apt-get install {package}")
+    words = COMMAND_LINE.format(CONSOLES[kernel.architecture])
     return lambda descriptor: [
-        "qemu-system-x86_64",
+        *processor,
         *(COUNTING if counting else CLOCK),
         *MACHINE,
-        *("-kernel", str(kernel.image), "-initrd", str(initramfs), "-append", COMMAND_LINE),
+        *("-kernel", str(kernel.image), "-initrd", str(initramfs), "-append", words),
         *("-drive", f"file={disk},format=raw,if=virtio,snapshot=on"),
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
         *("-device", "virtio-serial-pci", "-chardev", f"socket,id=results,fd={descriptor}"),

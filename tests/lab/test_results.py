@@ -554,6 +554,8 @@ def test_kernels_are_chosen_by_series_or_suite() -> None:
     labels = ["5.10", "7.2", "5.10-bcc", "7.2-bcc", "5.10-stap", "7.2-stap"]
     assert [suite.label for suite in chosen(["sid", "5.10"])] == labels
     assert [str(suite) for suite in chosen(["6.1-bcc"])] == ["6.1-bcc-bookworm"]
+    assert [suite.architecture for suite in chosen(["6.12-arm64"])] == ["arm64"]
+    assert {suite.architecture for suite in chosen(["6.12"])} == {"amd64"}
     with pytest.raises(LabError, match=r"no kernel 4\.19"):
         chosen(["4.19"])
 

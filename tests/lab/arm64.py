@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guests of another architecture, which run all kernel tests by the wheel that is shipped for it.
+
+Their disk cannot be a picture of this machine. Its programs and Python are Debian packages of that
+architecture, unpacked and not installed; ktrace and pytest are wheels; the tests are the project's,
+without its own `tracer`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy.architecture import ARCHITECTURES, Architecture
+from deploy.wheel.build import build as build_wheel
+from tests.lab import image
+from tests.lab.image import PROJECT, TESTS_MODULE
+from tests.lab.kernels import LabError, Suite, cache
+from tests.support.packages import Apt, Say, locked
+
+SUITES = (Suite("trixie", "6.12", in_tests=False, architecture="arm64"),)
+
+# The suite of this machine's Python, so that what is compiled here serves there.
+USERLAND = "bookworm"
+PYTHON = "python3.11"
+PACKAGES = (*image.PROGRAM_PACKAGES, PYTHON, "busybox-static")
+WHEELS = ("pytest", "pytest-rerunfailures", "pytest-timeout")
+SITE = f"usr/local/lib/{PYTHON}/dist-packages"
+PARTS = [part for part in image.PROJECT_PARTS if part != "tracer"]
+PLATFORMS = ("manylinux_2_17", "manylinux2014", "manylinux_2_28")
+
+
+def userland(suite: Suite, say: Say) -> Path:
+    """Kept from one lab to the next."""
+    told = hashlib.sha256(" ".join(PACKAGES).encode()).hexdigest()[:8]
+    root = cache() / f"userland-{suite.architecture}-{told}"
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with locked(root.parent):
+        if not root.exists():
+            apt = Apt(USERLAND, root.with_suffix(".apt"), architecture=suite.architecture)
+            say(f"fetching the programs of {USERLAND} for {suite.architecture}")
+            apt.update()
+            fresh = root.with_suffix(".part")
+            shutil.rmtree(fresh, ignore_errors=True)
+            for archive in apt.fetched(apt.needed(PACKAGES)):
+                subprocess.run(["dpkg-deb", "--extract", archive, fresh], check=True)
+            shutil.rmtree(root.with_suffix(".apt"))
+            fresh.rename(root)
+    return root
+
+
+def busybox(suite: Suite, say: Say) -> Path:
+    return userland(suite, say) / "bin" / "busybox"
+
+
+def build_disk(suite: Suite, tests: Sequence[str], scratch: Path, say: Say) -> Path:
+    tree = scratch / "disk"
+    shutil.copytree(userland(suite, say), tree, symlinks=True)
+    for directory in ("dev", "proc", "sys", "run", "root", "lab", "tmp", "etc"):
+        (tree / directory).mkdir(parents=True, exist_ok=True)
+    (architecture,) = (one for one in ARCHITECTURES if one.debian == suite.architecture)
+    _install(architecture, tree / SITE, scratch, say)
+    for part in PARTS:
+        source, target = PROJECT / part, tree / str(PROJECT / part)[1:]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, target)
+    _compile(tree)
+    order = f"cd {shlex.quote(str(PROJECT))} && export KTRACE_LAB_BACKEND=core && "
+    order += f'export KTRACE_LAB_BACKENDS=core && {PYTHON} -m {TESTS_MODULE} "$results"'
+    (tree / "lab" / "tests").write_text(f"{order} {shlex.join(tests)}\n")
+    return image.finish(tree, scratch)
+
+
+def _install(architecture: Architecture, site: Path, scratch: Path, say: Say) -> None:
+    wheel = build_wheel(architecture, scratch / "wheel", say)
+    command = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+    command += ["--root-user-action=ignore", "--no-compile", "--only-binary=:all:"]
+    command += ["--python-version", PYTHON.removeprefix("python"), "--target", str(site)]
+    command += [f"--platform={one}_{architecture.machine}" for one in PLATFORMS]
+    done = subprocess.run([*command, str(wheel), *WHEELS], capture_output=True, text=True)
+    if done.returncode:
+        raise LabError(f"wheels for {architecture.debian}: {done.stderr.strip()[-300:]}")
+
+
+def _compile(tree: Path) -> None:
+    places = [SITE, f"usr/lib/{PYTHON}", *(str(PROJECT / part)[1:] for part in PARTS)]
+    command = [sys.executable, "-m", "compileall", "-q", "-s", str(tree), "-p", "/"]
+    directories = [str(tree / place) for place in places if (tree / place).is_dir()]
+    subprocess.run([*command, *directories], check=False, stdout=subprocess.DEVNULL)
