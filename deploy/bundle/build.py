@@ -43,6 +43,8 @@ PLATFORMS = (
     "manylinux_2_28",
 )
 LEVEL = 19
+# As what the launcher is the plugin of kubectl.
+PLUGIN = "kubectl-ktrace"
 # What the node's own Python runs, whichever version it is.
 FOR_THE_NODE = ("tracer/backends/bcc/worker.py",)
 
@@ -97,6 +99,7 @@ def build(wheel: Path, architecture: Architecture, into: Path, say: Say) -> Path
     say("stripping and compiling")
     _strip(path for path in root.rglob("*") if path.is_file() and is_elf(path))
     _compile(modules)
+    (root / PLUGIN).symlink_to("ktrace")
     carried = modules / "tracer" / "libraries"
     _licences(root / "licences", debian, parts, carried / "licences")
     sbom = _sbom(parts, json.loads((carried / "sbom.cdx.json").read_text()))

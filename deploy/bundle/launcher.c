@@ -2,7 +2,8 @@
 /*
  * The first program of a bundle: it needs no C library of the node, and starts the
  * bundle's own loader with the bundle's own interpreter. The loader is called ktrace,
- * because that is what the process is then called, too.
+ * because that is what the process is then called, too. Called kubectl-ktrace, by a link,
+ * it is the plugin of kubectl.
  */
 #include <errno.h>
 #include <limits.h>
@@ -21,6 +22,14 @@ static char *below(const char *directory, const char *name)
 	if (path)
 		snprintf(path, size, "%s/%s", directory, name);
 	return path;
+}
+
+static const char *module(const char *called)
+{
+	const char *name = called ? strrchr(called, '/') : NULL;
+
+	name = name ? name + 1 : called;
+	return name && !strcmp(name, "kubectl-ktrace") ? "tracer.kubectl" : "tracer";
 }
 
 int main(int argc, char **argv)
@@ -54,7 +63,7 @@ int main(int argc, char **argv)
 	words[n++] = "-IS"; /* nothing of the node's own Python */
 	words[n++] = "-Xutf8";
 	words[n++] = "-m";
-	words[n++] = "tracer";
+	words[n++] = module(argv[0]);
 	for (int i = 1; i < argc; i++)
 		words[n++] = argv[i];
 

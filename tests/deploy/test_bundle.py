@@ -81,6 +81,19 @@ def test_it_loads_no_library_of_the_node(bundle: Path) -> None:
     assert {file for file in files if not file.startswith(str(bundle))} == set()
 
 
+def test_it_is_the_plugin_of_kubectl_by_its_name(bundle: Path, tmp_path: Path) -> None:
+    """Also by a link from elsewhere, as krew makes it."""
+    link = tmp_path / "kubectl-ktrace"
+    link.symlink_to(bundle / "ktrace")
+    for program in (bundle / "kubectl-ktrace", link):
+        told = subprocess.run(
+            [program, "signals"], env={"PATH": "/"}, capture_output=True, text=True, check=False
+        )
+        assert told.stderr.startswith("ktrace: there is no kubectl on the PATH")
+    told = subprocess.run([link, "decode", "137"], capture_output=True, text=True, check=False)
+    assert "SIGKILL" in told.stdout
+
+
 def test_a_bundle_that_is_not_whole(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "ktrace").write_bytes((bundle / "ktrace").read_bytes())
     (tmp_path / "ktrace").chmod(0o755)
