@@ -89,6 +89,7 @@ bench: install
 	$(SUDO) $(BIN)/python -m bench.backends
 	$(BIN)/python -m bench.why
 	$(SUDO) $(BIN)/python -m bench.churn
+	$(SUDO) $(BIN)/python -m bench.kubectl
 
 # For any Linux with a C library of 2012 or later, with libbpf inside. KTRACE_ARCH=arm64 builds this and what follows for
 # another kind of machine. The first time takes some minutes, as libbpf is compiled.

@@ -452,7 +452,7 @@ class Bed:
             f"--advertise-address={self.address}",
             f"--cert-dir={self.root / 'pki'}",
             f"--token-auth-file={self.root / 'pki' / 'tokens'}",
-            "--authorization-mode=AlwaysAllow",
+            "--authorization-mode=RBAC",  # whose first rule is that `system:masters` may do all
             "--allow-privileged=true",
             # it would look the node's name up
             "--kubelet-preferred-address-types=InternalIP",

@@ -6,11 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
+from deploy.architecture import wanted
+from deploy.image import build as image
 from tests.cluster import build
 from tests.cluster.bed import Bed
 from tests.cluster.build import ClusterError
+from tests.cluster.scene import pids
+from tests.support import bundle
 from tests.support.incidents import mishap
 from tests.support.packages import FetchError
 
@@ -25,6 +30,27 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 _failure = pytest.StashKey[Exception]()
+
+
+@pytest.fixture(scope="session")
+def ktrace_image(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of ktrace's image, which is on the node then."""
+    archive = tmp_path_factory.mktemp("image") / "ktrace.oci.tar"
+    name = image.build({wanted(): bundle.bundle()}, archive, lambda words: None)
+    assert archive.stat().st_size < 28_000_000
+    bed.import_image(archive)
+    return name
+
+
+@pytest.fixture(scope="module")
+def victim(bed: Bed) -> Iterator[int]:
+    """The pid of a pod's only process, which ignores what is sent to it."""
+    bed.kubectl("run", "victim", f"--image={bed.image}", "--", "sleep", "100000")
+    bed.kubectl("wait", "--for=condition=Ready", "pod/victim", "--timeout=100s")
+    uid = bed.get("pod", "victim")["metadata"]["uid"]
+    (pid,) = (pid for pid in pids(uid) if psutil.Process(pid).cmdline() == ["sleep", "100000"])
+    yield pid
+    bed.kubectl("delete", "pod", "victim", "--now")
 
 
 @pytest.fixture(scope="session")

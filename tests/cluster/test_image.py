@@ -14,11 +14,9 @@ from typing import Any
 import psutil
 import pytest
 
-from deploy.architecture import wanted
 from deploy.image import build as image
 from tests.cluster.bed import Bed
 from tests.cluster.scene import pids
-from tests.support import bundle
 from tests.support.wait import wait_for
 
 TIMES = 23
@@ -27,13 +25,9 @@ IN_IT = ("--namespace", "ktrace", "exec", "ds/ktrace", "--")
 
 
 @pytest.fixture(scope="module")
-def recorder(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def recorder(bed: Bed, ktrace_image: str) -> Iterator[str]:
     """The uid of the pod that the manifest makes on the node."""
-    archive = tmp_path_factory.mktemp("image") / "ktrace.oci.tar"
-    name = image.build({wanted(): bundle.bundle()}, archive, lambda words: None)
-    assert f"image: {name} " in image.manifest()
-    assert archive.stat().st_size < 28_000_000
-    bed.import_image(archive)
+    assert f"image: {ktrace_image} " in image.manifest()
     # what it records stays with the node's own files
     manifest = image.manifest().replace("path: /var/lib/ktrace,", f"path: {recordings(bed)},")
     bed.kubectl("apply", "--filename=-", input=manifest)
@@ -43,17 +37,6 @@ def recorder(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
         yield pod["metadata"]["uid"]
     finally:
         bed.kubectl("delete", "--filename=-", "--wait=false", input=manifest)
-
-
-@pytest.fixture(scope="module")
-def victim(bed: Bed) -> Iterator[int]:
-    """The pid of a pod's only process, which ignores what is sent to it."""
-    bed.kubectl("run", "victim", f"--image={bed.image}", "--", "sleep", "100000")
-    bed.kubectl("wait", "--for=condition=Ready", "pod/victim", "--timeout=100s")
-    uid = bed.get("pod", "victim")["metadata"]["uid"]
-    (pid,) = (pid for pid in pids(uid) if psutil.Process(pid).cmdline() == ["sleep", "100000"])
-    yield pid
-    bed.kubectl("delete", "pod", "victim", "--now")
 
 
 def test_it_records(bed: Bed, recorder: str) -> None:
