@@ -731,24 +731,34 @@ def test_a_program_that_is_too_large(
 
 
 def test_a_line_without_an_end() -> None:
+    """It is told in pieces, before its end has come."""
     most = number("a line that `decode` reads")
     assert most == decode_command.MAX_LINE
     ours, theirs = os.pipe()
+    told, ended = threading.Event(), threading.Event()
 
     def write() -> None:
-        with open(theirs, "wb") as pipe:
-            pipe.write(b"x" * (2 * most + 10) + b"\nend\n")
+        with open(theirs, "wb", buffering=0) as pipe:
+            pipe.write(b"x" * (2 * most + 10))
+            told.wait(20)
+            ended.set()
+            pipe.write(b"\nend\n")
 
     thread = threading.Thread(target=write)
     thread.start()
+    lines = (line for line in decode_command._lines(ours) if line is not None)
     try:
-        lines = [line for line in decode_command._lines(ours) if line is not None]
+        first = next(lines)
+        assert not ended.is_set()
+        told.set()
+        rest = list(lines)
     finally:
-        os.close(ours)
+        told.set()
         thread.join()
-    assert lines[-1] == "end"
-    assert max(map(len, lines)) <= most
-    assert sum(map(len, lines)) == 2 * most + 10 + 3
+        os.close(ours)
+    assert rest[-1] == "end"
+    assert max(map(len, (first, *rest))) <= most
+    assert sum(map(len, (first, *rest))) == 2 * most + 10 + 3
 
 
 REPORT = "what `decode` keeps of a report"
