@@ -258,7 +258,9 @@ def test_a_verdict_on_an_orderly_end_is_no_warning() -> None:
     probe = probes.get("exits")
     process = Process(7, 7, "app", pid_in_pod=1, pid_level=1)
     end = {"exit_code": 0, "signal": None, "container_exit": True}
-    verdict = Event("verdict", 1, None, None, {}, because=(Event("exit", 1, process, None, end),))
+    verdict: Event = Event(
+        "verdict", 1, None, None, {}, because=(Event("exit", 1, process, None, end),)
+    )
     target = Target(io.BytesIO(), Clock(0), "node-7", {"exit": probe}, list)
     assert not target.alarm(verdict)
     end["exit_code"] = 3

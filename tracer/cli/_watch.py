@@ -15,6 +15,7 @@ from tracer.model.event import Event, Place
 from tracer.model.selection import AS_TARGET, Selection
 from tracer.model.turn import IDLE_SECONDS, Turn
 from tracer.probes.exits import is_container_init
+from tracer.probes.signals import SignalBody
 from tracer.session.session import Session
 from tracer.why.crash import FaultFinder
 from tracer.why.engine import Explanation, explain_all
@@ -264,7 +265,7 @@ def _container(event: Event) -> str | None:
     return event.place.identity.container_id if event.place else None
 
 
-def _asks_to_end(event: Event) -> bool:
+def _asks_to_end(event: Event[SignalBody]) -> bool:
     if event.body["origin"] != "runtime" or event.body["signal"]["number"] == SIGKILL:
         return False
     return event.about is not None and bool(is_container_init(event.about))

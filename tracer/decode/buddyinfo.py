@@ -5,7 +5,7 @@ each zone has, and what that means for an allocation."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TypedDict
 
 from tracer.model.units import size
 
@@ -18,7 +18,15 @@ NOTHING = 128 << 20
 OLD_DEVICES = 16 << 20
 
 
-def parse_line(line: str) -> dict[str, Any]:
+class FreeBlocks(TypedDict):
+    """Of a zone, by order."""
+
+    node: int
+    zone: str
+    free: list[int]
+
+
+def parse_line(line: str) -> FreeBlocks:
     """`Node 0, zone   Normal      1      2 …` as {node, zone, free[]}. Raises ValueError or
     IndexError for anything else."""
     words = line.replace(",", " ").split()
@@ -27,7 +35,7 @@ def parse_line(line: str) -> dict[str, Any]:
     return {"node": int(words[1]), "zone": words[3], "free": [int(word) for word in words[4:]]}
 
 
-def free_bytes(zones: Iterable[dict[str, Any]], page_size: int, order: int = 0) -> int:
+def free_bytes(zones: Iterable[FreeBlocks], page_size: int, order: int = 0) -> int:
     """What is free in blocks of 2^order pages or more."""
     return sum(
         sum(count * page_size << at for at, count in enumerate(zone["free"]) if at >= order)
@@ -36,8 +44,8 @@ def free_bytes(zones: Iterable[dict[str, Any]], page_size: int, order: int = 0) 
 
 
 def usable(
-    zones: Iterable[dict[str, Any]], page_size: int, flags: list[str] | None
-) -> list[dict[str, Any]]:
+    zones: Iterable[FreeBlocks], page_size: int, flags: list[str] | None
+) -> list[FreeBlocks]:
     """Without the zone that an allocation with these GFP flags could not have used."""
     asks = flags is None or "GFP_DMA" in flags or "__GFP_DMA" in flags
     return [
@@ -48,7 +56,7 @@ def usable(
 
 
 def reading(
-    order: int, page_size: int, zones: list[dict[str, Any]] | None, flags: list[str] | None
+    order: int, page_size: int, zones: list[FreeBlocks] | None, flags: list[str] | None
 ) -> str | None:
     """What the free lists say about an allocation of 2^order pages that failed, in one line."""
     if zones is None or not page_size:

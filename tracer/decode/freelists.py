@@ -8,14 +8,13 @@ import mmap
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tracer.decode import buddyinfo
 from tracer.decode.allocation import COSTLY_ORDER
 from tracer.decode.kind import Answer
 from tracer.model.units import size
 
-Zone = dict[str, Any]
+Zone = buddyinfo.FreeBlocks
 
 # A zone with less of its memory in blocks of more than 8 pages is in pieces.
 LITTLE = 0.05
@@ -91,7 +90,11 @@ def marks(text: str) -> Marks | None:
 
 
 def page_size_of(zones: Sequence[Zone]) -> int:
-    return _PAGE_SIZES.get(max(len(zone["free"]) for zone in zones), mmap.PAGESIZE)
+    return page_size_by(max(len(zone["free"]) for zone in zones))
+
+
+def page_size_by(orders: int) -> int:
+    return _PAGE_SIZES.get(orders, mmap.PAGESIZE)
 
 
 def decode_buddyinfo(zones: Sequence[Zone], page_size: int = mmap.PAGESIZE) -> Answer:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tracer.live.anatomy import joined
 from tracer.live.look import ALARM, LOST, Times, whole
 from tracer.live.model import PodRow
-from tracer.model.event import Event
+from tracer.model.event import Event, LostBody
 from tracer.outputs.escape import escape
 from tracer.probes import Probe
 from tracer.probes.columns import container_name, pod_name
@@ -36,7 +36,7 @@ class Words:
 
     def sentence(self, event: Event) -> str:
         if event.kind == "lost":
-            body = event.body
+            body: LostBody = event.body
             return f"{whole(body['count'])} {body['probe']} events lost here: too fast to be read"
         try:
             return escape(self._probes[event.kind].summary(event))

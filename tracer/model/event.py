@@ -11,15 +11,25 @@ from __future__ import annotations
 import struct
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypedDict
 
 import orjson
 
 from tracer.model.bounded import size_of
 from tracer.model.cgroup import CgroupIdentity
 from tracer.model.names import Container, Pod
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    # A kind's body, as its probe declares it; where the kind is not known, anything.
+    B = TypeVar("B", bound=Mapping[str, object], default=Any)
+else:
+    from typing import TypeVar
+
+    B = TypeVar("B")
 
 ANCESTOR = struct.Struct("=I16s")  # struct kt_ancestor
 # Of JSON that is kept because it may be told again, with whom it is of.
@@ -171,8 +181,16 @@ class _Kept:
 _kept = _Kept()
 
 
+class LostBody(TypedDict):
+    """Of an event `lost`, which a session makes itself."""
+
+    probe: str
+    count: int
+    since: str
+
+
 @dataclass(slots=True)
-class Event:
+class Event(Generic[B]):
     """`about` is the process it happened to and `by` the one on the other side. `place` and
     `by_place` say where they are, and stand alone when no process is known, as when a packet meets
     a socket; `place` decides whose event it is. `body` holds what is particular to the kind, in the
@@ -185,7 +203,7 @@ class Event:
     boot_ns: int
     about: Process | None
     by: Process | None
-    body: dict[str, Any]
+    body: B
     place: Place | None = None
     by_place: Place | None = None
     because: tuple[Event, ...] = field(default=(), kw_only=True)

@@ -15,7 +15,7 @@ from typing import Protocol, TextIO
 
 import click
 
-from tracer.model.event import Clock, Event
+from tracer.model.event import Clock, Event, LostBody
 from tracer.outputs.escape import escape
 from tracer.outputs.terminal import cells, folded, shorten
 from tracer.probes.columns import UNKNOWN, Column
@@ -153,7 +153,7 @@ def line_of(texts: Sequence[str], widths: Sequence[int | None], cut: bool) -> st
     return GAP.join(parts).rstrip()
 
 
-def _lost_note(event: Event) -> str:
+def _lost_note(event: Event[LostBody]) -> str:
     body = event.body
     return f"!! {body['count']} {body['probe']} events lost here: too fast to be read"
 

@@ -143,14 +143,15 @@ def asked(options: type[Options]) -> list[Asked]:
 @dataclass(frozen=True)
 class Probe:
     """`object` is the BPF object in `probes/` (without `.bpf.c`); `attach_points` are in order of
-    preference; `decoder` makes, for one stream, what decodes the records of each name; `whose`
-    names the member of each event's record that says whom it concerns, a process or a cgroup by its
-    type; `state` the records that any later one may need, with the members that tell of what they
-    are: the last of each stays true until the next; `summary` says an event in one sentence for
-    streams of several probes; `alarm` tells whether it must stand out; `options` is what may be
-    asked of it; `shorthand` turns what follows `KIND:` in a condition into one of
-    tracer.model.expression; `besides` are objects of which all programs are attached too, once for
-    all probes that name them."""
+    preference; `decoder` makes, for one stream, what decodes the records of each name; `bodies` are
+    the types of the events' bodies by kind, whose keys docs/events.md explains; `whose` names the
+    member of each kind's record that says whom it concerns, a process or a cgroup by its type;
+    `state` the records that any later one may need, with the members that tell of what they are:
+    the last of each stays true until the next; `summary` says an event in one sentence for streams
+    of several probes; `alarm` tells whether it must stand out; `options` is what may be asked of
+    it; `shorthand` turns what follows `KIND:` in a condition into one of tracer.model.expression;
+    `besides` are objects of which all programs are attached too, once for all probes that name
+    them."""
 
     name: str
     object: str
@@ -158,6 +159,7 @@ class Probe:
     examples: tuple[str, ...]
     attach_points: tuple[AttachPoint, ...]
     decoder: Callable[[Stream], Mapping[str, Decode]]
+    bodies: Mapping[str, type]
     whose: Mapping[str, str]
     columns: tuple[Column, ...]
     summary: Callable[[Event], str]

@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import Any, Protocol
 
 from tracer.identity.resolver import Resolver
-from tracer.model.event import Clock, Event, Place
+from tracer.model.event import Clock, Event, LostBody, Place
 from tracer.model.names import Names
 from tracer.model.selection import Mode, Selection
 from tracer.model.turn import CONTEXT_EVENTS, IDLE_SECONDS, NAME_SECONDS, Lost, Part, Source, Turn
@@ -284,7 +284,7 @@ class Session:
         for name, count in lost.counts.items():
             if name in self._probe_of:
                 self.summary.lost += count
-                body = {
+                body: LostBody = {
                     "probe": self._probe_of[name],
                     "count": count,
                     "since": self._clock.iso(lost.since),

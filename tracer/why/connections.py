@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tracer.identity.netns import owner_of
 from tracer.model.bounded import keep
 from tracer.model.event import Event
+from tracer.probes.resets import ResetBody
 from tracer.why.entry import Entry
 from tracer.why.sorts import FIRST_CLIENT_PORT, End, Sort, local_end, remote_end, sort_of
 
@@ -32,9 +33,9 @@ class Seen:
     answered; `overtaken` by one that follows from it, which was told first: the kernel tells of a
     reset of its own after it has sent it."""
 
-    event: Event
+    event: Event[ResetBody]
     sort: Sort
-    entry: Entry | None = None
+    entry: Entry[ResetBody] | None = None
     other: Seen | None = None
     asked: End | None = None
     overtaken: Seen | None = None
@@ -48,7 +49,7 @@ class Connections:
         self._by_ends: dict[tuple[End, End], Seen] = {}
         self._by_client: dict[tuple[End, bool], Seen] = {}
 
-    def add(self, event: Event) -> Seen:
+    def add(self, event: Event[ResetBody]) -> Seen:
         """`other` and `asked` are set in both that belong together."""
         body = event.body
         here, there = local_end(body), remote_end(body)
@@ -71,7 +72,7 @@ class Connections:
         return seen
 
     @staticmethod
-    def _follows(event: Event, before: Seen | None) -> bool:
+    def _follows(event: Event[ResetBody], before: Seen | None) -> bool:
         """What was on its way when the connection was reset is answered with resets, too, and so is
         what the other end sends that has not heard of it."""
         answered = event.body.get("answered") or ()
@@ -83,7 +84,7 @@ class Connections:
         )
 
 
-def _overtook(before: Seen, event: Event) -> bool:
+def _overtook(before: Seen, event: Event[ResetBody]) -> bool:
     """Whether a reset that answers a packet to nobody came within the call that closed."""
     return (
         before.sort in (Sort.REPLY, Sort.NO_CONNECTION)

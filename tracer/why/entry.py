@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Generic
 
 from tracer.identity.netns import owner_of
-from tracer.model.event import Event
+from tracer.model.event import B, Event
 from tracer.why.sorts import End, Sort
 
 MAX_ALIKE = 16  # entries in one group
@@ -29,15 +29,15 @@ HARMLESS = frozenset(
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
+class Entry(Generic[B]):
     """Events that are alike: the first one, the last one, and how many (for `backlog_drop` how many
     attempts to connect). `gaps` are the last times between them, where they may have a rhythm. Of
     resets `sort` is that of each, `others` what was seen at the other ends, `asked` whom the
     clients had asked where somebody else answered; `folded` says that they are of several services.
     An entry equals only itself. `size` is about how many bytes it takes."""
 
-    event: Event
-    last: Event
+    event: Event[B]
+    last: Event[B]
     count: int
     gaps: tuple[int, ...] = ()
     sort: Sort | None = None
@@ -51,7 +51,7 @@ class Entry:
         return self.event.boot_ns
 
     @property
-    def body(self) -> dict[str, Any]:
+    def body(self) -> B:
         return self.event.body
 
     @property

@@ -8,13 +8,9 @@ chosen by the kernel, above those of services.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Literal
 
-from tracer.probes.resets import CLOSED_PORT
-
-if TYPE_CHECKING:
-    pass
-
+from tracer.probes.resets import CLOSED_PORT, ResetBody
 
 # From here on the kernel chooses ports for clients (net.ipv4.ip_local_port_range).
 FIRST_CLIENT_PORT = 32_768
@@ -23,6 +19,7 @@ FIRST_CLIENT_PORT = 32_768
 CROSSING_NS = 200_000_000
 
 End = tuple[str | None, int | None]
+Since = Literal["sent_ns", "received_ns", "heard_ns", "ended_ns"]
 
 
 class Sort(str, Enum):
@@ -65,15 +62,15 @@ _SENT = {
 _CLOSED_BY_PEER = ("CLOSE_WAIT", "LAST_ACK")
 
 
-def local_end(body: dict[str, Any]) -> End:
+def local_end(body: ResetBody) -> End:
     return body["local"]["address"], body["local"]["port"]
 
 
-def remote_end(body: dict[str, Any]) -> End:
+def remote_end(body: ResetBody) -> End:
     return body["remote"]["address"], body["remote"]["port"]
 
 
-def at_service(body: dict[str, Any]) -> bool:
+def at_service(body: ResetBody) -> bool:
     """Whether it happened at the service's end."""
     if body["meaning"] == CLOSED_PORT or body["state"] == "LISTEN":
         return True
@@ -85,16 +82,16 @@ def at_service(body: dict[str, Any]) -> bool:
     return bool(local <= remote)
 
 
-def service(body: dict[str, Any]) -> int | End | None:
+def service(body: ResetBody) -> int | End | None:
     """What resets of one service have in common: its port, or where it was asked for."""
     return body["local"]["port"] if at_service(body) else remote_end(body)
 
 
-def sort_of(body: dict[str, Any]) -> Sort:
+def sort_of(body: ResetBody) -> Sort:
     return _sort_of_sent(body) if body["direction"] == "sent" else _sort_of_received(body)
 
 
-def _sort_of_sent(body: dict[str, Any]) -> Sort:
+def _sort_of_sent(body: ResetBody) -> Sort:
     reason, served = body["reason"], at_service(body)
     answered = body.get("answered") or ()
     if body["meaning"] == CLOSED_PORT:
@@ -114,7 +111,7 @@ def _sort_of_sent(body: dict[str, Any]) -> Sort:
     return _SENT.get(reason or "", Sort.OTHER)
 
 
-def _sort_of_received(body: dict[str, Any]) -> Sort:
+def _sort_of_received(body: ResetBody) -> Sort:
     served = at_service(body)
     if body["reason"] == "connection_refused":
         return Sort.REFUSED
@@ -126,18 +123,19 @@ def _sort_of_received(body: dict[str, Any]) -> Sort:
             return Sort.ANSWERED_LATE if heard >= CROSSING_NS else Sort.HARMLESS
     if served and carried_nothing(body):  # a health check that connects and closes
         return Sort.HARMLESS
-    if served and (body.get("bytes") or {}).get("unacknowledged"):  # a client that leaves
+    carried = body.get("bytes")
+    if served and carried and carried["unacknowledged"]:  # a client that leaves
         return Sort.HARMLESS
     return Sort.BY_PEER
 
 
-def idle_ns(body: dict[str, Any], since: str) -> int | None:
-    """`since` is one of the keys of `idle`; None where that is not known."""
-    ns: int | None = (body.get("idle") or {}).get(since)
-    return ns
+def idle_ns(body: ResetBody, since: Since) -> int | None:
+    """None where that is not known."""
+    idle = body.get("idle")
+    return idle[since] if idle else None
 
 
-def carried_nothing(body: dict[str, Any]) -> bool:
+def carried_nothing(body: ResetBody) -> bool:
     """Whether it is known that no data went over it, either way."""
     carried = body.get("bytes")
     return carried is not None and not (carried["sent"] or carried["received"])

@@ -5,10 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Literal, overload
 
 from tracer.identity.states import PodState
 from tracer.model.event import Event, Place, Process
-from tracer.probes.exits import is_container_init
+from tracer.probes.backlog import DropBody
+from tracer.probes.exits import ExitBody, is_container_init
+from tracer.probes.oom.decoder import KillBody
+from tracer.probes.pagealloc import AllocationBody
+from tracer.probes.resets import ResetBody
+from tracer.probes.signals import SignalBody
 from tracer.why.entry import SIGKILL, Entry, took_effect
 from tracer.why.verdict import Verdict
 
@@ -45,7 +51,7 @@ class Story:
 
     place: Place
     entries: list[Entry]
-    end: Entry | None
+    end: Entry[ExitBody] | None
     began_ns: int
     traced: frozenset[str] | None
     losses: list[Loss]
@@ -71,7 +77,19 @@ class Story:
         abouts = (entry.event.about for entry in self.entries)
         return next((p for p in abouts if p is not None and is_container_init(p)), None)
 
-    def of(self, kind: str) -> list[Entry]:
+    @overload
+    def of(self, kind: Literal["signal"]) -> list[Entry[SignalBody]]: ...
+    @overload
+    def of(self, kind: Literal["exit"]) -> list[Entry[ExitBody]]: ...
+    @overload
+    def of(self, kind: Literal["oom"]) -> list[Entry[KillBody]]: ...
+    @overload
+    def of(self, kind: Literal["page_alloc_failure"]) -> list[Entry[AllocationBody]]: ...
+    @overload
+    def of(self, kind: Literal["tcp_reset"]) -> list[Entry[ResetBody]]: ...
+    @overload
+    def of(self, kind: Literal["backlog_drop"]) -> list[Entry[DropBody]]: ...
+    def of(self, kind: str) -> list[Any]:
         """Kept, because every verdict asks."""
         found = self._by_kind.get(kind)
         if found is None:
@@ -88,7 +106,7 @@ class Story:
             and process.start_boot_ns in (init.start_boot_ns, None)
         )
 
-    def signals(self, process: Process | None = None) -> list[Entry]:
+    def signals(self, process: Process | None = None) -> list[Entry[SignalBody]]:
         """Signals to a process, the container's first one unless told otherwise, before the end."""
         wanted = process or self.init
         return [
@@ -101,12 +119,12 @@ class Story:
             and (self.end is None or entry.boot_ns <= self.end.boot_ns)
         ]
 
-    def blow(self) -> Entry | None:
+    def blow(self) -> Entry[SignalBody] | None:
         """The signal that ended the container's first process."""
         ended_by = self.end.body["signal"] if self.end else None
         return self.deadly(ended_by["number"]) if ended_by else None
 
-    def deadly(self, number: int, process: Process | None = None) -> Entry | None:
+    def deadly(self, number: int, process: Process | None = None) -> Entry[SignalBody] | None:
         """Which of the signals of this number that reached a process ended it: the last one, as
         those before may have been handled. SIGKILL cannot be: the first one."""
         reached = [

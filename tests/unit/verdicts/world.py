@@ -11,7 +11,7 @@ from tracer.decode.signals import NUMBERS, signal_name
 from tracer.model.cgroup import CgroupIdentity
 from tracer.model.event import ANCESTOR, Clock, Event, Place, Process
 from tracer.model.names import Container, Pod
-from tracer.probes.oom.decoder import Victim
+from tracer.probes.oom.decoder import Facts, Victim
 from tracer.why.engine import Explanation, explain_all
 from tracer.why.timelines import MAX_LIVES, Timelines
 
@@ -136,7 +136,7 @@ class World:
         memory: dict[str, Any] | None = None,
         anon: int = 30 * MIB,
     ) -> Event:
-        facts = {
+        facts: Facts = {
             "anon_bytes": anon,
             "file_bytes": 0,
             "shmem_bytes": 0,

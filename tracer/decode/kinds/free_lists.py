@@ -138,7 +138,7 @@ def _of_types(types: dict[tuple[int, str, str], list[int]]) -> Answer:
     lines = ["/proc/pagetypeinfo: what is free, by what it may be used for (migrate type)"]
     for (node, zone, kind), free in types.items():
         orders = [order for order, count in enumerate(free) if count]
-        page = freelists.page_size_of([{"free": free}])
+        page = freelists.page_size_by(len(free))
         most = "nothing"
         if orders:
             most = f"pieces of up to {size(page << orders[-1])} (order {orders[-1]})"

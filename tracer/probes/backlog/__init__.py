@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, TypedDict
 
 from tracer.identity.netns import MAPPED, OBJECT, STATE, PodNetworks
 from tracer.model.bounded import keep
@@ -33,6 +33,26 @@ NOUNS = {
 MAX_LISTENERS = 16_384
 
 
+class End(TypedDict):
+    """Of a connection; `pod` is the place of what is in a pod of this node."""
+
+    address: str | None
+    port: int | None
+    pod: Place | None
+
+
+class DropBody(TypedDict):
+    queue: str
+    stage: str | None
+    local: End
+    remote: End | None
+    depth: int | None
+    limit: int | None
+    process: Process | None
+    count: int
+    source: str
+
+
 class Decoder:
     """The process that holds a listening socket is told before its drops."""
 
@@ -41,16 +61,16 @@ class Decoder:
         self._networks = stream.shared(PodNetworks)
         self._listeners: dict[int, Process] = {}
 
-    def drop(self, record: Any) -> Event:
+    def drop(self, record: Any) -> Event[DropBody]:
         process = self._listeners.get(record.socket) if record.socket else None
         own = process.place if process else None, self._resolver.place(record.cgroup)
         address = record.flow_remote_address if record.remotes == ONE else None
         sides = self._networks.sides(record, address, *own)
         remote = None if address is None else _end(address, record.flow_remote_port, sides.peer)
-        local = {"address": None, "port": None, "pod": sides.place}
+        local: End = {"address": None, "port": None, "pod": sides.place}
         if record.flow_family:
             local = _end(record.flow_local_address, record.flow_local_port, sides.place)
-        body = {
+        body: DropBody = {
             "queue": QUEUES[record.queue],
             "stage": STAGES[record.stage],
             "local": local,
@@ -84,7 +104,7 @@ def _decoder(stream: Stream) -> dict[str, Decode]:
     return own | stream.shared(PodNetworks).decoders
 
 
-def _end(address: bytes, port: int, place: Place | None) -> dict[str, Any]:
+def _end(address: bytes, port: int, place: Place | None) -> End:
     return {"address": address_text(address), "port": port, "pod": place}
 
 
@@ -108,29 +128,30 @@ def _counted(schemas: Mapping[str, Schema], _map_of: Any) -> Companion:
     return Counted(schemas)
 
 
-def _local(event: Event) -> str | None:
-    end = event.body["local"]
-    return None if end["address"] is None else _text(end)
+def _local(event: Event[DropBody]) -> str | None:
+    return _text(event.body["local"])
 
 
-def _remote(event: Event) -> str | None:
+def _remote(event: Event[DropBody]) -> str | None:
     end = event.body["remote"]
     return None if end is None else _text(end)
 
 
-def _text(end: dict[str, Any]) -> str:
+def _text(end: End) -> str | None:
+    if end["address"] is None:
+        return None
     address = f"[{end['address']}]" if ":" in end["address"] else end["address"]
     return f"{address}:{end['port']}"
 
 
-def _depth(event: Event) -> str | None:
+def _depth(event: Event[DropBody]) -> str | None:
     depth, limit = event.body["depth"], event.body["limit"]
     if depth is None and limit is None:
         return None
     return "/".join("?" if number is None else str(number) for number in (depth, limit))
 
 
-def _summary(event: Event) -> str:
+def _summary(event: Event[DropBody]) -> str:
     body = event.body
     noun, why = NOUNS[body["queue"]]
     pod = event.place and event.place.pod
@@ -145,7 +166,7 @@ def _summary(event: Event) -> str:
     return line
 
 
-def _alarm(event: Event) -> bool:
+def _alarm(event: Event[DropBody]) -> bool:
     return event.place is not None and event.place.pod is not None
 
 
@@ -189,6 +210,7 @@ PROBE = Probe(
         ),
     ),
     decoder=_decoder,
+    bodies={"backlog_drop": DropBody},
     whose={"backlog_drop": "cgroup"},
     state={**STATE, "backlog_listener": ("socket",)},
     besides=(OBJECT,),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 from tracer.decode.exitcodes import describe_exit_code, describe_signal_death, split_status
 from tracer.decode.signals import signal_name
@@ -15,14 +15,28 @@ from tracer.probes import AttachPoint, Decode, Probe, Stream
 from tracer.probes.columns import CONTAINER, POD, Column, ancestry_chain, exe, process_name
 
 
+class Signal(TypedDict):
+    number: int
+    name: str
+
+
+class ExitBody(TypedDict):
+    process: Process
+    exit_code: int | None
+    signal: Signal | None
+    core_dumped: bool
+    container_exit: bool | None
+    meaning: str
+
+
 def _decoder(stream: Stream) -> dict[str, Decode]:
     return {"exit": partial(_decode, stream.resolver)}
 
 
-def _decode(resolver: Resolver, record: Any) -> Event:
+def _decode(resolver: Resolver, record: Any) -> Event[ExitBody]:
     process = resolver.process(record.process_process, record.process_pid, record.process_tid)
     code, number, dumped = split_status(record.status)
-    body = {
+    body: ExitBody = {
         "process": process,
         "exit_code": code,
         "signal": None if number is None else {"number": number, "name": signal_name(number)},
@@ -51,21 +65,21 @@ def is_container_init(process: Process) -> bool | None:
     return None
 
 
-def _code(event: Event) -> str:
+def _code(event: Event[ExitBody]) -> str:
     """The number that Kubernetes would show."""
     signal = event.body["signal"]
     return str(128 + signal["number"] if signal else event.body["exit_code"])
 
 
-def _init(event: Event) -> str | None:
+def _init(event: Event[ExitBody]) -> str | None:
     return {True: "init", False: "child", None: None}[event.body["container_exit"]]
 
 
-def _summary(event: Event) -> str:
+def _summary(event: Event[ExitBody]) -> str:
     return f"{process_name(event.about)} ended, {event.body['meaning']}"
 
 
-def _alarm(event: Event) -> bool:
+def _alarm(event: Event[ExitBody]) -> bool:
     """A sandbox's pause is ended by a signal whenever a pod goes; if by whom is unusual, the signal
     stands out."""
     container = event.about.container if event.about else None
@@ -87,6 +101,7 @@ PROBE = Probe(
         AttachPoint("tp_btf/sched_process_exit", ("on_sched_process_exit",)),
     ),
     decoder=_decoder,
+    bodies={"exit": ExitBody},
     whose={"exit": "process_process"},
     columns=(
         Column("PROCESS", lambda e: process_name(e.about), 14, 23),

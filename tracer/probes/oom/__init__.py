@@ -21,10 +21,10 @@ from tracer.model.selection import Selection
 from tracer.model.units import size
 from tracer.probes import AttachPoint, Companion, Options, Probe
 from tracer.probes.columns import CONTAINER, POD, Column, ancestry_chain, exe, process_name
-from tracer.probes.oom.decoder import Victim, decoders, limit_owner
+from tracer.probes.oom.decoder import Facts, KillBody, decoders, limit_owner
 
 
-def _cause(event: Event) -> str:
+def _cause(event: Event[KillBody]) -> str:
     body = event.body
     if body["scope"] == "system":
         return "the node is out of memory"
@@ -37,7 +37,7 @@ def _cause(event: Event) -> str:
     return f"{whose} limit {limit} reached" if limit else f"{whose} limit reached"
 
 
-def _summary(event: Event) -> str:
+def _summary(event: Event[KillBody]) -> str:
     line = f"{process_name(event.about)} killed: {_cause(event)}"
     anon = size(_facts(event)["anon_bytes"])
     if anon:
@@ -47,21 +47,20 @@ def _summary(event: Event) -> str:
     return line
 
 
-def _facts(event: Event) -> dict[str, Any]:
-    victim: Victim = event.body["victim"]
-    return victim.facts
+def _facts(event: Event[KillBody]) -> Facts:
+    return event.body["victim"].facts
 
 
-def _was(event: Event) -> str | None:
+def _was(event: Event[KillBody]) -> str | None:
     return {True: "init", False: "child", None: None}[_facts(event)["is_container_init"]]
 
 
-def _limit_word(event: Event) -> str | None:
+def _limit_word(event: Event[KillBody]) -> str | None:
     scope = event.body["scope"]
     return "node" if scope == "system" else limit_owner(event.body) or scope
 
 
-def _alarm(event: Event) -> bool:
+def _alarm(event: Event[KillBody]) -> bool:
     return bool(event.place and (event.place.container or event.place.pod))
 
 
@@ -133,6 +132,7 @@ PROBE = Probe(
         ),
     ),
     decoder=decoders,
+    bodies={"oom": KillBody},
     whose={"oom": "victim_process"},
     state={"gfp_names": (), "oom_unread": ()},
     columns=(

@@ -8,10 +8,9 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from struct import Struct
-from typing import Any
+from typing import Any, TypedDict
 
 import orjson
 
@@ -36,15 +35,83 @@ MAX_PENDING = 256
 MAX_PARTS = 64
 
 
-@dataclass(slots=True)
+class Facts(TypedDict):
+    anon_bytes: int | None
+    file_bytes: int | None
+    shmem_bytes: int | None
+    oom_score_adj: int
+    is_container_init: bool | None
+
+
+@dataclass(slots=True, kw_only=True)
 class Victim(Process):
     """A process with what the OOM killer saw of it."""
 
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Facts
 
     def json(self) -> Any:
         process = orjson.dumps(Process.json(self))
         return orjson.Fragment(process[:-1] + b"," + orjson.dumps(self.facts)[1:])
+
+
+class Amounts(TypedDict):
+    limit_bytes: int | None
+    usage_bytes: int | None
+    anon_bytes: int | None
+    file_bytes: int | None
+    shmem_bytes: int | None
+
+
+class Part(Amounts):
+    """A cgroup in the pod."""
+
+    cgroup: str
+    container: str | None
+    container_id: str | None
+
+
+class Rest(TypedDict):
+    """What is left of cgroups that are gone."""
+
+    usage_bytes: int | None
+    anon_bytes: int | None
+    file_bytes: int | None
+    shmem_bytes: int | None
+
+
+class Memory(TypedDict):
+    parts: list[Part]
+    left: Rest
+
+
+class Task(TypedDict):
+    pid: int
+    comm: str
+    uid: int
+    rss_bytes: int
+    anon_bytes: int | None
+    file_bytes: int | None
+    shmem_bytes: int | None
+    oom_score_adj: int
+
+
+class _WhereKnown(TypedDict, total=False):
+    unknown_because: str
+    memory: Memory
+
+
+class KillBody(_WhereKnown):
+    scope: str | None
+    victim: Victim
+    trigger: Process
+    cgroup_path: str | None
+    limit_of: str | None
+    limit_bytes: int | None
+    usage_bytes: int | None
+    order: int | None
+    gfp_flags: list[str] | None
+    members: list[Victim]
+    largest: list[Task] | None
 
 
 class Decoder:
@@ -61,7 +128,7 @@ class Decoder:
         # are still in time for the sink
         self._lists: dict[int, list[Victim]] = {}
 
-    def kill(self, record: Any) -> Event:
+    def kill(self, record: Any) -> Event[KillBody]:
         resolver = self._resolver
         victim = _victim(record, resolver)
         trigger = resolver.process(record.trigger_process, record.trigger_pid, record.trigger_tid)
@@ -81,7 +148,7 @@ class Decoder:
             if scope == "cgroup":
                 limit = _known(log.limit) if limit is None else limit
                 usage = _known(log.usage) if usage is None else usage
-        body = {
+        body: KillBody = {
             "scope": scope,
             "victim": victim,
             "trigger": trigger,
@@ -159,13 +226,13 @@ def decoders(stream: Stream) -> dict[str, Decode]:
     }
 
 
-def limit_owner(body: Mapping[str, Any]) -> str | None:
+def limit_owner(body: KillBody) -> str | None:
     """Whose limit it was in the words of a manifest: `container`, `pod` or `other`. A kubelet gives
     a pod the sum of its containers' limits, and what else is charged to the pod (pause, tmpfs of an
     earlier life) makes that the one that is hit. Only another limit is the pod's own."""
     memory, limit = body.get("memory"), body["limit_bytes"]
     if body["limit_of"] != "pod" or not memory or limit is None:
-        return body["limit_of"]  # type: ignore[no-any-return]
+        return body["limit_of"]
     parts = memory["parts"]
     limits = [part["limit_bytes"] for part in parts if part["limit_bytes"] is not None]
     rounded = len(limits) * mmap.PAGESIZE
@@ -174,19 +241,21 @@ def limit_owner(body: Mapping[str, Any]) -> str | None:
 
 def _memory(
     shares: list[Any], own: Any | None, path: str, victim: Victim, resolver: Resolver
-) -> dict[str, Any] | None:
+) -> Memory | None:
     """What counted in the pod, by cgroup, and what is left of cgroups that are gone. The victim's
     own container is told by the kernel; None if it is not among them."""
     whole, *parts = shares
     counted = [_amounts(part) for part in parts]
     told = [
-        _named(part, path, resolver) | amounts for part, amounts in zip(parts, counted, strict=True)
+        _part(part.name, path, resolver, amounts)
+        for part, amounts in zip(parts, counted, strict=True)
     ]
     whole_amounts = _amounts(whole)
-    left = {
-        key: _rest(whole_amounts[key], [amounts[key] for amounts in counted])
-        for key in whole_amounts
-        if key != "limit_bytes"
+    left: Rest = {
+        "usage_bytes": _rest(whole_amounts["usage_bytes"], [a["usage_bytes"] for a in counted]),
+        "anon_bytes": _rest(whole_amounts["anon_bytes"], [a["anon_bytes"] for a in counted]),
+        "file_bytes": _rest(whole_amounts["file_bytes"], [a["file_bytes"] for a in counted]),
+        "shmem_bytes": _rest(whole_amounts["shmem_bytes"], [a["shmem_bytes"] for a in counted]),
     }
     place = victim.place
     if own is not None and place is not None and own.cgroup == place.cgroup:
@@ -197,9 +266,7 @@ def _memory(
     return {"parts": told, "left": left}
 
 
-def _take_own(
-    told: list[dict[str, Any]], own: Any, path: str, place: Place, resolver: Resolver
-) -> None:
+def _take_own(told: list[Part], own: Any, path: str, place: Place, resolver: Resolver) -> None:
     """Limit and usage at the moment of the kill, if it is the container's cgroup itself."""
     directory, _, name = (place.path or "").rpartition("/")
     if directory != path or place.identity.container_id is None:
@@ -207,24 +274,35 @@ def _take_own(
     part = next((one for one in told if one["cgroup"] == name), None)
     if part is None:
         container = resolver.names.containers.get(place.identity.container_id)
-        part = {"cgroup": name, "container": container.name if container else None}
-        part |= {"container_id": place.identity.container_id}
-        part |= dict.fromkeys(("anon_bytes", "file_bytes", "shmem_bytes"))
+        part = {
+            "cgroup": name,
+            "container": container.name if container else None,
+            "container_id": place.identity.container_id,
+            "anon_bytes": None,
+            "file_bytes": None,
+            "shmem_bytes": None,
+            "limit_bytes": None,
+            "usage_bytes": None,
+        }
         told.append(part)
     limit = _known(own.limit)
     part["limit_bytes"] = None if limit is None or limit >= NO_LIMIT else limit
     part["usage_bytes"] = _known(own.usage)
 
 
-def _named(part: Any, path: str, resolver: Resolver) -> dict[str, Any]:
-    """The container of a part. One without a name is pause, if the runtime told of it at all."""
-    container_id = parse(f"{path}/{text(part.name)}").container_id
+def _part(name: bytes, path: str, resolver: Resolver, amounts: Amounts) -> Part:
+    """Of which container it is. One without a name is pause, if the runtime told of it at all."""
+    container_id = parse(f"{path}/{text(name)}").container_id
     container = resolver.names.containers.get(container_id or "")
-    name = container.name if container else None
-    return {"cgroup": text(part.name), "container": name, "container_id": container_id}
+    return {
+        "cgroup": text(name),
+        "container": container.name if container else None,
+        "container_id": container_id,
+        **amounts,
+    }
 
 
-def _amounts(part: Any) -> dict[str, int | None]:
+def _amounts(part: Any) -> Amounts:
     limit = _known(part.limit)
     return {
         "limit_bytes": None if limit is None or limit >= NO_LIMIT else limit,
@@ -243,7 +321,7 @@ def _rest(whole: int | None, parts: list[int | None]) -> int | None:
 def _victim(record: Any, resolver: Resolver) -> Victim:
     process = resolver.process(record.victim_process, record.victim_pid, record.victim_tid)
     known = {name: getattr(process, name) for name in _PROCESS_FIELDS}
-    facts = {
+    facts: Facts = {
         "anon_bytes": _known(record.memory_anon),
         "file_bytes": _known(record.memory_file),
         "shmem_bytes": _known(record.memory_shmem),
@@ -290,7 +368,7 @@ def _limit_of(path: str | None) -> str | None:
     return "other"
 
 
-def _largest(log: Any) -> list[dict[str, Any]]:
+def _largest(log: Any) -> list[Task]:
     rows = ROW.iter_unpack(log.row[: log.rows * ROW.size])
     return [
         {

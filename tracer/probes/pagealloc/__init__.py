@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
-from typing import Any
+from typing import Any, TypedDict
 
 from tracer.decode import gfp
-from tracer.decode.buddyinfo import parse_line, reading
-from tracer.model.event import Event, text
+from tracer.decode.buddyinfo import FreeBlocks, parse_line, reading
+from tracer.model.event import Event, Process, text
 from tracer.model.schema import Schema
 from tracer.model.selection import Selection
 from tracer.model.units import size
@@ -29,6 +29,18 @@ MAX_ORDER = 32
 SAME_MOMENT_NS = 1_000_000_000
 
 
+class AllocationBody(TypedDict):
+    process: Process
+    order: int
+    bytes: int | None
+    gfp_flags: list[str] | None
+    gfp_mask: str
+    quiet: bool | None
+    can_wait: bool | None
+    buddyinfo: list[FreeBlocks] | None
+    reading: str | None
+
+
 class Decoder:
     """Free lists are told before the failures at which they were read."""
 
@@ -37,7 +49,7 @@ class Decoder:
         self._flags = stream.shared(FlagNames)
         self._lists: Any = None
 
-    def failure(self, record: Any) -> Event:
+    def failure(self, record: Any) -> Event[AllocationBody]:
         if record.order >= MAX_ORDER:
             raise ValueError(record.order)
         process = self._resolver.process(
@@ -52,7 +64,7 @@ class Decoder:
             if lists.rows and abs(lists.time - record.time) <= SAME_MOMENT_NS:
                 zones = _zones(lists)
         flags = self._flags.words(record.gfp)
-        body = {
+        body: AllocationBody = {
             "process": process,
             "order": record.order,
             "bytes": page_size << record.order if page_size else None,
@@ -78,7 +90,7 @@ def _decoder(stream: Stream) -> dict[str, Decode]:
     }
 
 
-def _zones(record: Any) -> list[dict[str, Any]]:
+def _zones(record: Any) -> list[FreeBlocks]:
     rows = ROW.iter_unpack(record.row[: record.rows * ROW.size])
     return [
         {"node": node, "zone": text(zone), "free": list(free[:orders])}
@@ -153,13 +165,13 @@ class AllocationOptions(Options):
         return {"kt_gfp_left_out": gfp.bit_of("__GFP_NOWARN", gfp.names_here()) or 0}
 
 
-def _summary(event: Event) -> str:
+def _summary(event: Event[AllocationBody]) -> str:
     body = event.body
     line = f"{process_name(event.about)} got no memory: "
     return line + (body["reading"] or f"order {body['order']}")
 
 
-def _alarm(event: Event) -> bool:
+def _alarm(event: Event[AllocationBody]) -> bool:
     """A small allocation that could wait and still failed, in a pod."""
     body = event.body
     return bool(event.place and event.place.pod and body["order"] <= 3 and body["quiet"] is False)
@@ -191,6 +203,7 @@ PROBE = Probe(
         ),
     ),
     decoder=_decoder,
+    bodies={"page_alloc_failure": AllocationBody},
     whose={"page_alloc_failure": "process_process"},
     state={"gfp_names": ()},
     columns=(
@@ -215,6 +228,6 @@ def _yes(value: bool | None) -> str | None:
     return {True: "yes", False: "no", None: None}[value]
 
 
-def _flags(event: Event) -> str:
+def _flags(event: Event[AllocationBody]) -> str:
     flags = event.body["gfp_flags"]
     return "|".join(flags) if flags is not None else str(event.body["gfp_mask"])

@@ -8,12 +8,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, TypedDict
 
 from tracer.identity.netns import MAPPED, OBJECT, STATE, PodNetworks
 from tracer.kernel.enums import enum_names
 from tracer.model.bounded import keep
-from tracer.model.event import Event, Place
+from tracer.model.event import Event, Place, Process
 from tracer.model.selection import Selection
 from tracer.probes import AttachPoint, Decode, Options, Probe, Stream
 from tracer.probes.columns import CONTAINER, Column, pod_name, process_name
@@ -71,19 +71,59 @@ _PREFIX = "SK_RST_REASON_"
 _REASONS, _REASON_BYTES = 64, 32
 
 
+class End(TypedDict):
+    """Of a connection; `pod` is the place of what is in a pod of this node."""
+
+    address: str | None
+    port: int | None
+    pod: Place | None
+
+
+class Idle(TypedDict):
+    sent_ns: int | None
+    received_ns: int | None
+    heard_ns: int | None
+    ended_ns: int | None
+
+
+class Carried(TypedDict):
+    sent: int
+    received: int
+    unacknowledged: int
+
+
+class Traffic(TypedDict, total=False):
+    """What went on before; not in recordings that do not have it."""
+
+    idle: Idle | None
+    bytes: Carried | None
+    answered: list[str] | None
+
+
+class ResetBody(Traffic):
+    direction: str
+    reason: str | None
+    reason_inferred: bool
+    meaning: str | None
+    state: str | None
+    local: End
+    remote: End
+    process: Process | None
+
+
 class Decoder:
     def __init__(self, stream: Stream) -> None:
         self._resolver = stream.resolver
         self._networks = stream.shared(PodNetworks)
         # resets that may not have been received, by the connection
-        self._suspects: dict[Any, Event] = {}
+        self._suspects: dict[Any, Event[ResetBody]] = {}
 
-    def reset(self, record: Any) -> Event:
+    def reset(self, record: Any) -> Event[ResetBody]:
         event = self._event(record)
         self._take_back(event, record)
         return event
 
-    def _take_back(self, event: Event, record: Any) -> None:
+    def _take_back(self, event: Event[ResetBody], record: Any) -> None:
         """Data for a connection that its program has closed makes the kernel call tcp_reset() for
         itself, and answer the data with a reset (tcp_rcv_state_process()): that one was sent, and
         nothing was received. The two come in the same call."""
@@ -100,7 +140,7 @@ class Decoder:
             if received and event.boot_ns - received.boot_ns <= _SAME_CALL_NS:
                 received.again = _nothing
 
-    def _event(self, record: Any) -> Event:
+    def _event(self, record: Any) -> Event[ResetBody]:
         resolver, process = self._resolver, None
         if record.process_pid:
             process = resolver.process(
@@ -111,7 +151,7 @@ class Decoder:
         peer = remote if record.flow_family else None
         sides = self._networks.sides(record, peer, *own)
         reason, inferred = _reason(record.reason, record.cause)
-        body = {
+        body: ResetBody = {
             "direction": "sent" if record.sent else "received",
             "reason": reason,
             "reason_inferred": inferred,
@@ -144,18 +184,17 @@ def _nothing() -> None:
     """What becomes of an event that was none."""
 
 
-def _traffic(record: Any) -> dict[str, Any]:
-    """What went on before; nothing in recordings that do not have it."""
+def _traffic(record: Any) -> Traffic:
     if not record.looked:
         return {}
     known = bool(record.traffic_known)
-    idle = {
+    idle: Idle = {
         "sent_ns": record.traffic_sent_ago if known else None,
         "received_ns": record.traffic_received_ago if known else None,
         "heard_ns": record.traffic_heard_ago if known else None,
         "ended_ns": record.ended_ago or None,
     }
-    carried = {
+    carried: Carried = {
         "sent": record.traffic_bytes_sent,
         "received": record.traffic_bytes_received,
         "unacknowledged": record.traffic_unacknowledged,
@@ -168,7 +207,7 @@ def _traffic(record: Any) -> dict[str, Any]:
     }
 
 
-def _end(address: bytes, port: int, family: int, place: Place | None) -> dict[str, Any]:
+def _end(address: bytes, port: int, family: int, place: Place | None) -> End:
     if not family:
         return {"address": None, "port": None, "pod": place}
     return {"address": address_text(address), "port": port, "pod": place}
@@ -231,26 +270,26 @@ def _point(name: str, *programs: str, cannot_tell: tuple[str, ...] = ()) -> Atta
     return AttachPoint(name, (*programs, "on_receive_reset"), cannot_tell)
 
 
-def _text(end: dict[str, Any]) -> str | None:
+def _text(end: End) -> str | None:
     address = end["address"]
     if address is None:
         return None
     return f"[{address}]:{end['port']}" if ":" in address else f"{address}:{end['port']}"
 
 
-def _word(event: Event) -> str | None:
+def _word(event: Event[ResetBody]) -> str | None:
     meaning = event.body["meaning"]
     return f"{meaning}?" if meaning and event.body["reason_inferred"] else meaning
 
 
-def _summary(event: Event) -> str:
+def _summary(event: Event[ResetBody]) -> str:
     body = event.body
     local, remote = _text(body["local"]), _text(body["remote"])
     way = f"sent by {local} to" if body["direction"] == "sent" else f"received by {local} from"
     return f"reset {way} {remote}, {body['meaning'] or 'reason unknown'}"
 
 
-def _alarm(event: Event) -> bool:
+def _alarm(event: Event[ResetBody]) -> bool:
     """A pod whose port is closed, a pod that is refused, a kernel that has no memory for TCP."""
     if event.body["reason"] == "tcp_abort_on_memory":
         return True
@@ -291,6 +330,7 @@ PROBE = Probe(
         ),
     ),
     decoder=_decoder,
+    bodies={"tcp_reset": ResetBody},
     whose={"tcp_reset": "cgroup"},
     state=STATE,
     besides=(OBJECT,),

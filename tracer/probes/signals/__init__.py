@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, TypedDict
 
 from tracer.decode.signals import RESULTS, SIGRTMAX, code_name, parse_signals, signal_name
 from tracer.identity.resolver import Resolver
@@ -26,19 +26,44 @@ from tracer.probes.columns import (
 # What language runtimes and terminals use as plumbing, many times a second.
 PLUMBING = ("CHLD", "URG", "WINCH", "PROF")
 # enum kt_target_state, probes/signals.bpf.c
-_STATES = (None, "running", "stopped", "dumping_core", "dying")
+_STATES = ("", "running", "stopped", "dumping_core", "dying")
+
+
+class Signal(TypedDict):
+    number: int
+    name: str
+    code: str
+    result: str | None
+
+
+class SystemCall(TypedDict):
+    number: int
+    name: str | None
+    machine: str | None
+
+
+class _WhereTold(TypedDict, total=False):
+    target_state: str
+    call: SystemCall
+
+
+class SignalBody(_WhereTold):
+    signal: Signal
+    origin: str | None
+    sender: Process | None
+    target: Process
 
 
 def _decoder(stream: Stream) -> dict[str, Decode]:
     return {"signal": partial(_decode, stream.resolver)}
 
 
-def _decode(resolver: Resolver, record: Any) -> Event:
+def _decode(resolver: Resolver, record: Any) -> Event[SignalBody]:
     target = resolver.process(record.target_process, record.target_pid, record.target_tid)
     sender = None
     if not record.from_kernel:
         sender = resolver.process(record.sender_process, record.sender_pid, record.sender_tid)
-    body = {
+    body: SignalBody = {
         "signal": _signal(record.signal, record.code, record.result),
         "origin": origin_of(sender, target) if sender else "kernel",
         "sender": sender,
@@ -52,7 +77,7 @@ def _decode(resolver: Resolver, record: Any) -> Event:
     return Event("signal", record.time, target, sender, body)
 
 
-def _call(arch: int, number: int) -> dict[str, Any]:
+def _call(arch: int, number: int) -> SystemCall:
     from tracer.decode import syscalls
 
     machine = syscalls.MACHINES.get(arch)
@@ -60,7 +85,7 @@ def _call(arch: int, number: int) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1024)
-def _signal(number: int, code: int, result: int) -> dict[str, Any]:
+def _signal(number: int, code: int, result: int) -> Signal:
     return {
         "number": number,
         "name": signal_name(number),
@@ -85,19 +110,19 @@ class SignalOptions(Options):
         return {"kt_signal_mask": sum(1 << number - 1 for number in wanted)}
 
 
-def _sender(event: Event) -> str:
+def _sender(event: Event[SignalBody]) -> str:
     if event.body["origin"] == "kernel":
         return "kernel"
     return process_name(event.by) or "?"
 
 
-def _summary(event: Event) -> str:
+def _summary(event: Event[SignalBody]) -> str:
     signal = event.body["signal"]
     result = "" if signal["result"] == "delivered" else f" ({signal['result']})"
     return f"{signal['name']} from {_sender(event)} to {process_name(event.about)}{result}"
 
 
-def _alarm(event: Event) -> bool:
+def _alarm(event: Event[SignalBody]) -> bool:
     """A kill of something in a container, a sender nobody knows, a program that hides its file.
     That of a sandbox by the runtime is none: so every pod goes."""
     sender = event.by
@@ -110,11 +135,11 @@ def _alarm(event: Event) -> bool:
     )
 
 
-def _uid(event: Event) -> str | None:
+def _uid(event: Event[SignalBody]) -> str | None:
     return None if event.by is None or event.by.uid is None else str(event.by.uid)
 
 
-def _sender_pod(event: Event) -> str | None:
+def _sender_pod(event: Event[SignalBody]) -> str | None:
     return pod_name(event.by_place) or event.body["origin"]
 
 
@@ -135,6 +160,7 @@ PROBE = Probe(
     ),
     attach_points=(AttachPoint("tp_btf/signal_generate", ("on_signal_generate",)),),
     decoder=_decoder,
+    bodies={"signal": SignalBody},
     whose={"signal": "target_process"},
     columns=(
         Column("SIGNAL", lambda e: e.body["signal"]["name"], 7, 11),

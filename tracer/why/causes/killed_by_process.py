@@ -24,6 +24,7 @@ def _judge(story: Story) -> Verdict | None:
     if blow is None or (blow.event.by is not None and suspicious(blow.event.by)):
         return None
     origin = blow.body["origin"]
+    assert origin is not None
     verdict_id = f"killed_from_{origin.replace('-', '_')}"
     return judged(story, blow, verdict_id, sentence(blow), _REMEDIES[origin])
 

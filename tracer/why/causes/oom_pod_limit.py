@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from tracer.probes.oom.decoder import limit_owner
+from tracer.probes.oom.decoder import KillBody, limit_owner
 from tracer.why.cause import Cause
 from tracer.why.common.memory import fatal_oom, judged, what_counted
 from tracer.why.story import Story
@@ -26,7 +24,7 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-def _shared(body: dict[str, Any]) -> str:
+def _shared(body: KillBody) -> str:
     """It is the pod's own if it is less than the containers' together, or if one has none: then a
     kubelet gives the pod none. More may be the limit of a container that does not run now."""
     parts = [part for part in body.get("memory", {"parts": ()})["parts"] if part["container"]]

@@ -5,6 +5,7 @@ first step in the container is what the OOM killer finds; version 1 refuses such
 from __future__ import annotations
 
 from tracer.model.units import size
+from tracer.probes.oom.decoder import KillBody
 from tracer.why.cause import Cause
 from tracer.why.common.starting import is_preparing
 from tracer.why.entry import Entry
@@ -34,11 +35,11 @@ def _judge(story: Story) -> Verdict | None:
         f"out of memory at a limit of {small}: too little for any program to start",
         Certainty.CERTAIN,
         (last, *([story.end] if story.end else [])),
-        _MISTAKEN_UNIT if limit < TINY else _RAISE,
+        _MISTAKEN_UNIT if limit is not None and limit < TINY else _RAISE,
     )
 
 
-def _is_tiny(entry: Entry) -> bool:
+def _is_tiny(entry: Entry[KillBody]) -> bool:
     """A larger limit is too small as well if nothing but the runtime's first step was below it: the
     container's own limit, and no command that was executed in it later."""
     body = entry.body

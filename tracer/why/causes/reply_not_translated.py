@@ -5,7 +5,7 @@ service's: the pod knows no such connection and resets it."""
 from __future__ import annotations
 
 from tracer.why.cause import Cause
-from tracer.why.common.phrases import address
+from tracer.why.common.phrases import written
 from tracer.why.common.resets import RESTS_ON, Part, evidence, here, parts, peers, total
 from tracer.why.sorts import End, Sort
 from tracer.why.story import Story
@@ -47,7 +47,7 @@ def is_untranslated(part: Part) -> bool:
 def _instead_of(asked: End | None) -> str:
     if asked is None:
         return ""
-    return f" instead of {address({'address': asked[0], 'port': asked[1]})}"
+    return f" instead of {written(*asked)}"
 
 
 CAUSE = Cause(17, _judge, rests_on=RESTS_ON)

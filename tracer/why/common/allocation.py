@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tracer.decode.buddyinfo import NOTHING, free_bytes, usable
 from tracer.model.units import size
+from tracer.probes.pagealloc import AllocationBody
 from tracer.why.common.phrases import times, who
 from tracer.why.entry import Entry
 from tracer.why.story import Story
@@ -14,13 +13,13 @@ from tracer.why.story import Story
 FRAGMENTED, LACK, LIMIT = "fragmented", "lack", "limit"
 
 
-def failures(story: Story, state: str) -> list[Entry]:
+def failures(story: Story, state: str) -> list[Entry[AllocationBody]]:
     """Of alike ones the last decides, of which the verdict speaks."""
     found = story.of("page_alloc_failure")
     return [entry for entry in found if state_of(entry.last.body) == state]
 
 
-def state_of(body: dict[str, Any]) -> str | None:
+def state_of(body: AllocationBody) -> str | None:
     """None where the free lists are not known or explain nothing. A charged allocation that fails
     although there is such a piece was refused by the cgroup's limit, or by what is kept back."""
     zones, order = body["buddyinfo"], body["order"]
@@ -36,13 +35,13 @@ def state_of(body: dict[str, Any]) -> str | None:
     return LACK if little else None
 
 
-def gives_up_early(body: dict[str, Any]) -> bool:
+def gives_up_early(body: AllocationBody) -> bool:
     """Before a single page is refused to a caller who can wait, everything that can be given up has
     been. For larger pieces, and for who cannot wait, the kernel does not try as hard."""
     return bool(body["order"]) or not body["can_wait"]
 
 
-def sentence(found: list[Entry]) -> str:
+def sentence(found: list[Entry[AllocationBody]]) -> str:
     """The part that all have in common: who, how often, how much."""
     last = found[-1].last
     count = sum(entry.count for entry in found)

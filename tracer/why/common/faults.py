@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from tracer.probes.signals import SignalBody, SystemCall
 from tracer.why.entry import SIGKILL, Entry, target_state, took_effect
 from tracer.why.story import Story
 
@@ -47,7 +46,7 @@ CODES = {
 _REFUSED = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE")
 
 
-def abort_calls(story: Story) -> list[Entry]:
+def abort_calls(story: Story) -> list[Entry[SignalBody]]:
     """SIGABRT of the first process to itself. As PID 1 it ignores that, and abort(3) ends it with
     an instruction that the processor refuses."""
     return [
@@ -57,7 +56,7 @@ def abort_calls(story: Story) -> list[Entry]:
     ]
 
 
-def kernel_fault_before(story: Story, moment: Entry) -> Entry | None:
+def kernel_fault_before(story: Story, moment: Entry[SignalBody]) -> Entry[SignalBody] | None:
     """The last fault that reached the first process just before it gave up. Of alike faults the
     last one: some runtimes handle such signals as routine."""
     found = [
@@ -70,18 +69,18 @@ def kernel_fault_before(story: Story, moment: Entry) -> Entry | None:
     return max(found, key=lambda entry: entry.last.boot_ns, default=None)
 
 
-def reason(fault: Entry) -> str:
+def reason(fault: Entry[SignalBody]) -> str:
     """`, it touched an address where nothing is`, of a signal of the kernel's or its own."""
     return f", {meaning(fault)}" if fault.body["origin"] == "kernel" or is_own(fault) else ""
 
 
-def is_own(fault: Entry) -> bool:
+def is_own(fault: Entry[SignalBody]) -> bool:
     """Whether a process sent the signal to itself."""
     sender, about = fault.event.by, fault.event.about
     return sender is not None and about is not None and sender.pid == about.pid
 
 
-def meaning(fault: Entry) -> str:
+def meaning(fault: Entry[SignalBody]) -> str:
     """What the kernel means by it, as far as its code says that; or that it is its own."""
     signal, call = fault.body["signal"], fault.body.get("call")
     if is_own(fault):
@@ -95,7 +94,7 @@ def meaning(fault: Entry) -> str:
     return CODES.get(signal["code"], str(signal["code"]))
 
 
-def forbidden_call(call: dict[str, Any] | None) -> str:
+def forbidden_call(call: SystemCall | None) -> str:
     """`the system call getppid (110 on x86_64)`."""
     if call is None:
         return "a system call"
@@ -105,7 +104,7 @@ def forbidden_call(call: dict[str, Any] | None) -> str:
     return f"the system call {call['name']} ({call['number']}{machine})"
 
 
-def dump_cut_off(story: Story) -> tuple[Entry, Entry] | None:
+def dump_cut_off(story: Story) -> tuple[Entry[SignalBody], Entry[SignalBody]] | None:
     """The fault by which the first process was dying, and the signal that found it still writing
     its core dump. What ends such a process then is SIGKILL alone."""
     ended_by = story.end.body["signal"] if story.end else None
@@ -127,7 +126,7 @@ def dump_cut_off(story: Story) -> tuple[Entry, Entry] | None:
     return max(faults, key=lambda entry: entry.last.boot_ns), seen[0]
 
 
-def own_fault(story: Story, names: tuple[str, ...]) -> Entry | None:
+def own_fault(story: Story, names: tuple[str, ...]) -> Entry[SignalBody] | None:
     """The signal, raised by the kernel or by the process itself, that ended the first process."""
     blow = story.blow()
     if blow is None or blow.body["signal"]["name"] not in names:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from tracer.probes.signals import SignalBody
 from tracer.why.common.phrases import descent, where, who
 from tracer.why.entry import Entry
 from tracer.why.story import Story
@@ -11,14 +12,14 @@ from tracer.why.verdict import Certainty, Verdict
 BY_PROCESSES = ("same-container", "same-pod", "other-pod", "host")
 
 
-def blow_of_a_process(story: Story) -> Entry | None:
+def blow_of_a_process(story: Story) -> Entry[SignalBody] | None:
     blow = story.blow()
     if blow is None or story.is_init(blow.event.by):
         return None
     return blow if blow.body["origin"] in BY_PROCESSES else None
 
 
-def sentence(blow: Entry, place: str | None = None) -> str:
+def sentence(blow: Entry[SignalBody], place: str | None = None) -> str:
     """`place` is where the sender stands, if that is not what its name makes of it."""
     sender = blow.event.by
     name = blow.body["signal"]["name"]
@@ -27,7 +28,7 @@ def sentence(blow: Entry, place: str | None = None) -> str:
 
 def judged(
     story: Story,
-    blow: Entry,
+    blow: Entry[SignalBody],
     verdict_id: str,
     words: str,
     remedy: str,

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tracer.model.units import size
+from tracer.probes.oom.decoder import KillBody, Part
 from tracer.why.common.phrases import who, whose_limit
 from tracer.why.entry import SIGKILL, Entry
 from tracer.why.story import Story
@@ -15,19 +14,19 @@ from tracer.why.verdict import Certainty, Verdict
 SMALL_PART = 4
 
 
-def fatal_oom(story: Story) -> Entry | None:
+def fatal_oom(story: Story) -> Entry[KillBody] | None:
     """The kill of the container's first process, alone or as a member of a group."""
     ooms = [entry for entry in story.of("oom") if _hit(story, entry)]
     return ooms[-1] if ooms else None
 
 
-def _hit(story: Story, entry: Entry) -> bool:
+def _hit(story: Story, entry: Entry[KillBody]) -> bool:
     if story.end is None or entry.boot_ns > story.end.boot_ns:
         return False
     return any(story.is_init(p) for p in (entry.event.about, *entry.body["members"]))
 
 
-def unknown_limit(body: dict[str, Any]) -> tuple[str, ...]:
+def unknown_limit(body: KillBody) -> tuple[str, ...]:
     """The doubt that whose limit it was is not known."""
     if body["scope"] == "system" or body["limit_of"] is not None:
         return ()
@@ -35,7 +34,7 @@ def unknown_limit(body: dict[str, Any]) -> tuple[str, ...]:
     return (f"whose limit it was is not known: {because}",)
 
 
-def remedy_of_child(body: dict[str, Any]) -> str:
+def remedy_of_child(body: KillBody) -> str:
     if body["scope"] == "system":
         return (
             "the node is overcommitted: give the pods memory requests that are true; a limit of the"
@@ -52,11 +51,12 @@ def remedy_of_child(body: dict[str, Any]) -> str:
     )
 
 
-def hints_of(body: dict[str, Any]) -> tuple[str, ...]:
+def hints_of(body: KillBody) -> tuple[str, ...]:
     """Where the victim had only a small part of what was used up: killing it frees no more."""
     facts, limit = body["victim"].facts, body["limit_bytes"]
-    own = [facts[key] for key in ("anon_bytes", "file_bytes", "shmem_bytes")]
-    if body["scope"] != "cgroup" or limit is None or body["members"] or None in own:
+    had = [facts["anon_bytes"], facts["file_bytes"], facts["shmem_bytes"]]
+    own = [amount for amount in had if amount is not None]
+    if body["scope"] != "cgroup" or limit is None or body["members"] or len(own) < len(had):
         return ()
     if sum(own) * SMALL_PART > limit:
         return ()
@@ -67,7 +67,7 @@ def hints_of(body: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def what_counted(body: dict[str, Any]) -> str:
+def what_counted(body: KillBody) -> str:
     """`; pause 300 KiB and tmpfs left by an earlier life 24 MiB counted there, too`: what else is
     charged to the pod. Empty where that is not known."""
     memory = body.get("memory")
@@ -85,21 +85,23 @@ def what_counted(body: dict[str, Any]) -> str:
     return f"; counted there, too: {', '.join(told)}" if told else ""
 
 
-def _rest(body: dict[str, Any], parts: list[dict[str, Any]]) -> int:
+def _rest(body: KillBody, parts: list[Part]) -> int:
     """What was charged to the pod at that moment, and to none of its parts: not what the victim
     itself has left by now."""
     used = sum(part["usage_bytes"] or 0 for part in parts)
     return max((body["usage_bytes"] or 0) - used, 0)
 
 
-def _unnamed(part: dict[str, Any]) -> str:
+def _unnamed(part: Part) -> str:
     """A pod's sandbox has no name, and no limit."""
     if part["limit_bytes"] is None and part["container_id"]:
         return "pause"
     return str(part["cgroup"])[:12]
 
 
-def judged(story: Story, oom: Entry, verdict_id: str, remedy: str, more: str = "") -> Verdict:
+def judged(
+    story: Story, oom: Entry[KillBody], verdict_id: str, remedy: str, more: str = ""
+) -> Verdict:
     assert story.end is not None
     doubts = unknown_limit(oom.body)
     if story.end.body["signal"] is None or story.end.body["signal"]["number"] != SIGKILL:

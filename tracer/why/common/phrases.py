@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tracer.decode.exitcodes import describe_exit_code
 from tracer.model.event import Process
 from tracer.model.units import size
 from tracer.probes.columns import pod_name, process_name
-from tracer.probes.oom.decoder import limit_owner
+from tracer.probes.exits import ExitBody
+from tracer.probes.oom.decoder import KillBody, limit_owner
+from tracer.probes.resets import End
 from tracer.why.entry import Entry
 
 
@@ -54,7 +54,7 @@ def descent(process: Process | None) -> str:
     return ", started by " + " ← ".join(f"{comm}[{pid}]" for pid, comm in ancestors[:3])
 
 
-def whose_limit(body: dict[str, Any]) -> str:
+def whose_limit(body: KillBody) -> str:
     """Of an `oom` event: `the container's memory limit of 32 MiB`."""
     limit = size(body["limit_bytes"])
     amount = f" of {limit}" if limit else ""
@@ -105,20 +105,24 @@ def code_words(code: int, process: Process | None = None) -> str:
     return f", {words}"
 
 
-def ending(body: dict[str, Any], *, explained: bool = True) -> str:
+def ending(body: ExitBody, *, explained: bool = True) -> str:
     """Of an `exit` event; its code without words if something else explains it."""
     if body["exit_code"] is not None:
         words = code_words(body["exit_code"], body["process"]) if explained else ""
         return f"exit code {body['exit_code']}{words}"
-    return f"{body['signal']['name']}{' with a core dump' if body['core_dumped'] else ''}"
+    name = body["signal"]["name"] if body["signal"] else "a signal"
+    return f"{name}{' with a core dump' if body['core_dumped'] else ''}"
 
 
 def times(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def address(end: dict[str, Any] | None) -> str:
-    if end is None or end["address"] is None:
+def address(end: End | None) -> str:
+    return written(end["address"], end["port"]) if end else written(None, None)
+
+
+def written(address: str | None, port: int | None) -> str:
+    if address is None:
         return "an address that is not known"
-    host = f"[{end['address']}]" if ":" in end["address"] else end["address"]
-    return f"{host}:{end['port']}"
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

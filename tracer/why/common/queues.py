@@ -5,28 +5,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tracer.probes.backlog import DropBody
 from tracer.why.common.phrases import who
 from tracer.why.entry import Entry
 from tracer.why.story import Story
 
 
-def drops(story: Story, queue: str) -> list[Entry]:
+def drops(story: Story, queue: str) -> list[Entry[DropBody]]:
     return [entry for entry in story.of("backlog_drop") if entry.body["queue"] == queue]
 
 
-def where(found: Sequence[Entry]) -> str:
+def where(found: Sequence[Entry[DropBody]]) -> str:
     """At which ports, how full it was at the one with the most, and who listens there. Where
     several ports dropped at once, some may have no name."""
-    named = [entry for entry in found if entry.body["local"]["port"]]
+    named = [port for entry in found if (port := entry.body["local"]["port"])]
     if not named:
         return ""
-    ports = sorted({entry.body["local"]["port"] for entry in named})
+    ports = sorted(set(named))
     several = f"ports {', '.join(map(str, ports[:3]))}{' and others' * (len(ports) > 3)}"
     unnamed = " and one that cannot be named" if len(named) < len(found) else ""
     return f" at {f'port {ports[0]}' if len(ports) == 1 else several}{unnamed}"
 
 
-def depth(found: Sequence[Entry]) -> str:
+def depth(found: Sequence[Entry[DropBody]]) -> str:
     """Of the one with the most."""
     most = max(found, key=lambda entry: entry.count)
     depth, limit = most.last.body["depth"], most.last.body["limit"]
@@ -37,7 +38,7 @@ def depth(found: Sequence[Entry]) -> str:
     return f" ({depth} waiting, limit {limit})"
 
 
-def listener(found: Sequence[Entry]) -> str:
+def listener(found: Sequence[Entry[DropBody]]) -> str:
     most = max(found, key=lambda entry: entry.count)
     process = most.last.about or most.event.about
     return f"; {who(process)} listens there" if process else ""

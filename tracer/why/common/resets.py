@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from tracer.model.event import Event
 from tracer.model.units import span
 from tracer.probes.columns import pod_name
+from tracer.probes.resets import ResetBody
 from tracer.why.common.phrases import address
 from tracer.why.entry import Entry, OtherEnd
-from tracer.why.sorts import Sort, at_service, idle_ns
+from tracer.why.sorts import Since, Sort, at_service, idle_ns
 from tracer.why.story import ANY_PROBE, Story
 from tracer.why.verdict import Certainty
 
@@ -29,17 +30,17 @@ class Part:
     seen of them at the other end. `from_elsewhere` says that they were received in the name of a
     pod of this node whose TCP sent nothing."""
 
-    entry: Entry
+    entry: Entry[ResetBody]
     count: int
-    event: Event
+    event: Event[ResetBody]
     other: OtherEnd | None
     from_elsewhere: bool = False
 
-    def idle(self, since: str) -> int | None:
+    def idle(self, since: Since) -> int | None:
         return idle_ns(self.event.body, since)
 
 
-def of_sort(story: Story, *sorts: Sort) -> list[Entry]:
+def of_sort(story: Story, *sorts: Sort) -> list[Entry[ResetBody]]:
     return [entry for entry in story.of("tcp_reset") if entry.sort in sorts]
 
 
@@ -67,17 +68,18 @@ def total(found: Iterable[Entry | Part]) -> int:
     return sum(one.count for one in found)
 
 
-def evidence(found: Iterable[Part]) -> tuple[Entry, ...]:
+def evidence(found: Iterable[Part]) -> tuple[Entry[ResetBody], ...]:
     return tuple(dict.fromkeys(part.entry for part in found))
 
 
-def ports(found: Iterable[Entry]) -> str:
-    every = sorted({entry.body["local"]["port"] for entry in found} - {None})
+def ports(found: Iterable[Entry[ResetBody]]) -> str:
+    ports = (entry.body["local"]["port"] for entry in found)
+    every = sorted({port for port in ports if port is not None})
     names = _shortened(map(str, every), any(entry.folded for entry in found))
     return f"port{'s' * (len(every) > 1)} {names}" if every else "a port"
 
 
-def peers(found: Iterable[Entry | Part]) -> str:
+def peers(found: Iterable[Entry[ResetBody] | Part]) -> str:
     """Up to three of those on the other side, by pod where it is known, else by address; a service
     by both."""
     found = list(found)
@@ -95,7 +97,7 @@ def _pod(part: Part) -> str | None:
     return pod_name(other.event.place if other else None) or pod_name(part.event.by_place)
 
 
-def _names(one: Entry | Part) -> Iterator[str]:
+def _names(one: Entry[ResetBody] | Part) -> Iterator[str]:
     if isinstance(one, Part):
         yield peer(one.event, one.other)
         return
@@ -105,7 +107,7 @@ def _names(one: Entry | Part) -> Iterator[str]:
         yield peer(event, met.get(id(event)))
 
 
-def _entry(one: Entry | Part) -> Entry:
+def _entry(one: Entry[ResetBody] | Part) -> Entry[ResetBody]:
     return one.entry if isinstance(one, Part) else one
 
 
@@ -139,7 +141,7 @@ def idle(found: Iterable[Part]) -> str:
     return f", the last one after {span(max(known)[1])} without data"
 
 
-def certainty(found: Iterable[Entry]) -> tuple[Certainty, tuple[str, ...]]:
+def certainty(found: Iterable[Entry[ResetBody]]) -> tuple[Certainty, tuple[str, ...]]:
     """The kernel's own reason is certain; one that ktrace inferred is likely."""
     if any(entry.body["reason_inferred"] for entry in found):
         return Certainty.LIKELY, (INFERRED,)

@@ -4,6 +4,7 @@ command that the runtime executed there."""
 
 from __future__ import annotations
 
+from tracer.probes.signals import SignalBody
 from tracer.why.common.phrases import descent, where, who
 from tracer.why.entry import Entry
 from tracer.why.executed import is_from_executed
@@ -14,22 +15,22 @@ _COMMAND = "a command that the runtime executed there: kubectl exec, a probe or 
 DOUBT = "that the runtime executed the sender is told by its descent"
 
 
-def is_executed_sender(entry: Entry) -> bool:
+def is_executed_sender(entry: Entry[SignalBody]) -> bool:
     """Not the container's own program, but started beside it."""
     inside = entry.body["origin"] == INSIDE
     return inside and is_from_executed(entry.event.by, entry.event.about)
 
 
-def is_foreign(entry: Entry) -> bool:
+def is_foreign(entry: Entry[SignalBody]) -> bool:
     """A program may signal its own processes as it likes."""
     return entry.body["origin"] in OUTSIDE or is_executed_sender(entry)
 
 
-def sender_of(entry: Entry) -> str:
+def sender_of(entry: Entry[SignalBody]) -> str:
     """`kill[12] (/bin/kill) on the host, started by bash[9]`."""
     place = where(entry) + (f", {_COMMAND}" if is_executed_sender(entry) else "")
     return f"{who(entry.event.by)} {place}{descent(entry.event.by)}"
 
 
-def doubts_of(entry: Entry) -> tuple[str, ...]:
+def doubts_of(entry: Entry[SignalBody]) -> tuple[str, ...]:
     return (DOUBT,) if is_executed_sender(entry) else ()

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from tracer.model.units import span
+from tracer.probes.signals import SignalBody
 from tracer.why.entry import SIGKILL, Entry
 from tracer.why.story import Story
 
 
-def request(story: Story) -> Entry | None:
+def request(story: Story) -> Entry[SignalBody] | None:
     """The last signal by which the runtime asked the first process to end: mostly SIGTERM."""
     asked = [
         entry
@@ -18,7 +19,7 @@ def request(story: Story) -> Entry | None:
     return asked[-1] if asked else None
 
 
-def final_blow(story: Story) -> Entry | None:
+def final_blow(story: Story) -> Entry[SignalBody] | None:
     """The runtime's SIGKILL, if it is what ended the first process."""
     blow = story.blow()
     if blow is None or blow.body["signal"]["number"] != SIGKILL:
@@ -26,7 +27,7 @@ def final_blow(story: Story) -> Entry | None:
     return blow if blow.body["origin"] == "runtime" else None
 
 
-def deciding_blow(story: Story) -> Entry | None:
+def deciding_blow(story: Story) -> Entry[SignalBody] | None:
     """The signal by which the runtime or the kubelet ended the first process."""
     blow = story.blow()
     return blow if blow is not None and blow.body["origin"] in ("runtime", "kubelet") else None

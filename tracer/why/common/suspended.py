@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from tracer.model.event import Process
+from tracer.probes.signals import SignalBody
 from tracer.why.entry import Entry, took_effect
 from tracer.why.story import Story
 
 STOP, CONTINUE = "SIGSTOP", "SIGCONT"
 
 
-def suspension(story: Story, process: Process | None, until_ns: int) -> Entry | None:
+def suspension(story: Story, process: Process | None, until_ns: int) -> Entry[SignalBody] | None:
     """The SIGSTOP that holds the process at that moment, as far as was seen."""
     signals = [entry for entry in story.signals(process) if entry.boot_ns <= until_ns]
     stops = [entry for entry in signals if _is(entry, STOP) and took_effect(entry)]
@@ -22,5 +23,5 @@ def suspension(story: Story, process: Process | None, until_ns: int) -> Entry | 
     return None if continued else last
 
 
-def _is(entry: Entry, name: str) -> bool:
+def _is(entry: Entry[SignalBody], name: str) -> bool:
     return bool(entry.body["signal"]["name"] == name)
