@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     from tracer.identity.resolver import Resolver
@@ -101,6 +101,19 @@ class AttachPoint:
         return replace(self, cannot_tell=(*self.cannot_tell, *self.lacks()))
 
 
+class Alike(NamedTuple):
+    """Where an event stands among the others of its container: events of one `group` share a bound,
+    those that are `alike` besides are told as one, and `times` is how many this one stands for."""
+
+    group: Hashable
+    alike: Hashable
+    times: int = 1
+
+
+def by_process(event: Event) -> Alike:
+    return Alike(event.kind, event.about.pid if event.about else 0)
+
+
 @dataclass(frozen=True)
 class Options:
     """What somebody may ask of a probe besides. One that can be asked something has a subclass with
@@ -148,10 +161,10 @@ class Probe:
     member of each kind's record that says whom it concerns, a process or a cgroup by its type;
     `state` the records that any later one may need, with the members that tell of what they are:
     the last of each stays true until the next; `summary` says an event in one sentence for streams
-    of several probes; `alarm` tells whether it must stand out; `options` is what may be asked of
-    it; `shorthand` turns what follows `KIND:` in a condition into one of tracer.model.expression;
-    `besides` are objects of which all programs are attached too, once for all probes that name
-    them."""
+    of several probes; `alarm` tells whether it must stand out; `grouping` which of a container's
+    events are alike; `options` is what may be asked of it; `shorthand` turns what follows `KIND:`
+    in a condition into one of tracer.model.expression; `besides` are objects of which all programs
+    are attached too, once for all probes that name them."""
 
     name: str
     object: str
@@ -165,6 +178,7 @@ class Probe:
     summary: Callable[[Event], str]
     alarm: Callable[[Event], bool]
     state: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    grouping: Callable[[Event], Alike] = by_process
     options: type[Options] = Options
     shorthand: Callable[[str], str] = field(default=lambda words: words)
     besides: tuple[str, ...] = ()

@@ -22,11 +22,6 @@ SHORTEST_PERIOD_NS, LATE_NS = 700_000_000, 500_000_000
 
 SIGKILL = 9
 
-# Without a handler these do nothing, or stop a process and let it go on.
-HARMLESS = frozenset(
-    ("SIGCHLD", "SIGURG", "SIGWINCH", "SIGCONT", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU")
-)
-
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[B]):

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from math import inf
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from tracer import probes
 from tracer.model.bounded import Table, keep
 from tracer.model.event import Clock, Event, Place
 from tracer.model.selection import Selection
-from tracer.probes.exits import is_container_init
+from tracer.probes import Alike, by_process
+from tracer.probes.exits import ExitBody
 from tracer.probes.resets import WITHOUT_SOCKET
 from tracer.why.connections import Connections, Seen
 from tracer.why.executed import command_of, may_be_executed
@@ -27,7 +30,7 @@ from tracer.why.sorts import service
 
 if TYPE_CHECKING:
     pass
-from tracer.why.entry import HARMLESS, MAX_GAPS, Entry, target_state
+from tracer.why.entry import MAX_GAPS, Entry
 from tracer.why.life import MAX_COMMANDS, WEIGHED_BYTES, Life, ends_container, is_sandbox
 from tracer.why.story import ANY_PROBE, WINDOW_NS, Loss, Story
 
@@ -101,8 +104,11 @@ class Timelines:
         ended = life.end
         if seen is not None:
             _add_reset(life, seen)
+        elif event.kind == "exit":
+            _add_exit(life, event)
         else:
-            _SORTS.get(event.kind, _add_other)(life, event)
+            group, alike, times = _groupings().get(event.kind, by_process)(event)
+            life.add(group, alike, event, times)
         pod = self._lives.get(identity.pod_uid or "")
         if pod is not None and life.end is not ended:
             pod.begin_chapter()
@@ -242,24 +248,16 @@ def _boot_ns(moment: str, clock: Clock) -> int:
     return seconds * 1_000_000_000 + int(fraction) - clock.offset_ns
 
 
-# How events of each kind are grouped, and which of them are alike
+# A probe says which of its events are alike. Here is what ends a life, and what belongs to two.
 
 
-def _add_signal(life: Life, event: Event) -> None:
-    body, target, sender = event.body, event.about, event.by
-    signal = body["signal"]
-    assert target is not None
-    first = is_container_init(target)
-    kind = signal["number"], signal["code"], signal["result"], target_state(event)
-    life.add(
-        ("signal", body["origin"], first, signal["name"] in HARMLESS),
-        (*kind, target.pid, sender.pid if sender else 0),
-        event,
-        1,
-    )
+@cache
+def _groupings() -> dict[str, Callable[[Event], Alike]]:
+    every = [probes.get(name) for name in probes.names()]
+    return {kind: probe.grouping for probe in every for kind in probe.whose}
 
 
-def _add_exit(life: Life, event: Event) -> None:
+def _add_exit(life: Life, event: Event[ExitBody]) -> None:
     assert event.about is not None
     first = ends_container(event)
     if not first and may_be_executed(event.about):
@@ -270,7 +268,7 @@ def _add_exit(life: Life, event: Event) -> None:
         life.end = entry
 
 
-def _add_executed(life: Life, event: Event, command: Hashable) -> None:
+def _add_executed(life: Life, event: Event[ExitBody], command: Hashable) -> None:
     """Alike are those that ended alike, but the rhythm is that of the command: a probe may fail
     only now and then."""
     signal, code = event.body["signal"], event.body["exit_code"]
@@ -280,18 +278,6 @@ def _add_executed(life: Life, event: Event, command: Hashable) -> None:
     if before is not None:
         entry.gaps = (*entry.gaps, event.boot_ns - before)[-MAX_GAPS:]
     keep(life.executed, command, event.boot_ns, MAX_COMMANDS)
-
-
-def _add_oom(life: Life, event: Event) -> None:
-    pid = event.about.pid if event.about else 0
-    life.add("oom", (pid, event.body["order"]), event, 1)
-
-
-def _add_allocation(life: Life, event: Event) -> None:
-    """Apart are those of which the free lists were read too late: they explain nothing."""
-    pid = event.about.pid if event.about else 0
-    known = event.body["buddyinfo"] is not None
-    life.add("page_alloc_failure", (pid, event.body["order"], known), event, 1)
 
 
 def _add_reset(life: Life, seen: Seen) -> None:
@@ -309,22 +295,3 @@ def _join(seen: Seen) -> None:
             one.entry.asked = one.asked or one.entry.asked
             if one.other is not None:
                 one.entry.meet(one.event, one.other.event, one.other.sort)
-
-
-def _add_drop(life: Life, event: Event) -> None:
-    body = event.body
-    life.add(("backlog_drop", body["queue"]), body["local"]["port"], event, body["count"])
-
-
-def _add_other(life: Life, event: Event) -> None:
-    """Of a kind that needs nothing of its own: alike if of the same process."""
-    life.add(event.kind, event.about.pid if event.about else 0, event, 1)
-
-
-_SORTS: dict[str, Callable[[Life, Event], None]] = {
-    "signal": _add_signal,
-    "exit": _add_exit,
-    "oom": _add_oom,
-    "page_alloc_failure": _add_allocation,
-    "backlog_drop": _add_drop,
-}

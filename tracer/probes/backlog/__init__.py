@@ -16,7 +16,7 @@ from tracer.identity.netns import MAPPED, OBJECT, STATE, PodNetworks
 from tracer.model.bounded import keep
 from tracer.model.event import Event, Place, Process
 from tracer.model.schema import Schema
-from tracer.probes import AttachPoint, Companion, Decode, Probe, Stream, Table
+from tracer.probes import Alike, AttachPoint, Companion, Decode, Probe, Stream, Table
 from tracer.probes.columns import CONTAINER, Column, pod_name, process_name
 
 # the enums of probes/backlog.bpf.c
@@ -166,6 +166,11 @@ def _summary(event: Event[DropBody]) -> str:
     return line
 
 
+def _grouping(event: Event[DropBody]) -> Alike:
+    body = event.body
+    return Alike(("backlog_drop", body["queue"]), body["local"]["port"], body["count"])
+
+
 def _alarm(event: Event[DropBody]) -> bool:
     return event.place is not None and event.place.pod is not None
 
@@ -228,4 +233,5 @@ PROBE = Probe(
     ),
     summary=_summary,
     alarm=_alarm,
+    grouping=_grouping,
 )

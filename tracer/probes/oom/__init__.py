@@ -19,7 +19,7 @@ from tracer.model.event import Event
 from tracer.model.schema import Schema
 from tracer.model.selection import Selection
 from tracer.model.units import size
-from tracer.probes import AttachPoint, Companion, Options, Probe
+from tracer.probes import Alike, AttachPoint, Companion, Options, Probe
 from tracer.probes.columns import CONTAINER, POD, Column, ancestry_chain, exe, process_name
 from tracer.probes.oom.decoder import Facts, KillBody, decoders, limit_owner
 
@@ -58,6 +58,10 @@ def _was(event: Event[KillBody]) -> str | None:
 def _limit_word(event: Event[KillBody]) -> str | None:
     scope = event.body["scope"]
     return "node" if scope == "system" else limit_owner(event.body) or scope
+
+
+def _grouping(event: Event[KillBody]) -> Alike:
+    return Alike("oom", (event.body["victim"].pid, event.body["order"]))
 
 
 def _alarm(event: Event[KillBody]) -> bool:
@@ -155,6 +159,7 @@ PROBE = Probe(
     ),
     summary=_summary,
     alarm=_alarm,
+    grouping=_grouping,
     options=KillOptions,
 )
 

@@ -17,7 +17,7 @@ from tracer.model.event import Event, Process, text
 from tracer.model.schema import Schema
 from tracer.model.selection import Selection
 from tracer.model.units import size
-from tracer.probes import AttachPoint, Decode, Options, Probe, Stream, option
+from tracer.probes import Alike, AttachPoint, Decode, Options, Probe, Stream, option
 from tracer.probes.columns import CONTAINER, POD, Column, ancestry_chain, exe, process_name
 from tracer.probes.gfp import FlagNames
 
@@ -171,6 +171,13 @@ def _summary(event: Event[AllocationBody]) -> str:
     return line + (body["reading"] or f"order {body['order']}")
 
 
+def _grouping(event: Event[AllocationBody]) -> Alike:
+    """Apart are those of which the free lists were read too late: they explain nothing."""
+    body = event.body
+    known = body["buddyinfo"] is not None
+    return Alike("page_alloc_failure", (body["process"].pid, body["order"], known))
+
+
 def _alarm(event: Event[AllocationBody]) -> bool:
     """A small allocation that could wait and still failed, in a pod."""
     body = event.body
@@ -220,6 +227,7 @@ PROBE = Probe(
     ),
     summary=_summary,
     alarm=_alarm,
+    grouping=_grouping,
     options=AllocationOptions,
 )
 

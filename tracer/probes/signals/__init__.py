@@ -12,7 +12,7 @@ from tracer.identity.resolver import Resolver
 from tracer.model.event import Event, Process
 from tracer.model.origin import origin_of, suspicious
 from tracer.model.selection import Selection
-from tracer.probes import AttachPoint, Decode, Options, Probe, Stream, option
+from tracer.probes import Alike, AttachPoint, Decode, Options, Probe, Stream, option
 from tracer.probes.columns import (
     CONTAINER,
     POD,
@@ -22,9 +22,14 @@ from tracer.probes.columns import (
     pod_name,
     process_name,
 )
+from tracer.probes.exits import is_container_init
 
 # What language runtimes and terminals use as plumbing, many times a second.
 PLUMBING = ("CHLD", "URG", "WINCH", "PROF")
+# Without a handler these do nothing, or stop a process and let it go on.
+HARMLESS = frozenset(
+    ("SIGCHLD", "SIGURG", "SIGWINCH", "SIGCONT", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU")
+)
 # enum kt_target_state, probes/signals.bpf.c
 _STATES = ("", "running", "stopped", "dumping_core", "dying")
 
@@ -135,6 +140,16 @@ def _alarm(event: Event[SignalBody]) -> bool:
     )
 
 
+def _grouping(event: Event[SignalBody]) -> Alike:
+    body, signal = event.body, event.body["signal"]
+    target, sender = body["target"], body["sender"]
+    kind = signal["number"], signal["code"], signal["result"], body.get("target_state")
+    return Alike(
+        ("signal", body["origin"], is_container_init(target), signal["name"] in HARMLESS),
+        (*kind, target.pid, sender.pid if sender else 0),
+    )
+
+
 def _uid(event: Event[SignalBody]) -> str | None:
     return None if event.by is None or event.by.uid is None else str(event.by.uid)
 
@@ -178,6 +193,7 @@ PROBE = Probe(
     ),
     summary=_summary,
     alarm=_alarm,
+    grouping=_grouping,
     options=SignalOptions,
     shorthand=lambda names: f"signal.number in {sorted(parse_signals(names))}",
 )
