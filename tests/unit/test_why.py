@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +19,7 @@ from tests.unit import records
 from tests.unit.records import cgroup_path, exe
 from tests.unit.test_recording import BEGAN, CID, NAMES, PATH, SECOND, metadata, part
 from tracer import probes
-from tracer.cli import _tracing, root
+from tracer.cli import root
 from tracer.cli import why as why_command
 from tracer.cli._watch import Watch
 from tracer.identity import inventory
@@ -28,7 +27,6 @@ from tracer.identity.resolver import Resolver
 from tracer.kernel import cgroupfs
 from tracer.model.cgroup import CgroupIdentity
 from tracer.model.names import Container, Names, Pod
-from tracer.model.selection import Selection
 from tracer.model.turn import Lost, Part, Turn
 from tracer.recording.format import (
     Kind,
@@ -39,6 +37,7 @@ from tracer.recording.format import (
     json_block,
     names_json,
 )
+from tracer.session.run import Run
 from tracer.session.session import Summary
 
 END = BEGAN + 60 * SECOND
@@ -294,17 +293,22 @@ def test_timelines_of_a_recording_that_were_forgotten(file: Path) -> None:
 def test_timelines_that_were_forgotten(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Tracing:
-        probes, wanted, cannot_tell, state_sources = (), Selection(), dict[str, Any](), ()
-        session = SimpleNamespace(resolver=Resolver(lambda place: None))
+    class Traced(Run):
+        """A run in which this is what happens."""
 
-        def __init__(self, *arguments: Any) -> None:
-            self.watch: Watch = arguments[2]
+        cannot_tell, probes, recorder = {}, (), None
+        session = SimpleNamespace(resolver=Resolver(lambda place: None))  # type: ignore[assignment]
+        backend = SimpleNamespace(unseen={})
 
-        def to_the_end(self, forgotten: Callable[[], int]) -> None:
-            self.watch._timelines.forgotten = 23
-            click.echo(_tracing.closing_line(Summary(3, 2), forgotten=forgotten()))
+        def check(self) -> None: ...
 
-    monkeypatch.setattr("tracer.cli.why.Tracing", Tracing)
+        def attach(self) -> None: ...
+
+        def run(self) -> Summary:
+            assert isinstance(self._sink, Watch)
+            self._sink._timelines.forgotten = 23
+            return Summary(3, 2)
+
+    monkeypatch.setattr("tracer.cli.why.Run", Traced)
     root.main(["why", "-l", "app=web"], standalone_mode=False)
-    assert "; 23 timelines of what still runs" in capsys.readouterr().out
+    assert "; 23 timelines of what still runs" in capsys.readouterr().err
