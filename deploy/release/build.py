@@ -58,7 +58,9 @@ def sdist(into: Path) -> Path:
     """Packed anew: what setuptools makes says when that was, and by whom."""
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", "build", "--sdist", "--outdir", scratch, str(ROOT)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BuildError(f"building the source distribution: {done.stderr.strip()[-2000:]}")
         (made,) = Path(scratch).iterdir()
         target = into / made.name
         with (

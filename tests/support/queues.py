@@ -14,6 +14,7 @@ import fcntl
 import json
 import mmap
 import os
+import platform
 import select
 import socket
 import struct
@@ -29,7 +30,7 @@ ANSWER_SECONDS = 60.0
 CLONE_NEWNET = 0x40000000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
-SYS_USERFAULTFD = 323  # x86_64
+SYS_USERFAULTFD = {"x86_64": 323, "aarch64": 282}[platform.machine()]
 UFFDIO_API, UFFDIO_REGISTER = 0xC018AA3F, 0xC020AA00
 LOOPBACK = {"ipv4": "127.0.0.1", "ipv6": "::1"}
 
