@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from tracer.live.anatomy import joined
 from tracer.live.look import ALARM, LOST, Times, whole
@@ -15,10 +14,6 @@ from tracer.probes import Probe
 from tracer.probes.columns import container_name, pod_name
 from tracer.session.session import DAMAGE
 from tracer.why.verdict import Certainty
-
-if TYPE_CHECKING:
-    pass
-
 
 # Red turns too dark where colours become shades of grey.
 ALARM_STYLE, ALARM_WITHOUT_COLOUR = "bold red", "bold"

@@ -5,12 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from tracer.model.event import Event, Place, Process
-
-if TYPE_CHECKING:
-    pass
 
 UNKNOWN = "–"
 

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from tracer.model.origin import outside_of_packages
-from tracer.why.cause import RESTART_LOOP, Cause
+from tracer.why.cause import ALL_OF_AN_END, RESTART_LOOP, Cause
 from tracer.why.causes import causes
 from tracer.why.common.kubectl import events
 from tracer.why.common.shown import hints_of
 from tracer.why.entry import Entry
 from tracer.why.reasons import reasons_of
-from tracer.why.story import ANY_PROBE, Story
+from tracer.why.story import ANY_PROBE, UNDESCRIBED, Story
 from tracer.why.verdict import Certainty, Verdict
 from tracer.why.words import with_words
 
@@ -131,6 +131,13 @@ def _doubted(verdict: Verdict, cause: Cause, story: Story) -> Verdict:
     for loss in story.losses:
         if loss.probe in cause.rests_on or loss.probe == ANY_PROBE:
             lost[loss.probe] += loss.count
+        elif loss.probe == UNDESCRIBED and cause.rests_on & ALL_OF_AN_END:
+            lost[UNDESCRIBED] += loss.count
+    if count := lost.pop(UNDESCRIBED, 0):
+        doubts.append(
+            f"{count} events in the minute before are of processes whose description was lost: any"
+            " container's"
+        )
     for probe, count in lost.items():
         doubts.append(f"{count} {probe} events were lost in the minute before")
     if story.traced is not None:

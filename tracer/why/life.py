@@ -6,15 +6,11 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
 from tracer.model.bounded import size_of
 from tracer.model.event import Event, Place, Process
-from tracer.why.executed import may_be_executed
-
-if TYPE_CHECKING:
-    pass
 from tracer.why.entry import MAX_ALIKE, MAX_GAPS, SIGKILL, Entry
+from tracer.why.executed import may_be_executed
 
 MAX_GROUPS = 64  # of one timeline
 

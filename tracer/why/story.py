@@ -22,11 +22,13 @@ from tracer.why.verdict import Verdict
 WINDOW_NS = 60_000_000_000
 
 ANY_PROBE = "any"  # of losses that were added up
+# Of events whose process nobody described, as the ring was full: they may be any container's.
+UNDESCRIBED = "undescribed"
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Events of a probe that were lost between two moments."""
+    """Events of a probe that were lost between two moments, or that are nobody's."""
 
     probe: str
     count: int

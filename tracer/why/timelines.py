@@ -11,11 +11,11 @@ resets nothing is left out: those of too many services are one entry.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from math import inf
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
 from tracer import probes
 from tracer.model.bounded import Table, keep
@@ -25,18 +25,17 @@ from tracer.probes import Alike, by_process
 from tracer.probes.exits import ExitBody
 from tracer.probes.resets import WITHOUT_SOCKET
 from tracer.why.connections import Connections, Seen
-from tracer.why.executed import command_of, may_be_executed
-from tracer.why.sorts import service
-
-if TYPE_CHECKING:
-    pass
 from tracer.why.entry import MAX_GAPS, Entry
+from tracer.why.executed import command_of, may_be_executed
 from tracer.why.life import MAX_COMMANDS, WEIGHED_BYTES, Life, ends_container, is_sandbox
-from tracer.why.story import ANY_PROBE, WINDOW_NS, Loss, Story
+from tracer.why.sorts import service
+from tracer.why.story import ANY_PROBE, UNDESCRIBED, WINDOW_NS, Loss, Story
 
 # In bytes, of all timelines: beside a node's work, and of a recording that somebody looks at.
 MAX_LIVES, MAX_RECORDED = 8 << 20, 256 << 20
 MAX_LOSSES = 1024
+# What comes within so long is one loss.
+GATHERED_NS = 1_000_000_000
 
 
 class Timelines:
@@ -71,6 +70,8 @@ class Timelines:
             self._add_loss(event)
             return
         seen = self._connections.add(event) if event.kind == "tcp_reset" else None
+        if seen is None and _is_anybodys(event):
+            self._add_undescribed(event)
         if seen is not None and seen.overtaken is not None:
             self._move(seen.overtaken)
         if self.mine(event):
@@ -141,6 +142,8 @@ class Timelines:
         """How many events of each probe."""
         counts: dict[str, int] = {}
         for loss in self._losses:
+            if loss.probe == UNDESCRIBED:  # the last line counts them already
+                continue
             counts[loss.probe] = counts.get(loss.probe, 0) + loss.count
         return counts
 
@@ -203,19 +206,34 @@ class Timelines:
 
     def _add_loss(self, event: Event) -> None:
         since = _boot_ns(event.body["since"], self._clock)
+        self._keep_loss(Loss(event.body["probe"], event.body["count"], since, event.boot_ns))
+
+    def _add_undescribed(self, event: Event) -> None:
+        last = self._losses[-1] if self._losses else None
+        if last and last.probe == UNDESCRIBED and event.boot_ns - last.since_ns < GATHERED_NS:
+            self._losses[-1] = replace(last, count=last.count + 1, until_ns=event.boot_ns)
+        else:
+            self._keep_loss(Loss(UNDESCRIBED, 1, event.boot_ns, event.boot_ns))
+
+    def _keep_loss(self, loss: Loss) -> None:
         if len(self._losses) >= MAX_LOSSES:  # two neighbours become one
             first, second = self._losses[0], self._losses.pop(1)
             probe = first.probe if first.probe == second.probe else ANY_PROBE
             self._losses[0] = Loss(
                 probe, first.count + second.count, first.since_ns, second.until_ns
             )
-        self._losses.append(Loss(event.body["probe"], event.body["count"], since, event.boot_ns))
+        self._losses.append(loss)
 
 
 def sees_both_ends(wanted: Selection, cannot_tell: Mapping[str, Iterable[str]]) -> bool:
     """Whether what any pod of this node sends would have been seen: not where `cannot_tell`, which
     is told of each probe, says that some resets are not."""
     return wanted.sees_both_ends and WITHOUT_SOCKET not in cannot_tell.get("resets", ())
+
+
+def _is_anybodys(event: Event) -> bool:
+    """Whether its process was not described, so that nobody knows whose it is."""
+    return event.place is None and event.about is not None and event.about.comm is None
 
 
 def _is_done(life: Life) -> bool:

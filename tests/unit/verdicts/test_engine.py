@@ -28,7 +28,7 @@ from tests.unit.verdicts.world import (
     place_of,
     process,
 )
-from tracer.model.event import Process, to_json
+from tracer.model.event import Event, Process, to_json
 from tracer.why import causes
 from tracer.why import timelines as timeline
 from tracer.why.entry import MAX_ALIKE
@@ -55,6 +55,17 @@ def test_lost_events_lower_certainty(probe: str) -> None:
     verdict = killed(world).only().verdict
     assert verdict.certainty is Certainty.LIKELY
     assert verdict.doubts == (f"5 {probe} events were lost in the minute before",)
+
+
+def test_events_that_may_be_any_containers_lower_certainty() -> None:
+    world = World()
+    for _ in range(23):
+        world.at(-1).add(Event("exit", world.now, Process(4711, 4711), None, {"exit_code": 1}))
+    world.at(0).exit(1)
+    verdict = world.only().verdict
+    assert (verdict.id, verdict.certainty) == ("exited", Certainty.LIKELY)
+    assert any("23 events in the minute before" in doubt for doubt in verdict.doubts)
+    assert world.timelines.lost() == {}
 
 
 def test_what_was_lost_elsewhere_or_long_before_does_not() -> None:
