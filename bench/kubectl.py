@@ -40,7 +40,7 @@ def main() -> None:
         bed.kubectl("run", "victim", f"--image={bed.image}", "--", "sleep", "100000")
         bed.kubectl("wait", "--for=condition=Ready", "pod/victim", "--timeout=100s")
         uid = bed.get("pod", "victim")["metadata"]["uid"]
-        (victim,) = (p for p in pids(uid) if psutil.Process(p).cmdline()[:1] == ["sleep"])
+        (victim,) = (p for p in pids(uid) if psutil.Process(p).cmdline() == ["sleep", "100000"])
         with shooting(victim):
             tell(bed, "in a pod that is made")
             bed.kubectl("apply", "--filename=-", input=manifest(bed))

@@ -38,6 +38,11 @@ class Refused(KtraceError):
         return "(NotFound)" in self.words
 
     @property
+    def no_namespace(self) -> bool:
+        """Whether there is none to make anything in, or soon none any more."""
+        return self.not_found or "because it is being terminated" in self.words
+
+    @property
     def decided(self) -> bool:
         """Whether the API server itself said no, so that nothing has been done."""
         return bool(re.search(r"\((NotFound|Forbidden|Invalid|Unauthorized)\)", self.words))

@@ -146,7 +146,7 @@ class Homes:
         try:
             made = self._create(manifest, namespace)
         except Refused as refused:
-            if not refused.not_found or self._request.home:
+            if not refused.no_namespace or self._request.home:
                 raise self._explained(refused, namespace) from refused
             namespace = None  # there is no namespace for it, so it is the context's
             try:

@@ -48,9 +48,16 @@ def test_the_pod_that_is_made(cluster: Cluster) -> None:
     assert cluster.remains() == set()
 
 
-def test_where_there_is_no_namespace_of_ktraces(cluster: Cluster) -> None:
-    missing = 'Error from server (NotFound): namespaces "ktrace" not found'
-    cluster.refuses("create --filename=- --namespace=ktrace", missing)
+@pytest.mark.parametrize(
+    "said",
+    [
+        'Error from server (NotFound): namespaces "ktrace" not found',
+        'Error from server (Forbidden): error when creating "STDIN": pods "k" is forbidden: unable'
+        " to create new content in namespace ktrace because it is being terminated",
+    ],
+)
+def test_where_there_is_no_namespace_of_ktraces(cluster: Cluster, said: str) -> None:
+    cluster.refuses("create --filename=- --namespace=ktrace", said)
     cluster.rule("exec", exit=0)
     assert cluster("signals").code == 0
     (deleting,) = (words for words in cluster.calls if "delete" in words)
