@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tracer.identity.resolver import MAX_IMAGES, exe_of, image_of
+from tracer.kernel.procfs import stat_of
 from tracer.model.bounded import Table, keep, size_of
 from tracer.model.event import ANCESTOR, text
 from tracer.model.schema import Schema
@@ -71,17 +72,16 @@ class Arguments:
 
 
 def _image_from_proc(pid: int) -> tuple[int, str, bytes] | None:
-    """Start time in clock ticks (field 22 of stat, proc(5)), executable and arguments; None for a
-    process that is gone or has none."""
+    """Start time in clock ticks, executable and arguments; None for a process that is gone or has
+    none."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             argv = file.read(1024)
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            started = int(file.read().rpartition(b")")[2].split()[19])
+        started = stat_of(pid)
         exe = os.fsencode(os.readlink(f"/proc/{pid}/exe"))
-    except (OSError, ValueError, IndexError):
+    except OSError:
         return None
-    return (started, text(exe), argv) if argv else None
+    return (started.start_ticks, text(exe), argv) if argv and started else None
 
 
 class _Allowance:

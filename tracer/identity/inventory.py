@@ -11,6 +11,7 @@ import queue
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from tracer.identity.logs import LogDirectorySource
@@ -197,13 +198,14 @@ def _entry(cgroup: Cgroup, container_id: str, names: Names) -> Entry | None:
     )
 
 
-def _started(pid: int) -> tuple[int, int]:
-    """Field 22 of /proc/PID/stat, proc(5): the init of a container is its oldest process."""
+def _started(pid: int) -> tuple[float, int]:
+    """The init of a container is its oldest process."""
+    import psutil
+
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-        return int(stat.rpartition(b")")[2].split()[19]), pid
-    except (OSError, ValueError, IndexError):
-        return 1 << 62, pid
+        return psutil.Process(pid).create_time(), pid
+    except psutil.Error:
+        return inf, pid
 
 
 def _netns(pid: int | None) -> int | None:

@@ -27,6 +27,7 @@ from pathlib import Path
 from tracer.identity.netns import MAPPED, NO_ADDRESS, How, made_up
 from tracer.kernel.cgroupfs import cgroup_of
 from tracer.kernel.hierarchies import hierarchies
+from tracer.kernel.procfs import stat_of
 from tracer.model.batch import HEADER, cell
 from tracer.model.bounded import Table, size_of
 from tracer.model.schema import Schema
@@ -249,12 +250,8 @@ class NetworkLookup:
             return None
 
     def _start(self, pid: int) -> int | None:
-        """Field 22 of /proc/PID/stat, proc(5)."""
-        try:
-            stat = (self._proc / str(pid) / "stat").read_bytes()
-            return int(stat.rpartition(b")")[2].split()[19])
-        except (OSError, ValueError, IndexError):
-            return None
+        found = stat_of(pid, self._proc)
+        return found.start_ticks if found else None
 
     def _tell(self, name: str, **values: int | bytes) -> int:
         """When that was."""

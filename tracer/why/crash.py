@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from tracer.decode.faults import Fault, parse
 from tracer.kernel.cgroupfs import Cgroup, container_cgroups
 from tracer.kernel.kmsg import KernelLog
+from tracer.kernel.procfs import stat_of
 from tracer.model.bounded import keep
 from tracer.model.cgroup import CgroupIdentity
 from tracer.model.cgroup import parse as parse_cgroup
@@ -134,9 +134,8 @@ def _own_root(pid: int) -> int | None:
     with suppress(OSError):
         root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_CLOEXEC)
         with suppress(OSError, ValueError, IndexError):
-            stat_line = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-            parent = int(stat_line.rpartition(")")[2].split()[1])
-            if os.path.samestat(os.fstat(root), os.stat(f"/proc/{parent}/root")):
+            parent = stat_of(pid)
+            if parent and os.path.samestat(os.fstat(root), os.stat(f"/proc/{parent.parent}/root")):
                 os.close(root)
                 return None
         return root

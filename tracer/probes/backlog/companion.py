@@ -25,6 +25,7 @@ from tracer.kernel.netstat import (
     processes,
     read_counters,
 )
+from tracer.kernel.procfs import stat_of
 from tracer.kernel.sockdiag import Listener, Listeners, listeners
 from tracer.model.bounded import keep
 from tracer.model.schema import Schema
@@ -441,7 +442,9 @@ def holder(socket: int, netns: int) -> int | None:
 
 def process_values(pid: int) -> dict[str, Any]:
     """The members of a `struct process_event`, as far as /proc tells them."""
-    stat = _stat(pid)
+    found = stat_of(pid)
+    if found is None:
+        raise ProcessLookupError(pid)
     status = dict(
         line.split(":\t", 1) for line in _read(pid, "status").decode(errors="replace").splitlines()
     )
@@ -453,7 +456,7 @@ def process_values(pid: int) -> dict[str, Any]:
     whole = len(raw) <= 512
     if not whole:
         raw = raw[: raw.rindex(b"\0", 0, 512) + 1]
-    start = int(stat[1][19]) * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
+    start = found.start_ticks * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
     return {
         "start": start,
         "thread_start": start,
@@ -462,14 +465,14 @@ def process_values(pid: int) -> dict[str, Any]:
         "pid_in_pod": int(numbers[-1]),
         "pid_level": len(numbers) - 1,
         "uid": int(status["Uid"].split()[1]),
-        "comm": stat[0],
+        "comm": found.comm,
         "argv": argv[:1024],
         "argv_bytes": len(argv),
         "exe": raw,
         "exe_bytes": len(raw),
         "exe_whole": whole,
         "exe_deleted": deleted,
-        **_ancestry(int(stat[1][1])),
+        **_ancestry(found.parent),
     }
 
 
@@ -479,20 +482,13 @@ def _ancestry(parent: int) -> dict[str, Any]:
 
     raw, count = b"", 0
     while parent and count < 16:
-        try:
-            comm, fields = _stat(parent)
-        except (OSError, ValueError, IndexError):
+        found = stat_of(parent)
+        if found is None:
             break
-        raw += ANCESTOR.pack(parent, comm)
+        raw += ANCESTOR.pack(parent, found.comm)
         count += 1
-        parent = int(fields[1])
+        parent = found.parent
     return {"ancestry": raw, "ancestors": count}
-
-
-def _stat(pid: int) -> tuple[bytes, list[bytes]]:
-    """A process's comm, and the fields behind it from the third on, proc(5)."""
-    before, _, after = _read(pid, "stat").rpartition(b")")
-    return before.partition(b"(")[2], after.split()
 
 
 def _read(pid: int, name: str) -> bytes:
