@@ -347,10 +347,10 @@ def test_the_closing_line_of_the_live_view(
 
 
 def test_a_ready_file(tmp_path: Path) -> None:
-    _tracing._create(str(tmp_path / "ready"))
+    _tracing.tell_ready(str(tmp_path / "ready"))
     assert (tmp_path / "ready").exists()
     with pytest.raises(UsageError, match="--ready-file"):
-        _tracing._create(str(tmp_path / "none" / "ready"))
+        _tracing.tell_ready(str(tmp_path / "none" / "ready"))
 
 
 def test_a_ready_file_follows_no_link(tmp_path: Path) -> None:
@@ -360,7 +360,7 @@ def test_a_ready_file_follows_no_link(tmp_path: Path) -> None:
         link = tmp_path / f"to-{target}"
         link.symlink_to(tmp_path / target)
         with pytest.raises(UsageError, match=f"--ready-file {link}: it is a symbolic link"):
-            _tracing._create(str(link))
+            _tracing.tell_ready(str(link))
     assert (tmp_path / "mine").read_text() == "mine"
     assert not (tmp_path / "nothing").exists()
 

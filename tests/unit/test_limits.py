@@ -119,7 +119,7 @@ def test_the_tightest_cgroup_from_here_to_the_root(
     inner.mkdir(parents=True)
     (tmp_path / "outer" / "memory.max").write_text("8388608\n")
     (inner / "memory.max").write_text("max\n")
-    monkeypatch.setattr(cgroupfs, "hierarchies", lambda: [Hierarchy(0, str(tmp_path), 2)])
+    monkeypatch.setattr(limits, "hierarchies", lambda: [Hierarchy(0, str(tmp_path), 2)])
     monkeypatch.setattr(Path, "read_text", only_here("0::/outer/inner\n", Path.read_text))
     monkeypatch.setattr(limits, "allowed", lambda name: None)
     limit = limits.named(errno.ENOMEM)

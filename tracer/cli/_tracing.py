@@ -158,8 +158,7 @@ def begin(run: Run, ready_file: str | None) -> None:
     run.check()
     stop_on_signals(run)
     run.attach()
-    if ready_file:
-        _create(ready_file)
+    tell_ready(ready_file)
 
 
 def to_the_end(run: Run, forgotten: Callable[[], int] = lambda: 0) -> None:
@@ -232,9 +231,12 @@ def stop_on_signals(what: Stoppable) -> None:
             signal.signal(number, on_signal)
 
 
-def _create(path: str) -> None:
+def tell_ready(path: str | None) -> None:
+    """Creates the file that says that tracing has begun, if one is wanted."""
     from tracer.recording.files import create_private
 
+    if not path:
+        return
     try:
         os.close(create_private(Path(path)))
     except OSError as error:

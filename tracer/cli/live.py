@@ -27,7 +27,7 @@ from tracer.cli._options import (
     selectors,
 )
 from tracer.cli._recording import check_whole, selection_of_recording
-from tracer.cli._tracing import closing_line, make_command, record_option, request
+from tracer.cli._tracing import closing_line, make_command, record_option, request, tell_ready
 from tracer.cli.trace import chosen_probes
 from tracer.model.errors import KtraceError, UsageError
 from tracer.model.selection import Selection
@@ -64,8 +64,12 @@ def run(what: str | None, speed: str, zone: str | None, **values: Any) -> None:
 def _node(asked: TraceRequest, values: Mapping[str, Any], post: Post, note: Note) -> Feed:
     from tracer.live.node import NodeFeed
 
+    def attached() -> None:
+        tell_ready(values["ready_file"])
+
     file = values["recording"]
-    return NodeFeed(asked, values["node_name"], Path(file) if file else None, post, note)
+    recording = Path(file) if file else None
+    return NodeFeed(asked, values["node_name"], recording, attached, post, note)
 
 
 def _player(file: str, speed: str, values: Mapping[str, Any], post: Post) -> Feed:

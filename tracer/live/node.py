@@ -21,8 +21,8 @@ from tracer.why.timelines import Timelines
 
 
 class NodeFeed:
-    """`note` is told what somebody should know, and `recording` is where it records to from the
-    beginning, if anywhere. `node_name` is what somebody says that the node is called."""
+    """Records to `recording` from the beginning, if given, and calls `attached` when tracing has
+    begun. `note` gets messages for the user; `node_name` overrides the node's own name."""
 
     player = None
 
@@ -31,6 +31,7 @@ class NodeFeed:
         request: TraceRequest,
         node_name: str | None,
         recording: Path | None,
+        attached: Callable[[], None],
         post: Callable[[Snapshot], None],
         note: Callable[[str], None],
     ) -> None:
@@ -44,6 +45,7 @@ class NodeFeed:
         if recording:
             self.switch.start(recording)
         self._note = note
+        self._attached = attached
         self._run = Run(
             request, self.model, self.clock, lambda words: note(escape(words)), self._record
         )
@@ -57,6 +59,7 @@ class NodeFeed:
             self.probes = [probe.name for probe in run.probes]
             self.model.timelines.began_ns = self.clock.now()
             self.model.timelines.traced = frozenset(self.probes)
+            self._attached()
             run.run()
 
     def stop(self) -> None:
