@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -77,7 +78,9 @@ class Kubectl:
             )
         self.program = program
         self._options = list(options)
+        self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
+        self._abandoned = False
 
     def command(self, *words: str) -> list[str]:
         """Options stand first, as what stands behind `--` is for the other end."""
@@ -87,19 +90,25 @@ class Kubectl:
     def running(self, *words: str, **pipes: Any) -> Iterator[subprocess.Popen[bytes]]:
         """One that ends with the block at the latest. It does not get Ctrl-C: who asked decides
         what that means."""
-        process = subprocess.Popen(self.command(*words), start_new_session=True, **pipes)
-        self._running.add(process)
+        with self._lock:
+            if self._abandoned:
+                raise KtraceError(f"kubectl {words[0]} is not asked any more")
+            process = subprocess.Popen(self.command(*words), start_new_session=True, **pipes)
+            self._running.add(process)
         try:
             yield process
         finally:
             process.kill()
             process.communicate()
-            self._running.discard(process)
+            with self._lock:
+                self._running.discard(process)
 
     def abandon(self) -> None:
-        """Ends those for which a thread waits that nobody waits for."""
-        for process in list(self._running):
-            process.kill()
+        """Kills the running ones, and keeps threads from starting others, which would outlive us."""
+        with self._lock:
+            self._abandoned = True
+            for process in self._running:
+                process.kill()
 
     def get(self, *words: str) -> Any:
         """What `kubectl get` knows, or None if it is not there."""

@@ -105,3 +105,11 @@ def test_complaints_are_bounded() -> None:
     assert len(refusal("get", b"x" * 100_000).message) < 1000
     assert refusal("get", b"").message == "kubectl get: it failed without a word"
     assert refusal("get", b"\xff\x1b[31m").words == "\\xff\x1b[31m"  # escaped where it is shown
+
+
+def test_nothing_is_asked_after_the_end(cluster: Cluster, kubectl: Kubectl) -> None:
+    """By a thread that was about to: nobody would end what it starts."""
+    kubectl.abandon()
+    with pytest.raises(KtraceError, match="is not asked any more"):
+        kubectl.get("nodes")
+    assert cluster.calls == []
