@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who an event concerns: from a cgroup path to a pod, a container and their names."""
+"""The owners of events: from cgroups, processes and network namespaces to pods and containers."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arguments of processes that the kernel side could not read, taken from /proc.
+"""Arguments of processes, taken from /proc where the kernel side could not read them.
 
-They are written into the descriptions themselves (`struct process_event`), before anybody looks at
-those: whoever reads them later, on this machine or another, need not know where they came from.
+They are written into the descriptions themselves (`struct process_event`) before anything else
+reads those. So later readers, also of a recording, need not know where they came from.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from tracer.model.event import ANCESTOR, text
 from tracer.model.schema import Schema
 
 MAX_RUNNING = 4096
-# So often a second at most, because a fork bomb must not become ours.
+# Bound of the reads, so that a fork bomb does not slow ktrace down.
 PROC_READS_A_SECOND = 200
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 class Arguments:
-    """`schema` is that of process records. With `blank` no arguments are kept at all."""
+    """`schema` is the layout of process records. With `blank`, no arguments are kept at all."""
 
     def __init__(self, schema: Schema, blank: bool = False) -> None:
         self._schema = schema
         self._blank = blank
-        # what exec told about a task: its program, and whether its arguments are known
+        # by task and exec: its program, and whether its arguments are known
         self._images: Table[tuple[int, int, int], tuple[str | None, bool]] = Table(
             MAX_IMAGES, size_of
         )
@@ -38,16 +38,16 @@ class Arguments:
         self._proc_reads = _Allowance(PROC_READS_A_SECOND)
 
     def remember(self, pids: Iterable[int]) -> None:
-        """Remembers the arguments of processes that run already: of one that is killed, nobody can
-        read them any more."""
+        """Remembers the arguments of running processes: after a kill they cannot be read any
+        more."""
         for pid in pids:
             image = _image_from_proc(pid)
             if image is not None:
                 keep(self._running, pid, image, MAX_RUNNING)
 
     def complete(self, cells: bytes | memoryview) -> bytes:
-        """The same cells with arguments, and without what earlier records left in the ring behind
-        the ancestors."""
+        """The same cells with arguments, and without remains of earlier records behind the
+        ancestors."""
         pack = self._schema.cell.pack
         return b"".join(pack(*self._completed(record)) for record in self._schema.cells(cells))
 
@@ -65,7 +65,8 @@ class Arguments:
         return record
 
     def _from_proc(self, record: Any, exe: str | None) -> bytes:
-        """Now or at the start, and only if that was the same process running the same program."""
+        """The arguments read now or at the start, if it was the same process with the same
+        program."""
         image = _image_from_proc(record.pid) if self._proc_reads.take() else None
         started, shown, argv = image or self._running.get(record.pid, (-1, "", b""))
         return argv if started == record.start // _TICK_NS and shown == exe else b""

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names from the container runtime itself, over the CRI socket that the kubelet uses.
 
-This is the best source: it knows every sandbox with its labels, so that `-l app=web` needs no API
-server. It is also the heaviest, so h2 and protobuf are imported when somebody listens at a socket,
-and not before.
+This is the best source: it knows every sandbox with its labels, so `-l app=web` needs no API
+server. It is also the heaviest, so h2 and protobuf are only imported once a socket answers.
 
-The few messages that are needed are described in a table. protobuf ignores the fields it was not
-told about, and the field numbers are the same in runtime.v1 and runtime.v1alpha2.
+A table describes the few messages that are needed. protobuf ignores unknown fields, and the field
+numbers are the same in runtime.v1 and runtime.v1alpha2.
 """
 
 from __future__ import annotations
@@ -44,18 +43,18 @@ DEFAULT_SOCKETS = (
     "/run/cri-dockerd.sock",
 )
 
-# Newest first. v1alpha2 is all that containerd 1.5 and CRI-O 1.22 and older speak.
+# Newest first. containerd 1.5, CRI-O 1.22 and older only speak v1alpha2.
 API_VERSIONS = ("runtime.v1", "runtime.v1alpha2")
 
 MAX_ANSWER = 16 * 1024 * 1024
-# Ended containers that are not asked about again.
+# Bound of the ended containers whose state is cached.
 MAX_ENDED = 1024
 
 # The API server's bounds: a DNS subdomain, a slash and a name; 63 characters of value.
 _MAX_LABEL_KEY = 253 + 1 + 63
 _MAX_LABEL_VALUE = 63
 _KUBERNETES_LABELS = "io.kubernetes."
-# Of one pod's labels together; of one that has more they are not known.
+# Bytes of one pod's labels together; above that the labels count as unknown.
 MAX_LABELS = 64 << 10
 
 MessageTable = Mapping[str, Mapping[str, tuple[int, str]]]
@@ -111,7 +110,7 @@ class CriSource:
         self.name = f"cri {socket_path}"
         self._socket_path = os.path.abspath(socket_path)
         self._timeout = timeout
-        # Guards what is open: snapshot(), states() and close() are called from different threads.
+        # Guards `_open`: snapshot(), states() and close() are called from different threads.
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._closed = False
@@ -129,7 +128,7 @@ class CriSource:
             return _names(sandboxes, containers, self._runtime)
 
     def states(self, wanted: Callable[[Pod], bool]) -> list[PodState]:
-        """How the wanted pods stand. What ended is asked about one by one, the newest only."""
+        """The states of the wanted pods. Of ended containers only the newest are asked about."""
         with self._asking() as ask:
             return self._states(wanted, ask)
 
@@ -183,7 +182,7 @@ class CriSource:
         return ended
 
     def close(self) -> None:
-        """Ends whatever is under way, for good."""
+        """Ends running questions, and refuses new ones."""
         with self._lock:
             self._closed = True
             for connection in self._open:
@@ -192,8 +191,8 @@ class CriSource:
 
     @contextmanager
     def _asking(self) -> Iterator[_Ask]:
-        """For questions that must all be answered in time. They have a connection of their own: one
-        that rests would have to be looked after, and who listens by then may be another runtime."""
+        """For questions that share one deadline, on a connection of their own. An idle connection
+        would need care, and another runtime may have taken the socket meanwhile."""
         deadline = time.monotonic() + self._timeout
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             with self._lock:
@@ -217,7 +216,7 @@ class CriSource:
 
         def ask(method: str, **fields: object) -> Any:
             request = _messages()[f"{method}Request"](**fields).SerializeToString()
-            # The API version that was spoken last comes first.
+            # The API version that worked last comes first.
             for version in sorted(API_VERSIONS, key=lambda version: version != self._version):
                 path = f"/{version}.RuntimeService/{method}"
                 try:
@@ -258,10 +257,10 @@ def _messages() -> dict[str, Any]:
 def build_messages(table: MessageTable, package: str) -> dict[str, Any]:
     """Makes protobuf message classes from a table: message → field → (number, type).
 
-    A type is a scalar (`string`, `bool`, `int32`, …), a message of the same table, `repeated` and
-    one of these, or `map` and a key's and a value's type. An enum is an `int32`: on the wire they
-    are the same. Each call has a descriptor pool of its own, so tables never collide, not even
-    with another copy of the same messages in the process.
+    A type is a scalar (`string`, `bool`, `int32`, …), a message of the same table, `repeated` with
+    one of these, or `map` with the types of key and value. An enum is an `int32`, as on the wire.
+    Each call has a descriptor pool of its own, so tables never collide, not even with another copy
+    of the same messages in the process.
     """
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -289,7 +288,7 @@ def _add_field(message: Any, package: str, name: str, number: int, kind: str) ->
         field.label = Field.LABEL_REPEATED
         kind = words[1]
     elif words[0] == "map":
-        # On the wire and in a descriptor a map is a repeated message of key and value, named so.
+        # On the wire and in a descriptor, a map is a repeated message of key and value.
         entry = message.nested_type.add(name=f"{name.title().replace('_', '')}Entry")
         entry.options.map_entry = True
         _add_field(entry, package, "key", 1, words[1])
@@ -310,7 +309,7 @@ class _NotFound(NameSourceError):
 
 
 def _connect(connection: socket.socket, path: str, timeout: float) -> None:
-    """Waits for a runtime that has fallen behind with accepting, as only the kernel can."""
+    """Connects, and waits in the kernel if the runtime's accept queue is full."""
     seconds, rest = divmod(timeout, 1)
     patience = struct.pack("ll", int(seconds), int(rest * 1e6))
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
@@ -326,7 +325,7 @@ def _connect(connection: socket.socket, path: str, timeout: float) -> None:
 def _names(sandboxes: Iterable[Any], containers: Iterable[Any], runtime: str | None) -> Names:
     names = Names()
     uid_of_sandbox: dict[str, str] = {}
-    # A pod whose sandbox was made again has several; the last one carries its present labels.
+    # A pod may have several sandboxes, one after the other; the last one has its present labels.
     for sandbox in sorted(sandboxes, key=lambda one: one.created_at):
         metadata = sandbox.metadata
         if not all(map(is_plausible_name, (metadata.uid, metadata.name, metadata.namespace))):
@@ -347,7 +346,7 @@ def _names(sandboxes: Iterable[Any], containers: Iterable[Any], runtime: str | N
 
 
 def _user_labels(labels: Mapping[str, str]) -> dict[str, str] | None:
-    """Many pods have the same: one text is enough."""
+    """The labels with interned texts, because many pods have the same."""
     if sum(len(key) + len(value) for key, value in labels.items()) > MAX_LABELS:
         return None
     return {

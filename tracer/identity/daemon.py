@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asks a daemon on this machine by HTTP over its unix socket, as Docker and podman speak it."""
+"""HTTP questions to a daemon on this machine over its unix socket, for Docker and podman."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _Kind = TypeVar("_Kind")
 
 
 def ask(socket_path: str, path: str, timeout: float, who: str) -> Any:
-    """The JSON that `who` answers to a GET, which may take `timeout` seconds in all.
-    `NameSourceError` when there is none."""
+    """The JSON that `who` answers to a GET, within `timeout` seconds in all. Raises
+    `NameSourceError` if there is none."""
     try:
         return json.loads(_get(socket_path, path, timeout, who))
     except OSError as error:
@@ -35,7 +35,7 @@ def not_spoken(socket_path: str, who: str) -> NameSourceError:
 
 
 def checked(value: object, kind: type[_Kind]) -> _Kind:
-    """Raises a TypeError where an answer has another shape than its API promises."""
+    """The value itself. Raises TypeError if its type is not the one that the API promises."""
     if not isinstance(value, kind):
         raise TypeError
     return value
@@ -50,7 +50,7 @@ def _get(socket_path: str, path: str, timeout: float, who: str) -> bytes:
         if response.status != http.client.OK:
             raise NameSourceError(f"{who} at {socket_path} answered {response.status}")
         body = bytearray()
-        # The socket's timeout starts again with every byte: a deadline is needed as well.
+        # The socket's timeout restarts with every byte, so a deadline is needed as well.
         while chunk := response.read1(_CHUNK):
             body += chunk
             if len(body) > MAX_ANSWER:

@@ -2,8 +2,8 @@
 """Names from Docker's API: containers of cri-dockerd and dockershim, and plain ones.
 
 The kubelet's shim writes pod and container names into a Docker container's labels and again into
-its name. A plain container may carry such labels too, because its image brought them; its name
-is chosen by whoever starts it. So the labels only count when the name agrees.
+its name. A plain container may have such labels too, from its image, but its starter chooses its
+name. So the labels only count if the name agrees.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ _LABEL_UID = "io.kubernetes.pod.uid"
 _LABEL_NAMESPACE = "io.kubernetes.pod.namespace"
 _LABEL_POD = "io.kubernetes.pod.name"
 _LABEL_CONTAINER = "io.kubernetes.container.name"
-# What the shim calls the container that is a pod's sandbox.
+# The shim's container name for a pod's sandbox.
 _SANDBOX = "POD"
 
 
@@ -51,7 +51,7 @@ def _names(containers: Any) -> Names:
         labels = checked(described.get("Labels") or {}, dict)
         pod = _pod(labels, given)
         if pod is None:
-            # A linked container's further names have its peer's in front.
+            # Further names of a linked container begin with its peer's name.
             own = [name for name in given if "/" not in name and is_plausible_name(name)]
             name = own[0] if own else None
         else:
@@ -66,7 +66,7 @@ def _names(containers: Any) -> Names:
 
 
 def _pod(labels: dict[str, object], given: list[str]) -> Pod | None:
-    """The pod in the labels if one of the container's names, k8s_<…>_<uid>_<attempt>, agrees."""
+    """The pod in the labels, if one of the container's names, k8s_<…>_<uid>_<attempt>, agrees."""
     uid, namespace, name = map(labels.get, (_LABEL_UID, _LABEL_NAMESPACE, _LABEL_POD))
     if not (isinstance(uid, str) and isinstance(namespace, str) and isinstance(name, str)):
         return None

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pods and containers on this node as they are now: `ktrace pods`, completion, and the check that
-what somebody asked for is there."""
+"""The present pods and containers of this node: for `ktrace pods`, for completion, and to check
+that selected pods and processes exist."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tracer.model.errors import NoSuchPod, NoSuchProcess, UsageError
 from tracer.model.names import Container, Names, NameSource, NameSourceError, Pod
 from tracer.model.selection import pod_matches
 
-# As long as somebody at a prompt may have to wait for a runtime that does not answer.
+# Seconds that a user at a prompt may have to wait for a silent runtime.
 PATIENCE = 2.5
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One container. What nobody could tell is None; `netns` is the namespace's inode number."""
+    """One container. Unknown fields are None; `netns` is the namespace's inode number."""
 
     namespace: str | None
     pod: str | None
@@ -50,7 +50,7 @@ def name_sources(socket: str | None) -> list[NameSource]:
 
 
 def current_names(socket: str | None) -> Names:
-    """One round of all sources."""
+    """The names from one round of all sources."""
     arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
     service = NameService(name_sources(socket), arrivals.put)
     service.start()
@@ -60,7 +60,8 @@ def current_names(socket: str | None) -> Names:
 
 
 def first_names(service: NameService, arrivals: queue.SimpleQueue[Names]) -> Names:
-    """What the sources say within `PATIENCE`; left in `arrivals` for whoever reads on."""
+    """The names that the sources know within `PATIENCE`. They also stay in `arrivals` for the next
+    reader."""
     service.wait(service.refresh(), PATIENCE)
     names = Names()
     while not arrivals.empty():
@@ -70,7 +71,7 @@ def first_names(service: NameService, arrivals: queue.SimpleQueue[Names]) -> Nam
 
 
 def inventory(names: Names) -> list[Entry]:
-    """Every container that has a cgroup, sandboxes left out where they can be told."""
+    """Every container that has a cgroup, without the sandboxes that are known as such."""
     entries: dict[str, Entry] = {}
     for cgroup in container_cgroups():
         container_id = cgroup.identity.container_id
@@ -88,9 +89,9 @@ def inventory(names: Names) -> list[Entry]:
 def check_globs(
     globs: tuple[str, ...], service: NameService, arrivals: queue.SimpleQueue[Names]
 ) -> list[str]:
-    """Raises `NoSuchPod` with the nearest names if a glob matches no pod of this node. That cannot
-    be told while a source of names is silent and pods have no name; then what is in doubt is
-    returned, as it is for labels."""
+    """Raises `NoSuchPod` with the nearest names if a glob matches no pod of this node. While a
+    source is silent and pods have no name, that is uncertain; then returns the doubts instead. A
+    silent source alone is also a doubt, because labels may be missing."""
     names = first_names(service, arrivals)
     silent = [f"{source}: {failure}" for source, failure in service.failures.items()]
     pods = dict(names.pods)
@@ -142,7 +143,7 @@ def plain_container(glob: str, names: Names) -> str | None:
 
 
 def check_pids(pids: Iterable[int]) -> None:
-    """Raises `NoSuchProcess` if one of them is not running, or is only a thread: events are of
+    """Raises `NoSuchProcess` if one of them is not running, or is only a thread: events concern
     whole processes."""
     for pid in sorted(pids):
         process = _process_of(pid)
@@ -157,7 +158,7 @@ def check_pids(pids: Iterable[int]) -> None:
 
 
 def check_labels(sources: Sequence[NameSource]) -> None:
-    """Raises `UsageError` if no source could tell a label: nothing would ever match."""
+    """Raises `UsageError` if no source knows labels: nothing would ever match."""
     if all(isinstance(source, LogDirectorySource) for source in sources):
         raise UsageError(
             "labels are known to the container runtime alone, and none of its usual sockets exists",
@@ -183,7 +184,7 @@ def _entry(cgroup: Cgroup, container_id: str, names: Names) -> Entry | None:
     pod = names.pods.get(identity.pod_uid or "")
     init = container.init_pid or min(pids, key=_started, default=None)
     if identity.pod_uid and container.name is None and container_id in names.containers:
-        return None  # the runtime knows it and gives it no name: the sandbox
+        return None  # the runtime knows it without a name: the sandbox
     return Entry(
         namespace=pod.namespace if pod else None,
         pod=pod.name if pod else None,

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names from the kubelet's log directories, for nodes whose runtime cannot be asked.
+"""Names from the kubelet's log directories, for nodes whose runtime does not answer.
 
     /var/log/pods/<namespace>_<pod>_<uid>/<container>/
     /var/log/containers/<pod>_<namespace>_<container>-<container id>.log → …/pods/<…>/…
 
 Only names are read: no file is opened and no link is followed. Namespaces and pods are DNS names
-and have no underscore, so a directory's name has only one reading. Labels are not known here.
+without underscores, so a directory's name has only one reading. Labels are not known here.
 """
 
 import os
@@ -23,7 +23,7 @@ from tracer.model.names import (
     normalise_uid,
 )
 
-# A node runs a few hundred pods. A directory with more than this is not worth the time.
+# A node runs a few hundred pods; reading stops at this many entries.
 MAX_ENTRIES = 20_000
 
 
@@ -36,7 +36,7 @@ class LogDirectorySource:
         self._containers = os.path.join(root, "var/log/containers")
 
     def snapshot(self) -> Names:
-        """What the directories' names say now; nothing if this node has no kubelet."""
+        """The names in the directories now; none if this node has no kubelet."""
         names = Names()
         for entry in _entries(self._pods):
             pod = _pod(_readable(entry.name))
@@ -95,5 +95,5 @@ def _target(link: str) -> str:
 
 
 def _readable(name: str) -> str:
-    """The name with its bytes that are not UTF-8 spelled out, so that it can be printed."""
+    """The name in printable form: bytes that are not UTF-8 are escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The uid of a static pod, from that of its mirror.
+"""The uid of a static pod, found by the uid of its mirror pod.
 
-The kubelet runs a static pod under a uid that it makes from the manifest, and tells the API server
-of it by a mirror pod, which has a uid of its own there. Nothing on the node knows that one: only
-the API server can say, and `kubectl` knows how to ask it.
+The kubelet runs a static pod under a uid made from the manifest, and shows it to the API server as
+a mirror pod, which has another uid there. Nothing on the node knows the mirror's uid. Only the API
+server does, and `kubectl` can ask it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _HASH = re.compile(r"[0-9a-f]{32}")
 
 
 def with_static_pods(chosen: Selection, say: Callable[[str], None]) -> Selection:
-    """With the static pod instead of its mirror. Of uids that no pod on this node has, `say` is
-    told what that may mean."""
+    """The selection with static pods in place of their mirrors. `say` gets a hint for each uid that
+    no pod on this node has."""
     asked = {glob for glob in chosen.globs if UUID.fullmatch(glob)}
     if asked:
         asked -= {cgroup.identity.pod_uid for cgroup in container_cgroups()}
@@ -41,7 +41,8 @@ def with_static_pods(chosen: Selection, say: Callable[[str], None]) -> Selection
 
 
 def static_uid(mirror: str) -> str | None:
-    """What the API server says; None if it cannot be asked, or knows no such mirror."""
+    """The static pod's uid from the API server; None if it cannot be asked or knows no such
+    mirror."""
     one = f'.items[?(@.metadata.uid=="{mirror}")]'
     words = (
         *("kubectl", "get", "pods", "--all-namespaces", f"--request-timeout={SECONDS}s"),

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asks the sources of names in the background and merges what they say.
+"""Asks the sources of names in the background and merges their answers.
 
-Tracing never waits for a name, and no source waits for another: each has a thread of its own, and
-whatever has arrived is merged field by field, where the first source in order of authority that
-knows a value wins.
+Tracing never waits for a name. Each source has a thread of its own, so no source waits for another.
+Answers are merged field by field; the most authoritative source that knows a value wins.
 
-A source that fails is left alone for a while, longer each time, and its last good answer stays in
-use: a runtime that restarts does not make its pods nameless.
+A source that fails rests for a while, longer each time. Its last good answer stays in use, so the
+restart of a runtime does not make its pods nameless.
 """
 
 import os
@@ -27,13 +26,12 @@ PODMAN_STORAGE = "/var/lib/containers/storage"  # of root, containers-storage.co
 
 
 class NameService:
-    """Keeps `on_names` informed of what the sources, most authoritative first, know together.
+    """Calls `on_names` with the merged names whenever a source has answered, in the service's own
+    thread. `sources` are ordered by authority, the highest first.
 
-    `on_names` is called in the service's own thread, whenever a source has answered.
-
-    A request for fresh names is a ticket, counted from 1. A source serves all the tickets that
-    were given out before it is asked. `generation` is the last ticket that is settled: every
-    source served it and on_names has heard the answers, or the source cannot answer.
+    A request for fresh names is a ticket, counted from 1. A question to a source serves all tickets
+    given out before it. `generation` is the last settled ticket: each source has served it and
+    on_names has got the answers, or the source cannot answer.
     """
 
     def __init__(
@@ -48,9 +46,9 @@ class NameService:
     ) -> None:
         """Times are in seconds.
 
-        A source is asked no sooner than `spacing` after it was asked before. One that is silent
-        for longer than `patience` counts as failed until it does answer. One that failed is asked
-        again after `first_retry`, then after twice as long each time, at most `last_retry`.
+        Two questions to a source are at least `spacing` apart. A source that is silent for longer
+        than `patience` counts as failed until it answers. A failed source is asked again after
+        `first_retry`, then after twice as long each time, at most `last_retry`.
         """
         self.generation = 0
         self._on_names = on_names
@@ -58,7 +56,7 @@ class NameService:
         self._patience = patience
         self._first_retry = first_retry
         self._last_retry = last_retry
-        # Guards everything below. Nobody holds it while a source is asked or on_names is called.
+        # Guards everything below. It is never held while a source is asked or on_names is called.
         self._changed = threading.Condition()
         self._sources = [_State(source) for source in sources]
         self._wanted = 0
@@ -81,7 +79,7 @@ class NameService:
             thread.start()
 
     def stop(self) -> None:
-        """Ends the threads and closes the sources. One that hangs is not waited for."""
+        """Ends the threads and closes the sources. Does not wait for a source that hangs."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -103,22 +101,21 @@ class NameService:
             return self._wanted
 
     def done(self, ticket: int) -> bool:
-        """Whether everybody who can answer was asked after refresh() gave out this ticket, and
-        on_names has heard the answers.
-
-        Always true after stop(): there is nothing left to wait for.
+        """Whether each source that can answer was asked after refresh() gave out this ticket, and
+        on_names has got the answers. Always true after stop().
         """
         with self._changed:
             return self._is_done(ticket)
 
     def wait(self, ticket: int, timeout: float | None = None) -> bool:
-        """Waits until done(ticket), at most `timeout` seconds. Returns whether it is."""
+        """Waits until done(ticket), at most `timeout` seconds. Returns whether the ticket is
+        done."""
         with self._changed:
             return self._changed.wait_for(lambda: self._is_done(ticket), timeout)
 
     @property
     def failures(self) -> dict[str, str]:
-        """Why each source that cannot answer at the moment cannot, by the source's name."""
+        """The reasons of the sources that cannot answer now, by the source's name."""
         with self._changed:
             failures = {
                 state.source.name: state.failure
@@ -131,7 +128,7 @@ class NameService:
 
     @property
     def pods(self) -> dict[str, int]:
-        """How many pods each source knew when it answered last, by the source's name."""
+        """The number of pods in each source's last answer, by the source's name."""
         with self._changed:
             return {state.source.name: len(state.answer.pods) for state in self._sources}
 
@@ -153,7 +150,7 @@ class NameService:
                 self._changed.notify_all()
 
     def _wait_until_due(self, state: "_State") -> bool:
-        """Sleeps until the source is to be asked. False: the service ends."""
+        """Sleeps until the source is due. False: the service ends."""
         with self._changed:
             while not self._stopping:
                 now = time.monotonic()
@@ -162,7 +159,7 @@ class NameService:
                     state.asked_at = now
                     state.serving = self._wanted
                     state.busy = True
-                    # The other thread watches for how long.
+                    # The other thread watches the time.
                     self._changed.notify_all()
                     return True
                 self._changed.wait(None if due == _NEVER else due - now)
@@ -184,7 +181,7 @@ class NameService:
             state.fresh = True
             state.failed = 0
             return
-        # Not 2**failed: it would grow without end on a node whose Docker stays dead for weeks.
+        # A bounded exponent: on a node whose Docker stays dead, `failed` grows for weeks.
         rest = self._first_retry * 2 ** min(state.failed, 30)
         state.retry_at = time.monotonic() + min(rest, self._last_retry)
         state.failed += 1
@@ -206,8 +203,8 @@ class NameService:
             if is_fresh:
                 self._tell(merge(answers))
             with self._changed:
-                # A source that recovers may have served less than the others; what was settled
-                # without it stays settled.
+                # A source that recovers may have served fewer tickets than the others; tickets
+                # settled without it stay settled.
                 self.generation = max(self.generation, settled)
                 self._changed.notify_all()
 
@@ -219,7 +216,7 @@ class NameService:
         return min(able, default=self._wanted)
 
     def _give_up_overdue(self) -> bool:
-        """Counts those as failed that were asked too long ago. Whether there are any."""
+        """Counts sources that were asked too long ago as failed. Returns whether there are any."""
         oldest = time.monotonic() - self._patience
         overdue = [state for state in self._awaited() if state.asked_at <= oldest]
         for state in overdue:
@@ -248,22 +245,22 @@ _NEVER = float("inf")
 
 @dataclass(slots=True)
 class _State:
-    """What the service knows about one source."""
+    """The service's state of one source."""
 
     source: NameSource
     answer: Names = field(default_factory=Names)
-    fresh: bool = False  # on_names has not heard of the answer yet
+    fresh: bool = False  # on_names has not got the answer yet
     busy: bool = False  # being asked
     asked_at: float = -_NEVER
-    serving: int = 0  # the last ticket when it was asked,
-    served: int = 0  # and the same once it has answered or failed
+    serving: int = 0  # the last ticket when it was asked
+    served: int = 0  # the same, set when it has answered or failed
     failure: str | None = None
     failed: int = 0  # times in a row
     retry_at: float = 0.0
 
 
 def merge(answers: Iterable[Names]) -> Names:
-    """All that is known together; of several values for a field the first one counts."""
+    """The answers merged field by field; the first known value counts."""
     merged = Names()
     for names in answers:
         for uid, pod in names.pods.items():
@@ -280,8 +277,8 @@ def merge(answers: Iterable[Names]) -> Names:
 def default_sources(cri_socket: str | None = None) -> list[NameSource]:
     """The sources that this node has, most authoritative first.
 
-    A node may have several runtimes' sockets, one of which is Docker's own containerd without
-    CRI; so every socket that exists is asked, unless the user names one.
+    A node may have the sockets of several runtimes, one of them Docker's own containerd without
+    CRI. So every existing socket is asked, unless the user names one.
     """
     sources: list[NameSource] = []
     if cri_socket is not None:
@@ -292,7 +289,7 @@ def default_sources(cri_socket: str | None = None) -> list[NameSource]:
             )
         sources.append(CriSource(cri_socket))
     else:
-        # Distributions link the usual paths to each other: each socket once.
+        # Distributions link the usual paths to each other; take each socket once.
         present: dict[str, str] = {}
         for path in filter(_is_socket, cri.DEFAULT_SOCKETS):
             present.setdefault(os.path.realpath(path), path)
@@ -303,7 +300,7 @@ def default_sources(cri_socket: str | None = None) -> list[NameSource]:
 
 
 def _without_kubernetes() -> list[NameSource]:
-    """Podman before Docker: one socket may be both, and podman's own words tell more."""
+    """Podman comes before Docker: one socket may serve both APIs, and podman's own tells more."""
     sources: list[NameSource] = []
     podman = _socket_of("CONTAINER_HOST", "/run/podman/podman.sock")
     docker = _socket_of("DOCKER_HOST", "/var/run/docker.sock")
@@ -323,7 +320,7 @@ def _without_kubernetes() -> list[NameSource]:
 
 
 def _socket_of(variable: str, usual: str) -> str | None:
-    """The socket that Docker's or podman's own commands would use here, if there is one."""
+    """The socket that the commands of Docker or podman would use here, if there is one."""
     scheme, _, path = os.environ.get(variable, "").partition("://")
     found = path if scheme == "unix" else usual
     return found if _is_socket(found) else None
@@ -337,7 +334,7 @@ def _is_socket(path: str) -> bool:
 
 
 def _described(error: Exception) -> str:
-    """What `doctor` says about it. An error that no source foresaw also tells its kind."""
+    """The error in words for `doctor`; an unforeseen one with its type."""
     if isinstance(error, NameSourceError):
         return str(error)
     return str(NameSourceError(f"{type(error).__name__}: {error}"))

@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which pod a network namespace and an address belong to.
+"""The pods that network namespaces and addresses belong to.
 
-Events in interrupt context have no process, and not every socket has a cgroup that tells: then the
-network namespace decides, and the peer is known by its address. The kernel side tells which cgroups
-have processes in which namespace (probes/network.bpf.c), user space adds what that cannot see
-(tracer.identity.network_lookup), both in records, so that a recording tells the same on another
-machine. `PodNetworks` is what has been told so far.
+Events in interrupt context have no process, and not every socket has a cgroup that identifies a
+container. Then the network namespace decides, and the address identifies the peer. The kernel side
+reports which cgroups have processes in which namespace (probes/network.bpf.c); user space adds the
+rest (tracer.identity.network_lookup). Both write records, so a recording gives the same answers on
+another machine. `PodNetworks` keeps the reports so far.
 
-A namespace is told apart by a number that never comes back, and it is the container's whose first
-process lives in it. Who only visits it, as a pod that may enter another's, has it only if nobody is
-at home. Containers of one pod are the same here. A claim ends with its cgroup; what was told of a
-namespace stays true after that, as what still happens there is late. An address is a namespace's,
-and one that two living pods have is nobody's.
+A namespace has a number that is never reused. It belongs to the container whose first process lives
+in it. A visitor, such as a pod that may enter the namespace of another, owns it only if no other
+container lives there. Containers of one pod count as one. A claim ends with its cgroup, but the
+owner stays known after that, because events there may be late. An address belongs to a namespace;
+an address of two living pods has no owner.
 
-What the kernel side has not said of this very namespace is concluded, and says so (`Holder.doubt`).
+An owner that the kernel side did not report for this very namespace is inferred, and carries a
+doubt (`Holder.doubt`).
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from tracer.identity.resolver import Resolver
 from tracer.model.bounded import Table, keep, size_of
 from tracer.model.event import Place
 
-# In bytes: namespaces, and what is remembered besides of addresses and of inodes.
+# Bounds in bytes: of namespaces, addresses and inodes.
 MAX_KNOWN = 4 << 20
 MAX_ADDRESSES = MAX_INODES = 2 << 20
 MAX_UNASKED = 1 << 20
 MAX_USES = 64  # of one namespace
 MAX_NETWORKS = 8  # that have the same address
-# How long a namespace may be in the making: programs of the node execute in it, and of the pod none
-# does yet.
+# How long the setup of a namespace may take: only programs of the node execute in it yet, none of
+# the pod.
 MAKING_NS = 5_000_000_000
 MAX_MAKING = 1024
 
@@ -61,8 +62,8 @@ MADE_UP = 1 << 63
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Whose a namespace or an address is, and whether that container still is; `doubt` says from
-    what it was concluded."""
+    """The owner of a namespace or an address. `living` says whether that container still exists,
+    `doubt` what the owner was inferred from."""
 
     place: Place | None = None
     living: bool = False
@@ -74,8 +75,8 @@ NOBODY = Holder()
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """Where an event at a socket happened, and who was on the other side. `settled` says that
-    nothing more will be told of them soon."""
+    """The places of both ends of an event at a socket. `settled` says that no more reports about
+    them are expected soon."""
 
     place: Place | None
     peer: Place | None
@@ -85,22 +86,22 @@ class Sides:
 
 @dataclass(slots=True)
 class _Network:
-    """`uses` are by cgroup, in the order in which they were told."""
+    """`uses` are by cgroup, in the order of their reports."""
 
     netns: int
     uses: dict[int, How] = field(default_factory=dict)
 
 
 class PodNetworks:
-    """What has been told in one stream of records."""
+    """The network reports in one stream of records."""
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
         self._networks: Table[int, _Network] = Table(MAX_KNOWN, _size_of_network)
         self._newest: Table[int, int] = Table(MAX_INODES, size_of)  # network by inode
         self._by_address: Table[bytes, dict[int, None]] = Table(MAX_ADDRESSES, size_of)  # networks
-        # networks of which something is being looked for, with the time of the use because of
-        # which, or 0 where an event spoke of it
+        # networks that user space is looking up, with the time of the use that caused it, or 0 if
+        # an event did
         self._unasked: Table[int, int] = Table(MAX_UNASKED, size_of)
         self._making: dict[int, int] = {}  # since when, by network
         # format 1.0: pod's cgroup by inode or address
@@ -114,7 +115,7 @@ class PodNetworks:
             known = _Network(record.netns)
             self._networks.keep(record.network, known, self._spares)
         if how is How.CONCLUDED:
-            # found by inode: if that is another one's by now, so was the process
+            # found by inode: if another namespace has that by now, the process was there
             newest = self._newest.get(record.netns, record.network)
             if newest != record.network or not record.cgroup:
                 self._answered(record.network, 0)
@@ -145,18 +146,18 @@ class PodNetworks:
         self._by_address.keep(record.address, having, self._spares_address)
 
     def add_told(self, record: Any) -> None:
-        """A `struct pod_network_event`, which recordings of format 1.0 have: a namespace's or an
-        address's pod as user space found it; without a cgroup it takes back what was told."""
+        """A `struct pod_network_event` of recordings of format 1.0: the pod of a namespace or an
+        address, found by user space. Without a cgroup it withdraws the earlier report."""
         if record.netns:
             self._told.keep(record.netns, record.cgroup)
         if record.has_address:
             self._told.keep(record.address, record.cgroup)
 
     def sides(self, record: Any, address: bytes | None, *own: Place | None) -> Sides:
-        """Of an event's record, whose peer has this address. `own` says where it happened, as far
-        as a cgroup or a process does, the best witness first: on a node with version 1 of cgroups a
-        socket's may be no container's."""
-        network = getattr(record, "network", 0)  # which format 1.0 does not have
+        """Both ends of an event's record. `address` is the peer's. `own` are the places of its
+        cgroup and process, as far as known, the best witness first: on a node with version 1 of
+        cgroups, a socket's cgroup may be no container's."""
+        network = getattr(record, "network", 0)  # format 1.0 has none
         self._forget_made(record.time)
         found = [place for place in own if place is not None]
         place = next((p for p in found if _is_container(p)), None)
@@ -167,7 +168,7 @@ class PodNetworks:
                 self._unasked.keep(network, 0)
             settled = settled and network not in self._making
             if found and not (network or local.living or record.netns in self._told):
-                local = NOBODY  # somebody else's by now, as whom it happened to is in no container
+                local = NOBODY  # the inode was reused: the target is in no container
             place = local.place or (found[0] if found else None)
         if address is not None:
             peer, known = self.of_peer(address, network, record.netns)
@@ -176,13 +177,13 @@ class PodNetworks:
         return Sides(place, peer.place, tuple(doubts), settled or not network)
 
     def of_network(self, network: int, netns: int) -> tuple[Holder, bool]:
-        """Whose a namespace is, and whether anything of it has been told. Without its own number
-        the inode decides."""
+        """The owner of a namespace, and whether there was any report of it. Without `network` the
+        inode decides."""
         if network:
             known = self._networks.get(network)
             if known is not None:
                 return self._holder(known), True
-            # one that was there before, as long as none has come after it
+            # reported by inode at the start; valid as long as its owner lives
             found = self._networks.get(made_up(netns))
             holder = self._holder(found) if found else NOBODY
             return (holder, True) if holder.living else (NOBODY, False)
@@ -191,12 +192,12 @@ class PodNetworks:
         known = self._networks.get(self._newest.get(netns, made_up(netns)))
         holder = self._holder(known) if known else NOBODY
         if holder.place is None or (holder.living and holder.doubt is None):
-            return holder, True  # where somebody is at home the inode was not given away
+            return holder, True  # as long as its owner lives, the inode is not reused
         return replace(holder, doubt=holder.doubt or NUMBER), True
 
     def of_peer(self, address: bytes, network: int, netns: int) -> tuple[Holder, bool]:
-        """Whose an address is, seen from a namespace, and whether that will stay so. While some are
-        looked for, or will be, it may be that of a new pod and is not told of a former one."""
+        """The owner of an address, seen from a namespace, and whether that is final. While any
+        lookup is due, the address may be a new pod's, so a former owner is not named."""
         if is_loopback(address):
             return self.of_network(network, netns)
         holder = self.of_address(address)
@@ -231,13 +232,13 @@ class PodNetworks:
         return Holder(self._resolver.pod_place(first), bool(living), doubt)
 
     def _answered(self, network: int, time: int) -> None:
-        """What was to be looked for because of a use of that time, or of an event. Each use is
-        answered, in their order: who set up a pod's network may have gone before there was one."""
+        """The lookup that a use of that time, or an event, caused has ended. Uses are answered in
+        their order; an early one may end without addresses, before the pod's network was set up."""
         if self._unasked.get(network, time) <= time:
             self._unasked.drop(network)
 
     def _forget_made(self, now: int) -> None:
-        """Those that are the node's own after all; the oldest are the first."""
+        """Forgets namespaces that are the node's own after all. The oldest come first."""
         while self._making:
             network = next(iter(self._making))
             if now - self._making[network] < MAKING_NS:
@@ -245,13 +246,13 @@ class PodNetworks:
             del self._making[network]
 
     def _forget_a_use(self, known: _Network) -> None:
-        """The oldest, but first of those that have ended."""
+        """Forgets the oldest ended use, or else the oldest."""
         places = {cgroup: self._place(cgroup) for cgroup in known.uses}
         ended = (c for c, place in places.items() if place is not None and place.ended is not None)
         del known.uses[next(ended, next(iter(known.uses)))]
 
     def _spares(self, _: int, known: _Network) -> bool:
-        """Whether a container that is there has processes in it."""
+        """Whether an existing cgroup uses it."""
         places = map(self._place, known.uses)
         return any(place is not None and place.ended is None for place in places)
 
@@ -267,7 +268,7 @@ class PodNetworks:
 
     @property
     def decoders(self) -> dict[str, Callable[[Any], None]]:
-        """By the kinds of records that tell."""
+        """The decoders by record name."""
         return {
             "network": self.add_use,
             "network_address": self.add_address,
@@ -275,7 +276,7 @@ class PodNetworks:
         }
 
 
-# What a probe that shows addresses has besides its own, see tracer.probes.Probe.
+# `besides` and `state` of a probe that shows addresses, see tracer.probes.Probe.
 OBJECT = "network"
 STATE: dict[str, tuple[str, ...]] = {
     "network": ("network", "cgroup", "how"),
@@ -288,7 +289,7 @@ def _size_of_network(known: _Network) -> int:
 
 
 def made_up(netns: int) -> int:
-    """The number of a namespace of which only the inode is known: no kernel gives such."""
+    """A number for a namespace of which only the inode is known; no kernel gives such numbers."""
     return MADE_UP | netns
 
 

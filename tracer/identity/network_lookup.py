@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What /proc tells of network namespaces and the kernel side does not: their addresses, and who is
-in one in which nobody has executed anything. A thread looks for it and tells it in records of
-probes/network.bpf.c; the session's own thread never waits for any of it.
+"""Looks up in /proc what the kernel side cannot report of network namespaces: their addresses, and
+the processes of a namespace in which no process has executed a program. A thread looks it up and
+writes records of probes/network.bpf.c; the session's own thread never waits for it.
 
-Addresses are read through a process of which the kernel side has just said that it is in the
-namespace, and which must still be the same process in the same namespace afterwards. They are not
-learned from the events themselves: a transparent proxy's sockets have the addresses of others. A
-namespace of which only events speak is looked for among all processes, at most once a second.
+Addresses are read through a process that the kernel side has just reported in the namespace.
+Afterwards it must still be the same process in the same namespace. Addresses are not learned from
+the events themselves, because a transparent proxy's sockets have the addresses of others. A
+namespace known only from events is searched among all processes, at most once a second.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from tracer.model.turn import Part
 
 MAX_ADDRESSES = 32  # of one namespace
 MAX_FILE = 1 << 20
-MAX_PROCESSES = 65_536  # looked at in one search
-# In bytes: namespaces that were seen, and the addresses of those that were read.
+MAX_PROCESSES = 65_536  # of one search
+# Bounds in bytes: of the namespaces seen, and of the addresses read.
 MAX_SEEN, MAX_READ = 1 << 20, 2 << 20
 MAX_WAITING = 16_384  # processes through which addresses are still to be read
-# A namespace may be there before its addresses are.
+# A namespace may exist before its addresses do.
 RETRY_SECONDS = (0.1, 1.0, 5.0)
-# One that has addresses is not looked at again so soon for the next process in it.
+# Once addresses were found, a further process in the namespace causes no new read for this long.
 FRESH_SECONDS = 1.0
 SEARCH_SECONDS = 1.0
 
@@ -64,12 +64,12 @@ class _Use:
 
     @property
     def answer(self) -> dict[str, int | bytes]:
-        """That no more addresses will be told because of it."""
+        """The record that ends the lookup for this use."""
         return {"network": self.network, "because": self.told, "address": NO_ADDRESS}
 
 
 class NetworkLookup:
-    """`look`, `list_all` and `take` are for the session's thread."""
+    """The session's thread calls `look`, `list_all` and `take`."""
 
     def __init__(
         self,
@@ -82,12 +82,12 @@ class NetworkLookup:
         self._proc = Path(proc)
         self._cgroup = cgroup or partial(cgroup_of, mounted=hierarchies())
         self._now = now
-        # networks that were told or asked for
+        # networks that were reported or asked for
         self._seen: Table[int, None] = Table(MAX_SEEN, size_of)
         self._waiting = 0
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
-        # the thread's own
+        # only for the lookup thread
         self._addresses: Table[int, tuple[float, frozenset[bytes]]] = Table(  # when, by network
             MAX_READ, size_of
         )
@@ -99,7 +99,7 @@ class NetworkLookup:
         self._thread.start()
 
     def look(self, schema: Schema, cells: bytes | memoryview) -> None:
-        """What has come from the kernel side, of any kind."""
+        """Takes records of any kind from the kernel side, and orders lookups for new namespaces."""
         if schema.name == "network":
             self._look_at_uses(schema, cells)
             return
@@ -116,11 +116,12 @@ class NetworkLookup:
             self._orders.put(partial(self._wanted.update, wanted))
 
     def list_all(self) -> None:
-        """The kernel side has not looked at what ran before."""
+        """Orders a search of all processes, for when the kernel side has not reported those that
+        ran before."""
         self._orders.put(self._list_all)
 
     def take(self) -> list[Part]:
-        """What has been found since the last time."""
+        """The records made since the last call."""
         found = [self._answers.get() for _ in range(self._answers.qsize())]
         parts = []
         for name, group in groupby(found, itemgetter(0)):
@@ -129,7 +130,7 @@ class NetworkLookup:
         return parts
 
     def close(self) -> None:
-        """What it is doing just now it may finish."""
+        """Ends the thread after its present step; does not wait for it."""
         self._ended = True
         self._orders.put(None)
 
@@ -182,7 +183,8 @@ class NetworkLookup:
             self._waiting -= 1
 
     def _read(self, use: _Use) -> None:
-        """Says at the end that this was all: then nobody waits for more, though some may come."""
+        """Reads addresses through one process. The first try ends with the `answer` record, so that
+        events stop waiting, though a retry may still find addresses."""
         read, known = self._addresses.get(use.network, (0.0, frozenset[bytes]()))
         if not known or self._now() - read >= FRESH_SECONDS:
             found = own_addresses(self._proc / str(use.pid) / "net")[:MAX_ADDRESSES]
@@ -199,7 +201,8 @@ class NetworkLookup:
             self._tell("network_address", **use.answer)
 
     def _search(self, wanted: dict[int, int]) -> None:
-        """Those that events spoke of. That nobody is in it is said, too."""
+        """Searches the processes of the namespaces in `wanted`. An empty namespace is reported,
+        too."""
         host = self._host()
         for pid, netns in self._processes():
             network = wanted.pop(netns, None)
@@ -231,7 +234,7 @@ class NetworkLookup:
             self._read(_Use(network, netns, pid, self._start(pid) or 0, told))
 
     def _processes(self) -> Iterator[tuple[int, int]]:
-        """Each with the inode of its network namespace, in the order of their numbers."""
+        """Pids, ascending, each with the inode of its network namespace."""
         pids = sorted(map(int, filter(str.isdigit, os.listdir(self._proc))))
         for pid in pids[:MAX_PROCESSES]:
             netns = self._inode(pid)
@@ -239,7 +242,8 @@ class NetworkLookup:
                 yield pid, netns
 
     def _host(self) -> int | None:
-        """That of the host's first processes; the very first may be hidden even from root."""
+        """The inode of the host's network namespace, from its first processes. Pid 1 may be hidden
+        even from root."""
         found = (self._inode(pid) for pid in (1, 2, "self"))
         return next((inode for inode in found if inode is not None), None)
 
@@ -254,20 +258,20 @@ class NetworkLookup:
         return found.start_ticks if found else None
 
     def _tell(self, name: str, **values: int | bytes) -> int:
-        """When that was."""
+        """Queues a record of the present moment; returns its time."""
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self._answers.put((name, self._schemas[name].pack(time=now, **values)))
         return now
 
 
 def own_addresses(net: Path) -> list[bytes]:
-    """The addresses of a network namespace by a /proc/PID/net, as `kt_address`; without loopback
-    and without those that mean something only on one link."""
+    """The addresses of a network namespace from a /proc/PID/net, as `kt_address`, without loopback
+    and link-local ones."""
     return [*_ipv4(_read(net / "fib_trie")), *_ipv6(_read(net / "if_inet6"))]
 
 
 def _ipv4(trie: str) -> list[bytes]:
-    """Each leaf is a line `|-- ADDRESS`, followed by one for each of its routes."""
+    """Each leaf of the trie is a line `|-- ADDRESS`, followed by a line for each of its routes."""
     found: dict[bytes, None] = {}
     leaf = ""
     for line in trie.splitlines():

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names from podman: its API where that is served, else the file in which it keeps its containers.
+"""Names from podman: from its API where that is served, else from its file of containers.
 
-Podman has no daemon, and on most nodes nobody serves its API. The file tells names only; the API
-knows podman's own pods, too. A rootless user's podman is not asked: whoever answers there could
-name anything.
+Podman has no daemon, and on most nodes its API is not served. The file has names only; the API
+knows podman's own pods, too. A rootless user's podman is not asked, because that user could answer
+with any name.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class PodmanSource:
 
 
 class PodmanFiles:
-    """What podman's storage says of its containers, without pods. The drivers' lie side by side."""
+    """The containers in podman's storage, without pods. Each storage driver has its own
+    directory."""
 
     def __init__(self, storage: Path) -> None:
         self.name = f"podman {storage}"
@@ -98,12 +99,12 @@ def _first_plausible(given: Any) -> str | None:
 
 
 def _pid(described: dict[str, Any]) -> int | None:
-    """Of a container that does not run it is 0."""
+    """The pid of the first process; podman gives 0 for a container that does not run."""
     return checked(described.get("Pid") or 0, int) or None
 
 
 def _read(path: Path) -> bytes:
-    """A regular file and no link, of bounded size."""
+    """The content of a regular file of bounded size; links are refused."""
     with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the numbers in an event to processes, pods and containers.
 
-The kernel describes each cgroup and each process once, before the first event that refers to it;
-the resolver keeps those descriptions and completes them with names when a source tells them.
-Everything it keeps is bounded in bytes: what is gone from the node goes first, then what was not
-used for longest. The kernel side does not describe again what is forgotten here while it still
-lives, so that is counted where an event refers to it.
+The kernel side describes each cgroup and each process once, before the first event that refers to
+it. The resolver keeps those descriptions and adds names when a source knows them. All tables are
+bounded in bytes: entries of removed cgroups go first, then the least recently used. The kernel side
+does not describe again what was forgotten here, so `unknown` counts events that refer to a
+forgotten process.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from tracer.model.cgroup import CgroupIdentity, parse
 from tracer.model.event import ANCESTOR, Place, Process, text
 from tracer.model.names import Container, Names, Pod
 
-# As many as the kernel side remembers (kt_cgroups) need about as much.
+# About enough for as many cgroups as the kernel side remembers (kt_cgroups).
 MAX_PLACES = 24 << 20
-# Of cgroups that have been removed: what still refers to them comes soon, or never.
+# For removed cgroups: events that still refer to them come soon, or never.
 MAX_DEAD = 4 << 20
-# Half as many again as the kernel side remembers (kt_processes), so that it hardly ever refers to
-# what is forgotten here.
+# Enough for half as many again as the kernel side remembers (kt_processes), so that it hardly ever
+# refers to a forgotten one.
 MAX_PROCESSES = 8 << 20
 MAX_IMAGES = 3 << 20
 MAX_NAMES = 4 << 20  # of pods, and of containers
-# So many removed cgroups are forgotten before the processes that were in them are.
+# The number of removed cgroups to forget before their processes are forgotten, too.
 SWEEP = 256
 # The hierarchy's number in a kt_cgroup_id.
 HIERARCHY_SHIFT = 48
@@ -40,7 +40,7 @@ _NOWHERE = CgroupIdentity()
 
 
 class Resolver:
-    """`on_place` is called for every cgroup that becomes known, `on_end` when it is removed, or
+    """`on_place` is called for every cgroup that becomes known, `on_end` when it is removed or
     forgotten."""
 
     def __init__(
@@ -52,24 +52,24 @@ class Resolver:
         self._on_end = on_end
         self._places: Table[int, Place] = Table(MAX_PLACES, _size_of_place)
         self._dead: Table[int, Place] = Table(MAX_DEAD, _size_with_names)
-        self._gone = 0  # of the dead that were forgotten, since the last sweep
+        self._gone = 0  # removed cgroups forgotten since the last sweep
         self._pods: Table[tuple[int, str], Place] = Table(MAX_PLACES // 2, _size_of_place)
         self._processes: Table[int, Process] = Table(MAX_PROCESSES, attrgetter("size"))
         self._newest_forgotten = 0  # of the processes
-        # what exec told about a task, for when a later description cannot tell it any more
+        # program and arguments by task and exec, because a later description may lack them
         self._images: Table[tuple[int, int, int], tuple[str | None, list[str] | None]] = Table(
             MAX_IMAGES, size_of
         )
         self._pod_names: Table[str, Pod] = Table(MAX_NAMES, _size_of_pod)
         self._container_names: Table[str, Container] = Table(MAX_NAMES, _size_of_container)
         self.names = Names(self._pod_names, self._container_names)
-        self._there: set[str | None] | None = None  # whose names are in use, if that is known
+        self._there: set[str | None] | None = None  # uids and ids with a cgroup; None: recount
         self.unknown = 0
         self.changes = 0  # counts what has become known or has ended
 
     def process(self, reference: int, pid: int, tid: int) -> Process:
-        """The process an event refers to; with only its numbers if the description was lost, or
-        forgotten, which is counted in `unknown`."""
+        """The process an event refers to. Only its numbers are known if the description was lost or
+        forgotten; `unknown` counts the forgotten ones."""
         process = self._processes.touch(reference)
         if process is None:
             # the kernel side numbers them by time
@@ -81,8 +81,8 @@ class Resolver:
         return self._places.get(cgroup) or self._dead.get(cgroup)
 
     def pod_place(self, place: Place) -> Place:
-        """Of the pod as such, whichever of its containers `place` is in: the pod's own cgroup, or
-        if nobody has described that, one that is made up. Where there is no pod, `place` itself."""
+        """The place of the whole pod that `place` is in: the pod's own cgroup, or a made-up one if
+        that was never described. Without a pod, `place` itself."""
         uid = place.identity.pod_uid
         if uid is None or place.identity.container_id is None:
             return place
@@ -96,7 +96,7 @@ class Resolver:
         return found
 
     def place_of(self, reference: int) -> Place | None:
-        """Where a process is. Unlike `process` this is no use of it that would keep it longer."""
+        """The place of a process. Unlike `process`, it does not refresh the LRU entry."""
         process = self._processes.get(reference)
         return process.place if process else None
 
@@ -104,8 +104,8 @@ class Resolver:
         return [*self._dead.values(), *self._places.values()]
 
     def add_cgroup(self, record: Any) -> None:
-        """A `struct cgroup_event`. One that is known is described again when the kernel side has
-        forgotten it, and with it what was decided."""
+        """A `struct cgroup_event`. The kernel side describes a known cgroup again if it has
+        forgotten it together with its verdict."""
         path = None
         if record.path_whole:
             path = _joined(record.path, record.path_bytes)
@@ -115,8 +115,8 @@ class Resolver:
             place.began = record.time or None
 
     def end_cgroup(self, record: Any) -> None:
-        """A `struct cgroup_end_event`. What is known of the cgroup stays for a while: events of
-        processes that were in it may still come."""
+        """A `struct cgroup_end_event`. The place stays known for a while, because events of its
+        former processes may still come."""
         place = self._places.drop(record.cgroup)
         if place is not None:
             place.ended = record.time
@@ -135,7 +135,7 @@ class Resolver:
             place.version += 1
             self._name(place)
             if place.ended is None:
-                self._keep(place)  # as large as it is by now
+                self._keep(place)  # its size has changed
             self._keep_pod(place)
         self._on_place(place)
 
@@ -164,7 +164,7 @@ class Resolver:
             self._newest_forgotten = max(self._newest_forgotten, reference)
 
     def learn(self, names: Names) -> list[Place]:
-        """Takes names that are new. Returns the places whose names changed."""
+        """Takes new names. Returns the places whose names changed."""
         self._there = None
         self.changes += 1
         for uid, pod in names.pods.items():
@@ -196,10 +196,10 @@ class Resolver:
             self._forget(cgroup, forgotten)
 
     def _forget(self, cgroup: int, place: Place) -> None:
-        """Processes keep what is known of their cgroup, so those that were in one go with it."""
+        """Processes refer to the place of their cgroup, so they are forgotten with it."""
         key = cgroup >> HIERARCHY_SHIFT, place.identity.pod_uid or ""
         pod = self._pods.get(key)
-        made_up = pod is not None and pod.path is None  # and so again if need be
+        made_up = pod is not None and pod.path is None  # can be made up again
         if made_up or pod is place:
             self._pods.drop(key)
         if place.ended is None:
@@ -218,7 +218,7 @@ class Resolver:
                 self._processes.drop(reference)
 
     def _keep_pod(self, place: Place) -> None:
-        """A pod's own is the outermost of the cgroups that are in none of its containers."""
+        """A pod's own cgroup is the outermost that is in none of its containers."""
         uid = place.identity.pod_uid
         if uid is None or place.path is None or place.identity.container_id:
             return
@@ -228,8 +228,8 @@ class Resolver:
             self._pods.keep(key, place)
 
     def _place_of(self, cgroup: int) -> Place | None:
-        """A cgroup whose description was lost has a place without a path, until it is described
-        again. None for 0, which is no cgroup."""
+        """The place of a cgroup. If its description was lost, the place has no path until the next
+        description. None for 0, which is no cgroup."""
         if not cgroup:
             return None
         place = self._places.touch(cgroup) or self._dead.get(cgroup)
@@ -239,13 +239,13 @@ class Resolver:
         return place
 
     def _name(self, place: Place) -> None:
-        """Names once known stay, also when the source has forgotten a pod that is gone."""
+        """Sets the names. Known names stay even when the source has forgotten a removed pod."""
         identity = place.identity
         if identity.container_id:
             told = self.names.containers.get(identity.container_id)
             known = place.container or Container(identity.container_id, identity.runtime)
             place.rename(place.pod, _completed(told, known))
-        # where the path tells no pod the runtime may
+        # if the path names no pod, the runtime may
         uid = identity.pod_uid or (place.container and place.container.pod_uid)
         if uid:
             told_pod = self.names.pods.get(uid)
@@ -253,7 +253,7 @@ class Resolver:
 
 
 def _owners(place: Place) -> tuple[str | None, ...]:
-    """The uid and the id by which names of it may be told."""
+    """The uids and the id under which its names may come."""
     identity = place.identity
     told_uid = place.container.pod_uid if place.container else None
     return identity.pod_uid, identity.container_id, told_uid
@@ -265,7 +265,7 @@ def _may_be_told(place: Place, names: Names) -> bool:
 
 
 def _size_of_place(place: Place) -> int:
-    """Without names, which are others'."""
+    """Without names, which count in the tables of names."""
     identity = place.identity
     return 700 + size_of(place.path, identity.pod_uid, identity.container_id)
 
@@ -285,8 +285,8 @@ def _size_of_container(container: Container) -> int:
 
 
 def _completed(told: T | None, known: T) -> T:
-    """What is told now; where that is None, what was known before. What is told in full is kept
-    once, however many cgroups it is of."""
+    """The new names, with None filled in from the known ones. Complete new names are returned as
+    they are, so many cgroups can share one object."""
     if told is None:
         return known
     missing = {
@@ -304,12 +304,12 @@ def _joined(raw: bytes, size: int) -> str:
 
 
 def image_of(record: Any) -> tuple[int, int, int]:
-    """Tells one program that a task runs from the next."""
+    """A key of a task and its exec: it differs for each program that the task runs."""
     return record.tid, record.thread_start, record.exec_id
 
 
 def exe_of(record: Any) -> str | None:
-    """As /proc/PID/exe shows it; with `…` in front where the root end did not fit."""
+    """The path as /proc/PID/exe shows it, with `…` in front if the root end did not fit."""
     if not record.exe_bytes:
         return None
     path = _joined(record.exe, record.exe_bytes)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions and answers over gRPC, one at a time, on a socket that is connected already.
+"""Unary gRPC calls, one at a time, on a connected socket.
 
-gRPC's own library is ten megabytes in memory, most of it for what a socket file never needs. A
-unary call is little more than an HTTP/2 stream: headers, one message each way, trailers with a
-status (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md). h2 keeps the frames, the
-compressed headers and the windows; what waits, and for how long, is kept here.
+gRPC's own library takes ten megabytes of memory, mostly for features that a socket file never
+needs. A unary call is little more than an HTTP/2 stream: headers, one message each way, trailers
+with a status (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md). h2 handles frames,
+compressed headers and windows; this module handles waiting and deadlines.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from h2.events import (
 from h2.exceptions import FrameTooLargeError, H2Error
 from h2.settings import SettingCodes, Settings
 
-# What a peer may send before it is told that the first of it was read.
+# Bytes that a peer may send before ktrace acknowledges the first.
 WINDOW = 1 << 20
 _CHUNK = 64 << 10
 _FRAME_HEADER = (
@@ -82,7 +82,7 @@ _OF_RESET: dict[int | None, Code] = {
 
 
 class RpcError(Exception):
-    """There is no answer. The words lack the subject: who was asked."""
+    """There is no answer. The message has no subject; the caller adds it."""
 
 
 class Refused(RpcError):
@@ -94,14 +94,14 @@ class Refused(RpcError):
 
 
 class Connection:
-    """Asks on `connected`, which stays the caller's to close: after an `RpcError` that is not
-    `Refused` nothing more can be asked on it. `max_answer` is in bytes, a deadline is of
-    time.monotonic()."""
+    """Calls on the socket `connected`, which the caller closes. After an `RpcError` that is not
+    `Refused`, no more calls are possible on it. `max_answer` is in bytes; deadlines are in
+    time.monotonic() seconds."""
 
     def __init__(self, connected: socket.socket, max_answer: int) -> None:
         self._socket = connected
         self._max_answer = max_answer
-        self._left = False  # by the peer, which answers nothing new
+        self._left = False  # the peer said goodbye and takes no new calls
         self._unread = bytearray()
         self._http = H2Connection(H2Configuration(client_side=True))
         self._http.local_settings = Settings(
@@ -161,8 +161,8 @@ class Connection:
                     )
 
     def _frames(self) -> Iterator[bytes]:
-        """Those that are whole, without a goodbye: h2 would take nothing more after one, not even
-        the answer that has been begun."""
+        """The complete frames, without GOAWAY: after one, h2 would refuse even the rest of a begun
+        answer."""
         while len(self._unread) >= _FRAME_HEADER:
             length = int.from_bytes(self._unread[:3], "big")
             if length > self._http.max_inbound_frame_size:
@@ -186,7 +186,7 @@ class Connection:
 
 
 class _Answer:
-    """What has come of one stream so far."""
+    """The parts of one stream's answer so far."""
 
     def __init__(self, stream: int, max_bytes: int) -> None:
         self.ended = False
@@ -198,7 +198,7 @@ class _Answer:
     def take(self, events: Iterable[Event]) -> None:
         for event in events:
             if getattr(event, "stream_id", None) != self._stream:
-                continue  # of the connection as a whole, and h2 has seen to it
+                continue  # concerns the whole connection; h2 has handled it
             elif isinstance(event, ResponseReceived | TrailersReceived):
                 self._headers.update(event.headers)
                 self._check_http()
@@ -206,7 +206,7 @@ class _Answer:
                 self._body += event.data
                 self._check_body()
             elif isinstance(event, StreamReset):
-                if not self.ended:  # a server may end what it has answered already
+                if not self.ended:  # a server may reset a stream that it has answered already
                     code = _OF_RESET.get(event.error_code, Code.INTERNAL)
                     raise Refused(code, "it ended the stream")
             elif isinstance(event, StreamEnded):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the pods that somebody asks about stand with their runtime: which have no sandbox, no
-container or none that runs. No event tells of what does not happen.
+"""States of pods in their runtime: no sandbox, no container, or none that runs. No event reports
+something that does not happen, so the runtimes are asked.
 
-The runtimes are asked in the background, as they are for names. Why they were not asked for a
-container is known to the kubelet and the API server alone.
+They are asked in the background, as for names. Only the kubelet and the API server know why a
+runtime was not told to make a container.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from tracer.kernel.cgroupfs import container_cgroups
 from tracer.kernel.hierarchies import hierarchies
 from tracer.model.names import NameSourceError, Pod
 
-# How often the runtimes are asked; `hurry` while something has just ended.
+# How often the runtimes are asked; the shorter time holds when a process has just ended.
 EVERY_SECONDS, HURRY_SECONDS = 2.0, 0.2
-# Of one pod; it may have been restarted for years, and kubelets keep a few.
+# Containers of one pod. It may have restarted for years; kubelets keep the last few.
 MAX_CONTAINERS = 64
 MAX_MESSAGE = 300
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerState:
-    """`state` is `created`, `running`, `exited` or `unknown`; `exit_code`, `reason` and `message`
-    are the runtime's words on an end. Times are nanoseconds since 1970, 0 if not known."""
+    """`state` is `created`, `running`, `exited` or `unknown`. `exit_code`, `reason` and `message`
+    are the runtime's account of the end. Times are nanoseconds since 1970, 0 if unknown."""
 
     id: str
     name: str
@@ -42,9 +42,9 @@ class ContainerState:
 
 @dataclass(frozen=True, slots=True)
 class PodState:
-    """`ready_ns` is when its sandbox was made, None if none is ready; the oldest container is the
-    first. `known` says whether the runtime has, or had, a sandbox of it at all; `waited_ns` for how
-    long it has stood so, if somebody has looked."""
+    """`ready_ns` is when its sandbox was made, None if none is ready. The oldest container comes
+    first. `known` says whether the runtime has, or had, a sandbox of the pod at all. `waited_ns` is
+    how long the pod has been in this state, if that was observed."""
 
     pod: Pod
     ready_ns: int | None = None
@@ -53,7 +53,7 @@ class PodState:
     waited_ns: int = 0
 
     def newest(self) -> list[ContainerState]:
-        """The last life of each container."""
+        """The newest instance of each container."""
         return list({container.name: container for container in self.containers}.values())
 
     @property
@@ -63,8 +63,8 @@ class PodState:
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """What was known at `asked` (of time.monotonic), by uid. `empty` are pods that the kubelet
-    keeps a cgroup of and in which no process is; `silent` says why a runtime did not answer."""
+    """The states by uid, as known at `asked` (time.monotonic). `empty` are pods that have a cgroup
+    but no process in it. `silent` says why a runtime did not answer."""
 
     asked: float = 0.0
     pods: dict[str, PodState] = field(default_factory=dict)
@@ -74,11 +74,11 @@ class States:
 
 class StateSource(Protocol):
     def states(self, wanted: Callable[[Pod], bool]) -> list[PodState]:
-        """Of the wanted pods; NameSourceError if that cannot be had."""
+        """The states of the wanted pods. Raises NameSourceError if the source cannot answer."""
 
 
 class StateService:
-    """Keeps `latest`. `wanted` is called in the service's own thread."""
+    """Keeps `latest` up to date. `wanted` is called in the service's own thread."""
 
     def __init__(self, sources: Sequence[StateSource], wanted: Callable[[Pod], bool]) -> None:
         self.latest: States | None = None
@@ -96,7 +96,7 @@ class StateService:
         self._thread.start()
 
     def stop(self) -> None:
-        """One that hangs is not waited for."""
+        """Does not wait for a source that hangs."""
         self._stopping.set()
 
     def _run(self) -> None:
@@ -120,8 +120,9 @@ class StateService:
 
 
 def _empty_pods() -> frozenset[str]:
-    """A kubelet makes a pod's cgroup before anything else and removes it last. Where hierarchies
-    are mixed it leaves the dead ones' in the second."""
+    """Uids of pods that have a cgroup but no process. A kubelet makes a pod's cgroup first and
+    removes it last. With mixed hierarchies it leaves those of dead pods in the second, so only the
+    first one counts."""
     mounts = [hierarchy.mount for hierarchy in hierarchies()]
     present: set[str] = set()
     alive: set[str] = set()
@@ -137,6 +138,6 @@ def _empty_pods() -> frozenset[str]:
 
 
 def one_line(text: str) -> str:
-    """What another program said, bounded."""
+    """Another program's text as one bounded line."""
     words = " ".join(text.split())
     return words if len(words) <= MAX_MESSAGE else words[: MAX_MESSAGE - 1] + "…"

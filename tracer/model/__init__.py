@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all rooms speak of: events, whom they are of, names, records, turns, and what is wanted."""
+"""The vocabulary of all rooms: events and their parties, names, records, turns, selection."""

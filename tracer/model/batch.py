@@ -3,8 +3,8 @@
 
 A cell is an 8-byte header (u32 length, whose top bits are flags; u32 for the kernel), the record,
 and padding to 8 bytes (kernel/bpf/ringbuf.c). A record's first word is its kind. Backends without a
-kernel ring write the same cells. Cells of one kind stand mostly in long runs, which are found by
-slicing, not by looking at each.
+kernel ring write the same cells. Cells of one kind mostly form long runs; slicing finds a run
+without a look at each cell.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Batch:
 
 
 def split(data: bytes) -> tuple[Batch, int]:
-    """Cells up to the first that is still being written, and how many bytes they take. `data`
-    begins at a cell and its size is a multiple of 8."""
+    """The cells before the first unfinished one, and their size in bytes. `data` begins at a cell;
+    its size is a multiple of 8."""
     words = memoryview(data).cast("I")
     runs: list[Run] = []
     at, end = 0, len(words)
@@ -67,7 +67,7 @@ def _stride(length: int) -> int:
 
 
 def _same(words: memoryview, at: int, end: int, stride: int, length: int, kind: int) -> int:
-    """How many cells from `at` on have this length and kind: looks twice as far each time."""
+    """How many cells from `at` on have this length and kind. The search doubles its step."""
     count, look = 1, 4
     while True:
         start = at + count * stride

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables that cannot grow without end: the node comes first."""
+"""Tables with a fixed upper bound of memory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 K = TypeVar("K")
 V = TypeVar("V")
 
-# What a table itself needs for an entry.
+# A table's own overhead for an entry.
 ENTRY_BYTES = 120
-# So many of those that are spared are looked at for one that has to go.
+# At most this many spared entries are passed over in one search for an entry to drop.
 CHANCES = 64
-# Sizes are kept in units of so many bytes: small numbers take no memory of their own.
+# Sizes are kept in units of this many bytes: Python shares small integers.
 _UNIT = 64
 
 
@@ -38,10 +38,11 @@ Spares = Callable[[K, V], bool]
 
 
 class Table(dict[K, V]):
-    """At most `most` bytes, as `size_of` tells of each value. The oldest goes first; one that
-    `spares` speaks for, of whoever stores something, gets another turn if there are others.
+    """An LRU table of at most `most` bytes; `size_of` gives the size of a value. The oldest entry
+    goes first. `keep` and `weigh` take a `spares`: an entry for which it is true becomes the
+    youngest instead, if there are others to drop.
 
-    It is read like any other dict, and written by `keep` and `drop` alone."""
+    Read it like any other dict. Write only through `keep` and `drop`."""
 
     def __init__(self, most: int, size_of: Callable[[V], int]) -> None:
         super().__init__()
@@ -55,14 +56,14 @@ class Table(dict[K, V]):
         return self._units * _UNIT
 
     def keep(self, key: K, value: V, spares: Spares[K, V] | None = None) -> list[tuple[K, V]]:
-        """Stores it as the youngest entry; returns what had to go for it. The newest itself stays,
+        """Stores it as the youngest entry; returns the dropped entries. The new entry itself stays,
         whatever its size."""
         self.pop(key, None)
         self[key] = value
         return self.weigh(key, spares)
 
     def weigh(self, key: K, spares: Spares[K, V] | None = None) -> list[tuple[K, V]]:
-        """The entry has grown or shrunk; returns what had to go for it."""
+        """Call this when an entry has grown or shrunk; returns the dropped entries."""
         units = (ENTRY_BYTES + size_of(key) + self._size_of(self[key])) // _UNIT + 1
         self._units += units - self._sizes.get(key, 0)
         self._sizes[key] = units
@@ -96,10 +97,10 @@ class Table(dict[K, V]):
 
 
 def size_of(*values: Any) -> int:
-    """What texts, bytes, numbers and plain collections of them take."""
+    """The memory of texts, bytes, numbers and plain collections of them, in bytes."""
     total = 0
     rest = list(values)
-    for value in rest:  # which grows meanwhile by what is inside
+    for value in rest:  # the loop appends the members of collections
         total += getsizeof(value)
         if isinstance(value, dict):
             rest += value

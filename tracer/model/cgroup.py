@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a cgroup path: which pod, which container, which runtime made it.
+"""Reads the pod, the container and its runtime from a cgroup path.
 
-The outermost pod component decides. Everything below it was made by the runtime or by the pod's
-own processes, and those can nest whatever names they like; they must not be able to pose as
-another pod. For the same reason the container is only looked for directly below the pod.
+The outermost pod component decides. The runtime or the pod's own processes make everything below
+it. Processes can nest any names they like, and must not be able to pose as another pod. For the
+same reason the container is only looked for directly below the pod.
 
 A pod component is only believed where a kubelet puts one:
 
@@ -14,9 +14,9 @@ A pod component is only believed where a kubelet puts one:
 What stands before it does not matter: kind, k3d, minikube and `--cgroup-root` all put a node's
 tree below something else.
 
-Without Kubernetes a container is whatever has an id as its component's name, wherever its parent
-was told to lie: `--cgroup-parent`, nerdctl's namespaces, ECS's tasks and CI runners all choose for
-themselves. A monitor beside it (conmon) is not in it.
+Without Kubernetes any component with an id as its name is a container, wherever its parent lies:
+`--cgroup-parent`, nerdctl's namespaces, ECS's tasks and CI runners all choose for themselves. A
+monitor beside a container (conmon) is not in it.
 """
 
 import re
@@ -27,7 +27,7 @@ from tracer.model.names import normalise_uid
 
 @dataclass(frozen=True, slots=True)
 class CgroupIdentity:
-    """What a path tells; None for what it does not tell."""
+    """The parts of a path; None for each part that it lacks."""
 
     pod_uid: str | None = None
     container_id: str | None = None
@@ -37,7 +37,7 @@ class CgroupIdentity:
 
 def parse(path: str) -> CgroupIdentity:
     """Reads one path as /proc/PID/cgroup or the kernel gives it. Any string has an answer."""
-    # The kernel says so behind the path of a cgroup that is gone but still holds a task.
+    # The kernel appends this to the path of a removed cgroup that still holds a task.
     path = path.removesuffix(" (deleted)")
     found = _KUBERNETES.search(path)
     if found is None:
@@ -86,12 +86,12 @@ _CONTAINER = re.compile(
 
 # search() finds the leftmost match, which is the outermost component.
 #
-# A uid is whatever stands there: mostly a UUID, or 32 hex digits for a static pod, but a static
-# pod's manifest may choose any string. To believe only the usual forms would be dangerous: below
-# a pod with an unusual one, the next pod component would be taken for the outermost.
+# A uid is any string: mostly a UUID, or 32 hex digits for a static pod, but a static pod's manifest
+# may choose any other. To accept only the usual forms would be dangerous: below a pod with an
+# unusual uid, the next pod component would count as the outermost.
 #
-# The third form is a container of Kubernetes that lies in no pod's cgroup, because its sandbox
-# asked for another parent. Its runtime knows its pod; what it nests is again its own affair.
+# The third form is a container of Kubernetes outside of every pod's cgroup: its sandbox asked for
+# another parent. Its runtime knows its pod. Cgroups nested below it do not count.
 _KUBERNETES = re.compile(
     rf"""
     (?:^|/)

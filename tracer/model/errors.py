@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can go wrong, said once: every error has an exit code and, where there is one, a remedy.
+"""The errors that users see. Each has an exit code and, where there is one, a remedy.
 
 Code anywhere raises one of these; `tracer.cli` alone turns them into a message and an exit code.
 """
@@ -43,4 +43,4 @@ class BadRecording(KtraceError):
 
 
 class LimitReached(KtraceError):
-    """Of descriptors or memory, which have nothing to do with what the kernel can."""
+    """A limit of descriptors or memory, not a missing feature of the kernel."""

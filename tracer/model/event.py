@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What sinks consume: events, and the processes and pods they are about.
+"""The input of sinks: events, and the processes and pods they are about.
 
-`docs/events.md` is the reference of the JSON that comes out of `Event.json`. Pods and names may
-become known after an event was made; whatever is asked of an event answers with what is known by
-then.
+`docs/events.md` is the reference of the JSON that comes out of `to_json`. Pods and names may become
+known after an event was made; an event always answers with the names known by then.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ else:
     B = TypeVar("B")
 
 ANCESTOR = struct.Struct("=I16s")  # struct kt_ancestor
-# Of JSON that is kept because it may be told again, with whom it is of.
+# Bound of the JSON cached for processes and places, owners included.
 MAX_JSON = 4 << 20
 
 
 @dataclass(slots=True)
 class Place:
-    """Where a process lives: its cgroup, and the pod and container that this means. `began` is when
-    the cgroup was first described, as it was made or found, and `ended` when it was removed, in
-    nanoseconds since boot; None while that is not known."""
+    """The cgroup of a process, with its pod and container. `began` is when the cgroup was first
+    described (when it was made or found), `ended` when it was removed. Both are in nanoseconds
+    since boot, None while not known."""
 
     cgroup: int
     path: str | None
@@ -81,8 +80,8 @@ class Place:
 
 @dataclass(slots=True)
 class Process:
-    """A task at the moment of an event. `tid` differs from `pid` when a thread took part. Where the
-    kernel's description was lost only the two numbers are known."""
+    """A task at the moment of an event. `tid` differs from `pid` when a thread took part. If the
+    kernel's description was lost, only these two numbers are known."""
 
     pid: int
     tid: int
@@ -103,7 +102,7 @@ class Process:
 
     @property
     def ancestry(self) -> list[tuple[int, str]]:
-        """Pid and comm, the parent first. Decoded when asked for: most are never looked at."""
+        """Pid and comm, the parent first. Decoded on demand, because most are never read."""
         return [(pid, text(comm)) for pid, comm in ANCESTOR.iter_unpack(self.ancestors)]
 
     @property
@@ -116,15 +115,15 @@ class Process:
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes, with its cgroup's path, which may be forgotten before."""
+        """Approximate size in bytes, with its cgroup's path: the process may outlive the cgroup."""
         if not self._size:
             path = self.place.path if self.place else None
             self._size = 400 + size_of(self.exe, self.argv, self.ancestors, path)
         return self._size
 
     def json(self) -> Any:
-        """Kept from the second time on: most processes are told once, and two kilobytes for each
-        would be more than all else that is known of them."""
+        """Cached from the second call on. Most processes are serialised once, and two kilobytes for
+        each would outweigh everything else about them."""
         version = self.place.version if self.place else 0
         if self._json is None or self._json[0] != version:
             pod, container = self.place.json() if self.place else (None, None)
@@ -153,15 +152,15 @@ class Process:
         return self._json[1]
 
 
-# Kinds that come in storms, whose bodies hold a few numbers and words: one is as large as another.
+# Kinds that come in storms. Their bodies hold a few numbers and words, so all have about one size.
 _SMALL = frozenset(("signal", "exit"))
 _small_sizes: dict[str, int] = {}
 
 
 class _Kept:
-    """Of whom JSON is kept; the one that has had it longest loses it first."""
+    """The owners of cached JSON. The oldest cache entry goes first."""
 
-    # What is kept for an owner besides.
+    # Bytes kept for an owner besides its JSON.
     OWNER_BYTES = 2048
 
     def __init__(self) -> None:
@@ -182,7 +181,7 @@ _kept = _Kept()
 
 
 class LostBody(TypedDict):
-    """Of an event `lost`, which a session makes itself."""
+    """The body of a `lost` event, which a session makes itself."""
 
     probe: str
     count: int
@@ -191,13 +190,15 @@ class LostBody(TypedDict):
 
 @dataclass(slots=True)
 class Event(Generic[B]):
-    """`about` is the process it happened to and `by` the one on the other side. `place` and
-    `by_place` say where they are, and stand alone when no process is known, as when a packet meets
-    a socket; `place` decides whose event it is. `body` holds what is particular to the kind, in the
-    order of docs/events.md. `because` are the events on which a verdict rests. `doubts` say what of
-    it was concluded and not told by the kernel; a verdict that rests on it has them too. `again`
-    stands in an event that was made before all was known that it refers to: it makes it anew, or
-    nothing of it, if it turned out to be none; `awaits_ns` is how long that may take."""
+    """One event.
+
+    `about` is the process that it happened to, `by` the one on the other side. `place` and
+    `by_place` are their places; they stand alone when no process is known, as when a packet meets a
+    socket. `place` is the event's owner. `body` holds the keys of the kind, in the order of
+    docs/events.md. `because` are the events on which a verdict rests. `doubts` list the facts that
+    were inferred, not reported by the kernel; a verdict inherits the doubts of its events. `again`
+    is set while something that the event refers to is not known yet: it makes the event anew, or
+    returns None if there was no such event. `awaits_ns` is how long that may take."""
 
     kind: str
     boot_ns: int
@@ -215,7 +216,7 @@ class Event(Generic[B]):
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes, with its processes, which others may share."""
+        """Approximate size in bytes, with its processes, which other events may share."""
         size = self.body_size + self.parties_size
         return size + sum(event.size for event in self.because) if self.because else size
 
@@ -241,8 +242,8 @@ class Event(Generic[B]):
 
 
 class Clock:
-    """Turns kernel time into UTC with the offset of one moment, so that order and distances stay
-    those of the kernel even when the wall clock is set."""
+    """Turns kernel time into UTC. The offset is taken once, so order and distances stay the
+    kernel's even when the wall clock is set."""
 
     def __init__(self, offset_ns: int | None = None) -> None:
         if offset_ns is None:
@@ -266,7 +267,7 @@ class Clock:
 
 
 def to_json(event: Event, clock: Clock, node: str) -> bytes:
-    """One line, with its newline. An empty `node` is an unknown one."""
+    """One line, with its newline. An empty `node` means unknown."""
     pod, container = event.place.json() if event.place else (None, None)
     value = {
         "kind": event.kind,
@@ -280,7 +281,7 @@ def to_json(event: Event, clock: Clock, node: str) -> bytes:
     return orjson.dumps(value, _default, _OPTIONS)
 
 
-# Dataclasses go through `_default`, which embeds what was serialised before.
+# Dataclasses go through `_default`, which embeds cached JSON.
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
@@ -290,13 +291,13 @@ def text(raw: bytes) -> str:
 
 
 def _dumped(value: Any) -> bytes:
-    """What orjson makes has more memory than it needs; the copy has not."""
+    """A copy, because orjson allocates more memory than its result needs."""
     return bytes(memoryview(orjson.dumps(value)))
 
 
 def _default(value: Any) -> Any:
     if isinstance(value, Process):
         return value.json()
-    if isinstance(value, Place):  # as a value in a body: the pod that it is in
+    if isinstance(value, Place):  # a place in a body stands for its pod
         return value.json()[0]
     raise TypeError(type(value).__name__)

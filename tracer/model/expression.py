@@ -2,9 +2,9 @@
 """Conditions on events: `oom`, `signal:KILL`, `exit:code!=0`, or any comparison of an event's keys
 (docs/events.md), such as `kind == "exit" and process.comm == "nginx"`.
 
-The syntax is Python's, of which only comparisons, `and`, `or`, `not`, dotted names and constants
-are taken; nothing is ever executed. A key that an event does not have is null, and what cannot be
-compared is not true.
+The syntax is a part of Python's: comparisons, `and`, `or`, `not`, dotted names and constants.
+Nothing is ever executed. A key that an event lacks is null. A comparison of values that cannot be
+compared is false.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 
 
 class Condition:
-    """Raises `UsageError` if the words are no condition. `kind` is the only kind of event of which
-    it can be true, where that is known. `shorthands` turn what stands behind a kind's colon into a
-    condition."""
+    """A compiled condition. Raises `UsageError` if the words are none. `kind` is the only kind of
+    event for which it can be true, if that is known. `shorthands` turn the words after a kind's
+    colon into a condition."""
 
     def __init__(self, words: str, shorthands: Mapping[str, Callable[[str], str]]) -> None:
         found = re.fullmatch(r"(?P<kind>[a-z_]+)(?::(?P<rest>.*))?", words, re.DOTALL)

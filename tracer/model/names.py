@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ktrace knows about pods and containers, whichever source it came from.
+"""Names of pods and containers, whichever source they come from.
 
-A field that a source cannot tell is None. Sources are merged field by field, so a source leaves
-out what it does not know instead of guessing it.
+A field that a source does not know is None. Sources are merged field by field, so a source must
+leave such a field out instead of guessing.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ MAX_NAME = 253
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod of Kubernetes, or of podman: there the namespace is empty, as it has none, and the uid
-    is what podman calls an id. `labels` are the user's own, without what the kubelet adds."""
+    """A pod of Kubernetes or podman. A podman pod has an empty namespace, and podman's id as its
+    uid. `labels` are the user's own, without the kubelet's."""
 
     uid: str
     namespace: str | None = None
@@ -25,7 +25,7 @@ class Pod:
 
     @property
     def title(self) -> str:
-        """`namespace/name`, or what of it is known, or the uid."""
+        """`namespace/name`, or the known part of it, or the uid."""
         if self.name is None:
             return self.uid
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
@@ -46,26 +46,26 @@ class Container:
 
     @property
     def is_sandbox(self) -> bool:
-        """A runtime knows it as a pod's, and has no name for it."""
+        """Its runtime knows its pod and has no name for it."""
         return self.name is None and self.pod_uid is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What a source knows at one moment: pods by normalised uid, containers by id."""
+    """A source's knowledge at one moment: pods by normalised uid, containers by id."""
 
     pods: dict[str, Pod] = field(default_factory=dict)
     containers: dict[str, Container] = field(default_factory=dict)
 
 
 class NameSource(Protocol):
-    """Somebody who can be asked for names. `name` is what `ktrace doctor` calls it."""
+    """A source of names. `ktrace doctor` shows its `name`."""
 
     @property
     def name(self) -> str: ...
 
     def snapshot(self) -> Names:
-        """All that is known now; NameSourceError when it cannot be had."""
+        """All names known now. Raises NameSourceError if the source cannot answer."""
         ...
 
     def close(self) -> None: ...
@@ -83,7 +83,7 @@ def normalise_uid(uid: str) -> str:
     """The form in which uids are compared.
 
     systemd reads a dash in a slice's name as nesting, so the kubelet writes uids there with
-    underscores; everybody else writes dashes.
+    underscores. All others write dashes.
     """
     return uid.replace("_", "-")
 
@@ -91,7 +91,7 @@ def normalise_uid(uid: str) -> str:
 def is_plausible_name(name: str) -> bool:
     """Whether Kubernetes could have given this name to a namespace, a pod or a container.
 
-    The API server refuses names longer than a DNS subdomain. A longer one was made by somebody
-    else, and half of it would be a name that nobody gave: the bare uid is more honest.
+    The API server refuses names longer than a DNS subdomain. A longer name has another origin, and
+    a cut one would be wrong: the bare uid is better.
     """
     return 0 < len(name) <= MAX_NAME

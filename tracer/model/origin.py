@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the other side of an event stands, seen from the side it happened to."""
+"""The position of an event's sender relative to its target: same container, same pod, host, …"""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _RUNTIMES = {
     "sysbox-runc",
     "youki",
 }
-# They execute a sealed copy of themselves to be safe from the container (CVE-2019-5736): in memory
-# under these names, or as a mount in no directory, whose path is the file's name alone.
+# Runtimes execute a sealed copy of themselves for protection from the container (CVE-2019-5736): in
+# memory under these names, or as a mount in no directory, whose path is the bare file name.
 _RUNTIMES_IN_MEMORY = ("/memfd:runc_cloned:", "/memfd:crun_cloned:")
 _RUNTIMES_SEALED = ("/runc", "/crun", "/docker-runc", "/buildkit-runc", "/sysbox-runc")
 # The kubelet, and programs that it is a part of: MicroK8s, old Kubernetes, MicroShift, KubeEdge.
 _KUBELETS = {"kubelet", "kubelite", "hyperkube", "microshift", "edgecore"}
-# k3s is the kubelet, containerd and more in one file: what it does is told by the comm.
+# k3s is the kubelet, containerd and more in one file; the comm tells which one runs.
 _SEVERAL_IN_ONE = {"k3s"}
-# Where packages, and the distributions that Kubernetes comes in, put a node's programs: the file
-# hierarchy standard, stores of their own, and the places of k3s and RKE2, k0s, Google's nodes and
+# Directories in which packages and Kubernetes distributions install a node's programs: the file
+# hierarchy standard, package stores, and the directories of k3s and RKE2, k0s, Google's nodes and
 # Bottlerocket.
 _PACKAGED = (
     *("/usr/", "/bin/", "/sbin/", "/lib/", "/lib32/", "/lib64/", "/libx32/", "/opt/"),
@@ -56,13 +56,13 @@ _WRITABLE_BY_ALL = ("/tmp/", "/var/tmp/", "/dev/shm/", "/memfd:")
 
 
 def origin_of(sender: Process, target: Process) -> str | None:
-    """`same-container`, `same-pod`, `other-pod`, `runtime`, `kubelet` or `host`; None where a side
-    is unknown. A container that is in no pod counts as a pod of its own."""
+    """`same-container`, `same-pod`, `other-pod`, `runtime`, `kubelet` or `host`; None if a side is
+    unknown. A container outside of every pod counts as a pod of its own."""
     here, there = sender.place, target.place
     if here is None or here.path is None or there is None or there.path is None:
         return None
     own, other = here.identity, there.identity
-    if here is there and own.container_id:  # what most signals are, told without further questions
+    if here is there and own.container_id:  # the usual case of signals first
         return "same-container"
     of_node = own.container_id is None or _is_node_of(here, there)
     if of_node and _runs_containers(sender):
@@ -75,14 +75,14 @@ def origin_of(sender: Process, target: Process) -> str | None:
         return "same-pod"
     if own.pod_uid or own.container_id:
         return "other-pod"
-    if sender.pid_level:  # a container, too, though its cgroup does not say which
+    if sender.pid_level:  # also a container, but its cgroup does not say which
         return "other-pod" if not target.pid_level or here.cgroup != there.cgroup else None
     return "host" if sender.exe or sender.kernel_thread else None
 
 
 def _is_node_of(here: Place, there: Place) -> bool:
-    """Whether a container is the node that a pod runs on: in kind, k3d and minikube the pods'
-    cgroups lie below it."""
+    """Whether a container is the node that a pod runs on: in kind, k3d and minikube, the pods'
+    cgroups lie below that of the node."""
     node = here.identity.container_id
     if node is None or here.identity.pod_uid or not there.identity.pod_uid:
         return False
@@ -98,8 +98,9 @@ def _runs_containers(process: Process) -> bool:
 
 
 def is_kubelet(process: Process) -> bool:
-    """Whether a process outside of every container is the kubelet: root's, by the executable's own
-    name, wherever that lies. An update replaces the file of one that runs."""
+    """Whether a process outside of every container is the kubelet: it runs as root, and its
+    executable has the name, in any directory. A deleted file counts too, because an update replaces
+    the file of a running kubelet."""
     exe = process.exe
     if exe is None or process.uid or exe.startswith(("…", "/memfd:")):
         return False
@@ -131,22 +132,22 @@ def is_runtime(exe: str | None) -> bool:
 
 
 def suspicious(process: Process) -> bool:
-    """Runs a program that hides: see `suspicious_exe`; and in a container, or for anybody but root,
-    nothing is excused: a memfd's name is its maker's choice."""
+    """Whether the process runs a program that hides, see `suspicious_exe`. In a container, or for a
+    user other than root, every memfd counts, because its maker chooses its name."""
     in_memory = bool(process.exe and process.exe.startswith("/memfd:"))
     return suspicious_exe(process.exe) or (in_memory and bool(process.container or process.uid))
 
 
 def suspicious_exe(exe: str | None) -> bool:
-    """Deleted, in memory only, or where everybody may write."""
+    """Whether the file is deleted, in memory only, or in a directory that is writable by all."""
     if exe is None or exe.startswith(_RUNTIMES_IN_MEMORY) or _is_sealed(exe):
         return False
     return exe.endswith(" (deleted)") or exe.startswith(_WRITABLE_BY_ALL)
 
 
 def outside_of_packages(exe: str | None) -> bool:
-    """Whether a node's program lies where no package puts one. Not so of one whose path is not
-    known up to its root. Of an image this would say nothing: it has its program where it likes."""
+    """Whether a node's program lies outside of the directories of packages. False if the path's
+    root end is unknown. Do not ask this of a program in an image, which may lie anywhere."""
     if exe is None or _is_sealed(exe):
         return False
     return exe.startswith("/") and not exe.startswith(_PACKAGED)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One member: its flattened name, the C type that gives it meaning, offset and size in bytes,
-    and its `struct` format code."""
+    """One member: its flattened name, its C type (which gives it meaning), its offset and size in
+    bytes, and its `struct` format code."""
 
     name: str
     type: str
@@ -31,7 +31,7 @@ class Field:
 
 
 class Schema:
-    """The layout of one kind of record. `kind` is the number that it has in a session."""
+    """The layout of one kind of record. `kind` is its number in a session."""
 
     def __init__(self, name: str, size: int, fields: list[Field], kind: int = 0) -> None:
         self.kind = kind
@@ -55,15 +55,15 @@ class Schema:
         ]
 
     def numbered(self, kind: int) -> Self:
-        """The same layout under a number."""
+        """The same layout with a kind number."""
         return type(self)(self.name, self.size, self.fields, kind)
 
     def record_type(self) -> Any:
-        """The named tuple that `make` makes."""
+        """The named tuple type that `make` returns."""
         return namedtuple(f"{self.name}_record", [field.name for field in self.fields])
 
     def pack(self, **values: int | bytes) -> bytes:
-        """A record made in user space. Members that are not named are zero, and `kind` is set."""
+        """A record made in user space. `kind` is set; members not given are zero."""
         values["kind"] = self.kind
         empty = {field.name: b"" if field.code.endswith("s") else 0 for field in self.fields}
         if unknown := values.keys() - empty.keys():
@@ -71,7 +71,7 @@ class Schema:
         return self.struct.pack(*(empty | values).values())
 
     def make(self, values: tuple[Any, ...]) -> Any:
-        """A named tuple of what `struct` or `cell` unpacked."""
+        """A named tuple of the values that `struct` or `cell` unpacked."""
         return tuple.__new__(self.record, values)
 
     def cells(self, data: bytes | memoryview) -> Iterator[Any]:
@@ -79,8 +79,8 @@ class Schema:
         return map(partial(tuple.__new__, self.record), self.cell.iter_unpack(data))
 
     def clean(self, data: bytes | memoryview) -> bytes | memoryview:
-        """The same cells without what earlier records left in the ring: of a member `x` that has a
-        sibling `x_bytes` only so many bytes mean something, the others become zero."""
+        """The same cells without remains of earlier records in the ring. If a member `x` has a
+        sibling `x_bytes`, only that many bytes are meaningful; the others become zero."""
         if not self._sized:
             return data
         cells = []

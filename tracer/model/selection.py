@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which events a user wants: selectors, and what they mean for one cgroup.
+"""The user's selectors, and the verdict that they mean for a cgroup.
 
-The kernel side only knows a verdict for each cgroup; it is made here, from names. A verdict may
-have to wait for names: until then the kernel lets the cgroup's events pass and they are sorted out
-here.
+The kernel side only knows a verdict for each cgroup; this module derives it from names. Until the
+names are known, the kernel lets the cgroup's events pass and user space filters them.
 """
 
 from __future__ import annotations
@@ -39,11 +38,12 @@ class Mode(IntEnum):
 
 @dataclass(frozen=True)
 class Selection:
-    """`pods` and `sender_pods` are globs of `name`, `namespace/name` or a uid, or workloads such as
-    `deploy/web`; `labels` are pairs that must all be there. An empty field selects everything.
-    `without_pods` is for a node that has none: there a container is shown unasked, as a pod is
-    elsewhere. Events of the kinds `besides` come whomever they happen to: something else may be
-    told by them."""
+    """The selectors. An empty field selects everything.
+
+    `pods` and `sender_pods` are globs of `name`, `namespace/name` or a uid, or workloads such as
+    `deploy/web`. `labels` are pairs that must all be present. `without_pods` is for a node without
+    pods: there containers are shown by default, as pods are elsewhere. Events of the kinds
+    `besides` pass whatever their target, because other events may need them as evidence."""
 
     pods: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class Selection:
 
     @property
     def globs(self) -> tuple[str, ...]:
-        """Every pod that was asked for by name."""
+        """All globs that ask for a pod."""
         return (*self.pods, *self.sender_pods)
 
     @property
@@ -66,7 +66,7 @@ class Selection:
 
     @property
     def sees_both_ends(self) -> bool:
-        """Whether the events at the other ends of a pod's connections come, too."""
+        """Whether events at the other ends of a pod's connections pass, too."""
         everywhere = self.mode in (Mode.ALL, Mode.EITHER) and not self.pids
         return everywhere or "tcp_reset" in self.besides
 
@@ -79,8 +79,8 @@ class Selection:
         return Mode.ALL if self.everything or self.pids else Mode.EITHER
 
     def verdict(self, place: Place) -> int | None:
-        """`enum kt_selected` for a cgroup; None while names that it depends on are not known."""
-        if place.path is None:  # hidden in cgroups nested too deep: better shown than hidden
+        """`enum kt_selected` for a cgroup; None while it depends on unknown names."""
+        if place.path is None:  # in cgroups nested too deep: show it rather than hide it
             return BOTH_SIDES if self.mode is Mode.EITHER else None
         if self.mode is Mode.EITHER:
             shown = _is_in_pod(place) or (self.without_pods and place.identity.container_id)
@@ -94,11 +94,11 @@ class Selection:
         return AS_TARGET * target | AS_SENDER * sender
 
     def wants(self, event: Event) -> bool | None:
-        """The same decision as `kt_wanted` in the kernel; None while it has to wait for names."""
+        """The same decision as `kt_wanted` in the kernel; None while names are missing."""
         mode = self.mode
         place = event.place
         in_pod = place is not None and place.identity.pod_uid is not None
-        if mode is Mode.ALL or (in_pod and mode is Mode.EITHER):  # without any further question
+        if mode is Mode.ALL or (in_pod and mode is Mode.EITHER):  # the usual case first
             return True
         target = self._side(event.place, AS_TARGET, event.about is not None)
         if mode is Mode.TARGET or (target and mode is Mode.EITHER):
@@ -109,7 +109,7 @@ class Selection:
         return _all((target, sender))
 
     def wants_pod(self, pod: Pod) -> bool | None:
-        """Whether it is one of the pods that things happen to, whichever its containers."""
+        """Whether the pod is selected as a target, whatever its containers."""
         parts: list[bool | None] = []
         if self.namespaces:
             parts.append(_any(_matches(pod.namespace, glob) for glob in self.namespaces))
@@ -119,7 +119,7 @@ class Selection:
         return _all(parts)
 
     def _side(self, place: Place | None, side: int, process: bool) -> bool | None:
-        """A process without a place has lost its description: better shown than hidden."""
+        """A process without a place has lost its description: show it rather than hide it."""
         if place is None:
             return process
         verdict = self.verdict(place)
@@ -130,7 +130,7 @@ class Selection:
             return True
         pod, container = place.pod, place.container
         if not _is_in_pod(place) and (self.pods or self.namespaces or self.labels):
-            # podman's pods are known to podman alone, which tells them with the name
+            # only podman knows its pods, and it tells them together with the container's name
             unknown = self.without_pods and container is not None and container.name is None
             return None if unknown else False
         parts: list[bool | None] = []
@@ -161,7 +161,7 @@ def parse_labels(text: Sequence[str]) -> tuple[tuple[str, str | None], ...]:
 
 
 def _is_in_pod(place: Place) -> bool:
-    """By its path, or because its runtime says so."""
+    """Whether its path, or its runtime, names a pod."""
     return place.identity.pod_uid is not None or place.pod is not None
 
 
@@ -210,7 +210,7 @@ def _matches(name: str | None, glob: str) -> bool | None:
 
 
 def _any(parts: Iterable[bool | None]) -> bool | None:
-    """Or with unknowns: true if one is true, else unknown if one is unknown."""
+    """Three-valued or: true if one is true, else unknown if one is unknown."""
     answers = list(parts)
     return True if True in answers else None if None in answers else False
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a session is given in one turn. Its output is a function of the turns alone.
+"""A turn: a session's input at one moment. Its output is a function of the turns alone.
 
-Whatever a session must know of the world stands in a turn: the records, the time, the names that
-have come, what was lost. So a recording is nothing but the turns of a session, and a replay gives
-the same turns to the same code.
+A turn holds everything a session learns: records, the time, new names, losses. A recording is
+therefore a session's turns in a file, and a replay gives the same turns to the same code.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from tracer.model.names import Names
 from tracer.model.schema import Schema
 
 CONTEXT_EVENTS = ("process", "cgroup", "cgroup_end")
-# Events of a pod whose name is just being asked for wait this long, and so does what follows.
+# An event of a pod whose name is still unknown waits this long, and so do the events after it.
 NAME_SECONDS = 1.0
-# Without anything to do there is a turn so often.
+# The time between turns when idle.
 IDLE_SECONDS = 1.0
 
 
@@ -34,7 +33,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """So many records of each event name found no room since `since` (nanoseconds since boot)."""
+    """Records that found no room since `since` (nanoseconds since boot), counted by event name."""
 
     since: int
     counts: Mapping[str, int]
@@ -42,10 +41,11 @@ class Lost:
 
 @dataclass(slots=True)
 class Turn:
-    """`now` is in nanoseconds since boot; `more` says that records older than that may still come;
-    `names` are those that are new; `answered` are the cgroups for whose names every source has been
-    asked since the session wanted them; `failure` stands in the last one, if tracing ended because
-    of it."""
+    """The input of one step.
+
+    `now` is in nanoseconds since boot. `more` says that records older than `now` may still come.
+    `names` are the new ones. `answered` are the cgroups for whose names every source has been asked
+    since the session wanted them. `failure` is set in the last turn if it ended the tracing."""
 
     now: int
     parts: Sequence[Part] = ()
@@ -58,28 +58,28 @@ class Turn:
 
     @property
     def empty(self) -> bool:
-        """Nothing but the time."""
+        """Whether the turn holds nothing but the time."""
         told = self.names.pods or self.names.containers or self.answered or self.lost
         return not (self.parts or told or self.last)
 
 
 class Source(Protocol):
-    """Where turns come from. `schemas` are by the kinds in the parts."""
+    """A source of turns. `schemas` are the record layouts by kind."""
 
     schemas: Mapping[int, Schema]
 
     def turn(self, waiting: bool, patience: float) -> Turn:
-        """The next turn, after at most `patience` seconds; `waiting` says that the session has
-        events that wait for time to pass. After the one that is `last` there is no other."""
+        """The next turn, after at most `patience` seconds. `waiting` says that the session holds
+        events until some time has passed. No turn follows the `last` one."""
 
     def ask(self, cgroup: int) -> None:
-        """The names of this cgroup's pod and container are wanted."""
+        """Asks for the names of this cgroup's pod and container."""
 
     def select(self, cgroup: int, verdict: int) -> None:
-        """Whether events of this cgroup are wanted (`enum kt_selected`)."""
+        """Sets which events of this cgroup are wanted (`enum kt_selected`)."""
 
     def stop(self) -> None:
-        """Lets the last turn come soon. May be called from a signal handler."""
+        """Makes the last turn come soon. May be called from a signal handler."""
 
     def close(self) -> None:
-        """Gives everything back. May be called more than once."""
+        """Releases everything. May be called more than once."""

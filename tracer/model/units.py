@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quantities as people read them."""
+"""Quantities in readable units."""
 
 from __future__ import annotations
 
 
 def size(count: int | None) -> str | None:
-    """`512 MiB`; with one digit after the point where that says more."""
+    """`512 MiB`; with one decimal where it matters."""
     if count is None:
         return None
     value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
@@ -17,7 +17,7 @@ def size(count: int | None) -> str | None:
 
 
 def span(nanoseconds: int) -> str:
-    """`80 µs`, `1.5 s`, `12 min`: two or three digits, in the unit in which they say most."""
+    """`80 µs`, `1.5 s`, `12 min`: two or three digits in the best unit."""
     length, unit = next((one for one in _SPANS if abs(nanoseconds) >= one[0] * 0.9995), _SPANS[-1])
     value = abs(nanoseconds) / length
     whole = value >= 100 or abs(value - round(value)) < 0.05

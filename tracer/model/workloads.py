@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pods of a workload, as `deploy/web` names it.
+"""Pods of a workload such as `deploy/web`.
 
-Who owns a pod is known to the API server alone. A node has the pod's name, which its controller
-made, and mostly its labels, some of which the controller sets: pods are told by both.
+Only the API server knows a pod's owner. A node has the pod's name, which its controller made, and
+mostly its labels, some of which the controller sets. Both together identify the owner.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from glob import escape
 
 from tracer.model.names import Pod
 
-# What the API server puts behind a name to make it unique: of letters and digits that make no
-# words; and where it cuts a name that would become too long.
+# The API server's suffix for unique names uses letters and digits that form no words; a name that
+# would become too long is cut.
 _SAFE = "[bcdfghjklmnpqrstvwxz2456789]"
 _SUFFIX = re.compile(_SAFE + "{5}")
 _HASH = re.compile(rf"(?P<owner>.+)-{_SAFE}{{1,10}}")
@@ -32,7 +32,7 @@ _JOBS = ("batch.kubernetes.io/job-name", "job-name")
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`namespace` and `name` are globs; `how` says by what pods are told."""
+    """`namespace` and `name` are globs; `how` says in words how its pods are identified."""
 
     kind: str
     name: str
@@ -48,7 +48,7 @@ class Workload:
 
 @lru_cache(maxsize=256)
 def parse(text: str) -> Workload | None:
-    """`deploy/web` or `shop/deploy/web`; None for what names no workload."""
+    """`deploy/web` or `shop/deploy/web`; None if the text names no workload."""
     found = _WORDS.fullmatch(text)
     kind = _ALIASES.get(found["kind"].lower()) if found else None
     if found is None or kind is None:
@@ -87,7 +87,7 @@ def _of_job(pod: str, labels: Mapping[str, str] | None, name: str) -> bool:
 
 
 def _of_cron_job(pod: str, labels: Mapping[str, str] | None, name: str) -> bool:
-    """Its jobs are named after it and the time."""
+    """A cron job's jobs are named after it and the time."""
     jobs = [labels[key] for key in _JOBS if key in labels] if labels is not None else [pod[:-6]]
     owners = [job.rpartition("-") for job in jobs]
     timed = any(time.isdecimal() and fnmatchcase(owner, name) for owner, _, time in owners)
@@ -95,7 +95,7 @@ def _of_cron_job(pod: str, labels: Mapping[str, str] | None, name: str) -> bool:
 
 
 def _is_generated(pod: str, owner: str) -> bool:
-    """Whether the API server made this name of its owner's, a glob."""
+    """Whether the API server made this name from the owner's, which is a glob."""
     begin, suffix = pod[:-5], pod[-5:]
     return bool(_SUFFIX.fullmatch(suffix)) and fnmatchcase(begin, f"{owner}-"[:_CUT_AT])
 
