@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a number, a path, a line of the kernel log or a whole report means, in sentences: `ktrace
-decode`.
+"""`ktrace decode`: the meaning of a number, a path, a line of the kernel log or a whole report.
 
-Everything is read from text alone, so that it works for what somebody pasted from another machine.
-Where the text cannot be read for certain, the answer says so: cgroups and processes are named by
-whoever runs in them, and a name may imitate the line that it stands in.
+The text is the only input, so this also works for text pasted from another machine. If the text is
+ambiguous, the answer says so: containers choose the names of their processes and cgroups, and a
+name may imitate the line around it.
 
-    lines    takes off what log daemons put in front
+    lines    strips the prefixes of log daemons
     kinds/   one module for each kind of text, found by listing the folder
-    eras     gfp flags of the kernels' releases
+    eras     GFP flags by kernel release
 
-A text is never held: kinds look at one line, blocks keep what they have found, within bounds.
+No text is kept as a whole: kinds see one line, and blocks keep their findings within bounds.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ __all__ = ["Decoder", "FlagNames", "decode", "decode_buddyinfo"]
 
 
 class Decoder:
-    """Takes a text line by line and gives its answers as soon as they are complete."""
+    """Takes a text line by line and returns answers as soon as they are complete."""
 
     def __init__(self, names: FlagNames) -> None:
         self._kernel = Kernel(names)
@@ -49,7 +48,7 @@ class Decoder:
         return answers
 
     def pause(self) -> list[Answer]:
-        """Nothing has come for a while."""
+        """Call this when no line has come for a while."""
         answers: list[Answer] = []
         for block in self._blocks:
             block.pause(answers)
@@ -71,5 +70,5 @@ def decode(text: str, names: FlagNames) -> list[str] | None:
 
 
 def _lines(text: str) -> Iterable[str]:
-    """Only where a line ends, not at every character that Unicode would break at."""
+    """Splits at line ends only, not at every character that is a line break in Unicode."""
     return text.replace("\r\n", "\n").split("\n")

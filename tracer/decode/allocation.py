@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lines of allocations that failed, as facts: warn_alloc() in mm/page_alloc.c, vmalloc and the
+"""Facts from the log lines of failed allocations: warn_alloc() in mm/page_alloc.c, vmalloc and the
 slab allocators."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tracer.decode.kind import Answer, Kernel
 from tracer.decode.lines import name_before
 from tracer.model.units import size
 
-# Blocks larger than this (PAGE_ALLOC_COSTLY_ORDER) the kernel does not try hard to find.
+# The kernel does not try hard to find blocks above this order (PAGE_ALLOC_COSTLY_ORDER).
 COSTLY_ORDER = 3
 
 _MASK = r"(?P<mask>0x[0-9a-fA-F]{1,16})(?:\((?P<names>[\w|]{0,512})\))?"
@@ -66,7 +66,7 @@ def sentences(one: Failure, kernel: Kernel, page_size: int | None = None) -> Ans
 
 
 def pages(order: int, page_size: int | None = None) -> str:
-    """By the page size of that machine where the text tells it."""
+    """A block's size in words, in bytes if the page size of that machine is known."""
     unit = page_size or mmap.PAGESIZE
     if order == 0:
         return f"one page, {size(unit)}"
@@ -90,7 +90,7 @@ def vmalloc(text: str, kernel: Kernel) -> Answer | None:
 
 
 def asked(text: str, kernel: Kernel) -> Answer | None:
-    """The half of a line that somebody quotes."""
+    """An incomplete quotation of a failure line."""
     found = _ASKED.search(text)
     if not found:
         return None

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's lists of free pages, `/proc/buddyinfo` (proc(5)): how many free blocks of 2^n pages
-each zone has, and what that means for an allocation."""
+"""The kernel's lists of free pages, `/proc/buddyinfo` (proc(5)): the number of free blocks of 2^n
+pages in each zone, and their meaning for a failed allocation."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import TypedDict
 
 from tracer.model.units import size
 
-# What the zones keep back for emergencies is not memory that anybody can have: where transparent
-# huge pages are on, vm.min_free_kbytes is 66 MiB, and pages are given up until half as much again
-# is free (watermarks in mm/page_alloc.c, khugepaged's wish in mm/khugepaged.c).
+# The zones' emergency reserve is not available to ordinary allocations. With transparent huge pages
+# vm.min_free_kbytes is 66 MiB, and the kernel reclaims pages until half as much again is free
+# (watermarks in mm/page_alloc.c, khugepaged's wish in mm/khugepaged.c).
 NOTHING = 128 << 20
-# x86 has that much for devices which cannot reach more. It is nearly always free, and kept from
-# whoever does not ask for it: lowmem_reserve_ratio in Documentation/admin-guide/sysctl/vm.rst.
+# x86 reserves this much for devices that cannot address more. It is nearly always free, and denied
+# to other allocations: lowmem_reserve_ratio in Documentation/admin-guide/sysctl/vm.rst.
 OLD_DEVICES = 16 << 20
 
 
 class FreeBlocks(TypedDict):
-    """Of a zone, by order."""
+    """A zone's free blocks by order."""
 
     node: int
     zone: str
@@ -36,7 +36,7 @@ def parse_line(line: str) -> FreeBlocks:
 
 
 def free_bytes(zones: Iterable[FreeBlocks], page_size: int, order: int = 0) -> int:
-    """What is free in blocks of 2^order pages or more."""
+    """The free memory in blocks of 2^order pages or more."""
     return sum(
         sum(count * page_size << at for at, count in enumerate(zone["free"]) if at >= order)
         for zone in zones
@@ -46,7 +46,7 @@ def free_bytes(zones: Iterable[FreeBlocks], page_size: int, order: int = 0) -> i
 def usable(
     zones: Iterable[FreeBlocks], page_size: int, flags: list[str] | None
 ) -> list[FreeBlocks]:
-    """Without the zone that an allocation with these GFP flags could not have used."""
+    """The zones without the one that an allocation with these GFP flags could not use."""
     asks = flags is None or "GFP_DMA" in flags or "__GFP_DMA" in flags
     return [
         zone
@@ -58,7 +58,7 @@ def usable(
 def reading(
     order: int, page_size: int, zones: list[FreeBlocks] | None, flags: list[str] | None
 ) -> str | None:
-    """What the free lists say about an allocation of 2^order pages that failed, in one line."""
+    """One line that explains a failed allocation of 2^order pages by the free lists."""
     if zones is None or not page_size:
         return None
     zones = usable(zones, page_size, flags)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exit codes and signals in sentences: what a number can mean, and who writes it.
+"""Exit codes and signals in sentences: the possible meanings of a number, and who writes it.
 
-A number that somebody shows has been through a shell, a runtime or Kubernetes, each with codes of
-its own; which of them it was, the number does not tell, so all are said.
+A shell, a runtime or Kubernetes may have written the number, each with codes of its own. The number
+does not tell which, so the answer lists all meanings.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tracer.decode.signals import SIGRTMAX, signal_name
 
 
 def exit_code(code: int) -> Answer:
-    """Any whole number, as whoever showed it counts."""
+    """The meanings of any whole number: a byte, a negative code, a status of wait(2) or Windows."""
     if 0 <= code <= 255:
         return _byte(code)
     if code < 0:
@@ -94,7 +94,7 @@ def _negative(code: int, prefix: str = "") -> Answer:
 
 
 def _wide(code: int) -> Answer:
-    """exit(code) keeps 8 bits; wait(2)'s status has the code in its upper ones."""
+    """exit(code) keeps 8 bits; the status of wait(2) has the code in the upper bits."""
     last = code & 255
     lines = [
         f"exit code {code} does not exist on Linux: exit({code}) is seen as {last},"
@@ -162,7 +162,7 @@ _NTSTATUS = {
 
 
 def is_of_windows(code: int) -> bool:
-    """A number that no mask of GFP flags looks like."""
+    """Whether the number is a Windows status, which no mask of GFP flags resembles."""
     return code in _NTSTATUS or 0xC0000000 <= code < 1 << 32
 
 

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GFP flags by the kernels' releases, for masks that come without names and from elsewhere.
+"""GFP flags by kernel release, for masks without names from other machines.
 
-include/linux/gfp.h (gfp_types.h since 6.0). A kernel's log names the flags since 4.6 (c5c990e8a1b5,
-"mm, page_alloc: print symbolic gfp_flags on allocation failure"), so a line without names was
-written by an older one. The numbers moved
+The source is include/linux/gfp.h (gfp_types.h since 6.0). Logs name the flags since 4.6
+(c5c990e8a1b5, "mm, page_alloc: print symbolic gfp_flags on allocation failure"), so a line without
+names comes from an older kernel. The numbers changed in these releases:
 
     4.4   d0164adc89f6   __GFP_WAIT became __GFP_DIRECT_RECLAIM and __GFP_KSWAPD_RECLAIM
-    4.10  41b6167e8f74   __GFP_OTHER_NODE left, what was above it moved down
-    4.18                 the bits of __GFP_COLD and __GFP_OTHER_NODE were given to others
+    4.10  41b6167e8f74   __GFP_OTHER_NODE left, the bits above it moved down
+    4.18                 the bits of __GFP_COLD and __GFP_OTHER_NODE were reused
     5.0                  all above __GFP_FS in a new order
 """
 
@@ -23,15 +23,15 @@ NAMED_SINCE: Release = (4, 6)
 
 @dataclass(frozen=True)
 class Era:
-    """The releases from `since` until the next era's, and their table."""
+    """The releases from `since` until the next era, with their table."""
 
     since: Release
     flags: dict[str, int]
     table: gfp.Table
 
     def fits(self, mask: int) -> bool:
-        """Whether code of these releases would ask so: every bit has a name, and what needs the
-        right to wait has it."""
+        """Whether code of these releases would use this mask: every bit has a name, and flags that
+        require waiting come with the right to wait."""
         if mask != self.known(mask):
             return False
         waits = self._has(mask, "WAIT") or self._has(mask, "DIRECT_RECLAIM")
@@ -47,7 +47,7 @@ class Era:
         )
 
     def known(self, mask: int) -> int:
-        """Without the bits that have no name."""
+        """The mask without the bits that have no name."""
         return mask & sum(self.flags.values())
 
     def words(self, mask: int) -> str:
@@ -61,7 +61,7 @@ class Era:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a mask means to a range of releases."""
+    """The meaning of a mask in a range of releases."""
 
     words: str
     since: Release
@@ -83,8 +83,8 @@ def of(version: Release) -> Era:
 
 
 def readings(mask: int, before: Release | None = None) -> list[Reading]:
-    """By all releases whose code would ask so; if none would, bits without a name are left aside,
-    and at last nothing is."""
+    """The readings in all eras that the mask fits. If it fits none, bits without a name are
+    ignored; if it still fits none, all eras count."""
     eras = [era for era in ERAS if before is None or era.since < before]
     fitting = [era for era in eras if era.fits(mask)]
     nearly = fitting or [era for era in eras if era.fits(era.known(mask))]
@@ -107,7 +107,7 @@ def _end(era: Era) -> Release | None:
     return ERAS[at].since if at < len(ERAS) else None
 
 
-# By their definitions, the larger ones first, as the kernel's log would show them.
+# Combinations by their definitions, the larger ones first, as the kernel's log shows them.
 _OLD_COMBINED = (
     ("GFP_HIGHUSER_MOVABLE", "WAIT IO FS HARDWALL HIGHMEM MOVABLE"),
     ("GFP_HIGHUSER", "WAIT IO FS HARDWALL HIGHMEM"),
@@ -191,8 +191,8 @@ ERAS = (
     ),
     _era((4, 18), f"{_RETRIES.replace('COLD', 'WRITE')} {_RECLAIM} NOLOCKDEP", _COMBINED),
     _era((5, 0), f"{_NEW} NOLOCKDEP", _COMBINED),
-    # 013bb59dbb7c ("arm64: mte: handle tags zeroing at page allocation time"), 5.14; what the bits
-    # above mean depends on the configuration
+    # 013bb59dbb7c ("arm64: mte: handle tags zeroing at page allocation time"), 5.14; the meaning of
+    # the bits above depends on the configuration
     _era((5, 14), f"{_NEW} ZEROTAGS", _COMBINED),
     _era((6, 3), f"{_NEW.replace('ATOMIC', '-')} ZEROTAGS", _WITHOUT_ATOMIC),
     _era((6, 6), f"{_NEW.replace('ATOMIC', '-')} ZEROTAGS", _QUIET_NOWAIT),

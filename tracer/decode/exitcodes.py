@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exit codes in words: wait(2)'s status, the shell's conventions (POSIX.1-2017, XCU 2.8.2) and
-sysexits.h."""
+"""Exit codes in words: the status of wait(2), the conventions of shells (POSIX.1-2017, XCU 2.8.2)
+and sysexits.h."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ _WORDS = {
 
 
 def split_status(status: int) -> tuple[int | None, int | None, bool]:
-    """wait(2)'s status as (exit code, signal number, core dumped); one of the first two is None."""
+    """A status of wait(2) as (exit code, signal number, core dumped); one of the first two is
+    None."""
     number = status & 0x7F
     if number:
         return None, number, bool(status & 0x80)
@@ -42,13 +43,14 @@ def split_status(status: int) -> tuple[int | None, int | None, bool]:
 
 
 def describe_signal_death(number: int, core_dumped: bool) -> str:
-    """What Kubernetes shows for it, and why."""
+    """The exit code that Kubernetes shows for it, and the reason."""
     dumped = ", core dumped" if core_dumped else ""
     return f"{128 + number} = 128 + {number}: killed by {signal_name(number)}{dumped}"
 
 
 def describe_exit_code(code: int) -> str:
-    """A process that called exit(code). Above 128 that is a claim, not a signal."""
+    """The process called exit(code). A code above 128 then claims a signal; it does not prove
+    one."""
     if code in _WORDS:
         return f"{code}: {_WORDS[code]}"
     if 128 < code <= 128 + SIGRTMAX:

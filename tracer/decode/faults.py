@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lines in which the kernel log tells of a processor fault.
+"""The kernel log's lines about processor faults.
 
-The kernel names the mapped file and the offset, for processor faults only (not for SIGBUS), and
-unless debug.exception-trace is 0.
+They name the mapped file and the offset. The kernel writes them for processor faults only (not for
+SIGBUS), and unless debug.exception-trace is 0.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _LINE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One line of the kernel log. `address` and `error` (the processor's page fault code) are of a
-    segmentation fault; `module` is the mapped file's name without a path. `offset` is in the file
-    where `in_file`, else behind the beginning of the mapping, as older kernels tell it."""
+    """One line of the kernel log. `address` and `error` (the processor's page fault code) belong to
+    a segmentation fault. `module` is the mapped file's name without a path. `offset` counts from
+    the start of the file if `in_file`, else from the start of the mapping (older kernels)."""
 
     comm: str
     tid: int
@@ -37,7 +37,7 @@ class Fault:
 
     @property
     def access(self) -> str | None:
-        """What it did to which address (enum x86_pf_error_code)."""
+        """The kind of access and its address (enum x86_pf_error_code)."""
         if self.address is None:
             return None
         verb = "executed" if self.error & 16 else "wrote to" if self.error & 2 else "read"
@@ -64,6 +64,6 @@ def parse(text: str) -> Fault | None:
 
 
 def _offset(ip: str, mapped: str) -> tuple[int, bool]:
-    """Newer kernels write the offset in the file before the beginning of the mapping."""
+    """Newer kernels write the offset in the file in front of the mapping's start."""
     parts = [int(part, 16) for part in mapped.split(",") if part]
     return (parts[0], True) if len(parts) == 2 else (int(ip, 16) - parts[0], False)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A mask of GFP flags in sentences: by the kernel's own words where the text has them, else by the
-tables of the releases that it can have come from."""
+"""A mask of GFP flags in sentences: by the names in the text if there are any, else by the tables
+of the releases that may have written it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _MEANINGS = {
 
 
 def of_line(mask: int, named: str | None, kernel: Kernel) -> Answer:
-    """What a line of the log asked for; `named` as the kernel wrote it."""
+    """The flags in a line of the log; `named` are the names as the kernel wrote them."""
     if named:
         return [f"flags, by the kernel that wrote the line: {named}", *explain(named)]
     if kernel.names.chosen:
@@ -64,7 +64,7 @@ def of_line(mask: int, named: str | None, kernel: Kernel) -> Answer:
 
 
 def in_short(mask: int, named: str | None, kernel: Kernel) -> str:
-    """For the middle of a sentence."""
+    """The flags as a phrase inside a sentence."""
     if named:
         return named
     if kernel.names.chosen:
@@ -77,7 +77,7 @@ def in_short(mask: int, named: str | None, kernel: Kernel) -> str:
 
 
 def of_mask(mask: int, kernel: Kernel) -> Answer:
-    """A number alone, from whatever kernel."""
+    """The meanings of a number alone, from any kernel."""
     head = f"gfp mask {mask:#x}"
     if kernel.names.chosen:
         return _by_table(f"{head}: {_words(mask, kernel.names.table)}")
@@ -104,7 +104,7 @@ _CAUTION = (
 
 
 def _here(mask: int, kernel: Kernel) -> str | None:
-    """By the names of the machine that ktrace runs on, if its code would ask so."""
+    """The reading by the names of this machine, if its code would use this mask."""
     table = kernel.names.table
     words = gfp.words(mask, table)
     if not table or any(word.startswith("0x") for word in words):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Free memory by the size of its blocks, as /proc/buddyinfo and the kernel log list it: what can
-be had in one piece, for the whole node and zone by zone."""
+"""Free memory by block size, from /proc/buddyinfo or the kernel log: the largest blocks that are
+available, for the whole node and zone by zone."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tracer.model.units import size
 
 Zone = buddyinfo.FreeBlocks
 
-# A zone with less of its memory in blocks of more than 8 pages is in pieces.
+# A zone with a smaller share of its free memory in blocks of more than 8 pages is fragmented.
 LITTLE = 0.05
 
-# CONFIG_ARCH_FORCE_MAX_ORDER: how many orders there are tells the size of a page. arm64 with 64 and
-# 16 KiB, powerpc with 64 KiB; all others have 11 orders of 4 KiB.
+# CONFIG_ARCH_FORCE_MAX_ORDER: the number of orders tells the page size. arm64 with 64 and 16 KiB,
+# powerpc with 64 KiB; all others have 11 orders of 4 KiB.
 _PAGE_SIZES = {14: 64 << 10, 12: 16 << 10, 9: 64 << 10, 11: 4096}
 
 _BUDDYINFO = re.compile(
@@ -39,7 +39,7 @@ _MARKS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """How much a zone has, and below which of its marks that is (show_free_areas())."""
+    """A zone's free memory and its watermarks (show_free_areas())."""
 
     node: int
     zone: str
@@ -56,7 +56,7 @@ class Marks:
 
 
 def of_buddyinfo(text: str) -> tuple[str, Zone] | None:
-    """A line of /proc/buddyinfo and what stands in front of it, as a loop over nodes prints."""
+    """A line of /proc/buddyinfo: the prefix, as a loop over nodes prints it, and the zone."""
     found = _BUDDYINFO.search(text)
     if not found:
         return None
@@ -69,7 +69,7 @@ def of_buddyinfo(text: str) -> tuple[str, Zone] | None:
 
 
 def of_log(text: str) -> tuple[int, Zone] | None:
-    """`Node 0 DMA32: 74*4kB (UME) …`: the size of a page, and the zone."""
+    """`Node 0 DMA32: 74*4kB (UME) …`: the page size and the zone."""
     found = _LOG.search(text)
     if not found:
         return None
@@ -98,7 +98,7 @@ def page_size_by(orders: int) -> int:
 
 
 def decode_buddyinfo(zones: Sequence[Zone], page_size: int = mmap.PAGESIZE) -> Answer:
-    """What can be had in one piece, for the whole node and zone by zone."""
+    """The available blocks, for the whole node and zone by zone."""
     free = buddyinfo.free_bytes(zones, page_size)
     lines = [f"{size(free)} free{_fragmentation(zones, page_size)}"]
     orders = max(len(zone["free"]) for zone in zones)
@@ -106,7 +106,7 @@ def decode_buddyinfo(zones: Sequence[Zone], page_size: int = mmap.PAGESIZE) -> A
         left = buddyinfo.free_bytes(zones, page_size, order)
         share = f"{100 * left // free} %" if free else "–"
         count = sum(sum(zone["free"][order : order + 1]) for zone in zones)
-        # With pages of another size than most have, the order is what can be compared.
+        # With an unusual page size, only the order is comparable.
         block = size(page_size << order) if page_size == 4096 else f"2^{order} pages"
         lines.append(
             f"  order {order:2}  {block:>8}  {count:8} blocks;"
@@ -116,8 +116,8 @@ def decode_buddyinfo(zones: Sequence[Zone], page_size: int = mmap.PAGESIZE) -> A
 
 
 def _fragmentation(zones: Sequence[Zone], page_size: int) -> str:
-    """A zone with large blocks helps only who may take from it, so each is looked at by itself.
-    Small ones (DMA) hold next to nothing and say nothing."""
+    """A zone with large blocks only helps allocations that may use it, so zones count one by one.
+    Small ones (DMA) hold next to nothing and are ignored."""
     counting = [one for one in zones if buddyinfo.free_bytes([one], page_size) >= buddyinfo.NOTHING]
     if not counting and buddyinfo.free_bytes(zones, page_size) >= buddyinfo.NOTHING:
         counting = list(zones)
@@ -135,7 +135,7 @@ def _fragmentation(zones: Sequence[Zone], page_size: int) -> str:
 
 
 def large_share(zone: Zone, page_size: int) -> float:
-    """How much of a zone's free memory lies in blocks that are hard to find."""
+    """The share of a zone's free memory in blocks that are hard to find."""
     free = buddyinfo.free_bytes([zone], page_size)
     large = buddyinfo.free_bytes([zone], page_size, COSTLY_ORDER + 1)
     return large / free if free else 1.0

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GFP flags by the running kernel's own names: their numbers move between releases.
+"""Names of GFP flags on the running kernel: their numbers move between releases.
 
-The best source is the text by which tracefs explains `kmem:mm_page_alloc`, because it has the
-combinations that the kernel's log shows (GFP_KERNEL and so on); it is only there where tracefs is
-mounted. Since 6.10 (772dd0342727, "mm: enumerate all gfp flags") an enum in the kernel's BTF names
-the bits. Where there is neither, flags stay numbers.
+The best source is tracefs's format of `kmem:mm_page_alloc`, because it has the combinations that
+the kernel's log shows (GFP_KERNEL and so on). It needs a mounted tracefs. Since 6.10 (772dd0342727,
+"mm: enumerate all gfp flags") an enum in the kernel's BTF names the bits. Without either, flags
+stay numbers.
 
-The table travels with the records that need it (`struct gfp_names_event`), so that a recording is
-read with the names of the kernel that made it.
+The table travels with the records that need it (`struct gfp_names_event`), so a recording is read
+with the names of its own kernel.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-# Masks and their names, in the order in which they are tried; a mask takes its bits away.
+# Masks and their names, in the order of matching; a match consumes its bits.
 Table = list[tuple[int, str]]
 
 TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
@@ -27,7 +27,7 @@ MAX_PACKED = 4096
 
 
 def names_here() -> Table:
-    """The running kernel's; empty where it does not tell."""
+    """The running kernel's table; empty if there is no source."""
     for place in TRACEFS:
         try:
             text = Path(place, "events/kmem/mm_page_alloc/format").read_text()
@@ -42,7 +42,8 @@ def names_here() -> Table:
 
 
 def words(mask: int, table: Table) -> list[str]:
-    """As the kernel's log shows a mask. Bits without a name are one number at the end."""
+    """The words of a mask, as in the kernel's log. Bits without a name are one number at the
+    end."""
     found = []
     for bits, name in table:
         if mask & bits == bits:
@@ -72,12 +73,12 @@ def unpack(raw: bytes) -> Table:
 
 
 def from_format(text: str) -> Table:
-    """From a tracepoint's `print fmt`: the C expressions that the compiler saw, and names."""
+    """The table in a tracepoint's `print fmt`, which has pairs of a C expression and a name."""
     _, flags, rest = text.partition("__print_flags(REC->gfp_flags")
     table: Table = []
     for expression, name in _FLAG.findall(rest if flags else ""):
         bits = _evaluate(expression)
-        if bits is None:  # half a table would call flags by wrong names
+        if bits is None:  # an incomplete table would give wrong names
             return []
         if bits:
             table.append((bits, name))
@@ -90,7 +91,7 @@ _SUFFIX = re.compile(r"\b(0x[0-9a-fA-F]+|\d+)[uUlL]+\b")
 
 
 def _evaluate(expression: str) -> int | None:
-    """C with numbers, shifts, and, or, not; None for anything else."""
+    """The value of a C expression of numbers, shifts, and, or, not; None for anything else."""
     plain = _SUFFIX.sub(r"\1", _CAST.sub("", expression)).strip()
     try:
         return _value(ast.parse(plain, mode="eval").body)
@@ -115,8 +116,8 @@ def _value(node: ast.expr) -> int:
 
 
 def from_btf(data: bytes) -> Table:
-    """From the enum whose members are `___GFP_…_BIT`. Its first member is looked for as bytes: to
-    read all types of a kernel would take longer than everything else at start."""
+    """The table from the enum with members `___GFP_…_BIT`. A search for the bytes of its first
+    member finds it: to parse all types of a kernel would take longer than the rest of the start."""
     magic, _, _, header, type_at, type_bytes, text_at, text_bytes = struct.unpack_from(
         "=HBBIIIII", data
     )
@@ -140,7 +141,7 @@ def from_btf(data: bytes) -> Table:
     return [*_combinations(bits), *((mask, name) for name, mask in bits.items())]
 
 
-# By their definitions in include/linux/gfp_types.h, the larger ones first.
+# Combinations as defined in include/linux/gfp_types.h, the larger ones first.
 _COMBINED: Sequence[tuple[str, str]] = (
     ("GFP_HIGHUSER_MOVABLE", "DIRECT_RECLAIM KSWAPD_RECLAIM IO FS HARDWALL HIGHMEM MOVABLE"),
     ("GFP_HIGHUSER", "DIRECT_RECLAIM KSWAPD_RECLAIM IO FS HARDWALL HIGHMEM"),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a kind of text is to the decoder, and what is known of the kernel that wrote the text.
+"""The interface of a kind of text, and the facts about the kernel that wrote the text.
 
-A module in `tracer/decode/kinds/` knows one kind. `KIND` reads one line; `BLOCK` makes something
-that gathers several lines into one answer. Nothing else lists them.
+A module in `tracer/decode/kinds/` knows one kind. Its `KIND` reads one line; its `BLOCK` makes an
+object that gathers several lines into one answer. Nothing else lists them.
 """
 
 from __future__ import annotations
@@ -23,32 +23,33 @@ THIS_KERNEL = "this kernel"
 
 @dataclass(frozen=True)
 class FlagNames:
-    """The table of one kernel's GFP flags, and whose it is: `this kernel`, or a file."""
+    """The table of one kernel's GFP flags and its source: `this kernel`, or a file."""
 
     table: gfp.Table
     source: str
 
     @property
     def chosen(self) -> bool:
-        """By the user, so that it holds whatever wrote the text."""
+        """Whether the user chose it; then it applies to any text."""
         return self.source != THIS_KERNEL
 
 
 @dataclass
 class Kernel:
-    """The kernel that wrote the text, as far as the text has said so until now."""
+    """The kernel that wrote the text, as far as the text has named it so far."""
 
     names: FlagNames
     release: str | None = None
 
     @property
     def version(self) -> tuple[int, int, int] | None:
-        """`5.4.0-42-generic` as (5, 4, 0). The third number is the distribution's affair."""
+        """`5.4.0-42-generic` as (5, 4, 0). Distributions choose the third number themselves."""
         found = _VERSION.match(self.release or "")
         return (int(found[1]), int(found[2]), int(found[3] or 0)) if found else None
 
     def hear(self, text: str) -> bool:
-        """The banner of a boot, and the line with CPU and process above each call trace."""
+        """Reads the release from a boot's banner, or from the line with CPU and process above each
+        call trace."""
         if "ainted" not in text and "Linux version" not in text:
             return False
         found = _RELEASE.search(text)
@@ -66,16 +67,16 @@ _RELEASE = re.compile(
 
 @dataclass(frozen=True)
 class Kind:
-    """`marks` are words of which one must be in the text, so that most texts need no closer look;
-    none if the form decides. Kinds are asked by `rank`: what is told by a fixed form first, what
-    only resembles something last."""
+    """A kind of text. One of the words in `marks` must be in the text, so most texts need no closer
+    look; no marks if the form decides. Kinds are asked in the order of `rank`: kinds with a fixed
+    form first, mere resemblances last."""
 
     read: Callable[[Line, Kernel], Answer | None]
     marks: tuple[str, ...] = ()
     rank: int = 50
 
     def concerns(self, text: str) -> bool:
-        """Asked of every line by every kind: a loop costs a third of what any() does."""
+        """Called for every line and kind: a loop costs a third of any()."""
         for mark in self.marks:
             if mark in text:
                 return True
@@ -83,27 +84,27 @@ class Kind:
 
 
 class Block(Protocol):
-    """Gathers lines that are one thing together. `answers` takes what is complete."""
+    """Gathers lines that belong together. Complete answers are appended to `answers`."""
 
-    # Lines that nobody knows are part of it.
+    # Whether lines that no kind knows are part of it.
     swallows: bool
 
     def take(self, line: Line, answers: list[Answer]) -> bool:
-        """Whether the line is its own."""
+        """Takes the line if it is the block's own; returns whether it is."""
         ...
 
     def pause(self, answers: list[Answer]) -> None:
-        """Nothing has come for a while: what is complete is told."""
+        """No line has come for a while: the block answers if it is complete."""
         ...
 
     def end(self, answers: list[Answer]) -> None:
-        """Nothing more comes."""
+        """The text has ended."""
         ...
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Makes one for a text. Blocks are asked by `rank`, and before kinds."""
+    """`make` makes a block for a text. Blocks are asked in the order of `rank`, before kinds."""
 
     make: Callable[[Kernel], Block]
     rank: int = 50

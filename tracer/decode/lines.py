@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was logged, without what the daemons on its way put in front.
+"""Strips the prefixes of log tools from a line.
 
-The kernel's own words begin where the prefixes of dmesg, syslog, the journal, /dev/kmsg, Talos,
-containers' logs or grep end. Only here is anything known of those. A prefix is taken off from the
-beginning alone: a process may call itself after one, and its name stands further behind.
+The kernel's own text begins after the prefixes of dmesg, syslog, the journal, /dev/kmsg, Talos,
+containers' logs or grep. Only this module knows them. A prefix is only taken off the beginning: a
+process may have a name that looks like one, and names stand further behind.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# So many prefixes, one within the other, nobody writes.
+# More nested prefixes than any real line has.
 MAX_PREFIXES = 12
 MAX_JSON = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`when` as it stands there; `host` and `tag` as a log daemon wrote them."""
+    """`when` is the time as it stands in the line; `host` and `tag` as a log daemon wrote them."""
 
     text: str
     when: str | None = None
@@ -53,8 +53,8 @@ def read(raw: str) -> Line:
 
 
 def name_before(text: str, end: int) -> str:
-    """The process that a line begins with, as far as `end`; the kernel gives names 15 characters,
-    threads of its own and of libraries more."""
+    """The process name from the line's beginning to `end`. The kernel gives names 15 characters;
+    kernel threads and threads of libraries may have more."""
     name = text[max(0, end - 256) : end].rpartition("kernel: ")[2]
     return name.strip(" :")[-255:].strip() or "a process"
 
@@ -79,7 +79,7 @@ _PREFIXES = tuple(
         r"\d{1,3},\d{1,20},(?P<when>\d{1,20}),[-c+][^;\n]{0,64};",
         # the colours of dmesg
         r"(?:\x1b\[[\d;]{0,16}m){1,4}",
-        # the number of facility and level, in a log daemon's protocol and in dmesg -r
+        # the number for facility and level, in the syslog protocol and in dmesg -r
         r"<\d{1,3}>(?:1 (?=\d{4}-))?",
         # dmesg: seconds since the boot, or since the line before
         r"\[ {0,6}(?P<when>[<+]? {0,6}\d{1,12}[.,]\d{1,9}>?) {0,2}(?:@\d{1,4})?\]:? ?",
@@ -94,7 +94,7 @@ _PREFIXES = tuple(
         r"(?P<syslog>)(?P<when>\d{10}\.\d{1,9}) ",
         # containers' logs
         r"(?:stdout|stderr) [FP] ",
-        # what compose puts in front
+        # compose
         r"[\w.-]{1,64} {1,20}\| ",
         # Talos; dmesg -x
         rf"[\w.:-]{{1,64}}: (?:{_FACILITIES}): {{1,8}}(?:{_LEVELS}): ",
@@ -107,12 +107,12 @@ _PREFIXES = tuple(
         r'"(?:MESSAGE|message|msg|log)" ?: ?(?=")',
         # a quotation
         r"(?:>{1,4} ){1,4}",
-        # the name that the log daemons gave the kernel
+        # the log daemons' name for the kernel
         r"(?:[\w.-]{1,255} )?kernel(?:\[\d{1,10}\])?: ",
     )
 )
 
-# Behind a log daemon's time: the host, perhaps facility and level, and who logged it.
+# Behind a log daemon's time: the host, perhaps facility and level, and the logging program.
 _HOST_AND_TAG = re.compile(
     r"(?P<host>(?:[\w.:@-]{0,254}[\w.@-])?) ?"
     rf"(?:(?:{_FACILITIES})\.(?:{_LEVELS}) )?"
@@ -131,7 +131,7 @@ def _from_json(text: str) -> dict[str, str] | None:
     if not isinstance(told, Mapping):
         return None
     message = next((told[key] for key in ("MESSAGE", "message", "log", "msg") if key in told), None)
-    if isinstance(message, list):  # the journal writes what is no text so
+    if isinstance(message, list):  # the journal's form for bytes that are not text
         message = _text_of(message)
     if not isinstance(message, str):
         return None

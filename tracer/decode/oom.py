@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the OOM killer's lines say, as facts: mm/oom_kill.c and mm/memcontrol.c of 2.6 to 7.x.
+"""Facts from the OOM killer's lines: mm/oom_kill.c and mm/memcontrol.c of 2.6 to 7.x.
 
-A process chooses its name, and a container its cgroups' names, so what is told twice in one line is
-not believed.
+Processes choose their names, and containers the names of their cgroups. So a field that occurs
+twice in a line is not believed.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Invoked:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The line `oom-kill:` (since 5.0, ef8444ea01d7). `limited` is None if it was no cgroup's, or
-    if a name imitates the line; then `forged`."""
+    """The line `oom-kill:` (since 5.0, ef8444ea01d7). `limited` is None if no cgroup's limit was
+    hit, or if a name imitates the line; then `forged` is true."""
 
     constraint: str
     comm: str | None
@@ -41,14 +41,14 @@ class Chosen:
 
     @property
     def by_limit(self) -> bool:
-        """5.0 to 5.2 wrote CONSTRAINT_NONE for a cgroup's limit as well (432b1de0de02,
-        "mm/oom_kill.c: fix uninitialized oc->constraint")."""
+        """Whether a cgroup's limit was hit. 5.0 to 5.2 wrote CONSTRAINT_NONE for those as well
+        (432b1de0de02, "mm/oom_kill.c: fix uninitialized oc->constraint")."""
         return self.constraint == "MEMCG" or self.limited is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Killed:
-    """`done` is False for the announcement of older kernels, which may kill a child instead."""
+    """`done` is False for an announcement: older kernels may still kill a child instead."""
 
     pid: int
     comm: str
@@ -137,7 +137,7 @@ def chosen(text: str) -> Chosen | None:
 
 
 def _field(rest: str, name: str) -> str | None:
-    """A path in the line; None if it is not there, or there twice because a name imitates it."""
+    """A path in the line; None if it is missing, or occurs twice because a name imitates it."""
     if rest.count(f",{name}=") != 1 or rest.count(",task=") != 1:
         return None
     value = rest.partition(f",{name}=")[2]
@@ -167,7 +167,7 @@ def usage(text: str) -> Usage | None:
 
 
 def limit_of(text: str) -> tuple[str, str] | None:
-    """Until 4.20: (where the victim ran, whose limit it was)."""
+    """Until 4.20: (the victim's cgroup, the cgroup whose limit was hit)."""
     own, _, limited = text.partition(_LIMIT_OF)
     own = own.partition("Task in ")[2]
     if not own.startswith("/") or not limited.startswith("/") or _LIMIT_OF in limited:
@@ -176,7 +176,7 @@ def limit_of(text: str) -> tuple[str, str] | None:
 
 
 def reached(text: str) -> str | None:
-    """The same where no task of a cgroup asked for the memory, 3.15 to 4.20."""
+    """The cgroup whose limit was hit if no task asked for the memory, 3.15 to 4.20."""
     path = text.partition(_REACHED)[2]
     return path if path.startswith("/") else None
 
@@ -189,7 +189,7 @@ def group(text: str) -> str | None:
 
 
 def stats_of(text: str) -> str | None:
-    """The cgroup whose limit it was; empty where the line does not name it."""
+    """The cgroup whose limit was hit; empty if the line does not name it."""
     _, found, rest = text.partition(_STATS)
     if not found:
         return None
@@ -236,10 +236,10 @@ def amounts(one: Killed, version: tuple[int, int, int] | None) -> list[str]:
 
 
 def in_bytes(kib: dict[str, int], version: tuple[int, int, int] | None) -> bool:
-    """70cb6d267790 ("mm/oom: add oom_score_adj and pgtables to Killed process message", 5.4) called
-    bytes kB until 941f762bcb27 (5.5, 5.4.9). Tables are whole pages, so bytes are a multiple of
-    4096, which KiB are once in a thousand; and in KiB they would be a large part of the process.
-    A distribution's 5.4.0-42 does not tell which of the two it has."""
+    """Whether the size of the page tables is in bytes. 70cb6d267790 ("mm/oom: add oom_score_adj and
+    pgtables to Killed process message", 5.4) labelled bytes as kB until 941f762bcb27 (5.5, 5.4.9).
+    Tables are whole pages, so bytes are a multiple of 4096; KiB are one only once in a thousand,
+    and then would be a large part of the process. A distribution's 5.4.0-42 may have either."""
     tables = kib.get("pgtables", 0)
     if version is not None and version[:2] != (5, 4):
         return False
@@ -256,7 +256,7 @@ _AMOUNTS = {
 
 
 def _score_words(score: int) -> str:
-    """What the kubelet gives (its QoS policy)."""
+    """The meaning of an oom_score_adj that the kubelet sets (its QoS policy)."""
     if score <= -997:
         return ", as the kubelet gives a Guaranteed container"
     if score == 1000:

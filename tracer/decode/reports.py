@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole report of the kernel as one answer: of an OOM kill, of an allocation that failed.
+"""A whole report of the kernel as one answer: of an OOM kill or a failed allocation.
 
-The OOM killer works on one report at a time (oom_lock), so what belongs together stands between one
-`invoked oom-killer` and the next, with lines of others in between. Its order:
+The OOM killer writes one report at a time (oom_lock). So all its lines stand between one `invoked
+oom-killer` and the next, with foreign lines in between. Its order:
 
     invoked oom-killer, CPU: … and call trace, [Task in … limit of …], memory: usage … limit …,
     [Mem-Info: zones and free lists], the table of tasks, [oom-kill:…], Killed process …,
     [Tasks in … memory.oom.group], more of Killed process …, oom_reaper: …
 
-Any of these may be missing, because somebody searched the log for a word.
+Any of these may be missing, because the user may have searched the log for a word.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tracer.decode.lines import Line
 from tracer.decode.oom import Chosen, Invoked, Killed, Usage
 from tracer.model.units import size
 
-# What is kept of one report.
+# Bounds of one report.
 MAX_VICTIMS = 1024
 MAX_ZONES = 256
 TASKS_SHOWN, VICTIMS_SHOWN, ZONES_SHOWN = 3, 8, 16
@@ -39,7 +39,7 @@ _TASK = re.compile(
 
 @dataclass
 class Memory:
-    """Zones and free lists, as both reports have them."""
+    """Zones and free lists, which both reports have."""
 
     zones: list[Zone] = field(default_factory=list)
     marks: list[Marks] = field(default_factory=list)
@@ -103,7 +103,7 @@ class AllocationReport:
 
 @dataclass
 class OomReport:
-    """What has been told of one kill. Each member is None or empty until its line comes."""
+    """The facts of one kill. Each member is None or empty until its line comes."""
 
     when: str | None = None
     invoked: Invoked | None = None
@@ -204,7 +204,7 @@ class OomReport:
         return lines
 
     def _usage(self) -> Answer:
-        """Limits that nobody set, and swap that nobody has, say nothing."""
+        """The usages, without unlimited ones and swap that does not exist."""
         names = {"memory+swap": "memory and swap", "kmem": "the kernel's own memory"}
         return [
             f"  {names.get(what, what)}: {oom.used(one)}"
@@ -254,7 +254,8 @@ class OomReport:
         return [f"  the largest of {self.task_count} processes: {', '.join(shown)}"]
 
     def _page_size(self) -> int:
-        """Of that machine: the free lists tell it, or the victim in both units."""
+        """That machine's page size, from the free lists, or from the victim's size in both
+        units."""
         if self.memory.page_size:
             return self.memory.page_size
         for rss, pid, _ in self.tasks:

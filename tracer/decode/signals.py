@@ -10,8 +10,8 @@ from tracer.model.errors import UsageError
 # As kill -l counts them: 32 and 33 are the C library's own.
 SIGRTMIN, SIGRTMAX = 34, 64
 
-# include/uapi/asm-generic/signal.h, counted from 1: not this platform's, because a recording may
-# be looked at anywhere
+# include/uapi/asm-generic/signal.h, counted from 1; not this platform's numbers, because a
+# recording may be read on another
 _STANDARD = (
     "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP"
     " TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
@@ -23,7 +23,7 @@ _NAMES = {number: f"SIG{name}" for name, number in NUMBERS.items()}
 # TRACE_SIGNAL_*, include/trace/events/signal.h
 RESULTS = ("delivered", "ignored", "already_pending", "overflow", "lost_info")
 
-# include/uapi/asm-generic/siginfo.h; the positive ones mean something else for each signal
+# include/uapi/asm-generic/siginfo.h; the meaning of positive ones depends on the signal
 _CODES = {
     0: "SI_USER",
     0x80: "SI_KERNEL",
@@ -69,8 +69,8 @@ ALL = set(range(1, SIGRTMAX + 1))
 
 
 def parse_signals(text: str) -> set[int]:
-    """`KILL,term,SIGUSR1,9,RTMIN+3`; `all` among them is all. Raises `UsageError` naming the valid
-    ones."""
+    """The numbers of `KILL,term,SIGUSR1,9,RTMIN+3`; the word `all` means all signals. Raises
+    `UsageError` with the valid names."""
     words = [word.strip() for word in text.split(",")]
     numbers = {_number(word) for word in words if word.lower() != "all"}
     return ALL if "all" in map(str.lower, words) else numbers

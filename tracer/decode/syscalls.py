@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""System calls by number, as an audit record counts them: those of x86_64 and of arm64, whose
-numbers are also riscv's and loongarch's."""
+"""Names of system calls by the number in an audit record, for x86_64 and arm64; riscv and loongarch
+share arm64's numbers."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MACHINES = {
 
 
 def name(machine: str, number: int) -> str | None:
-    """None where the number or the machine's table is not known."""
+    """None if the number or the machine's table is not known."""
     table = _TABLES.get(machine)
     return table.get(number) if table else None
 
 
 def _table(text: str) -> dict[int, str]:
-    """Names in the order of their numbers; a number in between says where the next name stands."""
+    """Parses names in the order of their numbers; a number in between is that of the next name."""
     found, at = dict[int, str](), 0
     for word in text.split():
         if word.isdecimal():

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A cgroup's path as it stands in a text: whose it is, in words.
+"""The owner of a cgroup's path in a text, in words.
 
-`tracer.model.cgroup` decides about paths that a kernel gave. A text may have more around them:
-the mount point and a file's name, a colon of the sentence, dots of a cgroup namespace. And it may
-come from a runtime that no Kubernetes drives; then what looks like a container's id is one.
+`tracer.model.cgroup` reads paths from the kernel. A text may have more around them: the mount point
+and a file's name, a colon of the sentence, dots of a cgroup namespace. It may also come from a
+runtime without Kubernetes; then anything that looks like a container's id is one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def identify(text: str) -> CgroupIdentity:
         return replace(found, pod_uid=_uid(found.pod_uid), **_container_below(found, path))
     container = _LOOSE.search(path)
     runtime = _RUNTIMES.get(container["prefix"] or container["folder"] or "") if container else None
-    # Seen from a cgroup namespace of another pod: what lies above both is dots.
+    # Seen from the cgroup namespace of another pod, the common ancestors are dots.
     pod = _RELATIVE_POD.search(path) if _RELATIVE.match(path) else None
     qos = _QOS.search(path)
     return CgroupIdentity(
@@ -38,14 +38,14 @@ def identify(text: str) -> CgroupIdentity:
 
 
 def trimmed(text: str) -> str:
-    """Without what is no part of the path: the files in a cgroup, the sentence around it."""
+    """The path alone, without a file in the cgroup and the sentence around it."""
     path = text[:MAX_PATH].strip().rstrip(":;,.")
     path = _FILE.sub("", path)
     return path.rstrip("/") or "/"
 
 
 def in_words(path: str) -> str:
-    """`container a1b2c3d4a1b2 of pod …`, or what else it is a limit of."""
+    """The owner in words: `container a1b2c3d4a1b2 of pod …`, or another cgroup."""
     identity = identify(path)
     if identity.container_id:
         pod = f" of pod {identity.pod_uid}" if identity.pod_uid else ""
@@ -74,7 +74,8 @@ def facts(identity: CgroupIdentity) -> Answer:
 
 
 def names(pod_uid: str | None) -> Answer:
-    """How to learn a pod's name. A uid can be any string: a static pod's manifest chooses it."""
+    """The command that shows a pod's name. A uid can be any string, because a static pod's manifest
+    chooses it."""
     if pod_uid is None:
         return []
     shown, note = "UID:.metadata.uid", ""
@@ -104,7 +105,7 @@ _TOGETHER = re.compile(
     r"(?:[\w.@:]{1,64}-)?kubepods-(?P<slice_qos>burstable|besteffort)\.slice))?\Z"
 )
 
-# A container of whatever made it: the id with the name of its maker in front, or below its folder.
+# A container of any runtime: the id behind the runtime's name, or below its folder.
 _LOOSE = re.compile(
     r"(?:^|[/:])(?:(?P<folder>ecs(?=/)|kata_overhead|default|garden|actions_job|buildkit|docker)/)?"
     r"(?:[0-9a-f]{32}/)?(?:(?P<prefix>[a-z][a-z-]{1,30})[-_:])?"
@@ -133,13 +134,13 @@ _RUNTIMES = {
 
 
 def _uid(uid: str) -> str:
-    """A usual uid ends where it ends; any other is the whole of what stands there."""
+    """A usual uid is cut at its known length; any other is the whole component."""
     found = _USUAL_UID.match(uid)
     return found[0] if found else uid
 
 
 def _container_below(found: CgroupIdentity, path: str) -> dict[str, str]:
-    """Of a runtime whose names are no others' (kata_<id>), directly below the pod."""
+    """A container directly below the pod whose name only one runtime uses (kata_<id>)."""
     if found.container_id is not None:
         return {}
     below = re.search(r"pod[^/]{8,}/(?P<prefix>kata|nerdctl|isulad)[-_](?P<id>[0-9a-f]{64})", path)

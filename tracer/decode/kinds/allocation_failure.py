@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`page allocation failure`, and what vmalloc and the slab allocators say of theirs."""
+"""`page allocation failure`, and the failure lines of vmalloc and the slab allocators."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Audit records of a process that was stopped by a rule or by itself: seccomp, AppArmor, SELinux,
-an end by a signal. In the kernel log they begin with `audit:`, in auditd's own with `type=`."""
+"""Audit records of a process that a rule or its own fault stopped: seccomp, AppArmor, SELinux, an
+end by a signal. In the kernel log they begin with `audit:`, in auditd's log with `type=`."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _seccomp(fields: dict[str, str]) -> Answer | None:
 
 
 def _machine(arch: str) -> str | None:
-    """By the kernel's number, or by a name that somebody translated it into."""
+    """The machine from the kernel's number, or from a name that a tool put in its place."""
     named = {"aarch64": "arm64"}.get(arch, arch)
     return (
         named
@@ -104,7 +104,7 @@ def _selinux(avc: re.Match[str], fields: dict[str, str]) -> Answer:
 
 
 def _value(found: re.Match[str]) -> str:
-    """Text that could end the quotation is written in hexadecimal, without quotes."""
+    """The kernel writes text that could end the quotation in hexadecimal, without quotes."""
     if found["quoted"] is not None:
         return found["quoted"]
     plain = found["plain"]

@@ -13,7 +13,7 @@ _UID = r"(?P<uid>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0
 _ID = r"(?P<id>[0-9a-f]{64})"
 _NAME = r"[a-z0-9.-]{1,253}"
 
-# In these words a path is told; the named groups are facts.
+# The words for each form of path; the named groups are facts.
 _FORMS = tuple(
     (re.compile(pattern), words)
     for pattern, words in (

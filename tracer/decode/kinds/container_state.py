@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a container ended, as kubectl describe, get -o yaml, docker and crictl inspect show it: a
-reason, a code and the like in lines of their own, or in one object."""
+"""The end of a container as kubectl describe, get -o yaml, docker and crictl inspect show it:
+reason, code and so on, each in a line of its own or all in one object."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FACT = re.compile(
     r"\"?(?P<value>-?[\w.+-]{1,64})\"?,?\s{0,8}\Z",
     re.IGNORECASE,
 )
-# What stands between them and is of the same container.
+# Lines in between that belong to the same container.
 _BESIDE = re.compile(
     r"[{}\s-]{0,64}\"?(?:State|Last State|lastState|terminated|status|Running|Paused|"
     r"Restarting|Dead|Pid|Error|Message|Started|Finished|StartedAt|FinishedAt|containerID|createdAt|Ready|image|imageRef)"
@@ -45,7 +45,7 @@ _REASONS = {
     "nodeshutdown": "the node was shut down",
     "terminated": "the node was shut down",
 }
-# They say what the container waits for, and stand beside the state before.
+# Reasons for waiting; they stand beside the previous state.
 _WAITING = {"crashloopbackoff", "imagepullbackoff", "errimagepull", "createcontainerconfigerror"}
 
 
@@ -122,7 +122,7 @@ def _whole(text: str | None) -> int | None:
     return int(text) if text and re.fullmatch(r"-?\d{1,12}", text, re.ASCII) else None
 
 
-# A reason alone, or as kubectl get pods shows it behind the containers that are ready.
+# A reason alone, or behind the count of ready containers as in kubectl get pods.
 _ALONE = re.compile(
     r"(?:[\w.-]{1,253} {1,64}){0,2}(?:\d{1,4}/\d{1,4} {1,32})?(?:Init:)?"
     r"(?P<reason>[A-Z][A-Za-z]{4,40})"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A program's own fault, as the processor's architecture tells it: x86, arm64, arm, riscv, powerpc,
-s390, mips."""
+"""A program's fault in the words of each architecture: x86, arm64, arm, riscv, powerpc, s390,
+mips."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tracer.decode.kind import Answer, Kernel, Kind
 from tracer.decode.lines import Line, name_before
 from tracer.decode.signals import SIGRTMAX, signal_name
 
-# Behind the process's name, which the line begins with.
+# Follows the process's name at the beginning of the line.
 _PID = r"\[(?P<pid>\d{1,10})\]:? "
 _IN = r"(?:,? in (?P<module>[^\n\[]{1,255})\[[0-9a-f,]{1,33}\+[0-9a-f]{1,16}\])?"
 _HEX = r"(?:0x)?[0-9a-fA-F]{1,16}"
@@ -66,8 +66,8 @@ def _x86(text: str) -> Answer | None:
         if not found:
             return None
         return _told(name_before(text, found.start()), found["pid"], found["what"])
-    # The reader of the log takes no more than a process's name can have; a thread's name may be
-    # longer in a text, and begins where the line does.
+    # `parse` takes no more characters than a process's name can have. A thread's name may be longer
+    # in a text; it begins where the line does.
     at = text.find(f"[{fault.tid}]")
     comm = name_before(text, at) if at > 0 else fault.comm
     lines = _told(comm, str(fault.tid), fault.what)
@@ -144,7 +144,7 @@ def _name(signal: str) -> str:
     return signal_name(number) if 1 <= number <= SIGRTMAX else f"signal {number}"
 
 
-# Arm ARM, ESR_ELx: the class of the exception; for data aborts, bit 6 says that it was a write.
+# Arm ARM, ESR_ELx: the exception class; for data aborts, bit 6 marks a write.
 _DATA_ABORT, _INSTRUCTION_ABORT = (0x24, 0x25), (0x20, 0x21)
 _CLASSES = {0x00: "SIGILL", 0x0E: "SIGILL", 0x22: "SIGBUS", 0x26: "SIGBUS", 0x3C: "SIGTRAP"}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an end is told by kubectl, docker, systemd, Go, Python, make and shells, in one line."""
+"""One-line phrases about an end from kubectl, docker, systemd, Go, Python, make and shells."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Free memory zone by zone: /proc/buddyinfo, the lists in the kernel log, /proc/pagetypeinfo and
-/proc/zoneinfo. All begin their lines with `Node`, and mean different things by the numbers."""
+/proc/zoneinfo. All lines begin with `Node`, but the numbers differ in meaning."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class _FreeLists:
         self._info, self._counts_blocks = None, False
 
     def _add(self, host: str, zone: Zone, page_size: int | None, answers: list[Answer]) -> None:
-        """Another node, machine or moment begins another answer."""
+        """Adds a zone. Another node, machine or moment begins a new answer."""
         key = zone["node"], zone["zone"]
         other = (host, page_size) != (self._host, self._page_size)
         if self._zones and (other or key in self._zones or len(self._zones) >= MAX_ZONES):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks and processors that do not go on: kernel/hung_task.c, kernel/watchdog.c, RCU's stalls."""
+"""Hung tasks and processors: kernel/hung_task.c, kernel/watchdog.c, RCU's stalls."""
 
 from __future__ import annotations
 

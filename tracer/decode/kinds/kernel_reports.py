@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole reports of OOM kills and of failed allocations: which lines are of which."""
+"""Assigns lines to whole reports of OOM kills and failed allocations."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tracer.decode.kind import Answer, Blocks, Kernel
 from tracer.decode.lines import Line
 from tracer.decode.reports import AllocationReport, OomReport
 
-# So many lines of others stand before a report's next line at most: before the kill, with a call
-# trace, statistics and a log's other lines between; after it, for others that die too, and for the
-# free lists of a failed allocation.
+# The most foreign lines before a report's next line. Before the kill, a call trace, statistics and
+# other log lines come between. The smaller number holds after the kill, where further victims may
+# follow, and for the free lists of a failed allocation.
 PATIENCE_BEFORE, PATIENCE_AFTER = 1000, 100
-# The dead whose oom_reaper line may still come.
+# Bound of the victims whose oom_reaper line may still come.
 MAX_REMEMBERED = 256
 
 _MARKS = (
@@ -44,8 +44,8 @@ class _Reports:
 
     def take(self, line: Line, answers: list[Answer]) -> bool:
         taken = self._take(line, answers)
-        # Call traces, registers and statistics: until somebody has died, all is of the report, if
-        # its beginning is there.
+        # Call traces, registers and statistics: if the text has the report's beginning, all lines
+        # before the kill belong to it.
         report = self._open
         begun = isinstance(report, AllocationReport) or (report is not None and report.invoked)
         self.swallows = bool(begun) and not self._complete()
@@ -104,7 +104,7 @@ class _Reports:
         return self._open
 
     def _oom(self, line: Line, answers: list[Answer]) -> OomReport:
-        """The report that is open, else a new one."""
+        """The open report, else a new one."""
         return self._open if isinstance(self._open, OomReport) else self._begin(line, answers)
 
     def _invoked(self, line: Line, answers: list[Answer]) -> bool:
@@ -140,7 +140,8 @@ class _Reports:
 
     @staticmethod
     def _dies_too(report: OomReport, pid: int, scope: str | None) -> bool:
-        """Of the same cgroup, the same process again, or who shares its memory."""
+        """Whether a further kill belongs to the report: a process of the same cgroup, the same
+        process again, or one that shares its memory."""
         return report.group is not None or pid in report.killed or scope is None
 
     def _limit(self, line: Line, answers: list[Answer]) -> bool:
@@ -160,7 +161,7 @@ class _Reports:
         return path is not None
 
     def _reaped(self, line: Line, answers: list[Answer]) -> bool:
-        """Whose death has been told needs no other word."""
+        """Swallows the line of a victim that is reported already."""
         one = oom.reaped(line.text)
         if one is None:
             return False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Limits of cgroups and of the node that were reached, memory aside."""
+"""Limits of cgroups and of the node that were reached, other than memory."""
 
 from __future__ import annotations
 

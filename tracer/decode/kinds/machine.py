@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ends or hurts the whole machine: panics, faults of the kernel, broken memory."""
+"""Failures of the whole machine: panics, faults of the kernel, broken memory."""
 
 from __future__ import annotations
 

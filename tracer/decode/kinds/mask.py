@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A hexadecimal number alone: a mask of GFP flags, or a status of Windows."""
+"""A hexadecimal number alone: a mask of GFP flags, or a Windows status."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the network's parts of the kernel complain of."""
+"""Complaints of the kernel's network code."""
 
 from __future__ import annotations
 

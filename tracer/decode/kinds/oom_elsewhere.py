@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Out of memory, as others than the kernel's OOM killer tell it: systemd, systemd-oomd, earlyoom,
+"""Out of memory in the words of programs other than the kernel: systemd, systemd-oomd, earlyoom,
 the kubelet, containerd."""
 
 from __future__ import annotations
