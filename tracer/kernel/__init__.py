@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the running kernel says of itself: files in /proc and /sys, its log, its types."""
+"""Reads the running kernel: files in /proc and /sys, its log, its types."""

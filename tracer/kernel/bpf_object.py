@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a compiled probe says about itself: the layouts of its records, and where its settings lie.
+"""Reads a compiled probe: the layouts of its records, and the positions of its settings.
 
 The C struct is the only definition. Clang writes it into the object's `.BTF` section
-(Documentation/bpf/btf.rst in the kernel's tree), and it is read from there.
+(Documentation/bpf/btf.rst in the kernel's tree); this module reads it there.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CODES = {(1, False): "B", (2, False): "H", (4, False): "I", (8, False): "Q"} | 
 }
 
 
-# What damage looks like from inside: the one list of what may go wrong while reading.
+# All exceptions that a damaged object can cause while it is read.
 _DAMAGE = (
     AssertionError,
     AttributeError,
@@ -56,12 +56,12 @@ _DAMAGE = (
 
 
 class BadObject(KtraceError):
-    """A BPF object that is not one of ours, or is damaged."""
+    """A BPF object that is not ktrace's, or is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class MapShape:
-    """What a map is made from: its type (enum bpf_map_type), sizes in bytes."""
+    """The shape of a map: its type (enum bpf_map_type), sizes in bytes, number of entries."""
 
     type: int
     key_size: int
@@ -70,8 +70,8 @@ class MapShape:
 
 
 class BpfObject:
-    """What a compiled probe says about itself: `schemas` by event name (`signal` for `struct
-    signal_event`), and where its settings lie in `.rodata`."""
+    """A compiled probe: `schemas` by event name (`signal` for `struct signal_event`), and the
+    positions of its `settings` in `.rodata`."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -87,7 +87,7 @@ class BpfObject:
         rodata = elf.get_section_index(".rodata")
         if section is None or not isinstance(symbols, SymbolTableSection) or not rodata:
             raise BadObject("the BPF object lacks .BTF, .symtab or .rodata")
-        # most symbols are labels that nobody asks for, and not worth an object each
+        # most symbols are labels, not worth an object each
         self.settings = {
             symbols.stringtable.get_string(name): (value, size)
             for name, _, _, section_index, value, size in _SYMBOL.iter_unpack(symbols.data())
@@ -97,11 +97,11 @@ class BpfObject:
         names = [n.removeprefix("kt_kind_") for n in self.settings if n.startswith("kt_kind_")]
         self.schemas = {name: btf.schema(name) for name in names}
 
-    # What follows is for a backend that makes maps and programs itself.
+    # For a backend that makes maps and programs itself.
 
     @cached_property
     def defaults(self) -> dict[str, bytes]:
-        """What the settings are if nobody writes them."""
+        """The settings' initial values."""
         rodata = self._section(".rodata")
         return {name: rodata[at : at + size] for name, (at, size) in self.settings.items()}
 
@@ -130,7 +130,7 @@ class BpfObject:
 
 
 class _Btf:
-    """The types of a `.BTF` section, as far as structs of numbers and arrays need them."""
+    """The types of a `.BTF` section, limited to structs of numbers and arrays."""
 
     def __init__(self, data: bytes) -> None:
         magic, _, _, header, type_at, type_bytes, text_at, text_bytes = struct.unpack_from(
@@ -175,8 +175,8 @@ class _Btf:
         raise BadObject(f"the BPF object declares {name} but has no struct {wanted}")
 
     def maps(self) -> dict[str, MapShape]:
-        """Variables of the section `.maps`. The members of such a variable's type are pointers: to
-        a key, to a value, or to an array with as many elements as the number that is meant."""
+        """The variables in the section `.maps`. The type of such a variable has pointers as
+        members: to a key, to a value, or to an array whose length encodes a number."""
         section = next((t for t in self._types if t[:2] == (".maps", _DATASEC)), None)
         return dict(self._map(variable[0]) for variable in (section[3] if section else ()))
 

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cgroups that exist now: what `ktrace pods` lists, and what a session knows before its first
-event.
+"""The cgroups that exist now, for `ktrace pods` and for the start of a session.
 
-The kernel side numbers a cgroup by its kernfs id, which is its directory's inode, with the number
-of the hierarchy in the top 16 bits: 0 for version 2, the number in /proc/cgroups for version 1's
-memory controller. Where that controller is of version 1, containers are looked up there.
+The kernel side numbers a cgroup by its kernfs id, which is its directory's inode. The number of the
+hierarchy is in the top 16 bits: 0 for version 2, the number in /proc/cgroups for version 1's memory
+controller. If version 1 has the memory controller, containers are looked up there.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Cgroup:
 
 
 def container_cgroups() -> list[Cgroup]:
-    """Every cgroup that belongs to a pod or container, the pods' own and nested ones included."""
+    """Every cgroup of a pod or container, including the pods' own and nested ones."""
     found: list[Cgroup] = []
     for hierarchy in hierarchies():
         for path in _walk(hierarchy.mount):
@@ -69,10 +68,10 @@ def has_pods() -> bool:
 
 
 def cgroup_of(pid: int, mounted: list[Hierarchy] | None = None) -> tuple[int, str]:
-    """A process's cgroup as the kernel side numbers it, and its path: version 1's memory hierarchy
-    unless that is the root, else version 2 (kt_cgroup_of() in probes/include/ktrace.h). Raises
-    OSError, ValueError or KeyError for one that is gone. `mounted` are the hierarchies, for whoever
-    asks often."""
+    """A process's cgroup by the kernel side's number, and its path: in version 1's memory hierarchy
+    unless that is the root, else in version 2 (kt_cgroup_of() in probes/include/ktrace.h). Raises
+    OSError, ValueError or KeyError if the process is gone. Frequent callers pass the hierarchies as
+    `mounted`."""
     paths: dict[int, str] = {}
     for line in Path(f"/proc/{pid}/cgroup").read_bytes().splitlines():
         number, _, path = os.fsdecode(line).split(":", 2)
@@ -96,5 +95,5 @@ def _walk(mount: str) -> Iterator[str]:
             with os.scandir(mount + path) as entries:
                 pending += [f"{path}/{e.name}" for e in entries if e.is_dir(follow_symlinks=False)]
         except OSError as error:
-            if limits.behind(error):  # it may be there all the same
+            if limits.behind(error):  # it may exist all the same
                 raise

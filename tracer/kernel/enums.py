@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names that only the running kernel can tell, because their numbers move between releases.
+"""Names of the running kernel's enumerators, whose numbers move between releases.
 
-They are the enumerators in /sys/kernel/btf/vmlinux (Documentation/bpf/btf.rst in the kernel's
-tree). That file has megabytes of types, so the one enum is searched for instead of decoding it all.
+They are in /sys/kernel/btf/vmlinux (Documentation/bpf/btf.rst in the kernel's tree). That file has
+megabytes of types, so this module searches for the one enum instead of decoding all.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _TYPE = struct.Struct("=III")
 
 
 def enum_names(enum: str, path: str = VMLINUX) -> dict[int, str]:
-    """The enumerators of `enum` by number, the first name where several have the same. Empty if the
-    kernel has no such enum or does not tell."""
+    """The enumerators of `enum` by number; of several with one number, the first name. Empty if the
+    kernel has no such enum, or no BTF."""
     try:
         with open(path, "rb") as file:
             return _search(file.read(_MAX_BYTES), enum.encode())

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the C library keeps of memory that has been given back to it.
+"""Limits the freed memory that the C library keeps.
 
-glibc gives each thread a heap of its own, and takes larger blocks from them the larger the blocks
-are that come back. In a process with many threads, most of which wait, that keeps as much again as
-is in use. Python runs one thread at a time: one heap is enough.
+glibc gives each thread a heap of its own, and serves ever larger blocks from the heaps as larger
+blocks are freed. With many threads that mostly wait, the kept memory equals the memory in use.
+Python runs one thread at a time, so one heap is enough.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from contextlib import suppress
 
 # Parameters of mallopt(3), from glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
-# Larger blocks come from the kernel and go back to it, whatever came back before.
+# Larger blocks always come from the kernel and go back to it.
 BLOCK_BYTES = 128 << 10
 
 
 def keep_little() -> None:
-    """From here on; best before there are threads."""
+    """Sets the limits. Call it before any thread starts."""
     with suppress(AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_ARENA_MAX, 1)
@@ -27,6 +27,7 @@ def keep_little() -> None:
 
 
 def give_back() -> None:
-    """Loading programs takes megabytes for a moment, which glibc would keep for ever."""
+    """Returns freed memory to the kernel. To load programs takes megabytes for a moment, which
+    glibc would keep for ever."""
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the hierarchies of cgroups are mounted."""
+"""Mount points of the cgroup hierarchies."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ _ESCAPED = re.compile(rb"\\([0-3][0-7]{2})")  # blanks in mount points, proc(5)
 
 @dataclass(frozen=True, slots=True)
 class Hierarchy:
-    """`number` as in /proc/PID/cgroup; `mount` is where it can be looked at, and `whole` says that
-    all of it is there: a cgroup namespace, or a runtime, shows a container only its own part."""
+    """`number` is the one in /proc/PID/cgroup. `mount` is the mount point. `whole` says that all of
+    the hierarchy is visible there: a cgroup namespace or a runtime shows a container only its own
+    part."""
 
     number: int
     mount: str

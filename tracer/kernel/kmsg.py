@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel log, as far as the kernel itself wrote it.
+"""The kernel's own lines in the kernel log.
 
-`/dev/kmsg` gives one record a read, `priority,sequence,microseconds,flags;text`, and then lines
-with details that begin with a space (Documentation/ABI/testing/dev-kmsg). Any process that may open
-the device can write there, too, but not in the kernel's name: facility 0 is the kernel's alone.
+`/dev/kmsg` returns one record per read: `priority,sequence,microseconds,flags;text`, followed by
+detail lines that begin with a space (Documentation/ABI/testing/dev-kmsg). A process that may open
+the device can write there, too, but not with facility 0, which is the kernel's alone.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import time
 from dataclasses import dataclass
 
 MAX_RECORD = 8192
-# More than the largest log holds: a log that grows while it is read must not keep its reader.
+# More than the largest log holds. A log that grows during the read must not hold up its reader.
 MAX_RECORDS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`boot_ns` is by CLOCK_BOOTTIME, as good as the log's own clock is; `after_gap` says that
-    lines before this one were lost."""
+    """`boot_ns` is in CLOCK_BOOTTIME, as exact as the log's own clock. `after_gap` says that lines
+    before this one were lost."""
 
     boot_ns: int
     text: str
@@ -29,7 +29,7 @@ class Line:
 
 
 class KernelLog:
-    """Reads what is written from now on. Raises OSError where the log cannot be opened."""
+    """Reads new lines from now on. Raises OSError if the log cannot be opened."""
 
     def __init__(self, path: str = "/dev/kmsg") -> None:
         self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -41,7 +41,7 @@ class KernelLog:
             raise
 
     def read(self) -> list[Line]:
-        """What has come since the last time; never waits."""
+        """The lines since the last call; never waits."""
         lines: list[Line] = []
         suspended = _suspended_ns()
         for _ in range(MAX_RECORDS):
@@ -75,10 +75,10 @@ def parse(raw: bytes, suspended_ns: int = 0, after_gap: bool = False) -> Line | 
 
 
 _RECORD = re.compile(rb"(?P<priority>\d+),\d+,(?P<microseconds>\d+),[^;]*;(?P<text>[^\n]*)")
-# what is not printable, and the backslash itself
+# escapes of unprintable bytes and of the backslash itself
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 
 
 def _suspended_ns() -> int:
-    """The log's clock stands still while the machine sleeps."""
+    """How long the machine has slept since boot; the log's clock stands still then."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Limits that something failed at, in words with what lifts them: of this process, of its cgroup,
-of the node. Whoever turns an errno into a sentence asks here first, so that a lack of descriptors
-is not taken for a kernel that cannot, nor for something that is not there."""
+"""Reached limits of this process, its cgroup or the node, in words and with a remedy. Code that
+turns an errno into a sentence asks here first, so that a lack of descriptors does not look like a
+missing feature of the kernel, or like a missing file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pathlib import Path
 from tracer.kernel.hierarchies import hierarchies
 from tracer.model.errors import LimitReached
 
-# What a session needs besides its probes: names, /proc, cgroups, files, with some to spare.
+# Descriptors of a session besides its probes: names, /proc, cgroups, files, with some to spare.
 DESCRIPTORS = 32
 DESCRIPTORS_OF_A_PROBE = 8
-# What a remedy names: the usual limit of a shell.
+# The usual limit of a shell, for the remedy.
 USUAL = 1024
 
 _ROOM_BYTES = 64 << 20
@@ -33,7 +33,7 @@ class Limit:
 
 
 def behind(error: BaseException | None) -> Limit | None:
-    """The limit that an exception tells of, if it tells of any."""
+    """The limit that caused an exception, if one did."""
     if isinstance(error, MemoryError):
         return named(errno.ENOMEM)
     if isinstance(error, RuntimeError) and str(error) == _THREAD:
@@ -42,7 +42,7 @@ def behind(error: BaseException | None) -> Limit | None:
 
 
 def named(number: int | None) -> Limit | None:
-    """By errno."""
+    """The limit that an errno means, if any."""
     if number == errno.EMFILE:
         return _descriptors()
     if number == errno.ENFILE:
@@ -59,8 +59,8 @@ def reached(doing: str, number: int | None) -> LimitReached | None:
 
 
 def hidden(doing: str, number: int) -> LimitReached | None:
-    """Of a library that may have told another errno than the one it met: whether there is still
-    room for what it may have wanted."""
+    """The limit behind the error of a library that may hide the original errno. Tests whether there
+    is still room for the resources that the library may have wanted."""
     try:
         mmap.mmap(-1, _ROOM_BYTES).close()
         os.close(os.open(os.devnull, os.O_RDONLY))
@@ -70,15 +70,15 @@ def hidden(doing: str, number: int) -> LimitReached | None:
 
 
 def reason(error: OSError) -> str:
-    """The words of an errno, and where it is a limit, which one and what lifts it."""
+    """The words of an errno; for a limit, also which one and its remedy."""
     limit = behind(error)
     words = error.strerror or str(error)
     return f"{words}: {limit.what}; {limit.remedy}" if limit else words
 
 
 def check_descriptors(probes: int) -> None:
-    """Raises `LimitReached` where there are too few for so many probes: whoever finds none left in
-    the middle of a search would take what it cannot open for what is not there."""
+    """Raises `LimitReached` if there are too few for this many probes. Without this check, a search
+    that runs out of descriptors would take files that it cannot open for missing ones."""
     import resource
 
     needed = len(os.listdir("/proc/self/fd")) + DESCRIPTORS + probes * DESCRIPTORS_OF_A_PROBE
@@ -118,7 +118,7 @@ def _memory() -> Limit:
 
 
 def _cgroup_limit() -> int | None:
-    """The lowest one from this process's cgroup to the root, in bytes."""
+    """The lowest memory limit from this process's cgroup to the root, in bytes."""
     found: list[int] = []
     with suppress(OSError, ValueError):
         lines = Path("/proc/self/cgroup").read_text().splitlines()
@@ -145,7 +145,7 @@ def _threads() -> Limit:
 
 
 def allowed(name: str) -> int | None:
-    """The soft limit of that name; None if there is none, or the system knows no such thing."""
+    """The soft limit of that name; None if it is unlimited or unknown to the system."""
     with suppress(ImportError):
         import resource
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The counters of a network namespace, read through a process that lives in it.
 
-`/proc/PID/net/netstat` shows the namespace of that process, so nothing has to be entered. The
-kernel counts there what it turns away and tells nobody about (net/ipv4/proc.c). No descriptor of a
-namespace is kept: that would keep a pod's network alive after the pod.
+`/proc/PID/net/netstat` shows the namespace of that process, so no namespace has to be entered. The
+kernel counts there the packets that it drops without any report (net/ipv4/proc.c). No descriptor of
+a namespace is kept: that would keep a pod's network alive after the pod.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-# In the first pass over /proc each namespace keeps so many of its processes, so that one is left
-# when some have ended.
+# A pass over /proc keeps this many processes of each namespace, so that one is left when some have
+# ended.
 KEPT_PIDS = 8
 MAX_PROCESSES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What was turned away since the namespace was made; a counter that this kernel does not have
-    is 0.
+    """Drops since the namespace was made; a counter that this kernel does not have is 0.
 
-    `listen_drops` counts connections that a listening socket dropped for whatever reason: it
-    includes `listen_overflows` (the accept queue was full, at the SYN or at the final ACK) and
-    `syn_drops` (the SYN queue was full and no cookie was sent). `syn_cookies` were answered, so
-    nothing was turned away. `backlog_drops` are packets for a connection whose socket was busy."""
+    `listen_drops` counts all connections that a listening socket dropped. It includes
+    `listen_overflows` (the accept queue was full, at the SYN or at the final ACK) and `syn_drops`
+    (the SYN queue was full and no cookie was sent). `syn_cookies` were answered, so they are no
+    drops. `backlog_drops` are packets for a connection whose socket was busy."""
 
     listen_overflows: int = 0
     listen_drops: int = 0
@@ -35,7 +34,7 @@ class Counters:
     backlog_drops: int = 0
 
     def __sub__(self, earlier: Counters) -> Counters:
-        """What was added. The kernel's counters only grow."""
+        """The increase. The kernel's counters only grow."""
         return Counters(
             *(
                 max(0, getattr(self, field.name) - getattr(earlier, field.name))
@@ -54,7 +53,7 @@ _NAMES = {
 
 
 def read_counters(pid: int, netns: int) -> Counters | None:
-    """None if the process is gone or lives in another namespace: its number may be another's."""
+    """None if the process is gone or lives in another namespace, because its pid may be reused."""
     try:
         with open(f"/proc/{pid}/net/netstat", encoding="ascii", errors="replace") as file:
             if netns_of(pid) != netns:
@@ -77,7 +76,7 @@ def parse(text: str) -> Counters:
 
 
 def netns_of(pid: int | str) -> int | None:
-    """The inode number of a process's network namespace, which is how the kernel numbers it."""
+    """The inode number of a process's network namespace."""
     try:
         return int(os.readlink(f"/proc/{pid}/ns/net").removeprefix("net:[").removesuffix("]"))
     except (OSError, ValueError):
@@ -85,8 +84,8 @@ def netns_of(pid: int | str) -> int | None:
 
 
 def namespaces() -> dict[int, list[int]]:
-    """Every network namespace in which a process lives, with some of its processes, the oldest
-    first as far as numbers tell."""
+    """Every network namespace in which a process lives, with some of its processes in ascending
+    order of pids, mostly the oldest first."""
     found: dict[int, list[int]] = {}
     for pid in processes():
         netns = netns_of(pid)
@@ -105,7 +104,7 @@ def processes() -> Iterator[int]:
 
 
 def mounted_namespaces() -> set[int]:
-    """Namespaces that a mount keeps, as `ip netns` makes them: nobody need live there yet."""
+    """Namespaces that a mount keeps, as `ip netns` makes them. They may have no process yet."""
     found = set()
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this node is called, and whether ktrace itself runs in one of its pods.
+"""The name of this node, and whether ktrace itself runs in one of its pods.
 
-A pod has a hostname of its own, so there `uname -n` names the pod. The cluster's name for the node
-is told by whoever starts ktrace (NODE_NAME, from the downward API); else the host's own hostname
-is taken where it can be seen, and otherwise nobody knows.
+A pod has a hostname of its own, so `uname -n` in a pod names the pod. The cluster's name for the
+node comes from NODE_NAME (set through the downward API), else from the host's own hostname if that
+is visible. Otherwise it is unknown.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from pathlib import Path
 
 from tracer.model.cgroup import parse
 
-# What to say where nobody tells.
+# The message for an unknown name.
 UNTOLD = "in a pod, and nobody tells the node's name: set NODE_NAME from spec.nodeName"
 
 # The first namespaces' inodes, PROC_PID_INIT_INO and PROC_UTS_INIT_INO, include/linux/proc_ns.h.
 HOST_PID, HOST_UTS = 0xEFFFFFFC, 0xEFFFFFFE
 CLONE_NEWUTS = 0x04000000  # include/uapi/linux/sched.h
 
-# What a node may be called: a DNS subdomain; a hostname may also have capitals and underscores.
+# Valid node names: a DNS subdomain; a hostname may also have capitals and underscores.
 NAME = re.compile(r"[\w.-]{1,253}", re.ASCII)
-# Files of the kubelet's that it mounts into every container, as their place on the node's disk.
+# Files that the kubelet mounts into every container, by their path on the node's disk.
 _KUBELETS_FILE = re.compile(rb"/pods/[^/ ]+/(?:etc-hosts|containers/[^/ ]+/[0-9a-f]{8})")
 
 
 def name(told: str | None) -> str:
-    """`told` is what the user says. Empty: in a pod, and nobody says."""
+    """The node's name. `told` is the user's. Empty if this is a pod and the name is unknown."""
     if told:
         return told
     if not signs_of_a_pod():
@@ -43,7 +43,7 @@ def name(told: str | None) -> str:
 def signs_of_a_pod(
     proc: Path = Path("/proc/self"), environment: Mapping[str, str] = os.environ
 ) -> list[str]:
-    """From what it follows that this process is in a pod; nothing if it is not."""
+    """The evidence that this process is in a pod; nothing if it is not."""
     signs = []
     with suppress(OSError):
         paths = [line.split(":", 2)[2] for line in (proc / "cgroup").read_text().splitlines()]
@@ -59,24 +59,25 @@ def signs_of_a_pod(
 
 
 def sees_the_hosts_processes() -> bool:
-    """Whether pids here are those that the kernel's events have."""
+    """Whether pids here are the same as in the kernel's events."""
     return _inode("/proc/self/ns/pid") in (HOST_PID, None)
 
 
 def hosts_name() -> str | None:
-    """The host's own hostname, whoever asks; None where it cannot be seen from here."""
+    """The host's own hostname, also from inside a container; None if it is not visible."""
     if _inode("/proc/self/ns/uts") == HOST_UTS:
         return os.uname().nodename
     if not sees_the_hosts_processes():
         return None
-    for pid in (1, 2):  # the first is hidden on machines that are contained themselves
+    for pid in (1, 2):  # pid 1 is hidden if the machine itself is a container
         if _inode(f"/proc/{pid}/ns/uts") == HOST_UTS:
             return _hostname_in(f"/proc/{pid}/ns/uts")
     return None
 
 
 def _hostname_in(namespace: str) -> str | None:
-    """A namespace is a thread's own affair, so one that ends at once goes there."""
+    """The hostname in a namespace. Namespaces belong to threads, so a short-lived thread enters
+    it."""
     found: list[str] = []
 
     def look() -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The listening sockets of a network namespace, with their queues, as the kernel's sock_diag tells
-them (`ss -ltm` asks the same).
+"""The listening sockets of a network namespace and their queues, from the kernel's sock_diag (like
+`ss -ltm`).
 
-A netlink socket speaks for the namespace it was made in, so a thread of its own enters that, asks,
-and ends there: no thread that does anything else ever changes its namespace.
+A netlink socket belongs to the namespace that it was made in. So a thread of its own enters the
+namespace, asks and ends; no other thread ever changes its namespace.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SK_MEMINFO_DROPS = 8
 
 ANSWER_SECONDS = 0.5
 PATIENCE_SECONDS = 2.0
-# A dump in which so many sockets were seen goes no further.
+# A dump ends after this many sockets.
 MAX_SOCKETS = 65_536
 
 _NLMSG = struct.Struct("=IHHII")
@@ -44,9 +44,9 @@ _ATTRIBUTE = struct.Struct("=HH")
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """`queued` connections wait to be accepted, and beyond `limit` new ones are turned away.
-    `drops` counts what this socket has turned away, since it was made; `cgroup` is the id of the
-    version 2 cgroup it was made in (b1f3e43dbfac, 5.9). None where the kernel does not tell."""
+    """`queued` connections wait to be accepted; beyond `limit` new ones are dropped. `drops` counts
+    the socket's drops since it was made. `cgroup` is the id of the version 2 cgroup in which it was
+    made (b1f3e43dbfac, 5.9). None if the kernel does not report it."""
 
     cookie: int
     address: ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -65,9 +65,9 @@ class Listener:
 
 @dataclass(slots=True)
 class Listeners:
-    """What one namespace answered. `half_open` counts connections by local port that still miss
-    their final ACK, if that was asked; `syncookies` and `max_syn_backlog` are its sysctls, None
-    where they cannot be read."""
+    """The answer of one namespace. `half_open`, if asked for, counts connections that still lack
+    their final ACK, by local port. `syncookies` and `max_syn_backlog` are the namespace's sysctls,
+    None if they cannot be read."""
 
     sockets: list[Listener] = field(default_factory=list)
     half_open: Counter[int] = field(default_factory=Counter)
@@ -76,8 +76,8 @@ class Listeners:
 
 
 def listeners(pid: int, netns: int, half_open: bool = False) -> Listeners | None:
-    """Asks in the namespace of process `pid`, which must be `netns`. None if that is gone, may not
-    be entered, or does not answer."""
+    """Asks in the namespace of process `pid`, which must be `netns`. None if the namespace is gone,
+    may not be entered, or does not answer."""
     answer: list[Listeners] = []
 
     def ask() -> None:

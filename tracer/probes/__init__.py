@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Probes: each package here is one question to the kernel, and describes itself with `PROBE`.
 
-A package's name is the command's name. Nothing else lists the probes: a new one is found because
-its folder is here. The modules beside them are what probes have in common.
+A package's name is the command's name. Nothing else lists the probes: a new one is found by its
+folder. The modules beside the packages are shared by probes.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Turns a raw record into an event, or keeps it for a later one.
+# Turns a raw record into an event, or keeps the record for a later event.
 Decode = Callable[[Any], "Event | None"]
 
 
 class Stream:
-    """One stream of records, as a session has it. `resolver` knows what they refer to."""
+    """A session's stream of records. `resolver` resolves the numbers in them."""
 
     def __init__(self, resolver: Resolver) -> None:
         self.resolver = resolver
         self._shared: dict[Callable[[Resolver], Any], Any] = {}
 
     def shared(self, make: Callable[[Resolver], T]) -> T:
-        """What is told once for all probes that want to know: the same object for each."""
+        """An object that all probes of the stream share; the first caller makes it."""
         if make not in self._shared:
             self._shared[make] = make(self.resolver)
         found: T = self._shared[make]
         return found
 
 
-# What a companion is called with after tracing has ended: the name of no event.
+# The argument of a companion's last call, after tracing has ended. It is the name of no event.
 LAST_CALL = frozenset(("",))
 
 
@@ -55,23 +55,23 @@ class Table(Protocol):
 
 
 class Companion(Protocol):
-    """What has to be fetched in user space to complete a probe: a log, a counter, a file in /proc.
-    It speaks in raw records of the probe's own structs, so that they are recorded and replayed like
-    any other. `interval` is how often it wants to be asked, in seconds; None: only with events."""
+    """Fetches in user space what a probe lacks: a log, a counter, a file in /proc. It returns raw
+    records of the probe's own structs, so they are recorded and replayed like any other. `interval`
+    is the time between calls in seconds; None: called only with events."""
 
     interval: float | None
 
     def records(self, fresh: frozenset[str]) -> list[bytes]:
-        """Called after the ring was read, with the names of the events found in it; the records are
-        delivered before those. Also called every `interval`, and with `LAST_CALL` when tracing has
-        ended: what is still untold is told then. Must not block nor raise."""
+        """Called after each read of the ring, with the names of the events in it; the returned
+        records are delivered before those. Also called every `interval`, and with `LAST_CALL` after
+        tracing has ended, to return all that is left. Must not block or raise."""
 
     def close(self) -> None: ...
 
 
 @runtime_checkable
 class Listening(Protocol):
-    """A companion that is given the records of the kind `hears`, as they come. Must not block."""
+    """A companion that also gets the records of the kind `hears`. `hear` must not block."""
 
     hears: str
 
@@ -80,14 +80,15 @@ class Listening(Protocol):
 
 @dataclass(frozen=True)
 class AttachPoint:
-    """One way to hook: the programs of the object that belong together, and what cannot be told
-    this way; `lacks` looks what else cannot be told on this node. With no programs at all the
-    companion is the only source: it is made from the schemas by event name and from what gives the
-    object's maps by theirs.
+    """One way to hook: a set of the object's programs. `cannot_tell` lists the facts that this way
+    cannot report; `lacks` returns further ones on this node. Without programs the companion is the
+    only source. `companion` is called with the schemas by event name and a function that returns
+    the object's maps by name.
 
-    The kernel runs no program in an interrupt that comes while the same one is running. Such a run
-    counts as a lost event, except of the programs in `nested`: theirs tell next to never anything,
-    and the words say what they would have looked at; no words, that they cannot tell anything."""
+    If an interrupt comes while a program is running, the kernel does not run the same program in
+    it. Such a miss counts as a lost event, except for programs in `nested`, whose nested runs
+    almost never report anything. The value says what the missed run would have looked at; empty if
+    it can never report anything."""
 
     name: str
     programs: tuple[str, ...]
@@ -97,13 +98,14 @@ class AttachPoint:
     nested: Mapping[str, str] = field(default_factory=dict)
 
     def here(self) -> AttachPoint:
-        """With all that cannot be told on this node."""
+        """A copy whose `cannot_tell` is complete for this node."""
         return replace(self, cannot_tell=(*self.cannot_tell, *self.lacks()))
 
 
 class Alike(NamedTuple):
-    """Where an event stands among the others of its container: events of one `group` share a bound,
-    those that are `alike` besides are told as one, and `times` is how many this one stands for."""
+    """How an event is grouped among the others of its container. Events of one `group` share a
+    bound. Events that are also `alike` are reported as one. `times` is the number of occurrences
+    that the event stands for."""
 
     group: Hashable
     alike: Hashable
@@ -116,8 +118,8 @@ def by_process(event: Event) -> Alike:
 
 @dataclass(frozen=True)
 class Options:
-    """What somebody may ask of a probe besides. One that can be asked something has a subclass with
-    a field for each thing, made by `option`."""
+    """A probe's own options. A probe that has any defines a subclass with a field for each, made by
+    `option`."""
 
     def settings(self, selection: Selection) -> dict[str, int]:
         """Values for the object's `const volatile` variables. Raises `UsageError`."""
@@ -126,7 +128,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How an option is asked for: `help` says what it does, `metavar` what it takes."""
+    """An option's description: `help` says what it does, `metavar` what it takes."""
 
     name: str
     help: str
@@ -155,16 +157,19 @@ def asked(options: type[Options]) -> list[Asked]:
 
 @dataclass(frozen=True)
 class Probe:
-    """`object` is the BPF object in `probes/` (without `.bpf.c`); `attach_points` are in order of
-    preference; `decoder` makes, for one stream, what decodes the records of each name; `bodies` are
-    the types of the events' bodies by kind, whose keys docs/events.md explains; `whose` names the
-    member of each kind's record that says whom it concerns, a process or a cgroup by its type;
-    `state` the records that any later one may need, with the members that tell of what they are:
-    the last of each stays true until the next; `summary` says an event in one sentence for streams
-    of several probes; `alarm` tells whether it must stand out; `grouping` which of a container's
-    events are alike; `options` is what may be asked of it; `shorthand` turns what follows `KIND:`
-    in a condition into one of tracer.model.expression; `besides` are objects of which all programs
-    are attached too, once for all probes that name them."""
+    """The description of a probe.
+
+    `object` is the BPF object in `probes/` (without `.bpf.c`). `attach_points` are in order of
+    preference. `decoder` makes the decoders of one stream, by record name. `bodies` are the types
+    of the events' bodies by kind; docs/events.md explains their keys. `whose` names the member of
+    each kind's record that holds the event's owner; its type says whether that is a process or a
+    cgroup. `state` names the records that any later record may need, with the members that form
+    their key: the last record of each key is valid until the next. `summary` is one sentence about
+    an event, for streams of several probes. `alarm` tells whether an event must stand out.
+    `grouping` tells which events of a container are alike. `options` is the class of the probe's
+    options. `shorthand` turns the words after `KIND:` in a condition into an expression of
+    tracer.model.expression. `besides` are further objects, of which all programs are attached, once
+    for all probes that name them."""
 
     name: str
     object: str

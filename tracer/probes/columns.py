@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Columns as data: what a probe declares, and what several of them have in common."""
+"""Columns as data: the class that probes use, and values that several probes share."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ UNKNOWN = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """`narrow` to `width` cells; a `rank` of 0 is never dropped, higher ranks go first when the
-    terminal is too narrow; `wide` columns only show with `-o wide`."""
+    """A column takes `narrow` to `width` cells. If the terminal is too narrow, the highest `rank`
+    is dropped first, and rank 0 never. `wide` columns only show with `-o wide`."""
 
     title: str
     value: Callable[[Event], str | None]
@@ -25,8 +25,8 @@ class Column:
 
 
 def process_name(process: Process | None) -> str | None:
-    """`nginx[1234]`, or only `[1234]` where the name was lost. A name that would look like two
-    columns does not."""
+    """`nginx[1234]`, or only `[1234]` if the name was lost. A name that would look like two columns
+    is changed."""
     if process is None:
         return None
     comm = (process.comm or "").replace("  ", " \\x20")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GFP flags by the names of the kernel that made the records."""
+"""Names of GFP flags on the kernel that made the records."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tracer.identity.resolver import Resolver
 
 
 class FlagNames:
-    """What one stream has told of them."""
+    """The names in one stream."""
 
     def __init__(self, _: Resolver) -> None:
         self._table: Table | None = None
 
     def learn(self, record: Any) -> None:
-        """A `struct gfp_names_event`: from now on its names hold."""
+        """A `struct gfp_names_event`: its names are valid from now on."""
         self._table = unpack(record.names[: record.names_bytes])
 
     def words(self, mask: int) -> list[str] | None:
-        """None if the kernel did not tell them."""
+        """The names of a mask; None if the stream has none."""
         return words(mask, self._table) if self._table else None

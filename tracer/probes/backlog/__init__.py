@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections that a full queue turned away: whose, on which port, and how full the queue was.
+"""Connections dropped by a full queue: their owner and port, and the depth of the queue.
 
-The kernel side, or the companion where no function can be probed, tells one record for the first
-drop at a queue and then one a second with a count (see probes/backlog.bpf.c and _backlog.py).
+The first drop at a queue is one record; after that, one record a second has the count. They come
+from the kernel side (probes/backlog.bpf.c), or from `companion` where no function can be probed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAX_LISTENERS = 16_384
 
 
 class End(TypedDict):
-    """Of a connection; `pod` is the place of what is in a pod of this node."""
+    """One end of a connection; `pod` is its place if it is in a pod of this node."""
 
     address: str | None
     port: int | None
@@ -54,7 +54,7 @@ class DropBody(TypedDict):
 
 
 class Decoder:
-    """The process that holds a listening socket is told before its drops."""
+    """The record of the process that holds a listening socket comes before its drops."""
 
     def __init__(self, stream: Stream) -> None:
         self._resolver = stream.resolver
@@ -110,7 +110,7 @@ def _end(address: bytes, port: int, place: Place | None) -> End:
 
 @lru_cache(maxsize=4096)
 def address_text(address: bytes) -> str:
-    """A `kt_address` as people write it."""
+    """A `kt_address` in the usual notation."""
     if address[:12] == MAPPED:
         return socket.inet_ntop(socket.AF_INET, address[12:])
     return socket.inet_ntop(socket.AF_INET6, address)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What user space adds to the `backlog` probe, as raw records of its own structs: the drops that
-the kernel side only counted, the drops that only a network namespace's counters show, and the
-process that holds a listening socket.
+"""The user-space part of the `backlog` probe, as raw records of its own structs: drops that the
+kernel side only counted, drops that only a network namespace's counters show, and the process that
+holds a listening socket.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from tracer.model.schema import Schema
 from tracer.probes import LAST_CALL, Table
 
 INTERVAL = 1.0
-# What a thread has found is fetched so often.
+# The time between fetches of the thread's findings.
 FETCH_SECONDS = 0.5
-# How long the last round of it may take when tracing has ended.
+# How long the thread's last round may take after tracing has ended.
 END_SECONDS = 2.0
-# A call that comes a little early, because somebody else wanted it then, is as good.
+# A call that comes slightly early, caused by another companion's interval, counts as well.
 NEARLY = 0.9
-# Namespaces in which nobody executes anything are looked for now and then, and when all processes
-# that were known in one have gone, but in no more than a hundredth of the time.
+# A search finds namespaces in which no process executes a program. It runs at this interval, and
+# when all known processes of a namespace have gone, but takes at most a hundredth of the time.
 SEARCH_SECONDS = 10.0
 SEARCH_SHARE = 100
-# How long what was found about a socket's holder is believed, and how many descriptors may be
-# looked at for one socket: each costs a microsecond or two of the thread that reads the ring.
+# How long the known holder of a socket stays valid, and how many descriptors a search for one may
+# read: each costs the thread that reads the ring a microsecond or two.
 HOLDER_SECONDS = 10.0
 MAX_DESCRIPTORS = 20_000
 MAX_HOLDERS = 4096
 MAX_QUEUES = 1024
 MAX_HEARD = 16_384  # processes in namespaces, within a second
-# So often the sockets are asked before drops are told without a port.
+# Failed questions to the sockets before drops are reported without a port.
 MAX_UNANSWERED = 3
 
 UNKNOWN = -1
@@ -62,8 +62,8 @@ Answer = Callable[[int, int, bool], Listeners | None]
 
 
 class Held:
-    """Tells what the kernel side has counted and not told: `counts` is `kt_backlog_held`, where
-    they only grow."""
+    """Reports the drops that the kernel side only counted. `counts` is `kt_backlog_held`, whose
+    counts only grow."""
 
     interval: float | None = INTERVAL
 
@@ -96,7 +96,8 @@ class Held:
     def close(self) -> None: ...
 
     def _forget_idle(self) -> None:
-        """Only when room is short: a drop at the very moment of deletion would go uncounted."""
+        """Deletes only when room is short, because a drop at the moment of deletion is not
+        counted."""
         if len(self._told) < MAX_QUEUES * 3 // 4:
             return
         before = boot_ns() - 60_000_000_000
@@ -108,8 +109,9 @@ class Held:
 
 @dataclass(slots=True)
 class Namespace:
-    """What was read last. `network` tells it from the next one with its inode, 0 if nobody has said
-    it; `untold` is what its sockets counted, by cookie, beyond what the namespace had."""
+    """The last reading of a namespace. `network` tells it apart from a later one with the same
+    inode; 0 if unknown. `untold` are the drops, by cookie, that its sockets counted beyond the
+    namespace's own count."""
 
     pids: list[int]
     counters: Counters
@@ -119,15 +121,16 @@ class Namespace:
     network: int = 0
 
     def found_with(self, pids: list[int]) -> None:
-        """One in which nobody is left of those who were in it may be another with its inode: the
-        kernel uses that again, and tells nothing of one in which nobody executes anything."""
+        """Takes the processes that a search has found. If none of the former ones is left, this may
+        be another namespace: the kernel reuses inodes, and the kernel side reports no namespace in
+        which no process executes a program."""
         if not set(pids) & set(self.pids):
             self.network = 0
         self.pids = pids
 
 
 class Counted:
-    """Where no function can be probed: what `Polled` finds every second, in a thread of its own."""
+    """The companion where no function can be probed: runs `Polled` every second in a thread."""
 
     interval: float | None = FETCH_SECONDS
     hears = "network"
@@ -156,7 +159,7 @@ class Counted:
         self._ending.set()
 
     def _work(self) -> None:
-        """Once more after the end."""
+        """Runs one more round after the end."""
         ended = False
         while not ended:
             ended = self._ending.wait(INTERVAL)
@@ -166,7 +169,7 @@ class Counted:
 
 
 class Polled:
-    """The counters of each namespace, and where one has moved, its listening sockets."""
+    """Reads the counters of each namespace, and the listening sockets if a counter has moved."""
 
     def __init__(self, schemas: Mapping[str, Schema], ask: Answer = listeners) -> None:
         self._drop = schemas["backlog_drop"]
@@ -174,13 +177,13 @@ class Polled:
         self._ask = ask
         self._namespaces: dict[int, Namespace] = {}
         self._next_search = self._earliest = 0.0
-        # nobody may live in these yet, and still they may have counted something
+        # these may have no process yet, but non-zero counters
         self._older = mounted_namespaces()
         self._search(first=True)
 
     def use(self, netns: int, network: int, pid: int) -> None:
-        """A process is in it. One that has come with the inode of another has counted from
-        nothing."""
+        """Notes that a process is in the namespace. A new namespace with a reused inode counts from
+        zero."""
         known = self._namespaces.get(netns)
         if known is None or network != (known.network or network):
             known = self._namespaces[netns] = Namespace([], Counters())
@@ -205,7 +208,7 @@ class Polled:
         return out
 
     def _search(self, first: bool = False) -> None:
-        """A namespace that was not there at the first time has counted from nothing since."""
+        """Finds namespaces. One that did not exist at the first search counts from zero."""
         began = time.monotonic()
         found = namespaces()
         for netns, pids in found.items():
@@ -231,7 +234,8 @@ class Polled:
             known.drops = {s.cookie: s.drops or 0 for s in answer.sockets} if answer else {}
 
     def _tell(self, netns: int, known: Namespace, added: Counters) -> list[bytes]:
-        """If the sockets cannot be asked just now, the same is looked at again next time."""
+        """The records of new drops. If the sockets do not answer, the same drops are tried again
+        next time."""
         answer: Listeners | None = None
         if added.listen_drops:
             half_open = added.listen_drops > added.listen_overflows
@@ -298,17 +302,18 @@ class Told:
 
 
 def attribute(known: Namespace, added: Counters, answer: Listeners | None) -> list[Told]:
-    """Divides what a namespace has counted among its listening sockets.
+    """Divides a namespace's drops among its listening sockets.
 
-    How many is what the namespace says. Which port is what the sockets' own counts say: those are
-    read a moment later, and they also count packets that were ignored without turning anybody away
-    (a SYN that is sent again, tcp_check_req()), so what is too much is kept for the next time. The
-    reasons are counted for the namespace alone: with one socket or one reason they are certain too;
-    else the sockets whose accept queue is full must account for exactly the overflows, or no port
-    is named. What the sockets do not account for was dropped by one that is gone: told without a
+    The namespace's counters give the number of drops, the sockets' own counts the port. The sockets
+    are read slightly later, and also count packets that were ignored without a lost connection (a
+    repeated SYN, tcp_check_req()). So a surplus is kept for the next time.
+
+    Only the namespace counts the reasons. With one socket or one reason they are certain. Otherwise
+    the sockets with a full accept queue must account for exactly the overflows, or no port is
+    named. Drops that no socket accounts for happened at a closed socket, and are reported without a
     port.
 
-    `known` is brought up to date."""
+    Updates `known`."""
     sockets = answer.sockets if answer else []
     before, known.drops = known.drops, {s.cookie: s.drops or 0 for s in sockets}
     for s in sockets:
@@ -347,9 +352,9 @@ def _nameless(overflows: int, syn: int) -> list[Told]:
 
 
 def _quarter_kept(answer: Listeners | None, moved: Mapping[Listener, int]) -> bool:
-    """Whether a drop that has no counter of its own was one of a SYN queue: without SYN cookies the
-    last quarter of tcp_max_syn_backlog is kept for peers that are known (tcp_conn_request(),
-    net/ipv4/tcp_input.c). By now some may have left the queue."""
+    """Whether a drop without a counter of its own came from a SYN queue. Without SYN cookies, the
+    last quarter of tcp_max_syn_backlog is reserved for known peers (tcp_conn_request(),
+    net/ipv4/tcp_input.c). Some entries may have left the queue by now."""
     if answer is None or answer.syncookies != 0 or answer.max_syn_backlog is None:
         return False
     usable = answer.max_syn_backlog - (answer.max_syn_backlog >> 2)
@@ -370,7 +375,7 @@ def _counters(pids: list[int], netns: int) -> Counters | None:
 
 
 class Holders:
-    """Finds who holds a socket, and describes that process as the kernel side would."""
+    """Finds the process that holds a socket, and describes it like the kernel side does."""
 
     def __init__(self, schemas: Mapping[str, Schema]) -> None:
         self._listener = schemas["backlog_listener"]
@@ -380,7 +385,7 @@ class Holders:
         self._serial = 0
 
     def describe(self, socket: int, netns: int) -> list[bytes]:
-        """Nothing if it was described just before, or if nobody can be found."""
+        """The records of the holder; none if it was described just before, or is not found."""
         now = time.monotonic()
         if not socket or self._known.get(socket, 0.0) > now:
             return []
@@ -391,7 +396,7 @@ class Holders:
     def _records(self, pid: int, socket: int) -> list[bytes]:
         now = boot_ns()
         self._serial += 1
-        # the kernel side's ids end in the number of a CPU
+        # the kernel side's ids end with the number of a CPU
         process = (now + self._serial) << 10 | 1023
         try:
             id_, path = cgroup_of(pid)
@@ -441,7 +446,7 @@ def holder(socket: int, netns: int) -> int | None:
 
 
 def process_values(pid: int) -> dict[str, Any]:
-    """The members of a `struct process_event`, as far as /proc tells them."""
+    """The members of a `struct process_event`, as far as /proc has them."""
     found = stat_of(pid)
     if found is None:
         raise ProcessLookupError(pid)

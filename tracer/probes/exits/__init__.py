@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How processes end: exit code or signal, in words."""
+"""Process exits: exit code or signal, in words."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def _decode(resolver: Resolver, record: Any) -> Event[ExitBody]:
 
 
 def is_container_init(process: Process) -> bool | None:
-    """Whether the process was the container's first one. None where that cannot be told: in a pid
-    namespace that several containers share, unless the runtime has told the init's pid."""
+    """Whether the process was the container's first one. None if unknown: in a pid namespace that
+    several containers share, unless the runtime has reported the init's pid."""
     container, number = process.container, process.pid_in_pod
     if container is None or number is None:
         return None
@@ -66,7 +66,7 @@ def is_container_init(process: Process) -> bool | None:
 
 
 def _code(event: Event[ExitBody]) -> str:
-    """The number that Kubernetes would show."""
+    """The number that Kubernetes shows."""
     signal = event.body["signal"]
     return str(128 + signal["number"] if signal else event.body["exit_code"])
 
@@ -80,8 +80,8 @@ def _summary(event: Event[ExitBody]) -> str:
 
 
 def _alarm(event: Event[ExitBody]) -> bool:
-    """A sandbox's pause is ended by a signal whenever a pod goes; if by whom is unusual, the signal
-    stands out."""
+    """The end of a sandbox's pause is normal: a signal ends it with each pod. An unusual sender
+    makes the signal event stand out."""
     container = event.about.container if event.about else None
     fine = ("0", "137", "143") if container and container.is_sandbox else ("0",)
     return bool(event.body["container_exit"]) and _code(event) not in fine

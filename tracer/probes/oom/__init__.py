@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whom the OOM killer kills, whose limit was hit, and what the memory was used for.
+"""OOM kills: the victim, the limit, and the use of the memory.
 
-Three things come together in one event: the kernel's event for the kill (probes/oom.bpf.c), the
-members of a group that dies as a whole, and what the kernel log says of the same kill
-(`companion`). `decoder` puts them together.
+`decoder` joins three sources in one event: the kernel's event for the kill (probes/oom.bpf.c), the
+members of a group that dies as a whole, and the kernel log's report of the same kill (`companion`).
 """
 
 from __future__ import annotations
@@ -76,12 +75,12 @@ _NOT_IN_LOG = (
 
 _ONLY_IN_LOG = "the largest processes of the cgroup"
 
-# Interrupts raise signals of timers, and kill nobody for want of memory.
+# Interrupts raise signals of timers, but no OOM kills.
 _NESTED = {"on_oom_signal": ""}
 
 
 def _unread(what: str) -> tuple[str, ...]:
-    """What cannot be told where the kernel log cannot be read."""
+    """The facts that are missing if the kernel log cannot be read."""
     try:
         KernelLog().close()
     except OSError as error:

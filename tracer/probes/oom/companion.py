@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What user space adds to the `oom` probe, as raw records of its own structs: what the kernel log
-says of a kill, and what counted in the pod whose limit was hit."""
+"""The user-space part of the `oom` probe, as raw records of its own structs: the kernel log's
+report of a kill, and the memory use in the pod whose limit was hit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROWS = 10
 
 @dataclass(slots=True)
 class Report:
-    """What the log says of one kill. Memory is in bytes, None where the kernel printed none."""
+    """The log's report of one kill. Memory is in bytes, None if the kernel printed none."""
 
     order: int
     gfp: int
@@ -38,8 +38,8 @@ class Report:
 
 
 class Reports:
-    """Finds the reports in the lines of the kernel log (dump_header() in mm/oom_kill.c). The kernel
-    writes one after the other; a report with lines missing is left out as a whole."""
+    """Finds the reports in the lines of the kernel log (dump_header() in mm/oom_kill.c). Reports
+    never overlap. A report with missing lines is ignored as a whole."""
 
     def __init__(self, page_size: int = mmap.PAGESIZE) -> None:
         self._page_size = page_size
@@ -58,7 +58,7 @@ class Reports:
                 self._report = None
 
     def _take(self, report: Report, line: Line) -> bool:
-        """Whether this was the last line."""
+        """Takes a line; returns whether it was the last one."""
         if end := _KILL.fullmatch(line.text):
             report.pid, report.words, report.boot_ns = int(end["pid"]), end["words"], line.boot_ns
             return True
@@ -106,8 +106,8 @@ _MEMORY_COLUMNS = {
 
 
 class LogCompanion:
-    """Reads the kernel log when the OOM killer was at work. Without a log that can be read there is
-    nothing to add, and tracing goes on."""
+    """Reads the kernel log after each kill. If the log cannot be read, nothing is added and tracing
+    goes on."""
 
     interval: float | None = None
 
@@ -150,7 +150,8 @@ class LogCompanion:
             self._log = None
 
     def _shares(self, report: Report) -> list[bytes]:
-        """Read at once: the container of a first process that was killed is soon gone."""
+        """Reads the memory use at once, because a container whose first process was killed is soon
+        gone."""
         path = _pod_of(report.words)
         hierarchy = self._hierarchy() if path else None
         if path is None or hierarchy is None:
@@ -188,7 +189,8 @@ class LogCompanion:
 
 
 def _pod_of(words: str) -> str | None:
-    """The pod whose own limit was hit, as the log says it; believed for nothing but a look."""
+    """The path of the pod whose own limit was hit, from the log. It only decides which files to
+    read."""
     _, found, rest = words.partition(",oom_memcg=")
     path = rest.partition(",task_memcg=")[0]
     identity = parse(path)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the records of a kill to one event: the kernel's own, the members of a group that dies as a
-whole, and what the kernel log says of the same kill. The log is only believed together with the
-kernel's event, and only where it agrees with what that knows."""
+"""Joins the records of a kill in one event: the kernel's own, the members of a group that dies as a
+whole, and the kernel log's report of the same kill. The log is only believed together with the
+kernel's event, and only where both agree."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from tracer.probes import Decode, Stream
 from tracer.probes.exits import is_container_init
 from tracer.probes.gfp import FlagNames
 
-# `scope` as in enum oom_scope; None where nobody told.
+# `scope` as in enum oom_scope; None if unknown.
 SCOPES = (None, "cgroup", "system")
 UNKNOWN = -1
-# A counter that means "no limit" is only a little less than this (PAGE_COUNTER_MAX pages).
+# Limits from here on mean "no limit" (PAGE_COUNTER_MAX pages).
 NO_LIMIT = 1 << 60
 ROW = Struct("=II16sqqqqi4x")  # struct oom_row
-# How far the times of a log line and of the kernel's event can lie apart.
+# The most time between a log line and the kernel's event of the same kill.
 SAME_KILL_NS = 5_000_000_000
 MAX_PENDING = 256
-# Of a pod, that are looked at.
+# Bound of the parts of a pod.
 MAX_PARTS = 64
 
 
@@ -45,7 +45,7 @@ class Facts(TypedDict):
 
 @dataclass(slots=True, kw_only=True)
 class Victim(Process):
-    """A process with what the OOM killer saw of it."""
+    """A process with the facts that the OOM killer saw."""
 
     facts: Facts
 
@@ -71,7 +71,7 @@ class Part(Amounts):
 
 
 class Rest(TypedDict):
-    """What is left of cgroups that are gone."""
+    """Memory still charged to removed cgroups."""
 
     usage_bytes: int | None
     anon_bytes: int | None
@@ -115,7 +115,7 @@ class KillBody(_WhereKnown):
 
 
 class Decoder:
-    """What the log and the companion tell of a kill comes before it, its members behind it."""
+    """The companion's records of a kill come before it, the records of its members after it."""
 
     def __init__(self, stream: Stream) -> None:
         self._resolver = stream.resolver
@@ -124,8 +124,8 @@ class Decoder:
         self._shares: dict[int, list[Any]] = {}
         self._own: dict[int, Any] = {}
         self._unread: str | None = None  # why the kernel log cannot be read
-        # the lists in events, also in those that are on their way already: members that come later
-        # are still in time for the sink
+        # the same lists as in the events, also delivered ones: members that come later still reach
+        # the sink in time
         self._lists: dict[int, list[Victim]] = {}
 
     def kill(self, record: Any) -> Event[KillBody]:
@@ -203,7 +203,7 @@ class Decoder:
         return None
 
     def _why_unknown(self, record: Any, log: Any | None) -> str:
-        """Whose limit it was."""
+        """Why it is unknown whose limit was hit."""
         if record.limit_cgroup:
             return "the description of the cgroup whose limit was hit was lost"
         if log:
@@ -227,9 +227,10 @@ def decoders(stream: Stream) -> dict[str, Decode]:
 
 
 def limit_owner(body: KillBody) -> str | None:
-    """Whose limit it was in the words of a manifest: `container`, `pod` or `other`. A kubelet gives
-    a pod the sum of its containers' limits, and what else is charged to the pod (pause, tmpfs of an
-    earlier life) makes that the one that is hit. Only another limit is the pod's own."""
+    """The limit's owner in terms of a manifest: `container`, `pod` or `other`. A kubelet sets a
+    pod's limit to the sum of its containers' limits. Other memory charged to the pod (pause, tmpfs
+    of an earlier instance) then makes the pod's limit hit first. So only a limit other than the sum
+    is the pod's own."""
     memory, limit = body.get("memory"), body["limit_bytes"]
     if body["limit_of"] != "pod" or not memory or limit is None:
         return body["limit_of"]
@@ -242,8 +243,8 @@ def limit_owner(body: KillBody) -> str | None:
 def _memory(
     shares: list[Any], own: Any | None, path: str, victim: Victim, resolver: Resolver
 ) -> Memory | None:
-    """What counted in the pod, by cgroup, and what is left of cgroups that are gone. The victim's
-    own container is told by the kernel; None if it is not among them."""
+    """The memory use in the pod by cgroup, and the rest charged to removed cgroups. The kernel
+    side reports the victim's own container; None if that is missing."""
     whole, *parts = shares
     counted = [_amounts(part) for part in parts]
     told = [
@@ -267,7 +268,8 @@ def _memory(
 
 
 def _take_own(told: list[Part], own: Any, path: str, place: Place, resolver: Resolver) -> None:
-    """Limit and usage at the moment of the kill, if it is the container's cgroup itself."""
+    """Takes limit and usage at the moment of the kill, if the record is of the container's cgroup
+    itself."""
     directory, _, name = (place.path or "").rpartition("/")
     if directory != path or place.identity.container_id is None:
         return
@@ -291,7 +293,7 @@ def _take_own(told: list[Part], own: Any, path: str, place: Place, resolver: Res
 
 
 def _part(name: bytes, path: str, resolver: Resolver, amounts: Amounts) -> Part:
-    """Of which container it is. One without a name is pause, if the runtime told of it at all."""
+    """A part with its container. One without a name is pause, if the runtime reported it at all."""
     container_id = parse(f"{path}/{text(name)}").container_id
     container = resolver.names.containers.get(container_id or "")
     return {
@@ -339,9 +341,9 @@ def _known(value: int) -> int | None:
 
 
 def _scope_and_path(words: str, victim: Process) -> tuple[str | None, str | None]:
-    """From `oom-kill:constraint=…,oom_memcg=PATH,task_memcg=PATH`. The names of cgroups are chosen
-    by whoever made them, so they can look like this line: only a path is believed that the victim,
-    whose own cgroup the kernel told, lies in."""
+    """Parses `oom-kill:constraint=…,oom_memcg=PATH,task_memcg=PATH`. A container chooses the names
+    of its cgroups, so they can imitate this line. A path is only believed if the victim's own
+    cgroup, known from the kernel side, lies in it."""
     constraint = re.match(r"oom-kill:constraint=CONSTRAINT_(\w+),", words)
     if not constraint:
         return None, None
@@ -357,7 +359,7 @@ def _scope_and_path(words: str, victim: Process) -> tuple[str | None, str | None
 
 
 def _limit_of(path: str | None) -> str | None:
-    """Whose limit it is: the container's, the pod's, or that of a cgroup around or inside them."""
+    """The limit's owner: the container, the pod, or a cgroup around or inside them."""
     if path is None:
         return None
     own, above = parse(path), parse(path.rpartition("/")[0] or "/")

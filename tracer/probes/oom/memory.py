@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What counts at the memory limit of a pod, by the cgroups in it, as their files say it."""
+"""The memory charged to a pod's limit, by the cgroups in the pod, from their files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNKNOWN = -1
 NO_LIMIT = (1 << 63) - 1
 _LIMIT = {1: "memory.limit_in_bytes", 2: "memory.max"}
 _USAGE = {1: "memory.usage_in_bytes", 2: "memory.current"}
-# In memory.stat, with what lies below a cgroup.
+# Keys in memory.stat that include the cgroups below.
 _ANON = {1: "total_rss", 2: "anon"}
 _FILE = {1: "total_cache", 2: "file"}
 _SHMEM = {1: "total_shmem", 2: "shmem"}
@@ -22,7 +22,7 @@ _SHMEM = {1: "total_shmem", 2: "shmem"}
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Of one cgroup, in bytes; UNKNOWN where it cannot be read. `name` is its directory's."""
+    """Memory of one cgroup in bytes; UNKNOWN if it cannot be read. `name` is the directory's."""
 
     name: str
     limit: int
@@ -33,12 +33,12 @@ class Share:
 
 
 def memory_hierarchy() -> Hierarchy | None:
-    """Where limits of memory are: version 1 if its controller is in use."""
+    """The hierarchy with the memory limits: version 1 if its controller is in use."""
     return next(iter(hierarchies()), None)
 
 
 def pod_shares(hierarchy: Hierarchy, path: str) -> list[Share]:
-    """The pod as a whole, then each cgroup directly in it. Empty if it cannot be looked at."""
+    """The pod as a whole, then each cgroup directly in it. Empty if the pod cannot be read."""
     top = Path(hierarchy.mount + path)
     try:
         with os.scandir(top) as found:
@@ -49,7 +49,7 @@ def pod_shares(hierarchy: Hierarchy, path: str) -> list[Share]:
 
 
 def _parts(version: int, top: Path, names: list[str]) -> list[Share]:
-    """Without those that went away meanwhile."""
+    """The cgroups directly in the pod, without those removed meanwhile."""
     shares = (_share(version, top / name, name) for name in names)
     return [share for share in shares if share.usage != UNKNOWN]
 

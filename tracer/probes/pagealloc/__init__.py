@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Page allocations that fail: whose, how large, and what was free at that moment."""
+"""Failed page allocations: their process, their size, and the free memory at that moment."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tracer.probes.gfp import FlagNames
 
 ROW = Struct("=II16s16Q")  # struct buddy_row
 ROWS, ORDERS = 32, 16
-# More than any kernel has: only a record that somebody made up.
+# More than any kernel has; a larger order is a forged record.
 MAX_ORDER = 32
-# Free lists that were read later than this say nothing of the failure.
+# Free lists read later than this do not explain the failure.
 SAME_MOMENT_NS = 1_000_000_000
 
 
@@ -42,7 +42,7 @@ class AllocationBody(TypedDict):
 
 
 class Decoder:
-    """Free lists are told before the failures at which they were read."""
+    """Free lists come before the failures at which they were read."""
 
     def __init__(self, stream: Stream) -> None:
         self._resolver = stream.resolver
@@ -159,7 +159,7 @@ class AllocationOptions(Options):
     )
 
     def settings(self, selection: Selection) -> dict[str, int]:
-        """Where no source tells the flag's number nothing is left out."""
+        """If no source knows the flag's number, nothing is left out."""
         if self.quiet_failures:
             return {"kt_gfp_left_out": 0}
         return {"kt_gfp_left_out": gfp.bit_of("__GFP_NOWARN", gfp.names_here()) or 0}
@@ -172,14 +172,14 @@ def _summary(event: Event[AllocationBody]) -> str:
 
 
 def _grouping(event: Event[AllocationBody]) -> Alike:
-    """Apart are those of which the free lists were read too late: they explain nothing."""
+    """Failures whose free lists came late are grouped separately."""
     body = event.body
     known = body["buddyinfo"] is not None
     return Alike("page_alloc_failure", (body["process"].pid, body["order"], known))
 
 
 def _alarm(event: Event[AllocationBody]) -> bool:
-    """A small allocation that could wait and still failed, in a pod."""
+    """Whether a small allocation in a pod could wait and still failed."""
     body = event.body
     return bool(event.place and event.place.pod and body["order"] <= 3 and body["quiet"] is False)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TCP resets, sent and received, with the reason as far as anybody knows it."""
+"""TCP resets, sent and received, with the reason as far as it is known."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ STATES = (
     *("ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE"),
     *("CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV"),
 )
-# `enum cause` in probes/resets.bpf.c. Where the kernel has a name for the same, it is that one.
+# `enum cause` in probes/resets.bpf.c, by the kernel's own names where it has them.
 CAUSES = (
     None,
     *("no_socket", "tcp_abort_on_close", "so_linger_zero", "tcp_timewait_socket"),
     *("connection_refused", "listener_closed", "tcp_abort_on_data"),
 )
-# What the kernel says when it says nothing, or of several different causes.
+# The kernel's words for no reason, or for several different causes.
 VAGUE = ("", "not_specified", "tcp_state")
 
-# Where the kernel's own name does not speak for itself.
+# Explanations of the less clear names.
 MEANINGS = {
     "no_socket": "no such connection",
     "tcp_abort_on_close": "closed with unread data",
@@ -59,10 +59,10 @@ CLOSED_PORT = "closed port"
 # The flags of TCP's header, the lowest bit first (RFC 9293).
 _FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
 
-# Where data may come for a connection that its program has closed.
+# States in which data may come for a connection that its program has closed.
 _HALF_CLOSED = ("FIN_WAIT1", "FIN_WAIT2")
 _CLOCK_MONOTONIC_COARSE = 6
-# What a call takes that has been interrupted, too.
+# Bound of the duration of one call in the kernel, interrupts included.
 _SAME_CALL_NS = 50_000_000
 _MAX_SUSPECTS = 256
 
@@ -72,7 +72,7 @@ _REASONS, _REASON_BYTES = 64, 32
 
 
 class End(TypedDict):
-    """Of a connection; `pod` is the place of what is in a pod of this node."""
+    """One end of a connection; `pod` is its place if it is in a pod of this node."""
 
     address: str | None
     port: int | None
@@ -93,7 +93,7 @@ class Carried(TypedDict):
 
 
 class Traffic(TypedDict, total=False):
-    """What went on before; not in recordings that do not have it."""
+    """The connection's earlier traffic; missing in older recordings."""
 
     idle: Idle | None
     bytes: Carried | None
@@ -115,7 +115,7 @@ class Decoder:
     def __init__(self, stream: Stream) -> None:
         self._resolver = stream.resolver
         self._networks = stream.shared(PodNetworks)
-        # resets that may not have been received, by the connection
+        # resets that were perhaps not received, by connection
         self._suspects: dict[Any, Event[ResetBody]] = {}
 
     def reset(self, record: Any) -> Event[ResetBody]:
@@ -124,9 +124,10 @@ class Decoder:
         return event
 
     def _take_back(self, event: Event[ResetBody], record: Any) -> None:
-        """Data for a connection that its program has closed makes the kernel call tcp_reset() for
-        itself, and answer the data with a reset (tcp_rcv_state_process()): that one was sent, and
-        nothing was received. The two come in the same call."""
+        """Takes back a received reset that was none. On data for a connection that its program has
+        closed, the kernel calls tcp_reset() itself and answers with a reset
+        (tcp_rcv_state_process()). So one reset was sent, and none received. Both events come from
+        the same call."""
         body = event.body
         ends = (body["local"], body["remote"])
         connection = (record.netns, *((end["address"], end["port"]) for end in ends))
@@ -176,12 +177,12 @@ def _decoder(stream: Stream) -> dict[str, Decode]:
 
 
 def _as_it_is(event: Event) -> Event:
-    """What an event stays that waits for one behind it."""
+    """`again` of an event that waits for a later one: the event itself."""
     return event
 
 
 def _nothing() -> None:
-    """What becomes of an event that was none."""
+    """`again` of an event that turned out to be none."""
 
 
 def _traffic(record: Any) -> Traffic:
@@ -215,7 +216,7 @@ def _end(address: bytes, port: int, family: int, place: Place | None) -> End:
 
 @lru_cache(maxsize=4096)
 def address_text(address: bytes) -> str:
-    """A `kt_address` as people write it."""
+    """A `kt_address` in the usual notation."""
     if address[:12] == MAPPED:
         return socket.inet_ntop(socket.AF_INET, address[12:])
     return socket.inet_ntop(socket.AF_INET6, address)
@@ -223,7 +224,8 @@ def address_text(address: bytes) -> str:
 
 @lru_cache(maxsize=256)
 def _reason(told: bytes, cause: int) -> tuple[str | None, bool]:
-    """The kernel's word, unless it is vague and the evidence is not."""
+    """The kernel's reason, or the inferred one if the kernel's is vague; and whether it is
+    inferred."""
     name = told.split(b"\0", 1)[0].decode("ascii", "replace").lower()
     inferred = CAUSES[cause] if cause < len(CAUSES) else None
     if name in VAGUE and inferred:
@@ -240,7 +242,7 @@ def _meaning(reason: str | None, syn: bool) -> str | None:
 
 
 def reason_table(names: Mapping[int, str]) -> bytes:
-    """What `kt_reset_reasons` holds: the kernel's names by number, without what all begin with."""
+    """The content of `kt_reset_reasons`: the kernel's names by number, without their prefix."""
     table = bytearray(_REASONS * _REASON_BYTES)
     for number, name in names.items():
         word = name.removeprefix(_PREFIX).encode()
@@ -262,7 +264,7 @@ class ResetOptions(Options):
 
 
 def _tick_ns() -> int:
-    """Of the kernel's timers: the resolution of the clock that only they move on."""
+    """The tick of the kernel's timers: the resolution of the clock that only they advance."""
     return round(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e9)
 
 
@@ -290,7 +292,7 @@ def _summary(event: Event[ResetBody]) -> str:
 
 
 def _alarm(event: Event[ResetBody]) -> bool:
-    """A pod whose port is closed, a pod that is refused, a kernel that has no memory for TCP."""
+    """Whether a pod's port is closed, a pod is refused, or the kernel has no memory for TCP."""
     if event.body["reason"] == "tcp_abort_on_memory":
         return True
     in_pod = event.place is not None and event.place.pod is not None

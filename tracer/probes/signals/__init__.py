@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who signals whom: every signal at the moment the kernel generates it."""
+"""Signals with sender and target, at the moment the kernel generates them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tracer.probes.columns import (
 )
 from tracer.probes.exits import is_container_init
 
-# What language runtimes and terminals use as plumbing, many times a second.
+# Signals that language runtimes and terminals send as plumbing, many times a second.
 PLUMBING = ("CHLD", "URG", "WINCH", "PROF")
-# Without a handler these do nothing, or stop a process and let it go on.
+# Signals that without a handler do nothing, or stop a process and let it continue.
 HARMLESS = frozenset(
     ("SIGCHLD", "SIGURG", "SIGWINCH", "SIGCONT", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU")
 )
@@ -128,8 +128,8 @@ def _summary(event: Event[SignalBody]) -> str:
 
 
 def _alarm(event: Event[SignalBody]) -> bool:
-    """A kill of something in a container, a sender nobody knows, a program that hides its file.
-    That of a sandbox by the runtime is none: so every pod goes."""
+    """Whether something in a container is killed, the sender is unknown, or the sender's program
+    hides its file. A runtime's kill of a sandbox is no alarm, because every pod ends so."""
     sender = event.by
     container = event.about.container if event.about else None
     routine = container and container.is_sandbox and event.body["origin"] == "runtime"
