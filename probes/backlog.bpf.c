@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Connections, and packets of a connection, that a full queue turned away. The kernel does that without
- * a reason that a tracepoint could tell: a SYN is consumed, a final ACK is ignored.
+ * Connections, and packets of a connection, that a full queue dropped. The kernel gives no reason that a
+ * tracepoint could report: it consumes a SYN and ignores a final ACK.
  *
- * A storm is told in few records. The first drop at a queue goes into the ring at once. Those that
- * follow within a second of the one before are only counted, in kt_backlog_held, whose counts never go
- * back; user space reads them every second and tells what was added. A drop is in one of the two, never
- * in both.
+ * A storm makes few records. The first drop at a queue goes into the ring at once. Drops within a second of
+ * the last record are only counted, in kt_backlog_held, whose counts never decrease. User space reads them
+ * every second and reports the increase. A drop is in one of the two, never in both.
  */
 #include <linux/ptrace.h> /* struct pt_regs */
 #include "ktrace.h"
@@ -33,15 +32,15 @@ enum {
 
 #define KT_UNKNOWN (-1)
 
-/* `flow.local` is where it listens, not where the packet went. Of several drops in one record the depth
- * and the time are the last one's. */
+/* `flow.local` is the listening address, not the packet's destination. If a record has several drops, depth
+ * and time are those of the last one. */
 struct backlog_drop_event {
 	struct kt_header header;
 	u64 count;
 	u64 socket; /* inode of the listening or connected socket; 0 = unknown, or nobody's */
 	s64 depth;  /* entries, or bytes for KT_QUEUE_SOCKET; KT_UNKNOWN */
 	s64 limit;  /* a queue is full when depth is above or at it; KT_UNKNOWN */
-	kt_cgroup_id cgroup; /* in which the socket was made; 0 = it does not tell whose it is */
+	kt_cgroup_id cgroup; /* in which the socket was made; 0 = it does not identify the owner */
 	kt_network network;
 	struct kt_flow flow;
 	kt_netns netns;
@@ -51,7 +50,7 @@ struct backlog_drop_event {
 	u8 remotes; /* 0: unknown, 1: the flow's, 2: several, the flow has the last one's */
 };
 
-/* Who holds a socket: told by user space, which finds it in /proc. */
+/* The process that holds a socket; found by user space in /proc. */
 struct backlog_listener_event {
 	struct kt_header header;
 	u64 socket;
@@ -80,7 +79,7 @@ struct inet_connection_sock___backlog {
 	struct request_sock_queue___backlog icsk_accept_queue;
 };
 
-/* tcp_syncookies is an int up to 5.14, a byte since: its low byte is all it needs. */
+/* tcp_syncookies is an int up to 5.14, a byte since; its low byte is enough. */
 struct net___backlog {
 	struct {
 		u8 sysctl_tcp_syncookies;
@@ -115,7 +114,7 @@ struct kt_queue {
 	u32 unused;
 };
 
-/* If there are more queues than this, each drop at the others is a record. */
+/* With more queues than this, each drop at the others is a record. */
 KT_MAP(kt_backlog_held, HASH, 1024, struct kt_queue, struct backlog_drop_event);
 
 /* A listening socket as tcp_conn_request() found it. */
@@ -201,7 +200,7 @@ static __always_inline void count_drop(struct backlog_drop_event *drop)
 	__sync_fetch_and_add(&held->count, 1);
 }
 
-/* Everything that the socket knows itself. False if nobody wants to know. */
+/* Fills in everything that the socket itself knows. False if the event is not wanted. */
 static __always_inline bool begin_drop(struct backlog_drop_event *drop, struct sock *sk)
 {
 	struct cgroup *cgroup = kt_cgroup_of_socket(sk);
@@ -264,10 +263,10 @@ static __always_inline void enter_conn_request(struct sock *sk, struct sk_buff *
 }
 
 /*
- * That the SYN was dropped is told by the listener's own count; why, by the queues as they were, with the
+ * The listener's own count shows that the SYN was dropped. The earlier state of the queues shows why, by the
  * tests of tcp_conn_request() itself. The SYN queue is full with `limit` entries, or with one more since
- * 099ecf59f05b ("tcp/dccp: Allow a connection when sk_max_ack_backlog is zero"). Without SYN cookies
- * the last quarter of tcp_max_syn_backlog is kept for peers that are known.
+ * 099ecf59f05b ("tcp/dccp: Allow a connection when sk_max_ack_backlog is zero"). Without SYN cookies the last
+ * quarter of tcp_max_syn_backlog is reserved for known peers.
  */
 static __always_inline void exit_conn_request(void)
 {
@@ -302,7 +301,7 @@ static __always_inline void exit_conn_request(void)
 				 usable);
 }
 
-/* The first thing that tcp_v4_syn_recv_sock() and tcp_v6_syn_recv_sock() look at. */
+/* The first test in tcp_v4_syn_recv_sock() and tcp_v6_syn_recv_sock(). */
 static __always_inline void enter_syn_recv_sock(struct sock *sk, struct sk_buff *skb)
 {
 	u32 queued = BPF_CORE_READ(sk, sk_ack_backlog),
@@ -318,8 +317,9 @@ static __always_inline bool is_ipv6(struct sk_buff *skb)
 	return BPF_CORE_READ(skb, protocol) == bpf_htons(0x86dd);
 }
 
-/* 7a26dc9e7b43 ("net: tcp: add skb drop reasons to tcp_add_backlog()") brought this value and the
- * function's third argument, where true says that the reason is; newer kernels (7.2) return the reason. */
+/* 7a26dc9e7b43 ("net: tcp: add skb drop reasons to tcp_add_backlog()") added this value and the function's
+ * third argument, which holds the reason if the function returns true. Newer kernels (7.2) return the
+ * reason. */
 KT_PRESENT(backlog_reason, "net/dropreason-core.h net/dropreason.h linux/skbuff.h",
 	   "SKB_DROP_REASON_SOCKET_BACKLOG,");
 
@@ -340,15 +340,15 @@ static __always_inline u32 reason_of_backlog(void)
 }
 
 /*
- * A packet that tcp_add_backlog() refused: the queue was full, or its checksum was wrong. Where no reason
- * is given a wrong checksum is told by a queue that is far from full: in every kernel the limit is above
- * the receive buffer. The limit itself has been calculated in several ways, and nothing tells which.
+ * A packet that tcp_add_backlog() refused: the queue was full, or its checksum was wrong. If the kernel gives
+ * no reason, a queue that is far from full means a wrong checksum: in every kernel the limit is above the
+ * receive buffer. Kernels calculate the limit itself in several ways, and nothing shows which.
  */
 static __always_inline void exit_add_backlog(struct sock *sk, u64 returned, void *reason)
 {
 	struct sock___queues *queues = (void *)sk;
 	struct backlog_drop_event drop;
-	u32 told = returned & 0xff; /* no more than that is set of a bool */
+	u32 told = returned & 0xff; /* a bool only sets this byte */
 	s64 depth;
 
 	depth = (s64)BPF_CORE_READ(queues, sk_backlog.len) +
@@ -402,8 +402,8 @@ KT_TRAMPOLINE(fentry_v6_syn_recv_sock, void *ctx)
 	return 0;
 }
 
-/* The returned value stands behind the arguments, of which there are two or three. Kernels that know
- * reasons have a helper for that (f92c1e183604, 5.17). */
+/* The return value stands behind the two or three arguments. Kernels with drop reasons have a helper for it
+ * (f92c1e183604, 5.17). */
 SEC("fexit/tcp_add_backlog")
 KT_TRAMPOLINE(fexit_add_backlog, void *ctx)
 {

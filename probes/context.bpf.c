@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What is attached with every probe: cgroups are followed from their creation, so that a pod that starts
- * later is known before its first process runs, and a process in a container is described when it execs,
- * the one moment at which its arguments can be read for certain.
+ * Attached with every probe. Cgroups are followed from their creation, so a pod that starts later is known
+ * before its first process runs. A process in a container is described when it execs, the only moment at
+ * which its arguments are certain to be readable.
  */
 #include "ktrace.h"
 
-/* A cgroup that was described is gone: with it ends what ran in it. */
+/* A described cgroup is gone, and so are its processes. */
 struct cgroup_end_event {
 	struct kt_header header;
 	kt_cgroup_id cgroup;

@@ -18,7 +18,7 @@ struct kt_ended {
 	u64 pid;
 };
 
-/* Two last threads that exit at the same moment both see that nobody is left; the first one reports. */
+/* If the last two threads exit at the same moment, both see that no other is left; the first one reports. */
 KT_MAP(kt_reported, LRU_HASH, 4096, struct kt_ended, u8);
 
 static __always_inline bool already_reported(struct task_struct *leader)
@@ -32,7 +32,7 @@ static __always_inline bool already_reported(struct task_struct *leader)
 	return bpf_map_update_elem(&kt_reported, &process, &yes, BPF_NOEXIST);
 }
 
-/* What the parent's wait(2) will report, see wait_task_zombie() in kernel/exit.c. */
+/* The status that the parent's wait(2) will report, see wait_task_zombie() in kernel/exit.c. */
 static __always_inline s32 status_of(struct task_struct *leader)
 {
 	const u32 SIGNAL_GROUP_EXIT = 4;
@@ -63,8 +63,8 @@ static __always_inline int on_exit(struct task_struct *task)
 	return 0;
 }
 
-/* New kernels let a program on a tracepoint be preempted (7.2 does): what exits meanwhile on that CPU is
- * refused, and would be lost. Perf, which this one is attached through, switches preemption off. */
+/* New kernels (7.2) let a program on a tracepoint be preempted. An exit on that CPU meanwhile would be refused
+ * and lost. This program is attached through perf, which switches preemption off. */
 SEC("tp/sched/sched_process_exit")
 KT_PROGRAM(on_exit_undisturbed, void *context)
 {

@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Which cgroups have processes in which network namespaces: what is attached besides with probes whose
- * events have a namespace and no process. A namespace is seen where it is used. A process that execs in it
- * tells the namespace before it can send anything, whenever that was made and however short it lives; what
- * runs already is walked through once. Addresses, and namespaces that nobody execs in, user space looks for
- * (tracer/identity/netns.py).
+ * Reports which cgroups have processes in which network namespaces. Attached with probes whose events have a
+ * namespace but no process. An exec reports the process's namespace before the process can send anything, so
+ * neither the namespace's age nor a short life matters. Running processes are walked through once. User space
+ * looks for addresses, and for namespaces without any exec (tracer/identity/network_lookup.py).
  */
 #include "network.h"
 
-/* What a process tells of its network namespace. */
+/* The relation of a process to its network namespace. */
 enum {
-	KT_OF_HOST, /* of the kernel's own, which belongs to no container: nothing else is told of that */
-	KT_AT_HOME, /* it is that of the first process in the same PID namespace */
-	KT_VISITING, /* it is not: made by a container for some of its processes, or another container's */
+	KT_OF_HOST, /* the host's, which belongs to no container: nothing else is reported of it */
+	KT_AT_HOME, /* the same as that of the first process in the PID namespace */
+	KT_VISITING, /* another: made by a container for some of its processes, or another container's */
 	KT_CONCLUDED, /* user space has found such a process later, or, without a cgroup, none */
 };
 
@@ -28,8 +27,8 @@ struct network_event {
 	u32 unused;
 };
 
-/* One of its addresses, told by user space; all zero: no more were found when it was looked at, because of
- * the network_event of that time. */
+/* One of its addresses, from user space. All zero: the lookup for the network_event of the time `because` has
+ * ended. */
 struct network_address_event {
 	struct kt_header header;
 	kt_network network;
@@ -47,7 +46,7 @@ struct kt_network_use {
 	u32 unused;
 };
 
-/* What was told. If a use is forgotten it is told again. */
+/* The reported uses. If one is forgotten, it is reported again. */
 KT_MAP(kt_network_uses, LRU_HASH, 16384, struct kt_network_use, u8);
 
 /* The first process of a PID namespace that `pid` is in. */
@@ -59,13 +58,13 @@ static __always_inline struct task_struct *first_process(struct pid *pid, u32 le
 	return BPF_CORE_READ(numbers, ns, child_reaper);
 }
 
-/* Pid 1 may have left the namespace in which the kernel began; its parent, the idle task, has not. */
+/* Pid 1 may have left the first network namespace; its parent, the idle task, has not. */
 static __always_inline struct net *net_of_host(struct pid *pid)
 {
 	return kt_net_of_task(BPF_CORE_READ(first_process(pid, 0), real_parent));
 }
 
-/* Who shares the host's PID namespace has no first process of his own to compare with. */
+/* A container that shares the host's PID namespace has no first process of its own to compare with. */
 static __always_inline u32 how_used(struct net *net, struct pid *pid)
 {
 	u32 level = BPF_CORE_READ(pid, level);
@@ -113,8 +112,8 @@ int BPF_PROG(on_exec_in_network, struct task_struct *task)
 	return 0;
 }
 
-/* Argument 1 of an iterator is a task, and NULL behind the last. A thread may be anywhere for a moment: a
- * runtime's is in each new pod's namespace. */
+/* Argument 1 of an iterator is a task, and NULL after the last. Only leaders count: a thread may enter another
+ * namespace for a moment, as a runtime's does with each new pod. */
 SEC("iter/task")
 KT_PROGRAM(list_networks, void *ctx)
 {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Whom the OOM killer kills, and for whom.
+ * OOM kills: the victim, and the task whose allocation failed.
  *
- * One kill goes through three hooks, all in the context of the task whose allocation failed:
- * oom_kill_process() knows whose limit was hit (where functions can be probed), the SIGKILL tells that
- * there is a kill at all, and mark_victim follows at once. mark_victim alone proves nothing: it also fires
- * for a process that is dying anyway and only gets access to the last reserves.
+ * One kill goes through three hooks, all in the context of that task. oom_kill_process() knows whose limit
+ * was hit (if functions can be probed). The SIGKILL proves the kill. mark_victim follows at once; alone it
+ * proves nothing, because it also fires for a process that is dying anyway and only gets access to the last
+ * reserves.
  */
 #include <linux/ptrace.h> /* struct pt_regs */
 #include "memory.h"
@@ -31,7 +31,7 @@ struct oom_event {
 	struct kt_party trigger;
 	struct oom_memory memory;
 	kt_cgroup_id limit_cgroup; /* 0: unknown, or none */
-	s64 limit;                 /* in bytes; -1: unknown; near its greatest value: none */
+	s64 limit;                 /* in bytes; -1: unknown; near the largest value: none */
 	s64 usage;
 	kt_gfp gfp;
 	s32 order; /* -1: by SysRq */
@@ -62,7 +62,7 @@ struct oom_row {
 
 #define OOM_ROWS 10
 
-/* What the kernel log says of one kill; made in user space, believed only together with an oom_event. */
+/* The kernel log's report of one kill; made in user space, believed only together with an oom_event. */
 struct oom_log_event {
 	struct kt_header header; /* time: that of the log line */
 	s64 limit;
@@ -85,8 +85,8 @@ struct oom_unread_event {
 	u32 unused;
 };
 
-/* What counted at the limit of a pod, read in user space just after a kill: the pod as a whole first, then
- * each cgroup directly in it. In bytes; -1: unknown; a limit near its greatest value: none. */
+/* The memory charged to a pod's limit, read in user space just after a kill: first the whole pod, then each
+ * cgroup directly in it. In bytes; -1: unknown; a limit near the largest value: none. */
 struct oom_share_event {
 	struct kt_header header; /* time: that of the log line */
 	s64 limit;
@@ -99,7 +99,7 @@ struct oom_share_event {
 	char name[256]; /* of a part's directory */
 };
 
-/* The victim's own cgroup at the moment of the kill: its directory may be gone when user space looks. */
+/* The victim's own cgroup at the moment of the kill; user space may find its directory gone. */
 struct oom_own_event {
 	struct kt_header header;
 	kt_boot_ns first; /* the time of the oom_event it belongs to */
@@ -115,13 +115,13 @@ KT_EVENT(oom_share);
 KT_EVENT(oom_own);
 KT_EVENT(oom_unread);
 
-/* What a task that carries out an OOM kill has come to. */
+/* The progress of a task that carries out an OOM kill. */
 struct oom_progress {
 	u64 victim;    /* the task that got the SIGKILL */
-	u64 signalled; /* and when */
+	u64 signalled; /* when it did */
 	u64 domain;    /* the cgroup whose limit was hit */
 	u64 group;     /* the cgroup that dies as a whole */
-	u32 entered;   /* oom_kill_process() was seen and its end will be, too */
+	u32 entered;   /* oom_kill_process() was seen; its end will be, too */
 	u32 kept;      /* `event` waits for that end */
 	struct oom_event event;
 };
@@ -229,7 +229,7 @@ int BPF_PROG(on_oom_signal, int signal, struct kernel_siginfo *info, struct task
 	return 0;
 }
 
-/* As mem_cgroup_get_oom_group() in mm/memcontrol.c. Version 1 has no such thing and the flag is never set. */
+/* Like mem_cgroup_get_oom_group() in mm/memcontrol.c. Version 1 has no groups and never sets the flag. */
 static __always_inline u64 group_of(struct task_struct *victim, u64 domain)
 {
 	struct mem_cgroup *memcg = kt_memcg_of(victim);
@@ -286,7 +286,7 @@ static __always_inline int on_victim(struct oom_progress *progress, struct task_
 	struct oom_event *known = &progress->event;
 	struct oom_member_event *member;
 
-	/* a second victim of one call, or, without its begin and end, of the same group a moment later */
+	/* a second victim of one call, or, if its begin and end are not seen, of the same group shortly after */
 	if (first && (progress->entered || (progress->group && now - first < same_kill_ns))) {
 		struct kt_party party = {};
 
@@ -331,8 +331,8 @@ struct trace_event_raw_mark_victim {
 
 KT_PRESENT(victim_task, "trace/events/oom.h", "TP_PROTO(struct task_struct *task, uid_t uid)");
 
-/* The task itself since 72ba14deb40a ("mm: update mark_victim tracepoints fields"), which stable series
- * have taken over; before that its pid. */
+/* The argument is the task since 72ba14deb40a ("mm: update mark_victim tracepoints fields"), also in stable
+ * series; before that its pid. */
 static __always_inline bool is_victim(u64 argument, u64 task)
 {
 	return KT_CHOOSE(victim_task,

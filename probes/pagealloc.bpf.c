@@ -2,9 +2,9 @@
 /*
  * Page allocations that fail.
  *
- * warn_alloc() is only reached when an allocation has failed, also when the caller asked for silence, so
- * a machine that is well pays nothing. Where functions cannot be probed the tracepoint that ends every
- * allocation has to do, and the two instructions at its beginning are what each allocation pays.
+ * The kernel only calls warn_alloc() when an allocation has failed, even if the caller asked for silence. So a
+ * healthy machine pays nothing. If functions cannot be probed, the tracepoint at the end of every allocation
+ * takes its place, and each allocation pays for two instructions.
  */
 #include <linux/ptrace.h> /* struct pt_regs */
 #include "memory.h"
@@ -28,13 +28,13 @@ struct buddy_row {
 
 #define BUDDY_ROWS 32
 
-/* The free lists soon after a failure; made in user space. */
+/* The free lists shortly after a failure; made in user space. */
 struct buddyinfo_event {
 	struct kt_header header;
 	u32 rows;
 	u32 page_size;
-	u32 nowarn;   /* the flag by which a caller asks for silence; 0: unknown */
-	u32 can_wait; /* and the one by which it says that it can wait */
+	u32 nowarn;   /* the flag with which a caller asks for silence; 0: unknown */
+	u32 can_wait; /* the flag with which it says that it can wait */
 	struct buddy_row row[BUDDY_ROWS];
 };
 
@@ -63,8 +63,8 @@ KT_GLOBAL int on_failure(u32 gfp, u32 order)
 	return 0;
 }
 
-/* void warn_alloc(gfp_t gfp_mask, nodemask_t *nodemask, const char *fmt, ...) is also called by vmalloc;
- * only the page allocator's words are followed by the order. */
+/* vmalloc also calls void warn_alloc(gfp_t gfp_mask, nodemask_t *nodemask, const char *fmt, ...), but only the
+ * page allocator's format is followed by the order. */
 SEC("kprobe/warn_alloc")
 int BPF_KPROBE(on_warn_alloc, u64 gfp, void *nodemask, const char *format, u64 order)
 {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * TCP resets, sent and received. The process that closed a connection is known only where the reset is
- * raised by its own system call; everything else happens in softirq and is the socket's, not a process's.
+ * TCP resets, sent and received. The process that closed a connection is only known if its own system call
+ * raises the reset. All other resets happen in softirq and belong to the socket, not to a process.
  */
 #include <linux/ptrace.h> /* struct pt_regs */
 #include "socket.h"
 
 typedef char kt_reset_reason[32];
 
-/* What can be told where the kernel gives no reason, or one that says too little. */
+/* Inferred causes, for when the kernel gives no reason, or a vague one. */
 enum cause {
 	UNKNOWN,
 	NO_SOCKET,        /* nothing listens there */
@@ -20,7 +20,7 @@ enum cause {
 	DATA_AFTER_CLOSE, /* for a connection that its program had closed */
 };
 
-/* What had gone on before on a connection that has a full socket. */
+/* The earlier traffic on a connection that has a full socket. */
 struct traffic {
 	u64 sent_ago; /* ns, to a tick of the kernel's timers */
 	u64 received_ago;
@@ -35,7 +35,7 @@ struct traffic {
 struct tcp_reset_event {
 	struct kt_header header;
 	struct kt_party process; /* all zero: not known */
-	kt_cgroup_id cgroup;     /* the socket's; 0: none that tells whose it is */
+	kt_cgroup_id cgroup;     /* the socket's; 0: none that identifies the owner */
 	kt_network network;
 	kt_netns netns;
 	kt_tcp_state state;
@@ -46,8 +46,8 @@ struct tcp_reset_event {
 	kt_reset_reason reason; /* the running kernel's name; empty: none given */
 	struct traffic traffic;
 	u64 ended_ago; /* ns since it went to TIME_WAIT, to a millisecond; 0: not known */
-	u8 answered;   /* TCP's flags in the packet that caused it; 0: none did */
-	u8 looked;     /* 1: for traffic and flags; 0 in recordings of versions that did not */
+	u8 answered;   /* TCP flags of the packet that caused it; 0: none did */
+	u8 looked;     /* 1: traffic and flags were read; 0 in recordings of older versions */
 	u8 unused[6];
 };
 
@@ -56,9 +56,8 @@ KT_EVENT(tcp_reset);
 #define REASONS 64
 #define NO_REASON REASONS
 
-/* The names of `enum sk_rst_reason` without their prefix, by number; written by the loader, because the
- * numbers move between releases. Where the verifier does not tell whether there is a reason, none is asked
- * for. */
+/* The names of `enum sk_rst_reason` without their prefix, by number. The loader writes them, because the
+ * numbers move between releases. If the verifier cannot tell whether there is a reason, none is read. */
 #ifdef KT_CHECKS_ARGUMENTS
 const volatile kt_reset_reason kt_reset_reasons[REASONS] = {};
 #define name_reason(reason, number) \
@@ -67,20 +66,20 @@ const volatile kt_reset_reason kt_reset_reasons[REASONS] = {};
 #define name_reason(reason, number)
 #endif
 
-/* The length of a tick of the kernel's timers in ns, by which it stamps sockets; 0: not known. */
+/* The tick of the kernel's timers in ns, the unit of the sockets' time stamps; 0: unknown. */
 KT_SETTING(u64, kt_tick, 0);
 
-/* Whosever socket it is: what happened to a selected one, its other end may tell. */
+/* Report resets of all sockets, because the other end may explain an event of a selected one. */
 KT_SETTING(bool, kt_whosever, false);
 
 KT_PRESENT(bytes_sent, "linux/tcp.h", "u64 bytes_sent;");
 KT_PRESENT(entry_stamp, "net/inet_timewait_sock.h", "u32 tw_entry_stamp;");
 
-/* The flags' numbers are those of the running kernel. */
+/* The flags' numbers come from the running kernel. */
 #define has_flag(sk, flag) \
 	(BPF_CORE_READ(sk, __sk_common.skc_flags) >> bpf_core_enum_value(enum sock_flags, flag) & 1)
 
-/* Bytes that were received and never read. A FIN takes a number too, and is the last to be read. */
+/* Bytes that were received and never read. A FIN also takes a sequence number, the last one. */
 static __always_inline u32 unread_bytes(struct sock *sk)
 {
 	struct tcp_sock *tcp = (void *)sk;
@@ -90,9 +89,9 @@ static __always_inline u32 unread_bytes(struct sock *sk)
 }
 
 /*
- * Whether a system call of `current` raised it. Only close(2) and disconnecting set a socket that still
- * has its file to CLOSE before they reset the connection; timers, packets and `ss -K` reset it first. The
- * last reference to a file may be dropped by a kernel thread, which is nobody's system call.
+ * Whether a system call of `current` raised it. Only close(2) and a disconnect set a socket that still has its
+ * file to CLOSE before they reset the connection; timers, packets and `ss -K` reset it first. A kernel thread
+ * may drop the last reference to a file; that is no system call.
  */
 static __always_inline bool in_system_call(struct sock *sk, struct sk_buff *skb)
 {
@@ -103,8 +102,8 @@ static __always_inline bool in_system_call(struct sock *sk, struct sk_buff *skb)
 	       !(BPF_CORE_READ(current, flags) & PF_KTHREAD);
 }
 
-/* See __tcp_close() in net/ipv4/tcp.c: unread data is looked at before SO_LINGER. close() shuts both
- * directions, disconnecting does not. */
+/* See __tcp_close() in net/ipv4/tcp.c: it checks unread data before SO_LINGER. close() shuts both directions,
+ * a disconnect does not. */
 static __always_inline u8 cause_of_close(struct sock *sk)
 {
 	if (BPF_CORE_READ_BITFIELD_PROBED(sk, sk_shutdown) != 3)
@@ -116,8 +115,8 @@ static __always_inline u8 cause_of_close(struct sock *sk)
 	return UNKNOWN;
 }
 
-/* A connection that never had a file and is in CLOSE when it is reset: only those that a listener leaves
- * behind are disconnected that way, inet_child_forget() in net/ipv4/inet_connection_sock.c. */
+/* A connection that never had a file and is in CLOSE when it is reset. Only unaccepted connections of a closed
+ * listener are disconnected this way, inet_child_forget() in net/ipv4/inet_connection_sock.c. */
 static __always_inline u8 cause_without_file(struct sock *sk)
 {
 	if (kt_state_of(sk) == KT_TCP_CLOSE && !BPF_CORE_READ(sk, sk_socket) &&
@@ -138,7 +137,7 @@ static __always_inline u8 cause_of(struct sock *sk, struct sk_buff *skb, bool se
 		return cause_without_file(sk);
 	if (!sk)
 		return NO_SOCKET;
-	/* only tcp_rcv_state_process() ends a connection and then answers for it, and only that of nobody */
+	/* only tcp_rcv_state_process() ends a connection and then answers for it, and only an orphaned one */
 	if (state == KT_TCP_CLOSE && has_flag(sk, SOCK_DEAD))
 		return DATA_AFTER_CLOSE;
 	return state == KT_TCP_TIME_WAIT ? TIME_WAIT : UNKNOWN;
@@ -195,8 +194,7 @@ static __always_inline bool wanted(struct cgroup *cgroup, bool own)
 	return kt_wanted_at(cgroup);
 }
 
-/* `skb` is the packet that is answered, or NULL; its addresses are truer than those of a listening
- * socket. */
+/* `skb` is the answered packet, or NULL. Its addresses are more exact than a listening socket's. */
 static __always_inline int report(struct sock *sk, struct sk_buff *skb, bool sent, u32 reason)
 {
 	struct cgroup *cgroup = kt_cgroup_of_socket(sk);
@@ -246,9 +244,9 @@ KT_PROGRAM(on_receive_reset, void *ctx)
 	return report(kt_argument(ctx, 0), NULL, false, NO_REASON);
 }
 
-/* The reason, and resets without a socket, came together: 19822a980e19 ("trace: tcp: fully support
+/* The reason and resets without a socket came together: 19822a980e19 ("trace: tcp: fully support
  * trace_tcp_send_reset") and b533fb9cf4f7 ("rstreason: make it work in trace world"). The verifier refuses
- * ctx[2] where the tracepoint has no such argument. */
+ * ctx[2] if the tracepoint has no such argument. */
 #ifdef KT_CHECKS_ARGUMENTS
 SEC("tp_btf/tcp_send_reset")
 KT_PROGRAM(on_send_reset_with_reason, u64 *ctx)
@@ -257,14 +255,14 @@ KT_PROGRAM(on_send_reset_with_reason, u64 *ctx)
 }
 #endif
 
-/* Without a reason, and only where a full socket exists. */
+/* Without a reason, and only for full sockets. */
 SEC("tp_btf/tcp_send_reset")
 KT_PROGRAM(on_send_reset, void *ctx)
 {
 	return report(kt_argument(ctx, 0), kt_argument(ctx, 1), true, NO_REASON);
 }
 
-/* Resets that answer no packet; those that do are seen in the functions that send them. */
+/* Resets that answer no packet. The functions that send the others are probed themselves. */
 SEC("tp_btf/tcp_send_reset")
 KT_PROGRAM(on_send_reset_by_itself, void *ctx)
 {
@@ -273,8 +271,8 @@ KT_PROGRAM(on_send_reset_by_itself, void *ctx)
 	return report(kt_argument(ctx, 0), NULL, true, NO_REASON);
 }
 
-/* tcp_v4_send_reset() and tcp_v6_send_reset() end without a reset for a reset, and for a packet without
- * a socket that was not for this node. */
+/* tcp_v4_send_reset() and tcp_v6_send_reset() send no reset in answer to a reset, or to a packet without a
+ * socket that was not for this node. */
 static __always_inline bool is_answered(struct sock *sk, struct sk_buff *skb, bool local)
 {
 	struct kt_tcp_header tcp = {};

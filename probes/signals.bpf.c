@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Who signals whom: every signal at the moment it is generated, whichever way it was raised.
+ * Every signal with its sender and target, at the moment it is generated, by any way of raising it.
  */
 #include "ktrace.h"
 
@@ -19,12 +19,12 @@ struct signal_event {
 	u32 unused;
 };
 
-/* What the process was in when the signal had been generated; 0 where nobody looked. */
+/* The state of the process after the signal was generated; 0: not read. */
 enum kt_target_state {
 	KT_RUNNING = 1,
-	KT_STOPPED,      /* by SIGSTOP or its kin */
-	KT_DUMPING_CORE, /* it dies, and writes its memory to a file or a program first */
-	KT_DYING,        /* also of this very signal */
+	KT_STOPPED,      /* by SIGSTOP or a similar signal */
+	KT_DUMPING_CORE, /* it dies, and first writes its memory to a file or a program */
+	KT_DYING,        /* possibly of this very signal */
 };
 
 KT_EVENT(signal);
@@ -54,12 +54,12 @@ static __always_inline s32 code_of(u64 info)
 /*
  * `current` is the sender only if a system call of its own raised the signal. It is not when
  *  - the code is above 0 or SEND_SIG_PRIV: only the kernel uses those (sigaction(2));
- *  - a timer or an asynchronous read has ended, in whatever context that was;
- *  - SEND_SIG_NOINFO goes to the very process that runs: the kernel answers a call of it, as SIGPIPE
- *    answers write(2). kill(2) and its kin always pass a siginfo, and cgroup.kill and a parent's death
- *    reach other processes;
+ *  - a timer or an asynchronous read has ended, in any context;
+ *  - SEND_SIG_NOINFO goes to the running process itself: the kernel answers a call of it, as SIGPIPE
+ *    answers write(2). kill(2) and similar calls always pass a siginfo, and cgroup.kill and a parent's
+ *    death reach other processes;
  *  - the CPU was idle or in a kernel thread.
- * This covers interrupt context: whatever raises a signal there uses one of the first two.
+ * This covers interrupt context: every signal raised there is one of the first two cases.
  */
 static __always_inline bool raised_by_kernel(u64 info, s32 code, struct task_struct *current,
 					     struct task_struct *target)
@@ -110,7 +110,7 @@ int BPF_PROG(on_signal_generate, int signal, struct kernel_siginfo *siginfo,
 
 	if (!(kt_signal_mask >> ((signal - 1) & 63) & 1))
 		return 0;
-	/* most signals on a node concern no pod: they must be the cheapest */
+	/* most signals on a node concern no pod, so they must be the cheapest */
 	if (!kt_wanted_as(target, sender, true))
 		return 0;
 	info = kt_number(siginfo);

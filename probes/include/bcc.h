@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * How the sources are compiled on a node, by BCC and against the headers of its kernel: everything in which
- * that differs from core.h, and nothing else does.
+ * Macros for BCC, which compiles the sources on a node, against the headers of its kernel. All differences
+ * from core.h are here.
  *
- * tracer/backends/bcc/text.py makes one text of all sources. It leaves out what they declare of the kernel's
- * types, takes the suffixes off flavours, and puts in front of them
+ * tracer/backends/bcc/text.py makes one text of all sources. It leaves out their declarations of kernel types,
+ * removes the suffixes of flavours, and puts in front of them
  *     #define kt_cgroups KT_MAP_AT(3)               each map, by its number
  *     #define kt_mode ((u32)KT_SETTING_AT(0))       each setting, by its number
  *     #define KT_HAS_cgroup_ancestors 1             each KT_PRESENT, looked up in the node's headers
- * Numbers of maps and settings stand for descriptors and values, which the loader puts in.
+ * Numbers of maps and settings stand for descriptors and values, which the loader fills in.
  */
 #ifndef KT_BCC_H
 #define KT_BCC_H
@@ -23,7 +23,7 @@
 #include <linux/fs.h>
 #include <linux/mount.h>
 
-/* What fs/mount.h keeps to itself, as far as it is read. */
+/* The beginning of struct mount in fs/mount.h, which is a private header. */
 struct mount {
 	struct hlist_node mnt_hash;
 	struct mount *mnt_parent;
@@ -31,7 +31,7 @@ struct mount {
 	struct vfsmount mnt;
 };
 
-/* Names that the kernel has as macros, and the sources as their own. */
+/* Names that are macros in the kernel, and the sources' own identifiers here. */
 #undef current
 #undef PF_KTHREAD
 #undef RTF_LOCAL
@@ -55,8 +55,8 @@ struct mount {
 #define KT_EVENT(name) _Static_assert(true, "")
 #define KT_GLOBAL static __always_inline
 
-/* Both are 64-bit constants that begin with a mark. The loader finds them and writes what they stand for;
- * text.py has the same mark. */
+/* Both are 64-bit constants that begin with a mark, which text.py has, too. The loader finds them and writes
+ * the real values. */
 #define KT_MARK 0x4b54726163650000
 #define KT_MAP_AT(number) (*(char *)bpf_pseudo_fd(1, number))
 #define KT_SETTING_AT(number)                                                      \
@@ -87,8 +87,8 @@ struct mount {
 #define KT_CHOOSE_0(yes, no) (no)
 #define KT_CHOOSE_1(yes, no) (yes)
 
-/* BCC compiles each function in a section of this name, and none that only others call: its programs know
- * no calls. Nothing of a trampoline is left, and nothing can be attached that way. */
+/* BCC compiles each function in a section of this name. It does not compile functions that only others call,
+ * because its programs cannot call any. Programs for trampolines are left out and cannot be attached. */
 #define KT_SECTION(name) __attribute__((section(".bpf.fn." #name)))
 #define KT_TRAMPOLINE(name, context) static inline __attribute__((unused)) int name(context)
 #define KT_PROGRAM(name, context)                    \
@@ -146,7 +146,7 @@ struct mount {
 #define BPF_KPROBE(name, ...) KT_UNPACK(name, struct pt_regs, KT_REGISTERS_, ##__VA_ARGS__)
 #define BPF_KRETPROBE(name, ...) KT_UNPACK(name, struct pt_regs, KT_RETURNED_, ##__VA_ARGS__)
 
-/* Chains of reads. The types are the node's own, so an offset is what the compiler says. */
+/* Chains of reads. The types are the node's own, so the compiler knows the offsets. */
 #define KT_READ_1(from, member)                                                                 \
 	({                                                                                      \
 		typeof(from) from_ = (from);                                                    \

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Differences between kernels, all of them, decided by presence and never by a
- * version number. The newest form comes first; each older form names the
- * upstream commit that ended it.
+ * All differences between kernels. Presence decides, never a version number.
+ * The newest form comes first; each older form names the upstream commit that
+ * ended it.
  */
 #ifndef KT_COMPAT_H
 #define KT_COMPAT_H
@@ -31,8 +31,8 @@ static __always_inline struct kernfs_node *kt_kernfs_parent(struct kernfs_node *
 			 BPF_CORE_READ((struct kernfs_node___parent *)node, parent));
 }
 
-/* The directory of `cgroup`, or of its ancestor at `level` if it lies deeper. cgroup.ancestors; before
- * 7f203bc89eb6 ("cgroup: Replace cgroup->ancestor_ids[] with ->ancestors[]", 6.1) by climbing. */
+/* The directory of `cgroup`, or of its ancestor at `level` if it lies deeper. Reads cgroup.ancestors; before
+ * 7f203bc89eb6 ("cgroup: Replace cgroup->ancestor_ids[] with ->ancestors[]", 6.1) it climbs. */
 static __always_inline struct kernfs_node *kt_ancestor_node(struct cgroup *cgroup, const int level)
 {
 	struct kernfs_node *node = BPF_CORE_READ(cgroup, kn);
@@ -47,7 +47,7 @@ static __always_inline struct kernfs_node *kt_ancestor_node(struct cgroup *cgrou
 	if (known)
 		return known;
 	for (int climbed = 0; climbed < 256 && climbed < above; climbed++) {
-		/* else a compiler may count down from it, without the bound */
+		/* without this, a compiler may count down from `above` and drop the bound */
 		asm volatile("" : "+r"(above));
 		node = kt_kernfs_parent(node);
 	}
@@ -68,18 +68,18 @@ static __always_inline u32 kt_memory_controller(void)
 			 bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id), 0);
 }
 
-/* Whether the process writes a core dump. signal_struct.core_state, and SIGNAL_GROUP_EXIT besides; before
- * 0258b5fd7c71 ("coredump: Limit coredumps to a single thread group", 5.16) it was the memory's. Then a flag
- * alone said so, until 2f824d4d197e ("signal: Remove SIGNAL_GROUP_COREDUMP", 5.17). */
+/* Whether the process writes a core dump: signal_struct.core_state, with SIGNAL_GROUP_EXIT set besides. Before
+ * 0258b5fd7c71 ("coredump: Limit coredumps to a single thread group", 5.16) core_state was in mm_struct. Then
+ * a flag alone shows a dump, until 2f824d4d197e ("signal: Remove SIGNAL_GROUP_COREDUMP", 5.17). */
 #define kt_dumps_core(signal, flags, typed)                                                  \
 	(((flags) & 8) || KT_CHOOSE(core_state, bpf_core_field_exists((signal)->core_state), \
 				    KT_READ(typed, signal, core_state) != NULL, false))
 
-/* Memory behind a pointer whose type the verifier knows is read directly, at a tenth of the cost of the
- * helper. A tracepoint's arguments are such pointers, and `current` since 3ca1032ab7ab (5.11); before it
- * everything is read by the helper, so that one text does for both. What the helper has read has no type:
- * there `typed` is false. So it is for NULL and other numbers that only look like pointers. See KT_READ in
- * core.h; without the kernel's BTF no pointer has a type. */
+/* If the verifier knows a pointer's type, memory behind it is read directly, at a tenth of the helper's cost.
+ * Such pointers are a tracepoint's arguments, and `current` since 3ca1032ab7ab (5.11). Older kernels read
+ * everything by the helper, from the same source. A pointer that the helper has read has no type: pass
+ * `typed` false. Also pass false for NULL and for integers that stand for pointers. See KT_READ in core.h.
+ * Without the kernel's BTF no pointer has a type. */
 static __always_inline struct task_struct *kt_current(void)
 {
 	return KT_CHOOSE(typed_pointers, KT_TYPED, bpf_get_current_task_btf(),

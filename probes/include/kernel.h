@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The kernel's types, as far as ktrace reads them.
+ * The kernel's types, limited to the members that ktrace reads.
  *
- * Only the members that are used are declared. `preserve_access_index` makes
- * clang emit a CO-RE relocation for every access, so libbpf puts in the offsets
- * of the running kernel and the order and size of what is written here means
- * nothing. A member that was renamed on the way has a second declaration with
- * a `___suffix` (a flavour) in compat.h.
+ * `preserve_access_index` makes clang emit a CO-RE relocation for every access,
+ * so libbpf fills in the running kernel's offsets. Order and size of the members
+ * here have no meaning. A renamed member has a second declaration with a
+ * `___suffix` (a flavour) in compat.h.
  *
- * Where BCC compiles this on a node, everything between the two pragmas is left
- * out, here and elsewhere, and the node's own headers stand in its place.
+ * When BCC compiles this on a node, it leaves out everything between the two
+ * pragmas, here and in other files, and uses the node's own headers instead.
  */
 #ifndef KT_KERNEL_H
 #define KT_KERNEL_H

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What every probe shares: the maps, the event header, selection by cgroup, and the one description
- * of each process and each cgroup that events then refer to by number.
+ * Shared by all probes: the maps, the event header, selection by cgroup, and the descriptions of
+ * processes and cgroups. Each is described once; events refer to it by number.
  *
- * Maps are shared between objects by their name: the loader creates them once, with the first object,
- * and gives the same ones to the others.
+ * Objects share maps by name: the loader creates a map with the first object and gives the same map to
+ * the others.
  */
 #ifndef KT_KTRACE_H
 #define KT_KTRACE_H
@@ -17,7 +17,7 @@
 #include "kernel.h"
 #include "compat.h"
 
-/* Typedefs carry meaning: user space decides by their names how a member is decoded and shown. */
+/* Typedefs carry meaning: their names tell user space how to decode and show a member. */
 typedef u64 kt_boot_ns;    /* nanoseconds since boot, CLOCK_BOOTTIME */
 typedef u64 kt_process_id; /* a process_event, or 0: the kernel */
 typedef u64 kt_cgroup_id;  /* kernfs id, with the number of its hierarchy in the top 16 bits */
@@ -35,8 +35,8 @@ struct kt_header {
 	kt_boot_ns time;
 };
 
-/* One side of an event. The process_event with this id is in the stream before the event; if it was
- * lost, pid and tid still tell something. */
+/* One side of an event. The process_event with this id comes before the event; if it was lost, pid and
+ * tid are still known. */
 struct kt_party {
 	kt_process_id process;
 	kt_pid pid;
@@ -54,10 +54,10 @@ struct kt_ancestor {
 #define KT_NAME 256
 
 /*
- * A task is described once: when it first takes part in an event, and again when anything in its key
- * has changed since (exec, uid, cgroup, comm), so that a description is always true of the moment of
- * the event. `exe` is empty where there is none; `argv_bytes` is the true size, which may be more than
- * `argv` holds, and 0 where argv could not be read (the task is not current).
+ * A task is described with its first event, and again with a later one if its key has changed (exec,
+ * uid, cgroup, comm). So a description always fits the moment of the event. `exe` is empty if there is
+ * none. `argv_bytes` is the true size, which may be more than `argv` holds; it is 0 if argv could not be
+ * read (the task is not current).
  */
 struct process_event {
 	struct kt_header header;
@@ -94,12 +94,12 @@ struct cgroup_event {
 	kt_cgroup_path path;
 };
 
-/* The kernel's two stand-ins for a siginfo pointer, include/linux/sched/signal.h. The pointer is looked at
- * as a number: newer verifiers take the tracepoint's word that it is never NULL, and drop the branch. */
+/* The kernel's two stand-ins for a siginfo pointer, include/linux/sched/signal.h. Compare the pointer as a
+ * number: newer verifiers believe that a tracepoint never passes NULL, and drop the branch. */
 #define SEND_SIG_NOINFO 0
 #define SEND_SIG_PRIV 1
 
-/* The loader numbers the kinds of the objects it loads; nobody keeps a list. */
+/* The loader numbers the kinds of the objects it loads; there is no list of them. */
 KT_EVENT(process);
 KT_EVENT(cgroup);
 
@@ -111,7 +111,7 @@ enum kt_selection_mode {
 	KT_BOTH,   /* the target is selected as a target, and the sender as a sender */
 };
 
-/* What the loader has decided about a cgroup. An undecided one passes: user space sorts it out. */
+/* The loader's verdict on a cgroup. Events of an undecided one pass, and user space filters them. */
 enum kt_selected {
 	KT_AS_TARGET = 1,
 	KT_AS_SENDER = 2,
@@ -168,8 +168,8 @@ static __always_inline void *kt_reserve_record(u32 kind, const u64 size)
 	return NULL;
 }
 
-/* Wakes the reader when the ring was empty, so that a lone event is seen at once, and again at every
- * quarter of a MiB, so that a storm is drained in time; in between the reader comes by itself. */
+/* Wakes the reader when the ring was empty, so that it sees a lone event at once, and again at every quarter
+ * of a MiB, so that it drains a storm in time. In between the reader comes by itself. */
 static __always_inline void kt_submit_record(void *record, const u64 size)
 {
 	const u64 step = 256 << 10, room = (size + 15) & ~7ULL;
@@ -180,8 +180,8 @@ static __always_inline void kt_submit_record(void *record, const u64 size)
 }
 #endif
 
-/* What is on the way of every event exists twice: for pointers of which the verifier knows the type (see
- * KT_READ), and, under the plain name, for all. */
+/* Functions on every event's path have two forms: one with `_as` that can use pointers whose type the verifier
+ * knows (see KT_READ), and one under the plain name for all pointers. */
 #define kt_id_of_cgroup(cgroup) kt_id_of_cgroup_as(cgroup, false)
 #define kt_memory_v1(set) kt_memory_v1_as(set, false)
 #define kt_cgroup_of(task) kt_cgroup_of_as(task, false)
@@ -212,8 +212,8 @@ static __always_inline struct cgroup *kt_memory_v1_as(struct css_set *set, const
 	return KT_READ(typed, cgroup, root, hierarchy_id) ? cgroup : NULL;
 }
 
-/* The cgroup that says which container a task is in: on a node whose memory controller is of version 1
- * the one there, unless that is the root; else the one of version 2. */
+/* The cgroup that identifies a task's container. If version 1 has the memory controller, it is the cgroup
+ * in that hierarchy, unless that is the root; else the one of version 2. */
 static __always_inline struct cgroup *kt_cgroup_of_as(struct task_struct *task, const bool typed)
 {
 	struct css_set *set = KT_READ(typed, task, cgroups);
@@ -225,7 +225,7 @@ static __always_inline struct cgroup *kt_cgroup_of_as(struct task_struct *task, 
 }
 
 /* Appends one name to a path of `room` bytes, a power of two followed by KT_NAME bytes of slack; false if
- * it does not fit. The mask keeps the verifier's idea of `used` the same in every round of the caller's
+ * it does not fit. The mask gives the verifier the same bounds of `used` in every round of the caller's
  * loop. */
 static __always_inline bool kt_append_name(char *path, u32 *used, const u32 room, const void *name)
 {
@@ -239,8 +239,8 @@ static __always_inline bool kt_append_name(char *path, u32 *used, const u32 room
 	return true;
 }
 
-/* A pointer as a plain number. The verifier tracks what it knows of a typed pointer and lets none into a
- * global function; reading it back from memory makes it forget. */
+/* A pointer as a plain number. The verifier tracks typed pointers and lets none into a global function;
+ * after a read from memory it no longer knows the type. */
 static __always_inline u64 kt_number(const void *pointer)
 {
 	u64 number = 0;
@@ -250,12 +250,11 @@ static __always_inline u64 kt_number(const void *pointer)
 }
 
 /*
- * Describing is for the first time only, so it stands in functions of their own. They are global and
- * take addresses as numbers because the verifier then looks at them once, and not at every call again,
- * which halves the time to load.
+ * Descriptions are rare, so they have functions of their own. These are global and take addresses as
+ * numbers, so the verifier checks them once and not at every call, which halves the time to load.
  *
- * A path that is too deep loses its leaf end, never its root end: the outermost pod decides whose an
- * event is, and nobody may hide it by making cgroups below.
+ * A path that is too deep loses its leaf end, never its root end: the outermost pod owns an event, and
+ * must not be able to hide by making cgroups below.
  */
 KT_GLOBAL int kt_describe_cgroup(u64 address)
 {
@@ -314,7 +313,7 @@ static __always_inline bool kt_wanted_as(struct task_struct *target, struct task
 		return as_target;
 	if (!sender)
 		return false;
-	/* most signals stay within a cgroup, and where either side would do the answer is the same */
+	/* most signals stay within a cgroup; then both sides give the same answer */
 	if (kt_mode == KT_EITHER &&
 	    KT_READ(typed, sender, cgroups) == KT_READ(typed, target, cgroups))
 		return false;
@@ -322,8 +321,8 @@ static __always_inline bool kt_wanted_as(struct task_struct *target, struct task
 	return kt_selected(cgroup, kt_id_of_cgroup_as(cgroup, typed)) & KT_AS_SENDER;
 }
 
-/* The same for an event without a task, that happened in `cgroup`; NULL where that is not known either.
- * What cannot be decided here passes. */
+/* The same for an event without a task that happened in `cgroup`; NULL if that is unknown, too. Undecided
+ * events pass. */
 static __always_inline bool kt_wanted_in(struct cgroup *cgroup)
 {
 	if (kt_by_pid)
@@ -429,11 +428,11 @@ static __always_inline void kt_read_ancestry(struct process_event *event,
 	for (int level = 0; level < KT_ANCESTORS; level++) {
 		struct task_struct *parent = BPF_CORE_READ(task, real_parent, group_leader);
 
-		/* pid 0 is the idle task, nobody's ancestor in any tool */
+		/* pid 0 is the idle task, which no tool shows as an ancestor */
 		if (!parent || parent == task || !BPF_CORE_READ(parent, tgid))
 			break;
 		event->ancestry[level].pid = BPF_CORE_READ(parent, tgid);
-		/* whole, as what would stay behind a string's end is old memory of the ring */
+		/* all bytes, because a string read would leave old memory of the ring behind its end */
 		bpf_core_read(&event->ancestry[level].comm, sizeof(kt_comm), &parent->comm);
 		task = parent;
 		count++;
@@ -488,7 +487,7 @@ KT_GLOBAL u64 kt_describe_process(u64 address)
 	event->exec_id = key.exec_id;
 	event->kernel_thread = !!(BPF_CORE_READ(task, flags) & PF_KTHREAD);
 	__builtin_memcpy(event->comm, key.comm, sizeof(event->comm));
-	/* a leader that has left has given its memory back, its threads still have it */
+	/* an exited leader has released its memory, but its threads still have it */
 	if (!mm && event->pid == bpf_get_current_pid_tgid() >> 32)
 		mm = BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), mm);
 	kt_read_pid_namespace(event, leader);
@@ -500,7 +499,7 @@ KT_GLOBAL u64 kt_describe_process(u64 address)
 	return process;
 }
 
-/* The id of the description of `task`, which is put into the ring first if this is its first event. */
+/* Fills `party` with the description's id of `task`. If this is its first event, describes it first. */
 static __always_inline void kt_refer_as(struct kt_party *party, struct task_struct *task,
 					const bool typed)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The kernel's types about memory, as far as ktrace reads them, and what the memory probes share. As in
- * kernel.h nothing but the names counts; a suffix `___…` is a flavour of a type that kernel.h has.
+ * The kernel's memory types, limited to the members that ktrace reads, and code that the memory probes share.
+ * As in kernel.h, only the names count; a suffix `___…` is a flavour of a type in kernel.h.
  */
 #ifndef KT_MEMORY_H
 #define KT_MEMORY_H
@@ -64,8 +64,8 @@ struct signal_struct___oom {
 
 #pragma clang attribute pop
 
-/* The names of GFP flags on this kernel, for records that outlive it: "mask name" (mask in hexadecimal),
- * NUL after each, in the order in which the kernel itself looks them up. Made in user space. */
+/* The names of GFP flags on this kernel, for recordings: "mask name" (mask in hexadecimal), NUL after each,
+ * in the order of the kernel's own lookup. Made in user space. */
 struct gfp_names_event {
 	struct kt_header header;
 	u32 names_bytes;
@@ -75,7 +75,7 @@ struct gfp_names_event {
 
 KT_EVENT(gfp_names);
 
-/* Indices of rss_stat; an enum without a name, so nothing can be relocated, but never renumbered. */
+/* Indices of rss_stat. The kernel's enum has no name, so it cannot be relocated, but was never renumbered. */
 enum {
 	KT_FILE_PAGES = 0,
 	KT_ANON_PAGES = 1,
@@ -93,7 +93,7 @@ KT_PRESENT(rss_counts, "linux/mm_types.h linux/mm_types_task.h",
 KT_PRESENT(oom_group, "linux/memcontrol.h", "bool oom_group;");
 
 /* An array of percpu_counter since f1a7941243c1 ("mm: convert mm's rss stats into percpu_counter"); before
- * that plain counters. What CPUs have not added up yet is left out, as the kernel does in its own log. */
+ * that plain counters. Amounts not yet added up by the CPUs are left out, as in the kernel's own log. */
 #define KT_RSS(mm, index)                                                                          \
 	({                                                                                         \
 		struct mm_struct___percpu *percpu_ = (void *)(mm);                                 \
@@ -109,7 +109,7 @@ KT_PRESENT(oom_group, "linux/memcontrol.h", "bool oom_group;");
 					   : 0;                                                    \
 	})
 
-/* The memory controller's state of `task`, of whichever cgroup version, or NULL. */
+/* The memory controller's state of `task`, in either cgroup version, or NULL. */
 static __always_inline struct mem_cgroup *kt_memcg_of(struct task_struct *task)
 {
 	struct css_set *set = BPF_CORE_READ(task, cgroups);

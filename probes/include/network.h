@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Network namespaces, each under a number that cannot come back. The inode, which people know, can: the
- * kernel gives that of a namespace which has ended to the next one.
+ * Network namespaces, each with a number that is never reused. The inode, which users see, can be: the
+ * kernel gives the inode of an ended namespace to the next one.
  */
 #ifndef KT_NETWORK_H
 #define KT_NETWORK_H
@@ -13,7 +13,7 @@
 #endif
 
 typedef u32 kt_netns;      /* inode of a network namespace; 0 = unknown */
-typedef u64 kt_network;    /* what it is told apart by; 0 = unknown */
+typedef u64 kt_network;    /* its unique number; 0 = unknown */
 typedef u8 kt_address[16]; /* an IPv6 address; IPv4 as ::ffff:a.b.c.d */
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -46,10 +46,10 @@ static __always_inline kt_netns kt_netns_of(struct net *net)
 	return net ? BPF_CORE_READ(net, ns.inum) : 0;
 }
 
-/* net.net_cookie counts all namespaces since boot; until 3d368ab87cf6 ("net: initialize net->net_cookie at
- * netns setup", 5.12) it was an atomic64_t that stayed 0 until somebody asked for it. Before that the inode
- * with net.hash_mix, which is random since 355b98553789 ("netns: provide pure entropy for net_hash_mix()",
- * 5.1); before that it was no member, and only the inode is left. */
+/* The number is net.net_cookie, which counts all namespaces since boot. Until 3d368ab87cf6 ("net: initialize
+ * net->net_cookie at netns setup", 5.12) that is an atomic64_t that stays 0 until its first use. Before, it is
+ * the inode with net.hash_mix, which is random since 355b98553789 ("netns: provide pure entropy for
+ * net_hash_mix()", 5.1). Older kernels have no such member, and the number is the inode alone. */
 static __always_inline kt_network kt_network_of(struct net *net)
 {
 	if (!net)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Sockets and packets: who talks to whom, in which network namespace, in which cgroup.
+ * Sockets and packets: the two ends of a connection, their network namespace and cgroup.
  *
- * Pointers come in as plain numbers (see kt_argument): a tracepoint may pass NULL where the verifier of
- * some kernels believes it never does, and drops the test for it.
+ * Pointers come in as plain numbers (see kt_argument): some kernels' verifiers believe that a tracepoint
+ * never passes NULL, and drop the test for it, but it may.
  */
 #ifndef KT_SOCKET_H
 #define KT_SOCKET_H
@@ -26,7 +26,7 @@ struct kt_endpoint {
 	kt_port port;
 };
 
-/* Both ends of a connection, as seen from this node. `family` 0: neither is known. */
+/* Both ends of a connection, as seen from this node. `family` 0: both are unknown. */
 struct kt_flow {
 	struct kt_endpoint local;
 	struct kt_endpoint remote;
@@ -201,8 +201,8 @@ enum {
 	KT_TH_ACK = 0x10,
 };
 
-/* Argument `index` of a BTF tracepoint or an fentry program. Read from memory and not from the register,
- * so that the verifier knows nothing of it and a test for NULL stays a test. */
+/* Argument `index` of a BTF tracepoint or an fentry program. It is read from memory and not from the
+ * register, so that the verifier knows nothing about it and keeps a test for NULL. */
 static __always_inline void *kt_argument(const void *ctx, int index)
 {
 	u64 value = 0;
@@ -236,8 +236,8 @@ static __always_inline void kt_clear_flow(struct kt_flow *flow)
 	__builtin_memset(flow, 0, sizeof(*flow));
 }
 
-/* The two ends of any socket, mini sockets too. A listening one has no remote end: port 0. A socket that
- * is being closed has given back its port already, but still knows what stands in its packets. */
+/* The two ends of any socket, including mini sockets. A listening socket has no remote end: port 0. A socket
+ * that is being closed has released its port already, but inet_sport still has it. */
 static __always_inline void kt_flow_of_socket(struct kt_flow *flow, struct sock *sk)
 {
 	struct sock_common *common = (void *)sk;
@@ -261,7 +261,7 @@ static __always_inline void kt_flow_of_socket(struct kt_flow *flow, struct sock 
 	}
 }
 
-/* The TCP header of a packet that was received; false if there is none to be found. */
+/* The TCP header of a received packet; false if there is none. */
 static __always_inline bool kt_tcp_header_of(struct kt_tcp_header *tcp, struct sk_buff *skb)
 {
 	u16 at = BPF_CORE_READ(skb, transport_header);
@@ -271,8 +271,8 @@ static __always_inline bool kt_tcp_header_of(struct kt_tcp_header *tcp, struct s
 	return !bpf_probe_read_kernel(tcp, sizeof(*tcp), BPF_CORE_READ(skb, head) + at);
 }
 
-/* The two ends of a TCP packet that was received: its destination is local. False, and nothing known, if
- * it is no such packet. */
+/* The two ends of a received TCP packet, whose destination is local. For any other packet false, and both
+ * ends unknown. */
 static __always_inline bool kt_flow_of_packet(struct kt_flow *flow, struct sk_buff *skb)
 {
 	struct kt_ipv6_header ipv6 = {};
@@ -316,7 +316,7 @@ static __always_inline struct net *kt_net_of_socket(struct sock *sk)
 	return sk ? BPF_CORE_READ(sk, __sk_common.skc_net.net) : NULL;
 }
 
-/* Where a received packet is delivered: by its route, as the kernel itself looks for the namespace. */
+/* The network namespace of a received packet, by its route, as the kernel itself finds it. */
 static __always_inline struct net *kt_net_of_packet(struct sk_buff *skb)
 {
 	struct dst_entry *route = skb ? kt_route_of_packet(skb) : NULL;
@@ -330,9 +330,9 @@ static __always_inline struct net *kt_net_of_packet(struct sk_buff *skb)
 KT_PRESENT(socket_cgroup, "linux/cgroup-defs.h",
 	   "struct sock_cgroup_data { struct cgroup *cgroup;");
 
-/* The version-2 cgroup in which a socket was made, or NULL: for a mini socket, and where version 1's
- * net_cls or net_prio have taken the pointer's place. Where containers are told apart by version 1's
- * memory controller this cgroup may be the root: kt_tells_container. */
+/* The version 2 cgroup in which a socket was made. NULL for a mini socket, and if version 1's net_cls or
+ * net_prio has taken the pointer's place. If version 1's memory controller identifies containers, this cgroup
+ * may be the root, see kt_tells_container. */
 static __always_inline struct cgroup *kt_cgroup_of_socket(struct sock *sk)
 {
 	u64 value;
@@ -346,21 +346,21 @@ static __always_inline struct cgroup *kt_cgroup_of_socket(struct sock *sk)
 	return value & 1 ? NULL : (struct cgroup *)(value & ~2UL);
 }
 
-/* Whether a socket's cgroup can say whose it is: the root's sockets may be anybody's on a node where
- * containers have no cgroup of version 2. */
+/* Whether a socket's cgroup identifies its owner. On a node where containers have no cgroup of version 2, a
+ * socket of the root may belong to any of them. */
 static __always_inline bool kt_tells_container(struct cgroup *cgroup)
 {
 	return cgroup && BPF_CORE_READ(cgroup, level);
 }
 
-/* Whether an event at a socket or in a network namespace is wanted. Without a cgroup that tells whose it
- * is, the namespace decides, and that is looked up in user space. */
+/* Whether an event at a socket or in a network namespace is wanted. If no cgroup identifies the owner, the
+ * event passes, and user space decides by the namespace. */
 static __always_inline bool kt_wanted_at(struct cgroup *cgroup)
 {
 	return kt_wanted_in(kt_tells_container(cgroup) ? cgroup : NULL);
 }
 
-/* What goes into a record: the id of a cgroup that tells whose a socket is, described first; else 0. */
+/* The cgroup id for a record, described first, if the cgroup identifies the socket's owner; else 0. */
 static __always_inline kt_cgroup_id kt_refer_cgroup(struct cgroup *cgroup)
 {
 	kt_cgroup_id id;

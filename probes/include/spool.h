@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * How records leave where the kernel has no ring buffer: through perf buffers. Those are written to with the
- * program's context, which what makes records does not have; and a record is too large for the stack. So
- * records are laid in slots of this CPU, and the program sends them when it is done.
+ * Records through perf buffers, for kernels without a ring buffer. A write to a perf buffer needs the
+ * program's context, which the functions that make records do not have, and a record is too large for the
+ * stack. So records are put into slots of this CPU, and the program sends them at its end.
  *
- * A program that interrupts another one uses the slots behind those of the other, and leaves them free.
+ * A program that interrupts another one uses the slots behind those of the other, and frees them again.
  */
 #ifndef KT_SPOOL_H
 #define KT_SPOOL_H
@@ -14,7 +14,7 @@ struct kt_slot {
 	u8 record[KT_SLOT_BYTES - 8];
 };
 
-/* kt_slots has KT_SLOTS of these; kt_slots_used has a number: how many are in use. */
+/* kt_slots has KT_SLOTS of these; kt_slots_used has the number in use. */
 
 static __always_inline u32 *kt_slots_in_use(void)
 {
@@ -54,7 +54,7 @@ static __always_inline void *kt_reserve_record(u32 kind, const u64 size)
 	return header;
 }
 
-/* It is sent when its program ends. */
+/* The record is sent when its program ends. */
 static __always_inline void kt_submit_record(void *record, const u64 size)
 {
 }
@@ -77,7 +77,7 @@ static __always_inline void kt_send_slots(void *context, u32 first)
 		if (!slot)
 			break;
 		size = slot->size;
-		if (size > sizeof(slot->record)) /* which the verifier does not know */
+		if (size > sizeof(slot->record)) /* never, but the verifier cannot know */
 			break;
 		if (bpf_perf_event_output(context, (void *)&kt_ring, this_cpu, slot->record, size))
 			kt_count_lost(*(u32 *)slot->record);
