@@ -3,8 +3,8 @@
  * Connections, and packets of a connection, that a full queue dropped. The kernel gives no reason that a
  * tracepoint could report: it consumes a SYN and ignores a final ACK.
  *
- * A storm makes few records. The first drop at a queue goes into the ring at once. Drops within a second of
- * the last record are only counted, in kt_backlog_held, whose counts never decrease. User space reads them
+ * A storm makes few records. The first drop at a queue goes into the ring at once. A drop within a second of
+ * the previous one is only counted, in kt_backlog_held, whose counts never decrease. User space reads them
  * every second and reports the increase. A drop is in one of the two, never in both.
  */
 #include <linux/ptrace.h> /* struct pt_regs */

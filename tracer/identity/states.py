@@ -18,7 +18,7 @@ from tracer.kernel.cgroupfs import container_cgroups
 from tracer.kernel.hierarchies import hierarchies
 from tracer.model.names import NameSourceError, Pod
 
-# How often the runtimes are asked; the shorter time holds when a process has just ended.
+# How often the runtimes are asked; `hurry` shortens it when something has just ended.
 EVERY_SECONDS, HURRY_SECONDS = 2.0, 0.2
 # Containers of one pod. It may have restarted for years; kubelets keep the last few.
 MAX_CONTAINERS = 64
