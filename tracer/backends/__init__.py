@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ways to get raw records out of a kernel, behind one small interface.
 
-Nothing after a backend knows which one ran: all yield `Batch`es of the same records.
+All yield `Batch`es of the same records, so nothing after a backend knows which one ran.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from tracer.backends.lack import Lack
 # In order of preference. Each is a module here, with `create(say: Say) -> Backend` and
 # `lacking(probe: Probe | None) -> list[Lack]`, where None asks for the backend as such.
 NAMES = ("core", "bcc", "stap")
-# Is told what the user should know meanwhile: what will take long, and why.
+# Called with messages for the user: what will take long, and why.
 Say = Callable[[str], None]
 
 
 class Backend(Protocol):
-    """`schemas` are by the kind numbers that stand in the records; `attached` tells the attach
-    point taken for each probe's name; `walked` whether the kernel side has also looked at what ran
-    before. After `detach`, `unseen` tells how many runs of which programs were left out that would
-    next to never have told anything (`AttachPoint.nested`)."""
+    """`schemas` are by the kind numbers in the records. `attached` maps a probe's name to the
+    attach point taken. `walked` says whether the kernel side has described what already ran. After
+    `detach`, `unseen` counts refused runs of the programs in `AttachPoint.nested`, which would
+    almost never have reported anything."""
 
     name: str
     schemas: dict[int, Schema]
@@ -43,7 +43,7 @@ class Backend(Protocol):
         """Loads and attaches every probe. `settings` are written into the programs by name."""
 
     def select(self, cgroup: int, verdict: int) -> None:
-        """Tells the kernel side whether events of this cgroup are wanted (`enum kt_selected`)."""
+        """Sets in the kernel whether events of this cgroup are wanted (`enum kt_selected`)."""
 
     def trace_pid(self, pid: int) -> None:
         """Adds a target process; only with the setting `kt_by_pid`."""
@@ -52,17 +52,17 @@ class Backend(Protocol):
         """Waits up to `timeout` seconds for records. Returns early when `wake` was called."""
 
     def wake(self) -> None:
-        """Makes a waiting `read` return, and an `attach` that waits for a compiler raise
+        """Makes a waiting `read` return. Makes an `attach` that waits for a compiler raise
         `KeyboardInterrupt`. May be called from a signal handler or another thread."""
 
     def lost(self) -> dict[str, int]:
         """Records that found no room, by event name, since attaching."""
 
     def detach(self) -> None:
-        """Ends tracing in the kernel; what is in the ring can still be read."""
+        """Ends tracing in the kernel; the records in the ring can still be read."""
 
     def close(self) -> None:
-        """Gives everything back. May be called more than once."""
+        """Releases everything. May be called more than once."""
 
 
 def tell(words: str) -> None:
@@ -75,15 +75,15 @@ def create(name: str, say: Say = tell) -> Backend:
 
 
 def lacking(backend: str, probe: Probe | None = None) -> list[Lack]:
-    """What keeps the backend, or this probe by it, from being tried. Only cheap looks: that
-    nothing is lacking does not say that the kernel will accept it."""
+    """What keeps the backend, or this probe on it, from being tried. Only cheap checks: the kernel
+    may still refuse."""
     found: list[Lack] = _module(backend).lacking(probe)
     return found
 
 
 def choose(wanted: str, probes: Sequence[Probe], say: Say = tell) -> Backend:
-    """The backend of that name, or for `auto` the first that lacks nothing for these probes. If
-    that is not the first of all, `say` is told why."""
+    """The backend of that name, or for `auto` the first that lacks nothing for these probes. If it
+    passes one over, `say` gets the reason."""
     privileges.check()
     passed_over: list[tuple[str, Lack]] = []
     for name in NAMES if wanted == "auto" else (wanted,):
@@ -100,7 +100,7 @@ def choose(wanted: str, probes: Sequence[Probe], say: Say = tell) -> Backend:
 def none_accepted(
     probe: Probe, refused: Sequence[tuple[AttachPoint, Exception]]
 ) -> CannotOnThisKernel:
-    """The error that names every attach point of a probe, and what the kernel said to it."""
+    """The error that names every attach point of a probe and the kernel's answer to it."""
     return CannotOnThisKernel(
         f"{probe.name}: this kernel accepts none of "
         + ", ".join(f"{point.name} ({error})" for point, error in refused),

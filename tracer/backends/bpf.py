@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bpf(2) for maps, without any library: whoever has made a map, it is used the same way."""
+"""bpf(2) for maps, without a library: the same for maps of every backend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tracer.kernel.bpf_object import MapShape
 from tracer.kernel.limits import reached
 from tracer.model.errors import KtraceError
 
-# The system call's number is the machine's, bpf(2)'s commands are the kernel's.
+# The number of the system call depends on the machine; the commands of bpf(2) do not.
 _NUMBERS = {"x86_64": 321, "aarch64": 280}
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _OBJECT_INFO = 0, 1, 2, 3, 4, 15
 _ANY = 0
@@ -56,7 +56,7 @@ class _Info(ctypes.Structure):
 
 
 class Map:
-    """One BPF map by its descriptor; keys and values are bytes, sizes are bytes too."""
+    """One BPF map by its descriptor. Keys and values are bytes; sizes are in bytes."""
 
     def __init__(self, fd: int, name: str, key_size: int, value_size: int, entries: int) -> None:
         self.fd = fd
@@ -71,7 +71,7 @@ class Map:
             raise reached(doing, number) or KtraceError(f"{doing}: {os.strerror(number)}")
 
     def lookup(self, key: bytes, size: int | None = None) -> bytes | None:
-        """The value, or None. A map that is kept by CPU needs the `size` of all its values."""
+        """The value, or None. A per-CPU map needs the `size` of all CPUs' values."""
         value = ctypes.create_string_buffer(size or self._value_size)
         number = self._element(_LOOKUP, key, value)
         if number == errno.ENOENT:
@@ -82,7 +82,7 @@ class Map:
         return value.raw
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Entries that are added or deleted meanwhile may be missing; none comes twice."""
+        """Entries added or deleted meanwhile may be missing; none comes twice."""
         for key in self._keys():
             value = self.lookup(key)
             if value is not None:
@@ -95,7 +95,7 @@ class Map:
         os.close(self.fd)
 
     def _keys(self) -> Iterable[bytes]:
-        """Where a key was just deleted the kernel begins again, so the walk is bounded."""
+        """The walk is bounded: after a key that was just deleted, the kernel begins again."""
         keys: dict[bytes, None] = {}
         key: bytes | None = None
         following = ctypes.create_string_buffer(self._key_size)
@@ -122,8 +122,7 @@ def create_map(name: str, shape: MapShape) -> Map:
 
 
 def count_lost(table: Map, kinds: Mapping[str, int], missed: Mapping[str, int]) -> dict[str, int]:
-    """Records that found no room, by event name: `kt_lost` of the kind, added up over all CPUs, and
-    what was `missed` besides."""
+    """Lost records by event name: `kt_lost` of the kind, summed over all CPUs, plus `missed`."""
     size = 8 * len(possible_cpus())
     lost = dict(missed)
     for name, kind in kinds.items():
@@ -134,15 +133,15 @@ def count_lost(table: Map, kinds: Mapping[str, int], missed: Mapping[str, int]) 
 
 
 class Misses:
-    """Runs of programs that the kernel refused: `lost` by event name, `unseen` by what they would
-    have looked at."""
+    """Program runs that the kernel refused: `lost` by event name, `unseen` by what the program
+    observes."""
 
     def __init__(self) -> None:
         self.lost: dict[str, int] = {}
         self.unseen: dict[str, int] = {}
 
     def add(self, event: str, nested: Mapping[str, str], refused: Mapping[str, int]) -> None:
-        """`refused` by the program's name; `nested` as an attach point has it."""
+        """`refused` is by program name; `nested` is the attach point's."""
         for program, count in refused.items():
             counts = self.unseen if program in nested else self.lost
             key = nested.get(program, event)
@@ -152,7 +151,7 @@ class Misses:
 
 @cache
 def possible_cpus() -> list[int]:
-    """Those that the kernel keeps a value for in maps by CPU, also if they are not there."""
+    """The CPUs that have a value in per-CPU maps, absent ones included."""
     with open("/sys/devices/system/cpu/possible") as file:
         parts = [part.split("-") for part in file.read().strip().split(",")]
     return [cpu for part in parts for cpu in range(int(part[0]), int(part[-1]) + 1)]
@@ -168,13 +167,13 @@ def recursion_misses(program: int) -> int:
 
 
 def _address(memory: _Memory) -> ctypes.c_void_p:
-    """Of what the caller keeps alive."""
+    """Of memory that the caller keeps alive."""
     pointer = memory if isinstance(memory, ctypes.Array) else ctypes.c_char_p(memory)
     return ctypes.cast(pointer, ctypes.c_void_p)
 
 
 def _call(command: int, attributes: ctypes.Structure) -> tuple[int, int]:
-    """What bpf(2) returns, and errno where that is negative."""
+    """The result of bpf(2), and errno if that is negative."""
     number = ctypes.c_long(_NUMBERS[os.uname().machine])
     size = ctypes.sizeof(attributes)
     result = _libc.syscall(number, ctypes.c_int(command), ctypes.byref(attributes), size)

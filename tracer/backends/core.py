@@ -32,7 +32,7 @@ def create(_: Say) -> Backend:
 
 
 def lacking(probe: Probe | None) -> list[Lack]:
-    """What a probe needs besides is tried for real: attaching costs little."""
+    """A probe's own needs are not checked but tried: attaching costs little."""
     if probe:
         return []
     return [*_lacking_btf(), *_lacking_libbpf()]
@@ -151,7 +151,7 @@ class CoreBackend:
         raise none_accepted(probe, refused)
 
     def _load_besides(self, probes: list[Probe], settings: dict[str, int]) -> list[LoadedObject]:
-        """Where the kernel has no iterators (before 5.8) they are left out."""
+        """Leaves out iterators if the kernel has none (before 5.8)."""
         for name in besides(probes):
             try:
                 self._load(name, None, settings)

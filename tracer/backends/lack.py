@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Lack:
-    """Something that a node does not have, and what mends that."""
+    """Something that a node does not have, and the remedy."""
 
     what: str
     remedy: str

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The few calls of `libbpf.so.1` that the core backend needs, through ctypes.
 
-Every call that can fail raises `LibbpfError` with the errno's words and what libbpf itself had to
-say, or `LimitReached`: its log is kept in memory and never reaches the terminal on its own.
+Every call that can fail raises `LibbpfError`, with the text of the errno and libbpf's own log
+lines, or `LimitReached`. The log is kept in memory and never reaches the terminal on its own.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from tracer.backends.bpf import Map, recursion_misses
 from tracer.kernel import limits
 from tracer.model.errors import CannotOnThisKernel, KtraceError
 
-# What a wheel for other systems brings along (deploy/wheel).
+# Shipped in a wheel for other systems (deploy/wheel).
 _OWN = Path(__file__).parents[1] / "libraries" / "libbpf.so.1"
 _KEPT_LINES = 60
-# The verifier's log comes in one piece, and its reason stands at the end.
+# The verifier's log comes in one piece, with the reason at its end.
 _LOG_BYTES = 1 << 20
 
 
@@ -38,8 +38,8 @@ class LibbpfError(KtraceError):
 
     @property
     def forbidden(self) -> bool:
-        """Whether this process may not. The verifier says EACCES of programs that it finds fault
-        with, and has written why."""
+        """Whether the process lacks permission. The verifier also returns EACCES, for programs that
+        it rejects; then it has written a log."""
         verified = any("PROG LOAD LOG" in line for line in self.log)
         return self.errno == errno.EPERM or (self.errno == errno.EACCES and not verified)
 
@@ -66,8 +66,7 @@ class Libbpf:
         self.lib.libbpf_set_print(self._printer)
 
     def error(self, what: str, number: int | None = None) -> KtraceError:
-        """A limit that was reached is none of libbpf's errors: another attach point would meet it,
-        too."""
+        """A reached limit is not a `LibbpfError`: the next attach point would hit it, too."""
         number = ctypes.get_errno() if number is None else abs(number)
         limit = limits.reached(what, number) or limits.hidden(what, number)
         return limit or LibbpfError(what, number, [*self._log])
@@ -97,7 +96,7 @@ class Libbpf:
 
     @cached_property
     def has_fentry(self) -> bool:
-        """Whether functions can be traced, tried on the one that the kernel keeps for such trials
+        """Whether functions can be traced. Tried on the kernel's own test function
         (net/bpf/test_run.c, since 5.5)."""
         function = self.lib.libbpf_find_vmlinux_btf_id(b"bpf_fentry_test1", _FENTRY)
         options = _LoadOptions(
@@ -177,7 +176,8 @@ class LoadedObject:
         self._library.check(result, "loading")
 
     def _check_kind(self, program: int) -> None:
-        """Trying to load what this kernel cannot attach takes a twentieth of a second."""
+        """Raises for a kind that this kernel cannot attach: trying to load it would take a
+        twentieth of a second."""
         kind = self._lib.bpf_program__section_name(program).decode().partition("/")[0]
         if kind == "tp" and not self._library.has_tracefs:
             raise self._library.error("tracefs is not mounted", errno.ENOTSUP)
@@ -187,14 +187,14 @@ class LoadedObject:
             raise self._library.error("no tracing of functions in this kernel", errno.ENOTSUP)
 
     def attach(self) -> None:
-        """Attaches every program that was loaded, except those that are for `walk`."""
+        """Attaches every loaded program except the iterators, which `walk` runs."""
         for name, program in self._programs():
             if self._lib.bpf_program__autoload(program) and not self._is_iterator(program):
                 link = self._lib.bpf_program__attach(program)
                 self._links.append(self._library.pointer(link, f"attaching {name}"))
 
     def walk(self) -> bool:
-        """Runs iterators, once and to their end; whether one was loaded."""
+        """Runs each loaded iterator once, to its end. Returns whether there was one."""
         found = [p for p in self._programs() if self._is_iterator(p[1])]
         loaded = [p for p in found if self._lib.bpf_program__autoload(p[1])]
         for name, program in loaded:
@@ -214,8 +214,8 @@ class LoadedObject:
         return section.startswith(b"iter/")
 
     def recursion_misses(self) -> dict[str, int]:
-        """Runs that the kernel refused because the same program was already running on that CPU, by
-        the program's name."""
+        """By program name: runs that the kernel refused because the same program was already
+        running on that CPU."""
         return {
             name: recursion_misses(self._lib.bpf_program__fd(program))
             for name, program in self._programs()

@@ -33,7 +33,7 @@ class Objects:
     def __init__(self) -> None:
         self.schemas: dict[int, Schema] = {}
         self.kinds: dict[str, int] = {}
-        self.event_of: dict[str, str] = {}  # by object: what its losses are counted as
+        self.event_of: dict[str, str] = {}  # by object: the event name of its losses
         self._opened: dict[str, ShippedObject] = {}
 
     def open(self, name: str) -> ShippedObject:
@@ -44,7 +44,7 @@ class Objects:
         return self._opened[name]
 
     def settings(self, name: str, values: Mapping[str, int]) -> dict[str, int]:
-        """Values for those of the object's settings that somebody sets, its kinds included."""
+        """The object's settings that have a value, its kinds included."""
         described = self.open(name).described
         numbers = {f"kt_kind_{event}": self.kinds[event] for event in described.schemas}
         known = {**values, **numbers}
@@ -65,7 +65,7 @@ class Objects:
 
 
 def besides(probes: Iterable[Probe]) -> list[str]:
-    """The objects that these probes want to be attached with them, each once."""
+    """The additional objects that these probes need attached, each once."""
     return sorted({name for probe in probes for name in probe.besides})
 
 

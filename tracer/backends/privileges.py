@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process must be allowed to do before any backend can trace."""
+"""The privileges that a process needs before any backend can trace."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ARRAY = 2  # BPF_MAP_TYPE_ARRAY
 
 
 def check() -> None:
-    """Raises with a remedy where the process is not privileged enough."""
+    """Raises `MissingPrivilege`, with a remedy, if the process may not trace."""
     if missing := missing_capabilities():
         raise MissingPrivilege(
             f"tracing needs {' and '.join(missing)}, which this process does not have",
@@ -32,13 +32,13 @@ def missing_capabilities() -> list[str]:
 
 
 def has(capability: int) -> bool:
-    """By its number, include/uapi/linux/capability.h."""
+    """`capability` is a number of include/uapi/linux/capability.h."""
     return bool(int(_status("CapEff"), 16) >> capability & 1)
 
 
 def refusal(problem: str) -> MissingPrivilege:
-    """The kernel said that this process may not, though it has the capabilities: `problem`, then
-    what restrains it."""
+    """The error for a kernel that refuses a process with the capabilities: `problem`, then the
+    restraints."""
     found = [*restraints()]
     if not found:
         return MissingPrivilege(
@@ -51,7 +51,7 @@ def refusal(problem: str) -> MissingPrivilege:
 
 
 def restraints() -> Iterator[Limit]:
-    """What forbids to root, likeliest first."""
+    """What may forbid tracing even to root, likeliest first."""
     from tracer.backends import toolchain
 
     if _is_in_user_namespace():
@@ -82,19 +82,19 @@ def restraints() -> Iterator[Limit]:
 
 
 def _is_in_user_namespace() -> bool:
-    """The first one maps all numbers to themselves. user_namespaces(7)"""
+    """The initial one maps all ids to themselves, user_namespaces(7)."""
     return _read("/proc/self/uid_map").split() != ["0", "0", "4294967295"]
 
 
 def _is_short_of_locked_memory() -> bool:
-    """Before 5.11 maps count as locked memory, and one too many is EPERM. Then the smallest may
-    still be made, and a large one may not."""
+    """Before 5.11, maps count as locked memory, and exceeding the limit is EPERM. Then the smallest
+    map can still be made, and a large one cannot."""
     limited = allowed("RLIMIT_MEMLOCK") is not None
     return limited and _made(1) is None and _made(1 << 20) == errno.EPERM
 
 
 def _made(entries: int) -> int | None:
-    """Why a map of so many entries cannot be made; None if it can."""
+    """The errno of making a map of `entries`; None if that works."""
     from tracer.backends.bpf import create_map
     from tracer.kernel.bpf_object import MapShape
 
@@ -106,7 +106,7 @@ def _made(entries: int) -> int | None:
 
 
 def _profile() -> str:
-    """Of AppArmor or SELinux; empty where there is none."""
+    """Of AppArmor or SELinux; empty if there is none."""
     return _read("/proc/self/attr/current").strip("\0\n ")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waiting for records, whatever they come out of, and letting companions speak before them."""
+"""Waiting for records from any descriptor, with the companions' records in front."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tracer.model.batch import Batch, cell, split
 from tracer.model.schema import Schema
 from tracer.probes import LAST_CALL, Companion, Listening
 
-# Records come to rest this long before they are fetched, so that a steady stream costs at most a
-# hundred wake-ups a second.
+# Records gather this long before they are fetched, so that a steady stream costs at most a hundred
+# wake-ups a second.
 GATHER_SECONDS = 0.01
 
 
 class Reader:
-    """`schemas` are by the kind numbers that stand in the records, and may grow."""
+    """`schemas` are by the kind numbers in the records, and may grow."""
 
     def __init__(self, schemas: Mapping[int, Schema]) -> None:
         self._schemas = schemas
@@ -32,14 +32,14 @@ class Reader:
         self._waiting: deque[Batch] = deque()
 
     def watch(self, fd: int) -> None:
-        """This descriptor is readable when records are there."""
+        """`fd` is readable when there are records."""
         self._epoll.register(fd, select.EPOLLIN)
 
     def accompany(self, companion: Companion) -> None:
         self._companions.append(companion)
 
     def read(self, take: Callable[[], Batch | None], timeout: float) -> Batch | None:
-        """What `take` returns, after at most `timeout` seconds, or what companions say first."""
+        """The result of `take` with the companions' records, after at most `timeout` seconds."""
         if self._waiting:
             return self._waiting.popleft()
         if self._companions:
@@ -56,14 +56,14 @@ class Reader:
         return self._wake
 
     def wake(self) -> None:
-        """Nothing, if it is closed: who stops a session may be late."""
+        """Does nothing if it is closed: a stop may come late."""
         if self._epoll.closed:
             return
         with contextlib.suppress(BlockingIOError):
             os.eventfd_write(self._wake, 1)
 
     def last_call(self) -> None:
-        """Tracing has ended: what companions have left to say can still be read."""
+        """Tracing has ended; the companions' last records can still be read."""
         last = [cell(r) for companion in self._companions for r in companion.records(LAST_CALL)]
         if last:
             self._waiting.append(split(b"".join(last))[0])
@@ -84,7 +84,7 @@ class Reader:
         select.select([self._wake], [], [], min(timeout, GATHER_SECONDS))
 
     def _with_companions(self, batch: Batch | None) -> Batch | None:
-        """Puts what they have to say in front."""
+        """Puts the companions' records in front."""
         now = time.monotonic()
         if batch:
             self._let_hear(batch)

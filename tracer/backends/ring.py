@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading a BPF ring buffer in batches, by mapping it.
 
-Page 0 of the mapping is the consumer's position (ours to write), page 1 the producer's, then the
-data, mapped twice in a row so that a span that wraps reads as one piece (kernel/bpf/ringbuf.c). The
-positions are read and written as whole 64-bit words; on x86, where loads are not reordered with
-loads nor stores with stores, that is all the ordering the protocol needs. Elsewhere libbpf's
-callback does it.
+Page 0 of the mapping is the consumer's position (ours to write), page 1 the producer's. Then comes
+the data, mapped twice in a row so that a span that wraps reads as one piece (kernel/bpf/ringbuf.c).
+The positions are read and written as whole 64-bit words. On x86, loads are not reordered with loads
+nor stores with stores, so the protocol needs nothing more. Elsewhere libbpf's callback reads the
+ring.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def open_ring(ring: Map, size: int) -> MappedRing | CopyingRing:
 
 
 class MappedRing:
-    """`size` is the data area's, a power of two. The kernel would map it twice, one behind the
-    other, so that nothing wraps; but both count as ours, and joining what wraps costs little."""
+    """`size` is the data area's, a power of two. Only the first of its two mappings is used: both
+    would count as our memory, and joining a wrapped span costs little."""
 
     def __init__(self, fd: int, size: int) -> None:
         page = mmap.PAGESIZE
@@ -40,7 +40,7 @@ class MappedRing:
         self._data = memoryview(self._producer_page)[page:]
 
     def read(self) -> Batch | None:
-        """What has been committed, up to a megabyte; None when there is nothing."""
+        """The committed records, up to a megabyte; None if there are none."""
         consumed = self._consumer[0]
         waiting = self._producer[0] - consumed
         if not waiting:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a node brings along for building programs: its distribution, and the headers of its kernel.
+"""What a node has for building programs: its distribution, and its kernel's headers.
 
-Only looks at files, so that asking costs next to nothing. What is missing comes as `Lack`s that
-name the package that brings it.
+Only looks at files, so it costs next to nothing. A missing part is a `Lack` that names its package.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from pathlib import Path
 
 from tracer.backends.lack import Lack
 
-# from the one that a distribution calls itself by to those it says it is like
+# ID and ID_LIKE of os-release(5) → family
 _FAMILIES = {"debian": "debian", "ubuntu": "debian", "rhel": "rhel", "fedora": "rhel"}
 
 
 def family(os_release: Path = Path("/etc/os-release")) -> str | None:
-    """`debian`, `rhel`, or None where it is neither; see os-release(5)."""
+    """`debian`, `rhel`, or None for any other; see os-release(5)."""
     try:
         lines = os_release.read_text(errors="replace").splitlines()
     except OSError:
@@ -32,7 +31,7 @@ def family(os_release: Path = Path("/etc/os-release")) -> str | None:
 
 
 def install(debian: str, rhel: str) -> str:
-    """The command that installs a package on this distribution; on an unknown one both."""
+    """The command that installs a package on this distribution; both if it is unknown."""
     commands = {"debian": f"apt-get install {debian}", "rhel": f"dnf install {rhel}"}
     here = family()
     if here:
@@ -42,8 +41,8 @@ def install(debian: str, rhel: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Headers:
-    """The kernel headers of a node: `directory` of exactly the asked release, or None; `others`
-    are the releases of all further ones."""
+    """The kernel headers of a node. `directory` holds exactly the requested release, or is None;
+    `others` are the other releases found."""
 
     release: str
     directory: Path | None
@@ -51,8 +50,8 @@ class Headers:
 
 
 def headers(release: str | None = None, root: Path = Path("/")) -> Headers:
-    """Headers of `release`, by default the running kernel's. A directory whose link to the headers
-    leads nowhere has none, and one whose headers call themselves another release has another's."""
+    """Headers of `release`, by default the running kernel's. A directory with a dangling link has
+    none. Headers that name another release count as that release's."""
     wanted = release or platform.release()
     found = {tree.name: tree / "build" for tree in sorted(root.glob("lib/modules/*"))}
     for tree in (*root.glob("usr/src/linux-headers-*"), *root.glob("usr/src/kernels/*")):
@@ -64,7 +63,7 @@ def headers(release: str | None = None, root: Path = Path("/")) -> Headers:
 
 
 def lacking_headers(release: str | None = None, root: Path = Path("/")) -> list[Lack]:
-    """Headers of another release build programs that read the wrong members, so they do not do."""
+    """Headers of another release do not count: programs built with them read the wrong members."""
     found = headers(release, root)
     if found.directory:
         return []
@@ -88,7 +87,7 @@ def lockdown(path: Path = Path("/sys/kernel/security/lockdown")) -> str | None:
 def modules_must_be_signed(
     path: Path = Path("/sys/module/module/parameters/sig_enforce"),
 ) -> bool:
-    """Also set by lockdown and by a configuration that forces signatures."""
+    """The kernel sets it also for lockdown and for a configuration that forces signatures."""
     try:
         return path.read_text().strip() == "Y"
     except OSError:
@@ -96,7 +95,7 @@ def modules_must_be_signed(
 
 
 def _release_of(tree: Path) -> str | None:
-    """What headers call themselves where uname(2) looks for it; None where there are none."""
+    """The release that the headers name, as uname(2) reports it; None if there are none."""
     try:
         text = (tree / "include" / "generated" / "utsrelease.h").read_text()
     except OSError:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The BCC backend: for kernels without BTF. The same sources are compiled on the node by BCC, the
-BPF Compiler Collection, against the headers of its kernel (tracer/backends/bcc/text.py)."""
+"""The BCC backend, for kernels without BTF. BCC, the BPF Compiler Collection, compiles the same
+sources on the node against its kernel's headers (tracer/backends/bcc/text.py)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tracer.model.batch import Batch
 from tracer.model.errors import CannotOnThisKernel, KtraceError
 from tracer.probes import AttachPoint, Probe
 
-# Where distributions put the Python package of BCC; PyPI's package of that name is something else.
+# Where distributions install BCC's Python package. PyPI's package of that name is something else.
 PACKAGES = (
     "/usr/lib/python3/dist-packages/bcc",
     "/usr/lib/python3*/site-packages/bcc",
@@ -34,9 +34,8 @@ PACKAGES = (
 )
 KPROBES = Path("/sys/bus/event_source/devices/kprobe")
 
-# How BCC calls what a program of a section is. A tracepoint with types (tp_btf) needs the kernel's
-# BTF, a raw one has the same arguments. Trampolines (fentry, fexit) need it too, and have no such
-# sibling.
+# Section prefix → BCC's program kind. tp_btf needs the kernel's BTF; a raw tracepoint has the same
+# arguments. Trampolines (fentry, fexit) need BTF too, and have no replacement.
 KINDS = {
     "tp_btf": "raw_tracepoint",
     "tp": "tracepoint",
@@ -65,7 +64,7 @@ def lacking(probe: Probe | None) -> list[Lack]:
 
 
 def find_package() -> Path | None:
-    """BCC's own Python package, whichever Python ktrace itself runs in."""
+    """The directory of BCC's Python package, whichever Python runs ktrace."""
     for pattern in PACKAGES:
         for directory in sorted(Path("/").glob(pattern[1:])):
             if (directory / "libbcc.py").is_file():
@@ -86,7 +85,7 @@ def _is_possible(point: AttachPoint, sections: Mapping[str, str]) -> bool:
 
 
 class BccBackend:
-    """`ring` says whether to use a ring buffer; by default that is tried."""
+    """`ring` says whether to use a ring buffer; None uses one if the kernel has it."""
 
     name = "bcc"
     walked = False
@@ -158,7 +157,7 @@ class BccBackend:
         package, headers = find_package(), toolchain.headers().directory
         assert package and headers, "choose() looks for them first"
         names = objects_of(probes)
-        _lift_memory_limit()  # before the first map, which may be one too many
+        _lift_memory_limit()  # before the first map, which may exceed it
         if self._wants_ring is None:
             self._wants_ring = _has_ring_buffers(self._shipped)
         values = values_of(self._shipped, names, settings)
@@ -168,7 +167,7 @@ class BccBackend:
         descriptors = [made.fd for made in self._maps.values()]
         numbers = [int.from_bytes(value, "little") for value in values.values()]
         with Programs(package, descriptors, numbers, self._reader.woken) as programs:
-            # while BCC is being imported there
+            # meanwhile the worker imports BCC
             code = text_of(self._shipped, names, headers, self._wants_ring)
             programs.compile(code, headers, self._say)
             for probe in probes:
@@ -217,20 +216,20 @@ class BccBackend:
 
 
 def objects_of(probes: Iterable[Probe]) -> list[str]:
-    """In one order, in whichever the probes were named: what was compiled is then the same."""
+    """In a fixed order, whatever the probes' order, so that a kept compilation is found."""
     wanted = list(probes)
     return [CONTEXT, *sorted({probe.object for probe in wanted}.union(besides(wanted)))]
 
 
 def text_of(shipped: Objects, names: Sequence[str], headers: Path, ring: bool) -> str:
-    """What BCC compiles: the same for every session with these objects."""
+    """The text for BCC: the same for every session with these objects."""
     programs = [program for name in names for program in shipped.open(name).described.programs]
     sizes = {key: len(value) for key, value in values_of(shipped, names, {}).items()}
     return make_text(names, programs, shapes_of(shipped, names, ring), sizes, headers, ring=ring)
 
 
 def shapes_of(shipped: Objects, names: Iterable[str], ring: bool) -> dict[str, MapShape]:
-    """The maps of all objects, each once; what they look like the shipped objects tell."""
+    """The maps of all objects, each once, with their shapes from the shipped objects."""
     shapes: dict[str, MapShape] = {}
     for name in names:
         shapes |= shipped.open(name).described.maps
@@ -244,7 +243,7 @@ def shapes_of(shipped: Objects, names: Iterable[str], ring: bool) -> dict[str, M
 def values_of(
     shipped: Objects, names: Iterable[str], settings: Mapping[str, int]
 ) -> dict[str, bytes]:
-    """All settings of all objects that are numbers, also those that nobody sets."""
+    """All numeric settings of all objects, also those that this session does not set."""
     values: dict[str, bytes] = {}
     for name in names:
         defaults = shipped.open(name).described.defaults
@@ -264,7 +263,7 @@ def _explain(error: OSError) -> KtraceError:
 
 
 def _has_ring_buffers(shipped: Objects) -> bool:
-    """Tried on a small one: EINVAL is a type of map that the kernel does not know."""
+    """Tries to make a small one. EINVAL means that the kernel does not know the map type."""
     shape = replace(shipped.open(CONTEXT).described.maps["kt_ring"], entries=mmap.PAGESIZE)
     try:
         bpf.create_map("kt_ring", shape).close()

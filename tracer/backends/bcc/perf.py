@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading records from perf buffers, for kernels without ring buffers: one for each CPU.
 
-A record may refer to a description in another CPU's buffer, so they are put in the order of their
-times; and as one buffer is read after the other, what was made meanwhile waits for the next time.
-perf_event_open(2) has the layout of the mapping. Its positions are read and written as in
+A record may refer to a description in another CPU's buffer, so records are sorted by time. Buffers
+are read one after the other, so the newest records wait for the next read. perf_event_open(2)
+describes the layout of the mapping. Its positions are read and written as in
 tracer/backends/ring.py.
 """
 
@@ -24,7 +24,7 @@ from tracer.model.batch import Batch, cell, split
 from tracer.model.schema import Schema
 
 BUFFER_BYTES = 1 << 20
-# A record has its time before it is sent; no program takes that long.
+# No program takes this long between taking a record's time and sending it.
 SETTLED_NS = 20_000_000
 
 _NUMBERS = {"x86_64": 298, "aarch64": 241}
@@ -53,7 +53,7 @@ class _Attributes(ctypes.Structure):
 
 
 class PerfRing:
-    """`array` is the map that programs find their CPU's buffer in."""
+    """`array` is the map from CPU to buffer that the programs use."""
 
     def __init__(self, array: Map, schemas: Mapping[int, Schema]) -> None:
         self._schemas = schemas
@@ -62,7 +62,7 @@ class PerfRing:
         self._settled = False
         try:
             for cpu in possible_cpus():
-                with suppress(ProcessLookupError, FileNotFoundError):  # it is not there
+                with suppress(ProcessLookupError, FileNotFoundError):  # the CPU is absent
                     buffer = _Buffer(cpu)
                     self._buffers.append(buffer)
                     array.update(cpu.to_bytes(4, "little"), buffer.fd.to_bytes(4, "little"))
@@ -76,7 +76,7 @@ class PerfRing:
 
     @property
     def patience(self) -> float:
-        """In how many seconds to read again, though no descriptor says so."""
+        """Seconds after which to read again even if no descriptor is readable."""
         return SETTLED_NS / 1e9 if self._early else math.inf
 
     def read(self) -> Batch | None:
@@ -93,7 +93,7 @@ class PerfRing:
         return split(b"".join(cell(self._trimmed(record)) for _, record in found[:count]))[0]
 
     def settle(self) -> None:
-        """Nothing more will come: what is there need not wait."""
+        """No more records will come, so the present ones need not wait."""
         self._settled = True
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class PerfRing:
             self._buffers.pop().close()
 
     def _trimmed(self, record: bytes) -> bytes:
-        """perf pads what it is given."""
+        """Without perf's padding."""
         return record[: self._schemas[int.from_bytes(record[:4], "little")].size]
 
 
@@ -115,8 +115,8 @@ class _Buffer:
         fcntl.ioctl(self.fd, _IOC_ENABLE, 0)
 
     def take(self) -> Iterator[bytes]:
-        """The raw parts of samples. That there was no room is counted by the programs, by kind, and
-        what perf says of it is left out."""
+        """The raw parts of samples. perf's own records of losses are skipped: the programs count
+        losses by kind."""
         head, tail = self._words[_HEAD], self._words[_TAIL]
         while tail < head:
             kind, _, size = struct.unpack("=IHH", self._piece(tail, 8))
@@ -139,7 +139,7 @@ class _Buffer:
 
 
 def _time(record: bytes) -> int:
-    """Of its struct kt_header."""
+    """From its struct kt_header."""
     return int.from_bytes(record[8:16], "little")
 
 

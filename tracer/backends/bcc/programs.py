@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Programs as BCC compiles, loads and attaches them: in a process of its own (worker.py).
 
-Compiling takes seconds, most of them for the kernel's headers. So what was compiled is kept, and
-used as long as the text, the headers and BCC are the same. That is possible because a compiled
-program holds no descriptor and no setting: marked constants stand in their places, into which they
-are written before loading (KT_MAP_AT and KT_SETTING_AT in probes/include/bcc.h).
+Compiling takes seconds, most of them for the kernel's headers. So compiled programs are kept, and
+reused while the text, the headers and BCC are the same. This works because a compiled program holds
+marked constants in place of descriptors and settings (KT_MAP_AT and KT_SETTING_AT in
+probes/include/bcc.h). The values are filled in before loading.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ if TYPE_CHECKING:
 
 CACHE = Path("/var/cache/ktrace/bcc")
 KEPT = 16
-# A hundred times what it takes on a machine that has nothing else to do.
+# A hundred times the usual duration on an idle machine.
 PATIENCE_SECONDS = 600.0
 
-# Headers that are new with every kernel: its configuration, and its version to the last digit.
+# Headers that differ for every kernel: its configuration and its full version.
 _TELLING = ("autoconf.h", "utsrelease.h", "uapi/linux/version.h")
 
 _LOAD_64 = 0x18  # BPF_LD | BPF_IMM | BPF_DW: two instructions' room for one constant
 _PSEUDO_MAP_FD = 1
 
-# The kernel has no use for types of ours, and BCC optimizes by itself, and once is enough.
+# The kernel needs no debug information of ours. BCC runs the optimizer itself; once is enough.
 _FLAGS = ("-g0", "-Xclang", "-disable-llvm-passes")
 
 
 class Refused(CannotOnThisKernel):
-    """BCC or the kernel said no; the message ends in their own words."""
+    """BCC or the kernel refused; the message ends in their own words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A program, and where it is to be attached; `kind` is one of TYPES in worker.py."""
+    """A program and its attach target; `kind` is one of TYPES in worker.py."""
 
     program: str
     kind: str
@@ -77,16 +77,16 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """Instructions by program; `version` is what old kernels want to be told with a kprobe."""
+    """Instructions by program. Old kernels need `version` to load a kprobe."""
 
     programs: dict[str, bytes]
     version: int
 
 
 class Programs:
-    """Inside its `with` block there is a process in which BCC works. `descriptors` of maps and
-    `settings` are in the order of their numbers in the text. Once the descriptor `interrupt` is
-    readable nothing is waited for any more."""
+    """Runs BCC in a process of its own, inside a `with` block. `descriptors` of maps and `settings`
+    are in the order of their numbers in the text. A readable `interrupt` descriptor ends every
+    wait."""
 
     def __init__(
         self, package: Path, descriptors: Sequence[int], settings: Sequence[int], interrupt: int
@@ -120,7 +120,7 @@ class Programs:
         self._compiled = kept
 
     def attach(self, sites: Iterable[Site]) -> list[Link]:
-        """All or none. Raises `Refused`."""
+        """Attaches all or none. Raises `Refused`."""
         links: list[Link] = []
         try:
             for site in sites:
@@ -140,7 +140,7 @@ class Programs:
 
 
 def fill_in(instructions: bytes, descriptors: Sequence[int], settings: Sequence[int]) -> bytes:
-    """Descriptors of maps and values of settings in place of their numbers."""
+    """Replaces the marked constants with the maps' descriptors and the settings' values."""
     filled = bytearray(instructions)
     at = 0
     while at < len(filled):
@@ -161,8 +161,8 @@ def fill_in(instructions: bytes, descriptors: Sequence[int], settings: Sequence[
 
 
 class Worker:
-    """The other process, and what it says. While that is awaited, `interrupt` becoming readable
-    raises `KeyboardInterrupt`: compiling takes too long to go on for somebody who has left."""
+    """The other process and its output. Waiting for it raises `KeyboardInterrupt` once `interrupt`
+    is readable: after a stop, compiling would take too long."""
 
     def __init__(
         self, package: Path, inherited: Iterable[int], interrupt: int | None = None
@@ -183,7 +183,7 @@ class Worker:
         self._rest = b""
 
     def compile(self, code: str) -> Compiled:
-        """Of what text.py has made."""
+        """Compiles a text of text.py."""
         compiled = self._compile(code, READ_FIRST)
         if UNREAD in compiled.programs:
             with memory_file(code) as path:  # BCC does not rewrite what a text includes
@@ -247,7 +247,7 @@ class Worker:
         return line
 
     def _in_words(self, error: str) -> str:
-        """An error, and what BCC has written since the one before."""
+        """The error, with BCC's output since the previous one."""
         written = os.pread(self._log.fileno(), 1 << 20, self._read)
         self._read += len(written)
         said = last_words(written.decode(errors="replace"))
@@ -256,7 +256,7 @@ class Worker:
 
 @contextmanager
 def memory_file(text: str) -> Iterator[str]:
-    """A path to a file that no directory has, so that whatever ends us it is gone."""
+    """The path of a file without a directory entry, which vanishes with the process."""
     with os.fdopen(os.memfd_create("ktrace"), "w") as file:
         file.write(text)
         file.flush()
@@ -264,23 +264,23 @@ def memory_file(text: str) -> Iterator[str]:
 
 
 def last_words(log: str) -> str:
-    """What matters of what a compiler or the verifier wrote, in a line: its first errors, or if it
-    names none the last lines."""
+    """One line of a compiler's or the verifier's log: its first errors, or without any, its last
+    lines."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if "error:" in line]
     return " | ".join(errors[:3] or lines[-3:])[:1000]
 
 
 def interpreter_of(package: Path) -> str:
-    """The Python for which the distribution has BCC: the one that ktrace runs in may have another
-    C library than the node's, which BCC is linked with."""
+    """The Python for which the distribution ships BCC. BCC is linked with the node's C library;
+    ktrace's own Python may use another."""
     version = next((part for part in package.parts if part.startswith("python")), "")
     own = Path("/usr/bin", version)
     return str(own) if own.is_file() else sys.executable
 
 
 def cache_name(code: str, release: str, headers: Path, package: Path) -> str:
-    """Tells everything that compiled programs depend on: the text, the kernel, BCC."""
+    """Identifies everything that compiled programs depend on: the text, the kernel, BCC."""
     facts = [code.encode(), release.encode(), *(flag.encode() for flag in _FLAGS)]
     files = [headers / "include" / "generated" / name for name in _TELLING]
     for path in (*files, package / "version.py"):
@@ -292,7 +292,7 @@ def cache_name(code: str, release: str, headers: Path, package: Path) -> str:
 
 
 def read_kept(path: Path) -> Compiled | None:
-    """None too where it is not readable, or is none of ours."""
+    """None if it is missing, unreadable or not ktrace's."""
     try:
         if path.stat().st_uid != os.geteuid():
             return None
@@ -304,7 +304,7 @@ def read_kept(path: Path) -> Compiled | None:
 
 
 def keep(path: Path, compiled: Compiled) -> None:
-    """Where that is not possible it is done without."""
+    """Does nothing if that is not possible."""
     programs = {n: base64.b64encode(p).decode() for n, p in compiled.programs.items()}
     text = json.dumps({"programs": programs, "version": compiled.version})
     with suppress(OSError):
@@ -312,7 +312,7 @@ def keep(path: Path, compiled: Compiled) -> None:
         fresh = path.with_suffix(f".{os.getpid()}")
         fresh.write_text(text)
         fresh.replace(path)
-        # also what somebody who was killed had not finished
+        # also unfinished files of killed processes
         kept = sorted(path.parent.iterdir(), key=lambda p: p.stat().st_mtime_ns)
         for old in kept[:-KEPT]:
             old.unlink()

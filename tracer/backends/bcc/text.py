@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program that BCC compiles: the shipped sources as one text, made for the headers of a node.
 
-The sources are those of the core backend. What differs is in `probes/include/bcc.h`; what that
-cannot do by itself is done here, and its head says what that is.
+The sources are the core backend's. `probes/include/bcc.h` adapts them; its head says what it leaves
+to this module.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-# Without a ring buffer a record waits in a slot until its program ends: spool.h.
+# Without a ring buffer, a record waits in a slot until its program ends (spool.h).
 SLOTS = 8
 SLOT_BYTES = 4608
 
 # The upper 48 bits of a constant that stands for a setting: KT_MARK in bcc.h.
 MARK = 0x4B5472616365
 
-# BCC reads a text with all its headers three times: to look for tracepoints, to rewrite it, and to
-# compile it. Nothing in ours is for the first two, which need to know the programs' names alone.
-# BCC itself gives a sign of the third: where READ_FIRST is defined it then defines READ_LAST. That
-# is for kernels of 2018, and no header of one with BPF enough for us asks for either.
+# BCC reads a text with all its headers in three passes: to find tracepoints, to rewrite, to
+# compile. The first two passes see only program names, so only the third is expensive. BCC itself
+# marks the third pass: if READ_FIRST is defined, it defines READ_LAST there. Both macros are for
+# kernels of 2018; no header of a kernel with enough BPF for ktrace tests them.
 READ_FIRST = "CONFIG_CC_STACKPROTECTOR_AUTO"
 READ_LAST = "CONFIG_CC_STACKPROTECTOR"
-# Is among the programs only if a BCC did not define that.
+# A program of this name exists only if BCC did not define READ_LAST.
 UNREAD = "kt_unread"
 
 _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
@@ -47,12 +47,12 @@ def make_text(
     *,
     ring: bool,
 ) -> str:
-    """All `programs` of these objects, by name. `maps` and `settings` get their numbers in this
-    order, from 0 on; settings come with their sizes in bytes. `build` is where the kernel's headers
-    are (/lib/modules/RELEASE/build); without `ring` records leave through perf buffers."""
+    """The text with all `programs` of these objects. `maps` and `settings` are numbered in this
+    order, from 0; the values of `settings` are sizes in bytes. `build` holds the kernel's headers
+    (/lib/modules/RELEASE/build). Without `ring`, records leave through perf buffers."""
     seen: set[str] = set()
     sources = "".join(_inlined(f"{name}.bpf.c", seen) for name in objects)
-    # all at once and before everything else, as bcc.h takes some names away from the kernel
+    # all before everything else, because bcc.h redefines some of the kernel's names
     includes = dict.fromkeys(_KERNEL_INCLUDE.findall(sources))
     sources = _KERNEL_INCLUDE.sub("", sources)
     lines = [f"#ifdef {READ_LAST}", *includes, "#define KT_BCC"]
@@ -74,20 +74,20 @@ def make_text(
 
 
 def look_for(sources: str, directories: Sequence[Path]) -> Iterator[tuple[str, bool]]:
-    """For each KT_PRESENT of the sources whether one of its headers has its text. White space and
-    comments do not count."""
+    """For each KT_PRESENT in the sources: its name, and whether one of its headers contains its
+    text. White space and comments are ignored."""
     for name, headers, text in _PRESENT.findall(sources):
         wanted = _squeezed(text)
         yield name, any(wanted in _header(header, directories) for header in headers.split())
 
 
 def include_directories(build: Path) -> list[Path]:
-    """Debian has the headers that are alike for all flavours apart: in `source`, beside `build`."""
+    """Debian keeps the headers that all flavours share in `source`, beside `build`."""
     return [tree / "include" for tree in (build, build.with_name("source")) if tree.is_dir()]
 
 
 def _inlined(name: str, seen: set[str]) -> str:
-    """A source with our own headers in it, each where it is named first."""
+    """A source with ktrace's own headers inlined, each at its first #include."""
     seen.add(name)
     text = _source(name)
 
@@ -100,7 +100,7 @@ def _inlined(name: str, seen: set[str]) -> str:
 
 
 def _without_kernel_types(sources: str) -> str:
-    """Lines keep their numbers."""
+    """Keeps line numbers."""
     return _KERNEL_TYPES.sub(lambda found: "\n" * found[0].count("\n"), sources)
 
 

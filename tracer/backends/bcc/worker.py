@@ -3,14 +3,13 @@
 
     python worker.py DIRECTORY SOCKET        started by programs.py alone
 
-BCC brings a compiler along, a hundred megabytes of it, which this process takes with it when
-everything is attached: programs and links are handed over as descriptors. What BCC has to say it
-writes to standard error, whoever is behind that; and where it crashes or hangs, only this process
-does.
+BCC contains a compiler of a hundred megabytes. This process frees it by ending once everything is
+attached; programs and links are handed over as descriptors. BCC writes its messages to standard
+error. If BCC crashes or hangs, only this process does.
 
-Requests come in as lines of JSON, an answer goes out for each; those with `descriptors` bring so
-many through the socket. DIRECTORY is BCC's Python package, which is loaded by its path: another
-package may have its name.
+Requests and answers are lines of JSON, one answer a request. An answer with `descriptors` sends
+that many through the socket. DIRECTORY is BCC's Python package. It is loaded by path, because
+another package may have its name.
 """
 
 import base64
@@ -31,16 +30,16 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     directory, descriptor = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever else prints something means it for people
+    os.dup2(2, 1)  # all other output is for people
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # who waits decides, though all of us may get them
+        signal.signal(number, signal.SIG_IGN)  # the parent decides, though both may get them
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     worker = Worker(load_package(directory), socket.socket(fileno=int(descriptor)))
     for line in sys.stdin:
         request = json.loads(line)
         try:
             answer = getattr(worker, request.pop("do"))(**request)
-        except Exception as error:  # BCC's own are of no other class
+        except Exception as error:  # BCC raises plain Exception
             answer = {"error": str(error), "errno": getattr(error, "errno", None)}
         print(json.dumps(answer), file=answers, flush=True)
     os._exit(0)  # BCC would detach everything
@@ -66,7 +65,7 @@ class Worker:
         self._out = out
 
     def compile(self, code: str, flags: list[str]) -> dict[str, Any]:
-        """All programs of a text."""
+        """Compiles all programs of a text."""
         module = self._bcc.BPF(text=code, cflags=flags)
         library = self._bcc.lib
         count = library.bpf_num_functions(module.module)

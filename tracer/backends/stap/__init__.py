@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The SystemTap backend, for kernels on which BPF cannot do: one kernel module for each probe.
+"""The SystemTap backend, for kernels without enough BPF: one kernel module for each probe.
 
-The scripts are in stap/, what they write is read by tracer.backends.stap.lines. The layouts of the
-records are those of the BPF objects, so nothing after this backend knows where they came from.
+The scripts are in stap/. tracer.backends.stap.lines parses their output into records with the BPF
+objects' layouts, so nothing after this backend sees a difference.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tracer.probes import AttachPoint, Probe
 
 # An emulated machine takes half a minute to load a module.
 START_SECONDS = 120.0
-# A module that has no probe registered yet does not hear orders, so it is asked until it answers.
+# A module takes no orders before its probes are registered, so it is asked until it answers.
 ASK_SECONDS = 0.02
 CAP_SYS_MODULE = 16
 
@@ -89,7 +89,7 @@ def _lacking_compiler() -> list[Lack]:
 
 
 def _lacking_signature(module: Path | None) -> list[Lack]:
-    """What is built here is not signed; a module from elsewhere may be."""
+    """Modules built here are not signed; installed ones may be."""
     if not (toolchain.lockdown() or toolchain.modules_must_be_signed()):
         return []
     if module and is_signed(module):
@@ -127,7 +127,7 @@ class StapBackend:
             modules = [(probe, *_module_of(probe, self._say)) for probe in probes]
             for probe, script, module in modules:
                 self._start(probe, script, module, settings)
-                # one after the other: several that mount debugfs at once fail over it
+                # one after the other: several that mount debugfs at once fail
                 self._await_ready()
             for running in self._running:
                 self._introduce(running)
@@ -154,7 +154,7 @@ class StapBackend:
         return {name: count for name, count in lost.items() if count}
 
     def detach(self) -> None:
-        """Waits for the modules' end: what they have still to say is read on the way."""
+        """Waits for the modules to end, and reads their remaining output."""
         self._detached = True
         for running in self._running:
             running.program.stop()
@@ -176,7 +176,7 @@ class StapBackend:
         self._reader.close()
 
     def _start(self, probe: Probe, script: Script, module: Path, settings: dict[str, int]) -> None:
-        """A script may write records of its probe's object and of the one that goes with all."""
+        """A script may write records of its probe's object and of the context object."""
         layouts = [self._shipped.open(name).described.schemas for name in (CONTEXT, probe.object)]
         names = [name for schemas in layouts for name in schemas]
         schemas = {name: self.schemas[self._shipped.kinds[name]] for name in names}
@@ -197,7 +197,7 @@ class StapBackend:
                 raise self._failure
 
     def _introduce(self, running: _Running) -> None:
-        """What every way of attaching completes with a companion is completed here, too."""
+        """Adds the companion, which is the same for every attach point of a probe."""
         probe, lines = running.probe, running.lines
         first = probe.attach_points[0]
         companion = first.companion
@@ -216,8 +216,8 @@ class StapBackend:
         return split(b"".join(cells))[0] if cells else None
 
     def _listen(self, timeout: float) -> None:
-        """Takes what has been written, but of each not more than a pipe holds: a storm must not
-        keep us here."""
+        """Takes the modules' output, at most a pipe's content of each, so that a storm cannot keep
+        it here."""
         select.select([running.program.stdout for running in self._running], [], [], timeout)
         for running in list(self._running):
             data = running.program.read()
@@ -227,7 +227,7 @@ class StapBackend:
                 self._records += running.lines.feed(data)
 
     def _end(self, running: _Running) -> None:
-        """Its output is closed. If nobody asked it to end, what it said before comes first."""
+        """Its output is closed. An unexpected end is raised only after its last records."""
         self._running.remove(running)
         self._ended.append(running)
         if not running.lines.ready:
@@ -252,8 +252,8 @@ class _Running:
     lines: Lines
 
     def lost(self, settled: bool) -> dict[str, int]:
-        """Handlers that were skipped are told at the end, and not what they would have said: they
-        count as the probe's own events."""
+        """Skipped handlers are reported at the end and without a kind: they count as the probe's
+        own events."""
         lost = self.lines.missing(settled)
         own = next(iter(self.probe.whose))
         skipped = sum(int(n) for line in self.program.words for n in _SKIPPED.findall(line))

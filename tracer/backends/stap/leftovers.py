@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Modules that nobody unloads any more: ktrace was killed, and so was the staprun that had loaded
-them. The next ktrace takes them out of the kernel."""
+"""Leftover modules: ktrace and the staprun that loaded them were killed. The next ktrace unloads
+them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from tracer.backends.stap.modules import PLACE_OF_PID
 from tracer.backends.stap.program import is_left, references, unload
 
-# See stap_program.name_in_kernel; where staprun did not rename the module there is no process id.
+# See program.name_in_kernel. A module that staprun did not rename has no process id.
 _NAME = re.compile(rf"(ktrace_[a-z]+_)(?:{PLACE_OF_PID}|0*_?(\d+))")
 
 
@@ -27,8 +27,8 @@ def unload_all(say: Callable[[str], None]) -> None:
 
 
 def _is_being_loaded(module: str, prefix: str, pid: str | None) -> bool:
-    """Whether a staprun is there that will read from it in a moment. Until it becomes stapio it has
-    the module's file among its arguments, and then the module's name in the kernel."""
+    """Whether a staprun is about to read from it. staprun has the module's file among its
+    arguments, and after becoming stapio, the module's name in the kernel."""
     file = f"{prefix}{PLACE_OF_PID}"
     return any(
         module in stems or (process == pid and file in stems)
@@ -37,7 +37,8 @@ def _is_being_loaded(module: str, prefix: str, pid: str | None) -> bool:
 
 
 def _stems_of_arguments() -> Iterator[tuple[str, set[str]]]:
-    """Of every process: its id, and the file names among its arguments without their extension."""
+    """For every process: its id, and its arguments as file names without directory and
+    extension."""
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             words = (directory / "cmdline").read_text(errors="replace").split("\0")

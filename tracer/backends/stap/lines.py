@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a SystemTap script writes, made into records of the same layouts as the core backend's.
+"""A SystemTap script's output, parsed into records of the same layouts as the core backend's.
 
-The lines are described in stap/tapset/ktrace.stp. Whatever else stands between them, as the tool's
-own words or the half of a line, makes no record; a line that is missing is counted, because the
-numbers of each kind's lines have no gaps.
+stap/tapset/ktrace.stp describes the lines. Anything else, such as messages of the tool or half a
+line, makes no record. Lines of each kind are numbered without gaps, so missing ones are counted.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from tracer.model.errors import KtraceError
 from tracer.model.schema import Field, Schema
 
-# A script writes at most 8 KiB as one line (STP_BUFFER_SIZE); more without an end is none of ours.
+# A script writes at most 8 KiB as one line (STP_BUFFER_SIZE); a longer one is not a script's.
 MAX_LINE = 16 << 10
 PREFIX = b"kt "
 _NOTHING = b"-"
@@ -34,9 +33,9 @@ class _Kind:
 
 @dataclass(slots=True)
 class Lines:
-    """One script's output. `schemas` are those that it may write, by name. `attached`,
-    `cannot_tell`, `ready` and `complete` are what the script says of itself; `stray` is told every
-    line that is no record and nothing of that."""
+    """One script's output. `schemas` are by name, of the records that it may write. The script
+    itself announces `attached`, `cannot_tell`, `ready` and `complete`. `stray` is called with every
+    other line that is no record."""
 
     schemas: Mapping[str, Schema]
     stray: Callable[[str], None]
@@ -58,8 +57,8 @@ class Lines:
                 yield record
 
     def missing(self, settled: bool = False) -> dict[str, int]:
-        """Lines that were lost, by event name, since the beginning. CPUs write side by side, so a
-        number that is not there yet counts only at the second look, or when all is `settled`."""
+        """Lost lines by event name, since the beginning. CPUs write in parallel, so an absent
+        number counts only at the second call, or when all is `settled`."""
         return {k.schema.name: self._missing(k, settled) for k in self._kinds.values()}
 
     @staticmethod
@@ -82,7 +81,7 @@ class Lines:
         return None
 
     def _announces(self, head: bytes, words: list[bytes]) -> bool:
-        """Whether the line is something that a script says of itself, and is whole."""
+        """Whether the line is a script's announcement, and is whole."""
         try:
             return self._announce(head, words)
         except ValueError:
@@ -104,7 +103,7 @@ class Lines:
         return True
 
     def _count(self, number: bytes, total: bytes) -> None:
-        """The last that a script says: how many lines of each kind there were, if it has it."""
+        """Reads the script's last announcement: the number of lines of a kind."""
         newest = int(total)
         self.complete = True
         if kind := self._kinds.get(number):
@@ -123,8 +122,8 @@ class Lines:
 
 
 def _reader(member: Field) -> Callable[[bytes], int | bytes]:
-    """How a member is written: numbers in decimal, unsigned ones perhaps as the signed number of
-    the same bits; everything else in hexadecimal, which Schema.pack fills up with zeros."""
+    """The parser of a member. Numbers are decimal, unsigned ones perhaps written as the signed
+    number of the same bits. Everything else is hexadecimal; Schema.pack pads it with zeros."""
     if member.code.endswith("s"):
 
         def read_bytes(word: bytes) -> bytes:
@@ -139,10 +138,10 @@ def _reader(member: Field) -> Callable[[bytes], int | bytes]:
 
 
 def _record(kind: _Kind, words: list[bytes]) -> bytes | None:
-    """None for a line that is not whole. Its number is missed like that of one that never came."""
+    """None for a line that is not whole. Its number counts as missing, as if it never came."""
     if len(words) != len(kind.members) + 2 or words[0] != words[-1]:
         return None
-    # the number of the line stands between the kind and the members
+    # the line's number is between the kind and the members
     serial, *values = words[:-1]
     try:
         named = {name: read(word) for (name, read), word in zip(kind.members, values, strict=True)}

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel modules that SystemTap makes of the scripts in stap/: found, or built and kept.
+"""The kernel modules that SystemTap compiles from the scripts in stap/: found, or built and kept.
 
-A module is for one kernel release and one version of its script, and lies below a directory of
-modules as RELEASE/DIGEST/ktrace_PROBE_0000000.ko. It holds no selection and no settings: those are
-numbers that it is given when it is loaded, so one module serves every call.
+A module is for one kernel release and one version of its script. Its path below a directory of
+modules is RELEASE/DIGEST/ktrace_PROBE_0000000.ko. Selection and settings are parameters at load
+time, so one module serves every call.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from pathlib import Path
 from tracer.backends import toolchain
 from tracer.model.errors import KtraceError
 
-# For whoever has made modules elsewhere; the environment can name another one.
+# For modules built elsewhere; the environment variable overrides it.
 INSTALLED = Path("/var/lib/ktrace/stap")
 INSTALLED_VARIABLE = "KTRACE_STAP_MODULES"
 # The search through all of a kernel's headers takes a minute, once for each kernel.
 BUILD_SECONDS = 900
 WORDS = 8
 # A description takes some hundred steps in the script's language. Interrupts wait for a handler to
-# end, as one that came in its middle would be skipped. The whole machine's signals may be asked
-# for, so a storm must not end the tracing.
+# end, because a nested one would be skipped. A selection may include the whole machine's signals,
+# so a storm must not end the tracing.
 OPTIONS = ("-DMAXACTION=20000", "-DINTERRUPTIBLE=0", "-DSTP_NO_OVERLOAD", "-DMAXERRORS=1000000")
 
-# In a module's name: so many digits has the greatest process id (PID_MAX_LIMIT in
-# include/linux/threads.h). staprun writes its own there when it loads the module.
+# In a module's name, as many digits as the greatest process id (PID_MAX_LIMIT in
+# include/linux/threads.h). staprun replaces them with its own id when it loads the module.
 PLACE_OF_PID = "0" * 7
 
 _SIGNATURE = b"~Module signature appended~\n"  # include/linux/module_signature.h
@@ -44,7 +44,7 @@ _SIGNATURE = b"~Module signature appended~\n"  # include/linux/module_signature.
 
 @dataclass(frozen=True)
 class Script:
-    """A probe's script; it includes what all share in the tapset."""
+    """A probe's script, with the tapset that all scripts share."""
 
     probe: str
 
@@ -62,12 +62,12 @@ class Script:
 
     @cached_property
     def settings(self) -> frozenset[str]:
-        """The numbers that its module takes."""
+        """The names of its module's parameters."""
         return frozenset(re.findall(r"^global (\w+) = -?\d+", self._text, re.MULTILINE))
 
     @cached_property
     def digest(self) -> str:
-        """Of all that a module depends on beside the kernel."""
+        """Of everything that a module depends on, except the kernel."""
         return hashlib.sha256("\0".join([self._text, *OPTIONS]).encode()).hexdigest()[:12]
 
     def module(self, directory: Path, release: str) -> Path:
@@ -84,14 +84,14 @@ def scripts() -> Path:
 
 
 def cache() -> Path:
-    """Where modules are kept that were built here."""
+    """Where modules built here are kept."""
     if os.geteuid() == 0:
         return Path("/var/cache/ktrace/stap")
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ktrace", "stap")
 
 
 def find(script: Script, release: str) -> Path | None:
-    """A module that was made for exactly this kernel and script."""
+    """A module built for exactly this kernel and script."""
     installed = Path(os.environ.get(INSTALLED_VARIABLE) or INSTALLED)
     places = [script.module(directory, release) for directory in (installed, cache())]
     return next((path for path in places if path.exists()), None)
@@ -105,7 +105,7 @@ def is_signed(module: Path) -> bool:
 
 
 def build(script: Script, release: str, directory: Path) -> Path:
-    """Lets SystemTap compile the module. Raises with the last of its own words if it fails."""
+    """Compiles the module with SystemTap. If that fails, raises with SystemTap's last words."""
     target = script.module(directory, release)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def _run_stap(script: Script, release: str, place: Path) -> None:
 
 
 def _run(command: Sequence[str], place: Path) -> tuple[int, str]:
-    """Exit code and last words. Whatever happens, the compiler that it started is gone, too."""
+    """Exit code and last words. In any case the compiler that stap started is ended, too."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             command,
@@ -171,7 +171,7 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def last_words(lines: Iterable[str]) -> str:
-    """The last that a tool said, in one line; of a long talk only what it calls errors."""
+    """A tool's last lines, as one; of a long output only the lines that it marks as errors."""
     said = [line.strip() for line in lines if line.strip()]
     if len(said) > WORDS:
         said = [line for line in said if "error" in line.lower()] or said

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A module of a script in the kernel: loaded by staprun, talked to, and taken out again."""
+"""A script's module in the kernel: loading it with staprun, orders and output, unloading."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tracer.backends.stap.modules import is_signed, last_words
 from tracer.model.errors import KtraceError
 
 READ_BYTES = 1 << 20
-# What staprun may keep for us in the kernel, in megabytes (staprun -b).
+# Size of staprun's kernel buffer, in megabytes (staprun -b).
 BUFFER_MEGABYTES = "16"
 END_SECONDS = 30.0
 KEPT_LINES = 40
 MODULES = Path("/proc/modules")
 PROC = Path("/proc/systemtap")
 
-# What the module loader says, and what can be done. The kernel's own words differ by release, the
-# reasons by errno (init_module(2)) do not.
+# The module loader's message, and the remedy. The kernel's own words differ by release; the texts
+# of errno (init_module(2)) do not.
 _REASONS = (
     ("Invalid module format", "it was made for another kernel: ktrace stap build makes another"),
     ("Key was rejected", "this kernel wants signed modules: sign it with an enrolled key"),
@@ -70,11 +70,11 @@ class Program:
         return self._process.poll() is not None
 
     def hear(self, line: str) -> None:
-        """Something that is no record belongs to what the tool said."""
+        """Takes a line that is no record as a message of the tool."""
         self._said.append(line)
 
     def read(self) -> bytes | None:
-        """What it has written; empty if that is nothing, None when it has closed its output."""
+        """Its new output: empty if there is none, None when the output is closed."""
         self._listen()
         try:
             return os.read(self.stdout, READ_BYTES) or None
@@ -82,12 +82,12 @@ class Program:
             return b""
 
     def order(self, words: str) -> None:
-        """An order for the script. Where the module is gone its end is noticed by who reads."""
+        """Sends the script an order. If the module is gone, `read` notices its end."""
         with contextlib.suppress(OSError):
             (PROC / self.module / "orders").write_text(f"{words}\n")
 
     def stop(self) -> None:
-        """Asks it to end; what is still in the kernel is written before it does."""
+        """Asks it to end; first it writes what is still in the kernel."""
         if not self.ended:
             self._process.send_signal(signal.SIGTERM)
 
@@ -98,7 +98,7 @@ class Program:
         return KtraceError(f"SystemTap {what}: {said}", remedy)
 
     def close(self, say: Callable[[str], None]) -> None:
-        """Nothing of it is left running or loaded, or `say` is told so."""
+        """Ends and unloads it; `say` is called if something is left."""
         if not self.ended:
             self._process.kill()
         self._process.wait()
@@ -120,9 +120,9 @@ class Program:
 
 
 def name_in_kernel(module: Path, pid: int | None) -> str:
-    """What staprun -R makes of a module's name: as long as before, with its own process id at the
-    end, so that another ktrace can load the same. A signed module bears no change; there is no pid
-    then, and it can be loaded only once."""
+    """The name after staprun -R: as long as before, with staprun's process id at the end, so that
+    another ktrace can load the same module. A signed module cannot be changed; then there is no
+    pid, and it can be loaded only once."""
     if pid is None:
         return module.stem
     end = f"_{pid}"
@@ -130,7 +130,7 @@ def name_in_kernel(module: Path, pid: int | None) -> str:
 
 
 def references() -> dict[str, int]:
-    """By how many each loaded module is used; stapio uses that which it reads from."""
+    """The number of users of each loaded module; stapio uses the module that it reads from."""
     try:
         lines = [line.split() for line in MODULES.read_text().splitlines()]
     except OSError:
@@ -140,13 +140,13 @@ def references() -> dict[str, int]:
 
 
 def is_left(module: str) -> bool:
-    """Whether it is loaded and nobody reads from it."""
+    """Whether it is loaded without a reader."""
     return references().get(module) == 0
 
 
 def unload(module: str) -> bool:
-    """staprun -d also takes away the module's files, which rmmod does not. It leaves a module alone
-    that somebody reads from. Returns whether the module is gone."""
+    """Unlike rmmod, staprun -d also removes the module's files. It does not touch a module with a
+    reader. Returns whether the module is gone."""
     staprun = shutil.which("staprun")
     if staprun:
         with contextlib.suppress(subprocess.TimeoutExpired):
