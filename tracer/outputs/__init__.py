@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person or a program sees of events: sinks and exporters, and what fits a terminal."""
+"""Output of events for people and programs: sinks, exporters, and fitting text to a terminal."""

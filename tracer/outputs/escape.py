@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Text from containers, made safe for a terminal.
 
-comm, arguments, paths and names are chosen by whoever runs the container. What is not printable
-(control bytes, escape sequences, line ends, direction overrides, invalid UTF-8) is shown as an
-escape; lone spaces stay.
+The container chooses comm, arguments, paths and names. Unprintable characters (control bytes,
+escape sequences, line ends, direction overrides, invalid UTF-8) become escapes; lone spaces stay.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table's rows for somebody else to draw, who knows the terminal: `kubectl ktrace`.
+"""The table's rows, for `kubectl ktrace` to draw on its terminal.
 
-One JSON object a line: first the columns, then an event each, its cells as they are in the table.
+One JSON object a line: first the columns, then one event each, with the cells of the table.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from tracer.probes.columns import CONTAINER, POD, Column
 
 
 def stream_columns(probes: Mapping[str, Probe]) -> tuple[Column, ...]:
-    """For several probes in one stream: each event says itself in a sentence."""
+    """Columns for several probes in one stream: each event is a sentence."""
     return (
         Column("KIND", lambda e: e.kind, 6, 12, 2),
         POD,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table: one line an event, fitted to the terminal, what matters in colour and with a sign.
+"""The table: one line an event, fitted to the terminal, with important lines marked and coloured.
 
-Columns are as wide as what is in them. When the terminal is too narrow for all the least important
-ones go, and where that does not do either lines are folded; into a pipe nothing is cut. A line that
-must stand out begins with `!`, with or without colour.
+Columns are as wide as their contents. If the terminal is too narrow, the least important columns go
+first; if that is not enough, lines are folded. In a pipe nothing is cut. A line that must stand out
+begins with `!`, with or without colour.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SIGN = Column("", lambda e: None, 1, 1)
 
 
 class Width(Protocol):
-    """What of a column decides on its width, as in `Column`."""
+    """The attributes of a `Column` that decide its width."""
 
     @property
     def narrow(self) -> int: ...
@@ -40,7 +40,7 @@ class Width(Protocol):
 
 class Table:
     """`fit` cuts lines to the terminal; otherwise nothing is cut. `alarm` picks the lines that
-    stand out. Columns begin narrow and grow with what is in them, the important ones first."""
+    stand out. Columns begin narrow and grow with their contents, the important ones first."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Table:
         self._rows.append((alarm, row))
 
     def flush(self) -> None:
-        """Looks at the terminal again each time, so that a resized window is filled."""
+        """Asks for the terminal's width each time, so that a resized window is filled."""
         if not self._rows:
             return
         terminal = shutil.get_terminal_size().columns if self._fit else None
@@ -107,8 +107,8 @@ class Table:
 
 
 def lay_out(columns: Sequence[Width], needs: Sequence[int], width: int | None) -> list[int | None]:
-    """How wide each column is, None if it is left out. `needs` are the widest texts so far; without
-    a width every column gets what it needs, up to what it asked for."""
+    """The width of each column, None if it is left out. `needs` are the widths of the widest texts
+    so far. Without a `width`, every column gets its need, up to its own width."""
     wanted = [max(c.narrow, min(n, c.width)) for c, n in zip(columns, needs, strict=True)]
     if width is None:
         return list(wanted)
@@ -133,7 +133,7 @@ def _total(widths: Iterable[int]) -> int:
 
 
 def fit(texts: Sequence[str], widths: Sequence[int | None], terminal: int | None) -> str:
-    """The columns that have a width, side by side; folded where not even those have room."""
+    """The columns with a width, side by side; folded if even these have no room."""
     if terminal is None or _total(width for width in widths if width is not None) <= terminal:
         return line_of(texts, widths, cut=terminal is not None)
     shown = [text for text, width in zip(texts, widths, strict=True) if width is not None]
@@ -141,7 +141,7 @@ def fit(texts: Sequence[str], widths: Sequence[int | None], terminal: int | None
 
 
 def line_of(texts: Sequence[str], widths: Sequence[int | None], cut: bool) -> str:
-    """The columns that have a width, side by side."""
+    """The columns with a width, side by side."""
     parts = []
     for text, width in zip(texts, widths, strict=True):
         if width is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is fitted to a terminal, and only there: in a pipe or a file nothing is cut or broken."""
+"""Fitting text to a terminal. In a pipe or a file nothing is cut or wrapped."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import textwrap
 
 
 def terminal_width() -> int | None:
-    """Of standard output, in cells; None where it is no terminal."""
+    """Standard output's width in cells; None if it is no terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def wrapped(line: str, indent: int, width: int | None) -> str:
-    """Broken between words; what follows is indented, on a narrow terminal by less."""
+    """Wrapped between words. Further lines are indented, on a narrow terminal by less."""
     if width is None or len(line) <= width:
         return line
     return textwrap.fill(
@@ -27,7 +27,7 @@ def wrapped(line: str, indent: int, width: int | None) -> str:
 
 
 def folded(line: str, width: int) -> str:
-    """Broken wherever it has to be: no line is longer, and nothing of it is missing."""
+    """Wrapped, within words if necessary: no line is longer than `width`, and nothing is cut."""
     from tracer.outputs.terminal import cells
 
     indent = " " * min(2, width // 4)
@@ -45,7 +45,7 @@ def folded(line: str, width: int) -> str:
 
 
 def cells(text: str) -> int:
-    """Terminal cells that printable text takes."""
+    """The number of terminal cells of printable text."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len
@@ -54,7 +54,7 @@ def cells(text: str) -> int:
 
 
 def shorten(text: str, width: int) -> str:
-    """Cut in the middle: both ends of a pod's name tell something."""
+    """Cut in the middle, because both ends of a pod's name are informative."""
     if width < 2:
         return "…"[:width]
     tail = (width - 1) // 2

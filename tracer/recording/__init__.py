@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recordings: what a session was told, kept in a file. docs/recording-format.md is the format."""
+"""Recordings: a session's turns in a file. docs/recording-format.md describes the format."""
 
 SUFFIX = ".ktrace"

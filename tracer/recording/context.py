@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recording that begins in the middle of a session must begin with: the records that later
-ones refer to, each the last of its kind and key, bounded and compressed."""
+"""The first records of a recording that begins in the middle of a session: the ones that later
+records refer to. The last of each kind and key is kept, bounded and compressed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tracer.model.schema import Schema
 from tracer.model.turn import Part, Turn
 from tracer.probes import Probe
 
-# The context of every probe, in the order in which one refers to the other.
+# The context of every probe, the kinds that others refer to first.
 KEYS: dict[str, tuple[str, ...]] = {
     **{"cgroup": ("cgroup",), "cgroup_end": ("cgroup",)},
     "process": ("process",),
 }
-# In bytes, compressed. A cgroup that has been removed goes with its end.
+# In bytes, compressed. A removed cgroup is dropped together with its end.
 BOUNDS = {"cgroup": 4 << 20, "cgroup_end": 1 << 20, "process": 4 << 20}
 MAX_STATE = 2 << 20
 CHUNK = 1024
@@ -36,7 +36,7 @@ class Context:
             keys |= probe.state
         self._kinds = {schema.name: kind for kind, schema in schemas.items()}
         self._schemas = schemas
-        # what older recordings do not have need not be kept of them
+        # older recordings lack some kinds
         self._keys = {self._kinds[name]: keys[name] for name in keys if name in self._kinds}
         self._known: dict[int, Known] = {
             kind: Table(BOUNDS.get(schemas[kind].name, MAX_STATE), size_of) for kind in self._keys
@@ -53,14 +53,14 @@ class Context:
         for at, record in enumerate(schema.cells(part.cells)):
             key = tuple(getattr(record, member) for member in members)
             cell = part.cells[at * schema.cell.size : (at + 1) * schema.cell.size]
-            # what is compressed has as much memory as it might have needed: the copy has not
+            # the compressor's result occupies its worst-case size; the copy only its own
             gone = table.keep(key, bytes(memoryview(self._compress(cell))), spares)
             if schema.name == "cgroup_end":
                 for ended, _ in gone:
                     self._known[self._kinds["cgroup"]].drop(ended)
 
     def _spares(self, kind: int) -> Spares[Key, bytes] | None:
-        """What is told of a cgroup stays while that is there."""
+        """Records about a cgroup are spared while it exists."""
         members = self._keys[kind]
         if self._schemas[kind].name in KEYS or "cgroup" not in members:
             return None
@@ -69,13 +69,14 @@ class Context:
         return lambda key, _: (key[at],) in there and (key[at],) not in ended
 
     def used(self, processes: Iterable[int]) -> None:
-        """Events refer to these: the kernel side does not describe them again."""
+        """Refreshes processes that events refer to: the kernel side does not describe them
+        again."""
         table = self._known[self._kinds["process"]]
         for process in processes:
             table.touch((process,))
 
     def turns(self, now: int, names: Names) -> Iterator[Turn]:
-        """All that is known, as the first turns of a recording."""
+        """All kept records, as the first turns of a recording."""
         for kind, table in self._known.items():
             cells = list(table.values())
             for at in range(0, len(cells), CHUNK):

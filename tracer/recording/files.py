@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that recordings are written to: for their owner's eyes only, and never through a symbolic
-link that somebody else may have put there."""
+"""Files for recordings: readable only by their owner, and never opened through a symbolic link,
+which another user may have planted."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from typing import Protocol
 from tracer.kernel import limits
 from tracer.model.errors import KtraceError
 
-# What a file must begin with whose first turn is at this time. All times here are in nanoseconds
-# since boot.
+# Returns the first bytes of a file whose first turn is at this time. All times here are in
+# nanoseconds since boot.
 Beginning = Callable[[int], bytes]
 
 
 class Destination(Protocol):
-    """Where blocks go. Every call may raise OSError. `resumes` tells whether more than one file may
-    be begun."""
+    """The receiver of a recording's blocks. Every call may raise OSError. `resumes` says whether it
+    may begin more than one file."""
 
     resumes: bool
 
     def begin(self, beginning: Beginning, now: int) -> None: ...
 
     def write(self, blocks: bytes, first: int, last: int) -> None:
-        """Whole blocks, and the times of their first and last turn."""
+        """Takes whole blocks, with the times of their first and last turn."""
 
     def tick(self, now: int) -> None:
         """Called at least once a second."""
 
     def close(self, end: bytes) -> None:
-        """`end` is what a whole recording ends with."""
+        """`end` is the last block of a complete recording."""
 
 
 class Full(OSError):
-    """The recording is as large as it was allowed to become."""
+    """The recording has reached its maximum size."""
 
     def __init__(self) -> None:
         super().__init__(errno.EFBIG, "it has reached its --max-size")
 
 
 class RecordingFile:
-    """Creates the file, or empties one that is ours. Raises `KtraceError` with a remedy."""
+    """Creates the file, or empties one of our own. Raises `KtraceError` with a remedy."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -60,7 +60,8 @@ class RecordingFile:
             ) from error
 
     def write(self, blocks: bytes) -> None:
-        """Writes whole blocks, or nothing and raises OSError: what is in the file stays whole."""
+        """Writes whole blocks. On an error, raises OSError and writes nothing: the file stays
+        whole."""
         try:
             if not os.fstat(self._fd).st_nlink:
                 raise FileNotFoundError(errno.ENOENT, "the file was deleted")
@@ -74,7 +75,7 @@ class RecordingFile:
         self.size += len(blocks)
 
     def close(self) -> None:
-        """Raises OSError if what was written did not reach the disk."""
+        """Raises OSError if the data did not reach the disk."""
         try:
             os.fsync(self._fd)
         finally:
@@ -105,8 +106,8 @@ class SingleFile:
 
 
 class Stream:
-    """A recording on a descriptor that takes it as it comes, such as a pipe: of at most `max_size`
-    bytes. Where it ends early, whoever reads it has what a file is that was cut."""
+    """A recording of at most `max_size` bytes on a descriptor such as a pipe. If it ends early, its
+    reader sees a cut recording."""
 
     resumes = False
 
@@ -180,8 +181,8 @@ class RotatingFiles:
 
 
 def close_in_order(file: RecordingFile, end: bytes | None = None) -> None:
-    """Ends a recording: a reader will know that nothing is missing."""
-    from tracer.recording.format import Kind, json_block  # takes long: zstandard
+    """Ends a recording with the block by which readers know that it is complete."""
+    from tracer.recording.format import Kind, json_block  # slow: imports zstandard
 
     try:
         file.write(json_block(Kind.END, {}) if end is None else end)
@@ -190,8 +191,8 @@ def close_in_order(file: RecordingFile, end: bytes | None = None) -> None:
 
 
 def create_private(path: Path, devices: bool = False) -> int:
-    """A descriptor of a new or emptied file that its owner alone may read. `devices` says that it
-    may also be a pipe or a device, which is nobody's to empty."""
+    """A descriptor of a new or emptied file that only its owner may read. `devices` also allows a
+    pipe or a character device, which is not emptied."""
     flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     with suppress(FileExistsError):
         return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)

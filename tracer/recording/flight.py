@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The flight recorder: the last minutes, kept until something happens that is worth a recording,
-which then has the minutes before as well."""
+"""The flight recorder: keeps the last minutes. When a trigger fires, it writes a recording that
+begins with them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tracer.recording import SUFFIX
 from tracer.recording.files import Beginning, RecordingFile, close_in_order
 
 NS = 1_000_000_000
-# What the window may take on the disk; when that is full it reaches back less far.
+# The window's space on the disk. When that is full, the window becomes shorter.
 MAX_WINDOW = 256 << 20
-# It is forgotten piece by piece; so many make the whole.
+# The window consists of so many pieces, and is forgotten piece by piece.
 PIECES = 8
-# Whatever happens has come here in a block after so long.
+# An event's block arrives at most this much later.
 LAG = 2 * NS
 PREFIX = "flight-"
-# What somebody asked for gets an answer.
+# The trigger of a user's signal, who always gets an answer.
 BY_HAND = "SIGUSR1"
 
 
@@ -41,8 +41,8 @@ class _Piece:
 
 
 class Window:
-    """The last `span` nanoseconds, in files that have no name and vanish with the process: memory
-    is dearer than disk."""
+    """The last `span` nanoseconds, in unnamed files that vanish with the process. Disk is cheaper
+    than memory."""
 
     def __init__(self, directory: Path, span: int, max_size: int) -> None:
         self._directory = directory
@@ -57,7 +57,7 @@ class Window:
             file = TemporaryFile(dir=self._directory)  # noqa: SIM115
             piece = _Piece(cast(BinaryIO, file))
             self._pieces.append(piece)
-        piece.file.seek(piece.size)  # it may have been read meanwhile
+        piece.file.seek(piece.size)  # `since` may have moved the position
         piece.file.write(blocks)
         piece.file.flush()
         piece.blocks.append((first, last, len(blocks)))
@@ -66,7 +66,7 @@ class Window:
             self._pieces.popleft().file.close()
 
     def since(self, begin: int) -> Iterator[tuple[int, bytes]]:
-        """The blocks that reach beyond `begin`, each with its first time."""
+        """The blocks that end after `begin`, each with its first time."""
         for piece in self._pieces:
             piece.file.seek(0)
             for first, last, length in piece.blocks:
@@ -85,9 +85,9 @@ class Window:
 
 
 class FlightRecorder:
-    """A `Destination`. The window is `seconds` long; a recording goes on for `after` seconds, and
-    for `cool_down` seconds after it there is no other. All recordings in `directory` together take
-    at most `max_size` bytes: the oldest are removed for a new one. `say` tells a person."""
+    """A `Destination`. The window is `seconds` long. A recording continues for `after` seconds, and
+    no other begins for `cool_down` seconds after it. All recordings in `directory` together take at
+    most `max_size` bytes; the oldest make room for a new one. `say` informs the user."""
 
     resumes = True
 
@@ -126,7 +126,7 @@ class FlightRecorder:
             ) from error
 
     def fire(self, why: str) -> None:
-        """Something has happened. May be called from a signal handler."""
+        """Asks for a recording. May be called from a signal handler."""
         self._fired = self._fired or why
 
     def begin(self, beginning: Beginning, now: int) -> None:
@@ -159,7 +159,7 @@ class FlightRecorder:
             close_in_order(self._file, end)
 
     def _try(self, write: Callable[[], None], now: int) -> None:
-        """What goes wrong with one recording does not keep the next from being tried."""
+        """A failed recording does not prevent the next."""
         self._quiet_until = now + self._cool_down
         try:
             write()
@@ -200,7 +200,8 @@ class FlightRecorder:
             close_in_order(file)
 
     def _make_room(self, needed: int) -> None:
-        """File names begin with the time, so the first is the oldest."""
+        """Removes the oldest recordings. File names begin with the time, so the first is the
+        oldest."""
         files = sorted(self._directory.glob(f"{PREFIX}*{SUFFIX}"))
         sizes = [file.lstat().st_size for file in files]
         while files and sum(sizes) + needed > self._max_size:
@@ -211,8 +212,8 @@ class FlightRecorder:
 
 
 class Trigger:
-    """A sink that fires at events for which one of the conditions holds. `conditions` are by the
-    words in which they were given."""
+    """A sink that fires at events that meet a condition. `conditions` are by the text that the user
+    gave."""
 
     def __init__(
         self, conditions: dict[str, Callable[[Event], bool]], fire: Callable[[str], None]

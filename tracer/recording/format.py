@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `.ktrace` format: what stands in a file, in bytes. docs/recording-format.md says why.
+"""The `.ktrace` format, byte by byte. docs/recording-format.md gives the reasons.
 
-A file is a fixed header and then blocks, each with its own CRC and its own zstd frame, so that a
-file can be cut anywhere and every whole block before the cut still be read. Whatever is read here
-may have been made by somebody who means harm: every length is checked before it is believed.
+A file is a fixed header followed by blocks. Each block has its own CRC and its own zstd frame, so
+every whole block before a cut can still be read. A file may be malicious: every length is checked
+before it is used.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MAJOR, MINOR = 1, 0
 FILE_HEADER = struct.Struct("<8sHHI")
 
 BLOCK_MAGIC = b"KTB\n"
-# magic, kind, flags, length, summary, size, count, first, last, lost, CRC of what follows; then the
-# CRC of the header itself, so that its lengths can be believed
+# magic, kind, flags, length, summary, size, count, first, last, lost, CRC of the bytes after the
+# header; then the CRC of the header itself, which protects its lengths
 BLOCK_HEADER = struct.Struct("<4sHHIIIIQQQI")
 CRC = struct.Struct("<I")
 BLOCK_HEADER_BYTES = BLOCK_HEADER.size + CRC.size
@@ -45,7 +45,7 @@ MAX_FIELDS = 1000
 MIN_RECORD, MAX_RECORD = 16, 64 << 10
 MAX_RUNS = 1 << 18  # of a block, and as many turns
 MAX_NAME = 255
-# The fastest level: columns are so alike that higher ones gain a hundredth.
+# The fastest level: columns are so uniform that higher levels gain a hundredth.
 LEVEL = 1
 
 MORE, LAST = 1, 2  # a turn's flags
@@ -62,8 +62,8 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """`count` records of `first` to `last` nanoseconds since boot, and `lost` that found no room;
-    `frame` is what is compressed, `size` its length when it is not."""
+    """`count` records from `first` to `last`, in nanoseconds since boot, and `lost` that found no
+    room. `frame` is compressed; `size` is its length decompressed."""
 
     kind: int
     size: int
@@ -76,7 +76,7 @@ class Block:
 
     @property
     def payload(self) -> bytes:
-        """Decompressed, and never more than was announced."""
+        """Decompressed, and never more than `size`."""
         try:
             announced = zstandard.get_frame_parameters(self.frame).content_size
             if announced != self.size:
@@ -101,7 +101,7 @@ def file_header() -> bytes:
 
 
 def check_file_header(data: bytes) -> None:
-    """Raises `BadRecording` unless what follows can be read by this ktrace."""
+    """Raises `BadRecording` unless this ktrace can read the file."""
     if not data.startswith(MAGIC[: len(data)]) or not data:
         raise BadRecording(
             "this is not a ktrace recording", "give a file that ktrace record or --record wrote"
@@ -164,7 +164,7 @@ def read_json(payload: bytes) -> Any:
 
 
 def by_kind(turns: Iterable[Turn]) -> dict[int, bytes]:
-    """All the cells of each kind, in the order in which the kinds first occur."""
+    """All cells of each kind, with the kinds in order of their first occurrence."""
     cells: dict[int, list[bytes | memoryview]] = {}
     for turn in turns:
         for part in turn.parts:
@@ -175,9 +175,9 @@ def by_kind(turns: Iterable[Turn]) -> dict[int, bytes]:
 def events_payload(
     turns: Sequence[Turn], cells: Mapping[int, bytes], schemas: Mapping[int, Schema]
 ) -> bytes:
-    """The turns in order, as 32-bit words: how many, and for each its time (two words, the lower
-    first), flags, runs, and for each run its kind and count. Behind them, for each kind in `cells`,
-    the first byte of all its records, then the second of all …"""
+    """The turns in order, as 32-bit words: their number, then for each turn its time (two words,
+    the lower first), flags, number of runs, and for each run its kind and count. Then, for each
+    kind in `cells`, the first bytes of all its records, the second bytes of all …"""
     words = array("I", [len(turns)])
     for turn in turns:
         flags = MORE * turn.more | LAST * turn.last
@@ -192,7 +192,8 @@ def events_payload(
 
 
 def turns_of(payload: bytes, sizes: Mapping[int, int]) -> list[Turn]:
-    """The opposite, with each record as a ring cell again. `sizes` are the records' by kind."""
+    """The inverse of `events_payload`, with each record as a ring cell again. `sizes` are the
+    records' sizes by kind."""
     words = memoryview(payload)[: len(payload) & ~3].cast("I")
     turns, counts, at = _order(words)
     at *= 4
@@ -218,7 +219,8 @@ def turns_of(payload: bytes, sizes: Mapping[int, int]) -> list[Turn]:
 
 
 def _order(words: memoryview) -> tuple[list[Turn], dict[int, int], int]:
-    """The turns without their records, how many there are of each kind, and where they begin."""
+    """The turns without records, the number of records of each kind, and the offset of the
+    records."""
     turns: list[Turn] = []
     counts: dict[int, int] = {}
     try:
@@ -243,7 +245,7 @@ def _order(words: memoryview) -> tuple[list[Turn], dict[int, int], int]:
     return turns, counts, at
 
 
-# What is told in JSON
+# Blocks of JSON
 
 
 def names_json(names: Names, answered: Iterable[int]) -> dict[str, Any]:
@@ -318,7 +320,7 @@ def schemas_json(schemas: Mapping[int, Schema]) -> list[dict[str, Any]]:
 
 
 def schemas_of(value: Any) -> dict[int, Schema]:
-    """By kind. Layouts that no compiler would make are refused."""
+    """By kind. Refuses layouts that no compiler would make."""
     found: dict[int, Schema] = {}
     for entry in _typed(value, list):
         told = _typed(entry, dict)
@@ -378,8 +380,8 @@ _ABSENT = Absent()
 
 
 class RecordedSchema(Schema):
-    """A schema from a file. What its records lack because they are older than this ktrace is
-    absent, instead of an error."""
+    """A schema from a file. A member that an older recording lacks is `Absent` instead of an
+    error."""
 
     def record_type(self) -> Any:
         record = super().record_type()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recording says of itself, before anything else: where, when, and what was asked for."""
+"""The first block of a recording: where, when and with which request it was made."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tracer.recording.format import schemas_json, schemas_of
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """`node` is empty if nobody knew its name; `began` is in nanoseconds since boot, and
-    `clock_offset_ns` turns that into UTC; `attached` is the attach point that each probe took, and
-    `cannot_tell` what could not be told that way; `count` is how many events were enough."""
+    """`node` is empty if its name was not known. `began` is in nanoseconds since boot, and
+    `clock_offset_ns` turns that into UTC. `attached` is the attach point of each probe, and
+    `cannot_tell` its limits. `count` is the request's limit of events."""
 
     node: str
     kernel: str
@@ -39,7 +39,7 @@ class Metadata:
 
 
 def metadata_of(value: Any) -> Metadata:
-    """The opposite. Keys that are not known here are left out."""
+    """The inverse of `Metadata.json`. Ignores unknown keys."""
     try:
         told = {f.name: value[f.name] for f in fields(Metadata) if f.name in value}
         for name in ("node", "kernel", "machine", "boot_id", "ktrace"):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is in a recording, from the headers and summaries of its blocks: no event is looked at."""
+"""The contents of a recording, from the headers and summaries of its blocks. No event is
+decoded."""
 
 from __future__ import annotations
 
@@ -13,15 +14,15 @@ from tracer.model.names import Names
 from tracer.recording.format import Kind, lost_of, names_of, read_json
 from tracer.recording.reader import Reader
 
-# Of a recording that somebody made up, no more than this is counted.
+# Bounds the memory that a made-up recording can take.
 MAX_ROWS = 100_000
 
 
 @dataclass(slots=True)
 class Overview:
-    """`counts` are by event kind and pod uid, "" being no pod; `first` and `last` are in
-    nanoseconds since boot; `lost` by event name, descriptions included; `unrecorded` are events
-    that could not be written."""
+    """`counts` are by event kind and pod uid, "" for no pod. `first` and `last` are in nanoseconds
+    since boot. `lost` is by event name and includes descriptions. `unrecorded` counts events that
+    could not be written."""
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     names: Names = field(default_factory=Names)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a recording, as far as it is whole: block after block, with as much memory as one needs.
+"""Reads a recording up to its first bad block, with the memory of one block.
 
-The first block that is cut or damaged is the end; everything before it is used.
+A cut or damaged block ends the recording; everything before it is used.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _KNOWN = frozenset(Kind)
 
 
 class Reader:
-    """Opens a recording and reads what it says of itself. Raises `BadRecording`, also if the file
-    cannot be read at all.
+    """Opens a recording and reads its metadata. Raises `BadRecording`, also if the file cannot be
+    read at all.
 
-    When `blocks` has come to its end: `cut` tells that the file ends within a block, `damage` what
-    is wrong with the first block that cannot be used, `used` how many of the file's `size` bytes
-    were; `ended` that the recording was ended in order; `skipped` counts blocks of unknown kinds.
+    After the end of `blocks`: `cut` says whether the file ends within a block, `damage` what is
+    wrong with the first bad block, `ended` whether the recording was ended in order. `used` of the
+    file's `size` bytes were good. `skipped` counts blocks of unknown kinds.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,7 +83,7 @@ class Reader:
         self._file.close()
 
     def blocks(self) -> Iterator[Block]:
-        """Every whole block after the first, of whatever kind."""
+        """Every whole block after the first, of any kind."""
         while not self.cut:
             try:
                 block = self._next()
@@ -97,7 +97,7 @@ class Reader:
             yield block
 
     def turns(self) -> Iterator[Turn]:
-        """Raises `BadRecording` where a whole block holds nonsense."""
+        """Raises `BadRecording` if a whole block has invalid content."""
         sizes = {kind: schema.size for kind, schema in self.metadata.schemas.items()}
         names, answered = Names(), list[int]()
         lost: Lost | None = None
@@ -121,7 +121,7 @@ class Reader:
         return metadata_of(read_json(block.payload))
 
     def _next(self) -> Block | None:
-        """None at the end of the file, and where it is cut."""
+        """None at the end of the file, or if it is cut there."""
         header = self._read(BLOCK_HEADER_BYTES)
         if len(header) < BLOCK_HEADER_BYTES:
             self.cut = bool(header)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns a session's turns into blocks of a recording. Nothing is decoded.
 
-Turns gather until a second has passed, or until they hold 4096 events; then they are one block.
-What can go wrong with the disk is said once and ends the recording, never the tracing.
+Turns gather for a second, or until they hold 4096 events; then they become one block. A disk error
+is reported once and ends the recording, never the tracing.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ FLUSH_BYTES = 4 << 20
 
 
 class Recorder:
-    """A `tracer.session.session.Recorder`. `on_failure` is told, once, why there will be nothing
-    more; `failure` is that; `events` counts what was written, `unrecorded` what was not."""
+    """A `tracer.session.session.Recorder`. On its first error it calls `on_failure`, keeps the
+    error in `failure`, and writes no more. `events` counts written events, `unrecorded` the
+    others."""
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class Recorder:
         return max(0, self._pending[0].now + FLUSH_NS - now) / 1e9
 
     def close(self) -> None:
-        """A recording that failed is ended in order if that is still possible."""
+        """Ends the recording in order, even a failed one if that is still possible."""
         end = {"events": self.events, "unrecorded": self.unrecorded}
         try:
             self._out.close(json_block(Kind.END, end))
@@ -97,7 +98,8 @@ class Recorder:
                 self._on_failure(error)
 
     def _beginning(self, now: int) -> bytes:
-        """What the file is of, and what its records will refer to."""
+        """The first bytes of a file: its header, its metadata, and the records that later ones
+        refer to."""
         metadata = replace(self._metadata, began=now)
         blocks = [file_header(), json_block(Kind.META, metadata.json())]
         if self._context and self._resolver:
@@ -148,7 +150,7 @@ class Recorder:
         return self.failure is None
 
     def _blocks(self, turns: list[Turn], events: int, resolver: Resolver) -> bytes:
-        """What the first turn tells besides records stands before it, in blocks of its own."""
+        """Names and losses of the first turn are blocks of their own, in front."""
         first = turns[0]
         cells = by_kind(turns)
         self._note_references(cells)
@@ -180,7 +182,7 @@ class Recorder:
                         self._context.used(set(self._column(kind, data, word)))
 
     def _summary(self, cells: Mapping[int, bytes], resolver: Resolver) -> bytes:
-        """How many events of each kind concern each pod, by its uid; "" is no pod."""
+        """The number of events by kind and pod uid; "" is no pod."""
         counts: dict[str, dict[str, int]] = {}
         for kind, data in cells.items():
             if kind in self._events:
@@ -194,14 +196,14 @@ class Recorder:
         return orjson.dumps(counts)
 
     def _column(self, kind: int, data: bytes, word: int) -> list[int]:
-        """One 64-bit member of all cells."""
+        """One 64-bit member of all cells. `word` is its offset in 64-bit words."""
         return memoryview(data).cast("Q")[word :: self._schemas[kind].cell.size // 8].tolist()
 
 
 @dataclass(frozen=True, slots=True)
 class _Event:
-    """Where the cell of a kind of event says whom it concerns, and refers to processes, in 64-bit
-    words; and whether whom it concerns is a process, or else a cgroup."""
+    """Offsets of the owner and the process ids in a record, in 64-bit words. The owner is a process
+    if `of_process`, else a cgroup."""
 
     whose: int
     of_process: bool
@@ -211,7 +213,7 @@ class _Event:
 def recorder_of(
     run: Run, out: Destination, node: str, on_failure: Callable[[OSError], None]
 ) -> Recorder:
-    """Of a run on this node that has just been attached."""
+    """The recorder of a run that has just been attached."""
     metadata = metadata_here(node, run.backend, run.clock, run.selection, run.request.count)
     return Recorder(out, metadata, run.probes, on_failure)
 
@@ -219,7 +221,7 @@ def recorder_of(
 def metadata_here(
     node: str, backend: Backend, clock: Clock, selection: Selection, count: int | None
 ) -> Metadata:
-    """Of a session on this node that has just been attached."""
+    """The metadata of a session on this node that has just been attached."""
     here = os.uname()
     return Metadata(
         node=node,

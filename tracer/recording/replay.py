@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turns from a recording: the same that the live session was given."""
+"""Turns from a recording: the same as in the live session."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tracer.recording.reader import Reader
 
 
 class ReplaySource:
-    """`speed` is how many times as fast as it happened; None: as fast as possible."""
+    """`speed` is a multiple of real time; None is as fast as possible."""
 
     def __init__(self, reader: Reader, speed: float | None = None) -> None:
         self.schemas: Mapping[int, Schema] = reader.metadata.schemas
@@ -24,14 +24,14 @@ class ReplaySource:
         self._interrupted = False
 
     def turn(self, waiting: bool, patience: float) -> Turn:
-        """A recording that was cut lacks its last turn, which is made up here."""
+        """Adds the last turn, which a cut recording lacks."""
         turn = None if self._interrupted else next(self._turns, None)
         if turn is None:
             return Turn(self._now, last=True)
         self._now = turn.now
         if self._speed:
             self._wait(turn.now, self._speed)
-        if turn.last:  # the reader shall know what became of the file behind it
+        if turn.last:  # lets the reader check the rest of the file
             deque(self._turns, maxlen=0)
         return turn
 
@@ -40,10 +40,10 @@ class ReplaySource:
     def select(self, cgroup: int, verdict: int) -> None: ...
 
     def stop(self) -> None:
-        """The recording itself tells what came after the session had enough."""
+        """Does nothing: the rest of the recording holds the session's remaining turns."""
 
     def interrupt(self) -> None:
-        """Makes an end here. May be called from a signal handler."""
+        """Ends the replay. May be called from a signal handler."""
         self._interrupted = True
 
     def close(self) -> None: ...

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a recording somebody wants to see: selectors, a span of time, a number of events."""
+"""The wanted part of a recording: selectors, a span of time, a number of events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tracer.session.session import DAMAGE, Sink
 
 @dataclass(slots=True)
 class Window:
-    """A span in nanoseconds since boot, its end not included."""
+    """A span in nanoseconds since boot, without its end."""
 
     begin: int | None = None
     end: int | None = None
@@ -24,9 +24,9 @@ class Window:
 
 
 class Chosen:
-    """A sink that passes on what is wanted, and calls `enough` after `count` events. What was lost
-    is always told. `unshown` counts events that nobody can show: a made-up recording may have
-    decoded into anything."""
+    """A sink that passes on wanted events, and calls `enough` after `count` of them. Losses are
+    always passed on. `unshown` counts events that cannot be shown, which a made-up recording may
+    contain."""
 
     def __init__(
         self,
@@ -70,7 +70,8 @@ class Chosen:
 
 
 def wants(selection: Selection, event: Event) -> bool | None:
-    """The whole decision, that on processes included, which a live session leaves to the kernel."""
+    """The whole decision, including the one on processes, which a live session leaves to the
+    kernel."""
     pids = selection.pids
     if pids and (event.about is None or event.about.pid not in pids):
         return False

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run: what a source of turns tells, made into events in their order, for sinks."""
+"""One run: turns of a source become events in time order, for sinks."""

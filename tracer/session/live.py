@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns from the running kernel: records from a backend, names from the name service, the time.
 
-Records that were read wait in a bounded queue, so a storm is taken out of the kernel's ring at the
-speed of memory and worked off afterwards.
+Records wait in a bounded queue after reading. So a storm leaves the kernel's ring at the speed of
+memory, and is processed afterwards.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from tracer.model.selection import Selection
 from tracer.model.turn import IDLE_SECONDS, NAME_SECONDS, Lost, Part, Turn
 from tracer.probes import Probe
 
-# Raw records read ahead; more stay in the ring, and what finds no room there is counted as lost.
+# Raw records read ahead. More stay in the ring; records that find no room there count as lost.
 MAX_BACKLOG_BYTES = 16 << 20
-# So many records are worked off before the ring is looked at again.
+# Records to process before the next look at the ring.
 SLICE = 4096
-# So many cgroups that were found at the start stand in one turn.
+# Cgroups in one turn, of those found at the start.
 CGROUPS = 1024
-# For who does not decode: everything that was read is one turn.
+# Without decoding, everything that was read is one turn.
 UNDECODED_BYTES = 1 << 20
-# Events that wait are looked at often: their deadlines are near.
+# Waiting events are checked often, because their deadlines are near.
 WAITING_SECONDS = 0.02
 NS = 1_000_000_000
-# What a cgroup's record holds: the outermost components, and so many bytes of them.
+# A cgroup's record holds at most so many path components, the outermost, and so many bytes.
 MAX_DEPTH, MAX_PATH = 16, 4096
 
 T = TypeVar("T")
 
 
 class LiveSource:
-    """`names` is running and puts what it finds into `arrivals`. `decoding` tells whether each
-    record costs as much as decoding does; `argv` whether arguments of processes are kept."""
+    """`names` is running and puts its findings into `arrivals`. `decoding` says whether the session
+    decodes records, which makes them expensive; `argv` whether arguments of processes are kept."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class LiveSource:
     def attach(
         self, probes: Sequence[Probe], selection: Selection, settings: Mapping[str, int]
     ) -> None:
-        """Attaches everything; from its return on nothing is missed."""
+        """Attaches everything; nothing is missed after it returns."""
         values = {"kt_mode": int(selection.mode), "kt_by_pid": int(bool(selection.pids))}
         self._backend.attach(list(probes), values | dict(settings))
         self.schemas = self._backend.schemas
@@ -113,17 +113,17 @@ class LiveSource:
         self._remember_running()
         now = self._clock.now()
         if self._end is None and self._duration is not None:
-            # looking at the cgroups that exist may have taken a while
+            # finding the existing cgroups may have taken a while
             self._end = now + int(self._duration * NS)
         if not self._detached and (self._stopping or (self._end and now >= self._end)):
             self._detached = True
             self._backend.detach()
         self._read(self._patience(waiting, patience, now))
         parts = self._take()
-        if self._networks:  # what explains an event stands before it
+        if self._networks:  # descriptions precede the events that refer to them
             parts = self._networks.take() + parts
         more = bool(self._backlog)
-        answered = self._answered()  # looked at before the names that came with the answers
+        answered = self._answered()  # before the names, so that these include the answers'
         names = self._news(wait=self._detached and waiting and not parts)
         now = self._clock.now()
         last = self._detached and not parts and self._is_over(waiting, now)
@@ -163,7 +163,8 @@ class LiveSource:
         return seconds if self._end is None else min(seconds, (self._end - now) / NS)
 
     def _read(self, patience: float) -> None:
-        """A backend that fails ends the tracing, but what it has told is worked off first."""
+        """A failure of the backend ends the tracing, after the records read so far are
+        processed."""
         while self._backlog_bytes < self._most:
             try:
                 batch = self._backend.read(patience)
@@ -206,7 +207,7 @@ class LiveSource:
         return done
 
     def _news(self, wait: bool) -> Names:
-        """What has come and was not known before."""
+        """New names since the last call."""
         fresh = Names()
         try:
             while wait or not self._arrivals.empty():
@@ -219,7 +220,7 @@ class LiveSource:
         return fresh
 
     def _is_over(self, waiting: bool, now: int) -> bool:
-        """Nothing is left to read; events may still wait for names, but not for ever."""
+        """Nothing is left to read. Events may still wait for names, for a limited time."""
         if self._give_up is None:
             self._give_up = now + int(NAME_SECONDS * NS)
         return not waiting or now >= self._give_up
@@ -233,7 +234,7 @@ class LiveSource:
 
 
 def described(cgroup: Cgroup, schema: Schema, now: int) -> bytes:
-    """A cgroup that was found by looking, as the kernel side would describe it."""
+    """The record of a cgroup found in cgroupfs, as the kernel side would write it."""
     names = os.fsencode(cgroup.path).strip(b"/").split(b"/")[:MAX_DEPTH]
     while sum(map(len, names)) + len(names) > MAX_PATH:
         names.pop()

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tracing on this node from what was asked for to the last event, whoever asked: a command, the
-live view or a service.
+"""Tracing on this node, from the request to the last event, for any caller: a command, the live
+view or a service.
 
-A `TraceRequest` says what is wanted. A `Run` of it does nothing until `attach`; what it has to say
-meanwhile goes to `say`, and what goes wrong is a `KtraceError`. Signals, terminals and exit codes
-are the caller's.
+A `TraceRequest` says what is wanted. A `Run` of it does nothing until `attach`. Its messages go to
+`say`, and its failures are `KtraceError`s. Signals, terminals and exit codes are the caller's.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class TraceRequest:
-    """`options` are by probe name; a probe without has its defaults. `backend` is one of
-    `tracer.backends.NAMES`, or `auto`. It ends after `duration` seconds or `count` events, if at
-    all. Without `argv` no arguments of processes are kept. `cri_socket` stands in for the usual
-    sockets of runtimes. `wait` allows pods and processes that are still to come."""
+    """`options` are by probe name; a probe without an entry uses its defaults. `backend` is one of
+    `tracer.backends.NAMES`, or `auto`. `duration` (seconds) and `count` (events) are limits; None
+    is no limit. Without `argv`, no arguments of processes are kept. `cri_socket` replaces the usual
+    sockets of runtimes. `wait` allows pods and processes that do not exist yet."""
 
     probes: tuple[Probe, ...]
     selection: Selection = field(default_factory=Selection)
@@ -63,18 +62,19 @@ class RunRecorder(Recorder, Protocol):
 
     @property
     def failure(self) -> OSError | None:
-        """Why there will be nothing more."""
+        """The error that ended the recording, if any."""
 
     def close(self) -> None: ...
 
 
 class Run:
-    """From `attach` on nothing is missed; `run` goes on to the end. `check`, of which `attach` is
-    the rest, says whether this node has what was asked for.
+    """`check` says whether this node can serve the request, `attach` begins the tracing, `run`
+    continues to the end. Nothing is missed after `attach`, which calls `check` if the caller did
+    not.
 
-    After `check`, `selection` is whose events are told, and `state_sources` tell how pods stand.
-    After `attach`, `backend` traces `probes`, those of the request that this node takes, and
-    `session` has begun. `record` is called then, and makes what records the session. Without a sink
+    After `check`, `selection` is the final one, and `state_sources` know the states of pods. After
+    `attach`, `backend` traces `probes`, the ones of the request that this node accepts, and
+    `session` has begun. `attach` calls `record`, which makes the session's recorder. Without a sink
     nothing is decoded."""
 
     backend: Backend
@@ -115,7 +115,7 @@ class Run:
         self.close()
 
     def check(self) -> None:
-        """Raises `KtraceError` if nothing could come of it. Names are asked for from here on."""
+        """Raises `KtraceError` if the request cannot succeed. Starts the name service."""
         from tracer.backends import privileges
         from tracer.identity.cri import CriSource
         from tracer.identity.inventory import check_globs, check_labels, check_pids, name_sources
@@ -147,8 +147,8 @@ class Run:
         self._checked = True
 
     def attach(self) -> None:
-        """If the node refuses a probe, those that it takes are traced, and it is said which are
-        left out. Raises `CannotOnThisKernel` if it takes none."""
+        """If the node refuses some of the probes, traces the others and reports the refused ones.
+        Raises `CannotOnThisKernel` if it refuses all."""
         from tracer.kernel import heap
 
         if not self._checked:
@@ -172,14 +172,15 @@ class Run:
         heap.give_back()
 
     def run(self) -> Summary:
-        """Until a limit of the request, or `stop`. What was seen before a failure is recorded."""
+        """Traces until a limit of the request, or `stop`. Everything seen before a failure is
+        recorded."""
         try:
             return self.session.run()
         finally:
             self.close()
 
     def stop(self) -> None:
-        """Ends it soon and in order, whether it has begun or not. May be called from a signal
+        """Ends the run soon and in order, whether it has begun or not. May be called from a signal
         handler or another thread."""
         self._stopped = True
         if self._session is not None:
@@ -205,7 +206,7 @@ class Run:
 
     @property
     def summary(self) -> Summary:
-        """Of what was seen so far."""
+        """The summary so far."""
         return self._session.summary if self._session else Summary()
 
     @property
@@ -220,7 +221,7 @@ class Run:
 
     @property
     def cannot_tell(self) -> dict[str, tuple[str, ...]]:
-        """What cannot be told on this node, of each probe."""
+        """By probe name, what it cannot report on this node."""
         return {name: point.cannot_tell for name, point in self.backend.attached.items()}
 
     def saw_containers(self) -> bool:
@@ -249,7 +250,7 @@ class Run:
         return source
 
     def _refusal(self, probe: Probe) -> CannotOnThisKernel | None:
-        """Why this node does not take the probe; None if it does."""
+        """Why this node refuses the probe; None if it does not."""
         from tracer.backends import choose
 
         try:

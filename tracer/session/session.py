@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tracing session: turns → decode → time order → identity → selection → sink.
 
-One thread does it all; only names come from other threads. Everything that a session is told
-stands in its turns, so that the same turns give the same output, live or from a recording.
+One thread does it all; only names come from other threads. A session's only input is its turns, so
+the same turns give the same output, live or from a recording.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from tracer.model.turn import CONTEXT_EVENTS, IDLE_SECONDS, NAME_SECONDS, Lost, 
 from tracer.probes import Decode, Probe, Stream
 
 MAX_HELD = 20_000
-# How far two neighbours in the ring can be out of order.
+# By how much two neighbours in the ring can be out of order.
 REORDER_NS = 1_000_000
 
-# What a record that is no record of ours makes of a decoder.
+# Errors of a decoder for a damaged or made-up record.
 DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _BOOT_NS = attrgetter("boot_ns")
 
@@ -34,25 +34,25 @@ class Sink(Protocol):
     def event(self, event: Event) -> None: ...
 
     def flush(self) -> None:
-        """Called when nothing more is waiting."""
+        """Called at the end of each turn."""
 
 
 class Recorder(Protocol):
-    """Is told each turn after the session has worked it off."""
+    """Gets each turn after the session has processed it."""
 
     def add(self, turn: Turn, waited: bool, resolver: Resolver) -> None:
-        """`waited` says that events were waiting for the turn's time."""
+        """`waited` says whether events were waiting for the time to pass."""
 
     def patience(self, now: int) -> float:
-        """Within how many seconds it must be told the next turn."""
+        """The seconds within which it needs the next turn."""
 
 
 @dataclass(slots=True)
 class Summary:
-    """`nameless` counts events left out because their pod's name, which a selector asks for, never
-    became known; `undescribed` the descriptions of processes and cgroups that were lost, so that
-    events refer to less than they could, `unknown` how often one was forgotten that events still
-    referred to; `undecoded` the records that mean nothing here."""
+    """`nameless` counts events left out because a selector needs their pod's name and it never
+    became known. `undescribed` counts lost descriptions of processes and cgroups: events lack these
+    details. `unknown` counts references to forgotten descriptions, `undecoded` records that cannot
+    be decoded."""
 
     events: int = 0
     lost: int = 0
@@ -64,8 +64,8 @@ class Summary:
 
 
 class Session:
-    """Without a sink events are not decoded: only cgroups and processes are followed, so that
-    names are asked for. `count` events are enough."""
+    """Without a sink, events are not decoded: only cgroups and processes are followed, so that
+    names are requested. It ends after `count` events."""
 
     def __init__(
         self,
@@ -102,12 +102,12 @@ class Session:
         self.recorder: Recorder | None = None
         self._began = self._now = 0
         self._undecided: dict[int, Place] = {}
-        self._asked: dict[int, int] = {}  # until when, by cgroup
+        self._asked: dict[int, int] = {}  # deadline by cgroup
         self._recent: list[Event] = []
         self._held: deque[Event] = deque()
 
     def run(self) -> Summary:
-        """Until the last turn. Then raises what ended the tracing, unless it was told to end."""
+        """Runs to the last turn. Then raises the failure that ended the tracing, if any."""
         try:
             turn = self._source.turn(self.waiting, self._patience())
             while not self.take(turn):
@@ -125,11 +125,11 @@ class Session:
 
     @property
     def waiting(self) -> bool:
-        """Whether there are events that wait for time to pass."""
+        """Whether events wait for time to pass."""
         return bool(self._held or self._recent) and not self._finished()
 
     def take(self, turn: Turn) -> bool:
-        """Works off a turn; returns whether it was the last."""
+        """Processes a turn; returns whether it was the last."""
         waited = self.waiting
         self._began = self._began or turn.now
         self._now = turn.now
@@ -180,8 +180,8 @@ class Session:
                 self.summary.undecoded += 1
 
     def _put_in_order(self, turn: Turn) -> None:
-        """CPUs write into the ring side by side, so neighbours can be swapped: the last millisecond
-        waits for what may still come before it."""
+        """CPUs write into the ring in parallel, so neighbours can be swapped. Events of the last
+        millisecond wait for earlier ones that may still come."""
         recent = self._recent
         if not recent:
             return
@@ -231,7 +231,7 @@ class Session:
         )
 
     def _release(self, turn: Turn) -> None:
-        """Lets held events go, in order, as their names have come or their time is up."""
+        """Passes on held events in order, once their names have come or their time is up."""
         for cgroup in [c for c, deadline in self._asked.items() if deadline <= turn.now]:
             del self._asked[cgroup]
         while self._held:
@@ -242,14 +242,14 @@ class Session:
             self._pass(event)
 
     def _on_place(self, place: Place) -> None:
-        """A cgroup is known: decide on it, and ask for names that are missing."""
+        """A cgroup became known: decides on it, and asks for missing names."""
         if self._needs_name(place):
             self._source.ask(place.cgroup)
             self._asked[place.cgroup] = self._now + int(NAME_SECONDS * 1e9)
         self._decide(place)
 
     def _on_end(self, place: Place) -> None:
-        """A cgroup is gone: nothing more is decided on it."""
+        """A cgroup is gone and needs no decision."""
         self._undecided.pop(place.cgroup, None)
 
     def _decide(self, place: Place) -> None:
@@ -272,7 +272,7 @@ class Session:
             for place in self.resolver.learn(turn.names):
                 if not self._needs_name(place):
                     self._asked.pop(place.cgroup, None)
-                if place.pod and not place.identity.pod_uid:  # its runtime told of the pod
+                if place.pod and not place.identity.pod_uid:  # the runtime named the pod
                     self._decide(place)
             for place in list(self._undecided.values()):
                 self._decide(place)
@@ -294,5 +294,6 @@ class Session:
 
 
 def _settled(event: Event) -> Event | None:
-    """With all that is known by now of what it refers to; None if it turned out to be no event."""
+    """The event with everything known by now of its references; None if it is no event after
+    all."""
     return event.again() if event.again else event

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exporters: each module here writes events in one format of other tools, and describes itself
-with `EXPORTER`. A module's name is the format's name; nothing else lists them."""
+"""Exporters: each module here writes events in a format of other tools, and describes itself in
+`EXPORTER`. A module's name is the format's name; nothing else lists them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class ExportSink(Protocol):
     def flush(self) -> None: ...
 
     def close(self) -> None:
-        """Writes what a whole file needs at its end."""
+        """Writes the end of the file."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where an export goes to, and what it is of. `probes` are by the kinds of their events;
-    `places` tells every place that is known by then."""
+    """An export's output and its recording's facts. `probes` are by the kinds of their events.
+    `places` returns every place known so far."""
 
     out: BinaryIO
     clock: Clock
@@ -47,7 +47,7 @@ class Target:
         return self.probes[event.kind].summary(event)
 
     def alarm(self, event: Event) -> bool:
-        """Whether the event must stand out: a verdict, if an event must on which it rests."""
+        """Whether the event must stand out. A verdict must if one of its evidence must."""
         if event.kind == "verdict":
             return any(map(self.alarm, event.because))
         return event.kind == "lost" or self.probes[event.kind].alarm(event)
@@ -55,7 +55,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Exporter:
-    """`require` raises `KtraceError` if something is not there that the format needs."""
+    """`require` raises `KtraceError` if the format needs something that is not installed."""
 
     help: str
     suffix: str

@@ -2,8 +2,8 @@
 """OpenTelemetry logs: OTLP in JSON, one `LogsData` a line, as the collector's file exporter writes
 and its OTLP JSON receiver reads (opentelemetry/proto/logs/v1/logs.proto).
 
-The pod and container are the resource; a process that it happened to is `process.*`; what only
-ktrace knows is `ktrace.*`.
+The pod and container are the resource, the affected process is `process.*`, and ktrace's own keys
+are `ktrace.*`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tracer.outputs.exporters import Exporter, Target
 
 # SeverityNumber in logs.proto
 INFO, WARN = (9, "INFO"), (13, "WARN")
-# By semantic conventions: of a process in docs/events.md.
+# Key of a process in docs/events.md → name in the semantic conventions.
 PROCESS = {
     "pid": "process.pid",
     "comm": "process.executable.name",
@@ -27,7 +27,7 @@ PROCESS = {
     "uid": "process.real_user.id",
     "pid_in_pod": "process.vpid",
 }
-# What stands elsewhere in a log record.
+# Keys with another place in a log record.
 ELSEWHERE = ("kind", "time", "node", "pod", "container")
 INT64 = range(-(1 << 63), 1 << 63)
 
@@ -86,7 +86,7 @@ def _resource(told: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _named(told: dict[str, Any], about: str | None) -> Iterator[tuple[str, Any]]:
-    """Every key of an event with the name that it has there."""
+    """Every key of an event under its name in a log record, with its value."""
     for key, value in told.items():
         if key == about:
             for inner, name in PROCESS.items():
@@ -97,7 +97,7 @@ def _named(told: dict[str, Any], about: str | None) -> Iterator[tuple[str, Any]]
 
 
 def _attributes(named: Iterator[tuple[str, Any]]) -> list[dict[str, Any]]:
-    """Nested objects become dotted names, what is null is left out."""
+    """Nested objects become dotted names; null is left out."""
     return [
         {"key": key, "value": _value(value)}
         for name, whole in named

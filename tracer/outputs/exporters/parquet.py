@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parquet: one row an event, what is asked for most in columns and all of it as JSON."""
+"""Parquet: one row an event, with columns for the keys that queries use most and the whole event as
+JSON."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ def _at(*path: str) -> _Row:
 
 
 def _fitting(type_: str, value: Any) -> Any:
-    """What does not fit its column is in no column; the event's JSON has it as it is."""
+    """None for a value outside its column's range; the event's JSON still has it."""
     if value is None or type_ == "string":
         return value
     return value if value in RANGES[type_] else None
@@ -43,7 +44,7 @@ def _of_process(name: str) -> _Row:
     return lambda event, told: getattr(event.about, name) if event.about else None
 
 
-# Name, Arrow type, and how it follows from the event and from its JSON.
+# Name, Arrow type, and the value from an event and its JSON.
 COLUMNS: tuple[tuple[str, str, _Row], ...] = (
     ("kind", "string", _at("kind")),
     ("boot_ns", "uint64", _at("boot_ns")),
@@ -98,7 +99,7 @@ class ParquetExport:
             self._write()
 
     def flush(self) -> None:
-        """Rows are only written in large groups."""
+        """Does nothing: rows are written in large groups only."""
 
     def close(self) -> None:
         self._write()

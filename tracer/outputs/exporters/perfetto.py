@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Perfetto trace, to be opened in its UI: a track for each pod with one below it for each of its
-containers, there a slice for the container's life and an instant for each event, and an arrow from
-the sender to the target.
+"""A Perfetto trace, for Perfetto's UI. Each pod has a track, with a track below it for each
+container. A slice is a container's life, an instant an event, an arrow leads from sender to target.
 
-The messages are those of protos/perfetto/trace/ in Perfetto's tree, as far as they are needed; a
-trace is one `Trace` message, which can be written packet by packet.
+The messages are a subset of protos/perfetto/trace/ in Perfetto's tree. A trace is one `Trace`
+message, which can be written packet by packet.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ class PerfettoExport:
         self._write()
 
     def _draw_lives(self) -> None:
-        """Of the containers that have a track. A slice without an end is of one that lived on."""
+        """For the containers with a track. The slice of a container that still runs has no end."""
         tracks = {id_: named for (_, id_), named in self._tracks.items() if id_ is not None}
         for id_, began, ended in lives(self._target.places()):
             if id_ in tracks:
@@ -100,7 +99,7 @@ class PerfettoExport:
         self._pending.clear()
 
     def _start(self, boot_ns: int) -> None:
-        """What time it was, so that the UI can show it."""
+        """Maps boot time to wall time for the UI."""
         self._started = True
         real = max(0, boot_ns + self._target.clock.offset_ns)
         clocks = [
@@ -120,7 +119,8 @@ class PerfettoExport:
         )
 
     def _track(self, place: Place | None) -> int:
-        """That of the container, below its pod's; of the node for what is in neither."""
+        """The container's track, below its pod's; the pod's without a container; the node's without
+        either."""
         pod = place.pod if place else None
         container = place.container if place else None
         uid, id_ = pod.uid if pod else None, container.id if container else None
@@ -135,7 +135,7 @@ class PerfettoExport:
         return self._named(uid, id_, container.name or id_[:12], parent)
 
     def _named(self, uid: str | None, id_: str | None, name: str, parent: int | None) -> int:
-        """The track is told when it is new, and again when a name has become known."""
+        """Describes the track when it is new, and again when its name has become known."""
         track, known = self._tracks.get((uid, id_), (len(self._tracks) + 1, None))
         if known != name:
             self._tracks[uid, id_] = track, name
@@ -151,8 +151,8 @@ class PerfettoExport:
 
 
 def lives(places: Iterable[Place]) -> Iterator[tuple[str, int, int | None]]:
-    """Each container's id, and when it began and ended in nanoseconds since boot, as far as its
-    outermost cgroup tells. It has one in each hierarchy that is followed."""
+    """Each container's id, begin and end in nanoseconds since boot, from its outermost cgroup. It
+    has one in each hierarchy that is followed."""
     cgroups: dict[str, list[Place]] = {}
     for place in sorted(places, key=lambda place: len(place.path or "")):
         id_ = place.identity.container_id
