@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the BPF objects together with the package, so that they travel inside the wheel and a node
-needs no compiler."""
+"""Builds the package with its BPF objects inside the wheel, so that a node needs no compiler."""
 
 from __future__ import annotations
 
@@ -16,20 +15,20 @@ from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}
-# Of deploy/wheel: for which machine, with whose headers and libraries, for which other systems.
+# Set by deploy/wheel: the machine, the directory of headers and libraries, the wheel's platform.
 MACHINE = os.environ.get("KTRACE_MACHINE") or platform.machine()
 SYSROOT = os.environ.get("KTRACE_SYSROOT")
 PLATFORM = os.environ.get("KTRACE_PLATFORM")
 
 
 class BuildObjects(build_py):  # type: ignore[misc]
-    """Compiles `probes/*.bpf.c` into `tracer/objects/`, and takes along what is compiled on nodes:
-    the same programs as `tracer/sources/` for BCC, and SystemTap's scripts. A wheel that is for
-    other systems, too, brings its own libbpf."""
+    """Compiles `probes/*.bpf.c` into `tracer/objects/`. Also packs the sources that are compiled on
+    nodes: the same programs as `tracer/sources/` for BCC, and SystemTap's scripts. A wheel for
+    other systems contains its own libbpf."""
 
     def run(self) -> None:
         if not self.editable_mode:
-            # what an earlier build left, setuptools would pack as well
+            # setuptools would also pack files of an earlier build
             shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
         root = HERE if self.editable_mode else Path(self.build_lib)
@@ -64,7 +63,7 @@ def compile_object(source: Path, target: Path) -> None:
     flags += [f"-D__TARGET_ARCH_{ARCHITECTURES.get(MACHINE, MACHINE)}"]
     system = f"{SYSROOT}/include" if SYSROOT else f"/usr/include/{MACHINE}-linux-gnu"
     flags += [f"-I{system}", f"-I{HERE / 'probes' / 'include'}"]
-    # the same wherever it is built
+    # the same object wherever it is built
     flags += [f"-ffile-prefix-map={HERE}=.", f"-ffile-prefix-map={system}=include"]
     subprocess.run([clang, *flags, "-c", str(source), "-o", str(target)], check=True)
     # -g is needed for BTF and line information; the DWARF that comes with it is not

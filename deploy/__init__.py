@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What brings ktrace onto nodes: the wheel, the bundle, packages and the image made of it, and
-manifests."""
+"""Everything that installs ktrace on nodes: the wheel, the bundle, packages and the image made of
+it, and manifests."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ ROOT = Path(__file__).parents[1]
 
 
 class BuildError(Exception):
-    """Something that building needs is missing or has failed; says which, and what brings it."""
+    """A tool or input of the build is missing or has failed. The message names it, and its
+    source."""
 
 
 def version() -> str:
-    """Of what is built, which stands in pyproject.toml alone."""
+    """The version being built. It is written only in pyproject.toml."""
     told: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     return told
 
 
 def made_at() -> int:
-    """Seconds since 1970: of the commit, unless SOURCE_DATE_EPOCH says otherwise
+    """The commit's time in seconds since 1970, unless SOURCE_DATE_EPOCH is set
     (https://reproducible-builds.org/specs/source-date-epoch/)."""
     told = os.environ.get("SOURCE_DATE_EPOCH")
     if told is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""For which machines ktrace is built: this one's kind, or KTRACE_ARCH's."""
+"""The machine architecture to build for: this machine's, or KTRACE_ARCH."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from deploy import BuildError
 
 @dataclass(frozen=True)
 class Architecture:
-    """By what Debian, and by what the kernel (`uname -m`), RPM and wheels call it."""
+    """Its name in Debian, and its name in the kernel (`uname -m`), RPM and wheels."""
 
     debian: str
     machine: str
 
     @property
     def triplet(self) -> str:
-        """As in /usr/lib and for the compiler."""
+        """The name in /usr/lib and for the compiler."""
         return f"{self.machine}-linux-gnu"
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make bundle`: the bundle of the wheel in a directory, beside it and packed."""
+"""`make bundle`: the bundle of the wheel in a directory, written beside the wheel, also packed."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A directory with everything that ktrace needs: interpreter, C library, loader, other libraries.
 
-It runs where there is no Python, an old one, or no C library at all. The interpreter and the
-libraries are Debian's, of any architecture, the rest comes out of wheels. Nothing in it depends on
-where or when it was built, so that two builds of one commit are the same to the byte.
+It runs on a system with no Python, an old one, or no C library at all. The interpreter and the
+libraries are Debian's, of any architecture; the rest comes from wheels. Nothing in it depends on
+the place or time of the build, so two builds of one commit are identical.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from deploy.bundle.system import INTERPRETER, PYTHON, Package, System, system
 from deploy.wheel.sysroot import compile_c, compiler
 from tests.support.packages import Say
 
-# The newest C library that wheels of others may want: older than the bundle's own.
+# The C libraries that dependencies' wheels may need: none newer than the bundle's own.
 PLATFORMS = (
     "manylinux_2_17",
     "manylinux2014",
@@ -43,12 +43,12 @@ PLATFORMS = (
     "manylinux_2_28",
 )
 LEVEL = 19
-# As what the launcher is the plugin of kubectl.
+# The launcher's name as the plugin of kubectl.
 PLUGIN = "kubectl-ktrace"
-# What the node's own Python runs, whichever version it is.
+# Run by the node's own Python, of any version.
 FOR_THE_NODE = ("tracer/backends/bcc/worker.py",)
 
-# Of the standard library: what a tracer never imports.
+# The parts of the standard library that a tracer never imports.
 LEFT_OUT = re.compile(
     r"(test|idlelib|lib2to3|tkinter|turtle|turtledemo|ensurepip|distutils|venv|pydoc|pydoc_data|curses"
     r"|dbm|sqlite3|wsgiref|xmlrpc|ssl|lzma|bz2|doctest|cProfile|profile|pstats|imaplib|ftplib|poplib"
@@ -59,7 +59,7 @@ EXTENSIONS_LEFT_OUT = re.compile(
     r"(_bz2|_codecs_(cn|hk|iso2022|jp|kr|tw)|_crypt|_curses.*|_dbm|_hashlib|_lsprof|_lzma|_sqlite3|_ssl"
     r"|_multibytecodec|_test.*|_ctypes_test|_uuid|_?xx.*|audioop|nis|ossaudiodev|readline)\..*"
 )
-# Of the wheels: second ways to the same, what only compilers and type checkers read, certificates.
+# Files of wheels: alternative implementations, files for compilers and type checkers, certificates.
 FILES_LEFT_OUT = re.compile(
     r"__pycache__/|^(?!tracer/).*((^|/)(tests?|bin|include)/|\.(pyi|c|h|pyx|pxd|typed)$)"
     r"|roots\.pem$|^pygments/lexers/(?!__init__|_mapping|python\.py)|^zstandard/_cffi"
@@ -68,7 +68,7 @@ FILES_LEFT_OUT = re.compile(
 
 @dataclass(frozen=True)
 class Part:
-    """Something in the bundle that somebody else has made."""
+    """A component of the bundle from another project."""
 
     name: str
     version: str
@@ -81,7 +81,7 @@ def directory_name(architecture: Architecture) -> str:
 
 
 def build(wheel: Path, architecture: Architecture, into: Path, say: Say) -> Path:
-    """The bundle's directory, below `into`."""
+    """Returns the bundle's directory, below `into`."""
     root = into / directory_name(architecture)
     shutil.rmtree(root, ignore_errors=True)
     modules = root / "lib" / PYTHON
@@ -108,7 +108,7 @@ def build(wheel: Path, architecture: Architecture, into: Path, say: Say) -> Path
 
 
 def pack(root: Path) -> Path:
-    """As NAME.tar.zst, with nothing of who and when in it."""
+    """Packs it as NAME.tar.zst, without owner and times."""
     target = root.with_name(f"{root.name}.tar.zst")
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
@@ -119,7 +119,7 @@ def pack(root: Path) -> Path:
 
 
 def checksums(directory: Path) -> None:
-    """SHA256SUMS as sha256sum(1) checks it."""
+    """Writes SHA256SUMS in the format of sha256sum(1)."""
     files = sorted(path for path in directory.iterdir() if path.is_file())
     lines = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
@@ -146,8 +146,8 @@ def _interpreter(debian: System, root: Path, modules: Path) -> Iterator[Part]:
 
 
 def _wheels(wheel: Path, architecture: Architecture, modules: Path) -> list[Part]:
-    """ktrace's own and those that it needs, in one directory with the standard library: a second
-    one would be looked through for every import."""
+    """Installs ktrace's wheel and its dependencies into the directory of the standard library:
+    every import would have to search a second one."""
     platforms = [
         word for one in PLATFORMS for word in ("--platform", f"{one}_{architecture.machine}")
     ]
@@ -173,7 +173,7 @@ def _wheels(wheel: Path, architecture: Architecture, modules: Path) -> list[Part
 
 
 def _libraries(debian: System, root: Path) -> list[Package]:
-    """The packages of what the programs and modules are linked with."""
+    """Copies the libraries that the programs and modules need. Returns their packages."""
     program = root / "bin" / PYTHON
     loader = debian.loader(program)
     found = debian.libraries(path for path in root.rglob("*") if path.is_file())
@@ -196,8 +196,8 @@ def _launcher(architecture: Architecture, root: Path, say: Say) -> None:
 
 
 def _compile(modules: Path) -> None:
-    """In order, so that what is shared between two is shared in every build. Nobody looks at the
-    sources again: to compare them would cost a stat(2) for each module."""
+    """In a fixed order, so that every build shares the same objects between modules. Compiled files
+    are never compared with their sources, which would cost a stat(2) for each module."""
     compiled = compileall.compile_dir(
         modules,
         quiet=1,
@@ -215,13 +215,14 @@ def _compile(modules: Path) -> None:
 
 
 def _strip(files: Iterable[Path]) -> None:
-    """Of what a debugger reads. The BPF programs keep their BTF, which is no such thing."""
+    """Removes debug information. BPF programs keep their BTF, which is none."""
     ours = [str(file) for file in files if file.suffix != ".o"]
     subprocess.run(["llvm-strip", "--strip-unneeded", *ours], check=True)
 
 
 def _licences(directory: Path, debian: System, parts: Iterable[Part], carried: Path) -> None:
-    """What wheels say of theirs stands in their metadata. `carried` are of what is inside ours."""
+    """Copies the licences, except those of wheels, which are in their metadata. `carried` holds
+    those of the libraries inside ktrace's wheel."""
     shutil.copytree(ROOT / "LICENSES", directory / "ktrace")
     shutil.copy(ROOT / "LICENSE", directory / "ktrace")
     shutil.copytree(carried, directory, dirs_exist_ok=True)
@@ -274,7 +275,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Without who and when."""
+    """Without owner and time."""
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     member.mtime = made_at()

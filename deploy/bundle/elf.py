@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a program or library says that it needs, whichever machine it is for."""
+"""The needs of a program or library of any architecture, from its ELF headers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def is_elf(path: Path) -> bool:
 
 
 def needed(path: Path) -> list[str]:
-    """The libraries' names."""
+    """The names of the needed libraries."""
     with path.open("rb") as file:
         sections = ELFFile(file).iter_sections()
         dynamic = [section for section in sections if isinstance(section, DynamicSection)]
@@ -26,7 +26,7 @@ def needed(path: Path) -> list[str]:
 
 
 def interpreter(path: Path) -> str:
-    """The loader's path."""
+    """The path of the loader."""
     with path.open("rb") as file:
         (segment,) = (s for s in ELFFile(file).iter_segments() if isinstance(s, InterpSegment))
         name: str = segment.get_interp_name()

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The first program of a bundle: it needs no C library of the node, and starts the
- * bundle's own loader with the bundle's own interpreter. The loader is called ktrace,
- * because that is what the process is then called, too. Called kubectl-ktrace, by a link,
- * it is the plugin of kubectl.
+ * The first program of a bundle. It needs no C library of the node, and starts the bundle's
+ * own loader with the bundle's own interpreter. The loader's file is called ktrace, so the
+ * process has this name, too. Under the name kubectl-ktrace, a link, it is the plugin of
+ * kubectl.
  */
 #include <errno.h>
 #include <limits.h>
@@ -60,14 +60,14 @@ int main(int argc, char **argv)
 	words[n++] = "--library-path";
 	words[n++] = libraries;
 	words[n++] = python;
-	words[n++] = "-IS"; /* nothing of the node's own Python */
+	words[n++] = "-IS"; /* ignores the node's own Python */
 	words[n++] = "-Xutf8";
 	words[n++] = "-m";
 	words[n++] = module(argv[0]);
 	for (int i = 1; i < argc; i++)
 		words[n++] = argv[i];
 
-	/* a locale would bring files and modules of the node's C library */
+	/* another locale would load files and modules of the node's C library */
 	setenv("LC_ALL", "C", 1);
 	execv(loader, (char **)words);
 	fprintf(stderr, "ktrace: %s: %s\n  the bundle is not whole: unpack it again\n", loader,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Debian that a bundle's interpreter and libraries come from: packages of its architecture,
-unpacked and not installed, kept outside the tree until other packages are wanted."""
+"""Debian's packages for a bundle's interpreter and libraries: of the bundle's architecture,
+unpacked and not installed. They are kept outside the tree until other packages are wanted."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.support.packages import Apt, Say, cache, locked
 
 SUITE = "bookworm"
 PYTHON = "python3.11"
-# The interpreter with its modules. What these depend on is unpacked with them.
+# The interpreter with its modules. Their dependencies are unpacked, too.
 INTERPRETER = (f"{PYTHON}-minimal", f"lib{PYTHON}-minimal", f"lib{PYTHON}-stdlib")
-LIBRARIES = ("libgcc-s1", "libstdc++6")  # of wheels
+LIBRARIES = ("libgcc-s1", "libstdc++6")  # needed by wheels
 
 
 @dataclass(frozen=True)
 class Package:
-    """What Debian says of it, and the files that it brought."""
+    """Debian's description of a package, and its files."""
 
     name: str
     version: str
@@ -50,7 +50,7 @@ class System:
         return next(one for one in self.packages if one.name == name)
 
     def owner(self, file: Path) -> Package:
-        """On a merged /usr a package may know the older path."""
+        """The package that contains `file`. On a merged /usr it may list the older path."""
         path = "/" + str(file.relative_to(self.root))
         for one in self.packages:
             if one.files & {path, path.removeprefix("/usr")}:
@@ -58,8 +58,8 @@ class System:
         raise BuildError(f"no package of {SUITE} has brought {path}")
 
     def libraries(self, files: Iterable[Path]) -> dict[str, Path]:
-        """What programs and libraries are linked with, by name, and what that is linked with. What
-        lies beside them is not looked for."""
+        """The libraries that `files` need, by name, including indirect ones. Libraries beside
+        `files` are skipped."""
         waiting = [file for file in files if is_elf(file)]
         own = {file.name for file in waiting}
         found: dict[str, Path] = {}
@@ -72,7 +72,7 @@ class System:
         return found
 
     def loader(self, program: Path) -> Path:
-        """The one that the program asks for."""
+        """The program's ELF interpreter."""
         path = interpreter(program)
         return self._place(Path(path).name)
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make image`: the image of the bundle in a directory, as an OCI archive beside it, and the
-manifest that runs it on every node."""
+"""`make image`: the image of the bundle in a directory, written beside the bundle as an OCI
+archive, and the manifest that runs it on every node."""
 
 from __future__ import annotations
 

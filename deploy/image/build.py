@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A container image that holds a bundle and nothing else: no shell, no distribution.
 
-buildah(1) makes it in a store of its own, so that nothing of this machine's images changes.
+buildah(1) builds it in a separate store, so this machine's images do not change.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ COMMIT = ("--quiet", "--format", "oci", "--disable-compression=false")
 
 
 def build(bundles: Mapping[Architecture, Path], target: Path, say: Say) -> str:
-    """Writes an OCI archive and returns the image's name in it. Of several bundles it is an index,
-    from which each node takes its own kind."""
+    """Writes an OCI archive and returns the image's name in it. For several bundles the image is an
+    index, from which each node takes its own architecture."""
     if shutil.which("buildah") is None:
         raise BuildError("making an image needs buildah: apt-get install buildah")
     name = f"{NAME}:{version()}"
@@ -71,7 +71,8 @@ def _container(buildah: _Buildah, architecture: Architecture, bundle: Path) -> s
 
 
 class _Buildah:
-    """With its store below one directory, and the link that an image has on its PATH."""
+    """buildah, with its store below one directory. `programs` holds the link for the image's
+    PATH."""
 
     def __init__(self, directory: Path) -> None:
         self._options = ["--root", str(directory / "store"), "--runroot", str(directory / "run")]

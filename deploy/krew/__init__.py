@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plugin for krew, which brings plugins of kubectl onto laptops: its manifest, and the archive
-of a bundle as krew can unpack it."""
+"""The plugin for krew, the package manager of kubectl plugins: its manifest, and a bundle's archive
+that krew can unpack."""
 
 from __future__ import annotations

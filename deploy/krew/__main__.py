@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m deploy.krew dist BASE_URL`: ktrace.yaml beside the bundles in a directory, and their
-archives, which have to be put below BASE_URL."""
+"""`python -m deploy.krew dist BASE_URL`: writes ktrace.yaml and the bundles' archives beside the
+bundles in a directory. The archives must be published below BASE_URL."""
 
 from __future__ import annotations
 

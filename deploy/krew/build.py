@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""krew unpacks plain files from a .tar.gz or .zip and links `kubectl-ktrace` to the one that its
-manifest names; under that name the bundle's launcher is the plugin."""
+"""krew unpacks plain files from a .tar.gz or .zip, and links `kubectl-ktrace` to the file that the
+manifest names. Under this name the bundle's launcher is the plugin."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from deploy import BuildError
 
-# As uname(1) and as krew have it.
+# uname(1)'s name → krew's
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 HEAD = """\
@@ -50,7 +50,7 @@ PLATFORM = """\
 
 
 def pack(bundle: Path) -> Path:
-    """The bundle as krew takes it: it refuses links."""
+    """Packs the bundle for krew, which refuses links."""
     target = bundle.with_name(f"{bundle.name}.tar.gz")
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
@@ -64,7 +64,7 @@ def pack(bundle: Path) -> Path:
 
 
 def manifest(archives: Mapping[Path, Path], base: str) -> str:
-    """`archives` are by their bundle's directory; `base` is where they are fetched from."""
+    """`archives` are by their bundle's directory; `base` is the URL of their download."""
     versions = {bundle.name.split("-")[1] for bundle in archives}
     if len(versions) != 1:
         raise BuildError(f"these are bundles of {len(versions)} versions: make clean bundle")
@@ -82,7 +82,7 @@ def manifest(archives: Mapping[Path, Path], base: str) -> str:
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Nothing of who and when."""
+    """Without owner and time."""
     member.uid = member.gid = member.mtime = 0
     member.uname = member.gname = ""
     return member

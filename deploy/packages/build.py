@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A bundle as a package for Debian's family and for Red Hat's.
 
-Both bring the same tree: the bundle in /opt, the program on the PATH, what shells complete. They
-depend on nothing, run no script, and are the same wherever they are built.
+Both install the same tree: the bundle in /opt, the program on the PATH, shell completions. They
+have no dependencies and no scripts, and are the same wherever they are built.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from deploy import ROOT, BuildError, made_at, version
 from deploy.architecture import Architecture
 
 HOME = "/opt/ktrace"
-# The launcher is the plugin of kubectl under that name.
+# Under the second name the launcher is the plugin of kubectl.
 PROGRAMS = ("/usr/bin/ktrace", "/usr/bin/kubectl-ktrace")
 COMPLETIONS = {
     "bash": "/usr/share/bash-completion/completions/ktrace",
@@ -38,7 +38,7 @@ LICENCE = "Apache-2.0 AND GPL-2.0-only"
 
 
 def build(bundle: Path, architecture: Architecture, into: Path) -> tuple[Path, Path]:
-    """The .deb and the .rpm."""
+    """Returns the .deb and the .rpm."""
     with tempfile.TemporaryDirectory(prefix="ktrace-packages-") as scratch:
         tree = Path(scratch, "tree")
         _tree(bundle, tree)
@@ -47,7 +47,7 @@ def build(bundle: Path, architecture: Architecture, into: Path) -> tuple[Path, P
 
 
 def _deb(tree: Path, architecture: Architecture, into: Path) -> Path:
-    """Adds to the tree what a package of Debian says of itself."""
+    """Adds a Debian package's metadata to the tree."""
     target = into / f"ktrace_{version()}_{architecture.debian}.deb"
     sums, control = _md5sums(tree), _control(tree, architecture)
     about = tree / "DEBIAN"
@@ -77,7 +77,7 @@ def _rpm(tree: Path, scratch: Path, architecture: Architecture, into: Path) -> P
 
 
 def _tree(bundle: Path, tree: Path) -> None:
-    """As it is to lie below the root."""
+    """Lays out the installed files below `tree`."""
     shutil.copytree(bundle, tree / HOME[1:])
     for program in PROGRAMS:
         link = tree / program[1:]
@@ -121,7 +121,7 @@ def _control(tree: Path, architecture: Architecture) -> str:
 
 
 def _md5sums(tree: Path) -> str:
-    """As dpkg --verify reads them."""
+    """In the format of dpkg --verify."""
     sums = {}
     for path in sorted(tree.rglob("*")):
         inside = path.relative_to(tree)
@@ -131,7 +131,7 @@ def _md5sums(tree: Path) -> str:
 
 
 def _spec(tree: Path) -> str:
-    """Nothing of it is looked into: rpm would strip it, and find things that it depends on."""
+    """Turns off rpm's post-processing, which would strip files and add dependencies."""
     files = "\n".join([HOME, *PROGRAMS, "/usr/share/doc/ktrace", *COMPLETIONS.values()])
     return f"""\
 %global __os_install_post %{{nil}}

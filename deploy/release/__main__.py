@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make release`: everything that is published, from a clean checkout."""
+"""`make release`: all published files, from a clean checkout."""
 
 from __future__ import annotations
 

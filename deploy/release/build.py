@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that a release consists of, from one commit: for each kind of machine a wheel, a bundle, its
-SBOM and packages; for all of them one source distribution, image and manifest; and the evidence."""
+"""The files of a release, from one commit: for each architecture a wheel, a bundle, its SBOM and
+packages; for all together one source distribution, image and manifest; and the evidence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PAGE = "docs/releases/{}.md"
 
 
 def release(into: Path, say: Say) -> None:
-    """What `into` held before is removed."""
+    """Removes the earlier contents of `into`."""
     commit = clean_commit(ROOT)
     if not (ROOT / PAGE.format(version())).exists():
         raise BuildError(f"{PAGE.format(version())} is missing: what is new in {version()}?")
@@ -55,7 +55,7 @@ def release(into: Path, say: Say) -> None:
 
 
 def sdist(into: Path) -> Path:
-    """Packed anew: what setuptools makes says when that was, and by whom."""
+    """Repacked, because setuptools' archive contains the owner and the time."""
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", "build", "--sdist", "--outdir", scratch, str(ROOT)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -75,7 +75,7 @@ def sdist(into: Path) -> Path:
 
 
 def clean_commit(root: Path) -> str:
-    """The commit that is checked out, if nothing differs from it."""
+    """The commit that is checked out. Raises `BuildError` if the tree differs from it."""
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(root), *words]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a release rests on, gathered from the documentation: the matrix of kernels, what was said of
-incidents against what was true, what it costs. Each with the commit at which it was written.
+"""The evidence for a release, gathered from the documentation: the matrix of kernels, verdicts on
+incidents against the truth, costs. Each part names the commit that wrote it.
 
-A part that a program writes stands between two marked lines, and is found by these.
+A part written by a program is found by the marked lines around it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from deploy import ROOT, BuildError
 
 BEGIN = re.compile(r"^<!-- From here on written by (.+)\. -->$")
 END = re.compile(r"^<!-- Up to here written by (.+)\. -->$")
-# Measured by hand: a section of a page, by its title.
+# Sections with manual measurements: page and title.
 SECTIONS = (("docs/compatibility.md", "What they cost"),)
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Lines of a page, from `first` on, counted from 1."""
+    """Lines of a page, beginning with number `first`, counted from 1."""
 
     page: str
     title: str

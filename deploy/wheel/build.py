@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A wheel for any Linux with a C library of 2012 or later, with the libbpf that it needs inside."""
+"""A wheel for any Linux with a C library of 2012 or later. It contains its own libbpf."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def build(architecture: Architecture, into: Path, say: Say) -> Path:
 
 
 def check(wheel: Path, architecture: Architecture) -> None:
-    """That no library in it needs more than its name says, by auditwheel(1)."""
+    """Checks with auditwheel(1) that no library in it needs more than the wheel's name promises."""
     told = subprocess.run(
         [sys.executable, "-m", "auditwheel", "show", "--json", str(wheel)],
         capture_output=True,

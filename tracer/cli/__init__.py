@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line. Commands are found by listing this folder, and a command for every probe by
-listing `tracer.probes`; only the module of the command that runs is imported."""
+"""The command line. Its commands are the modules of this folder, and one for each probe in
+`tracer.probes`. Only the module of the command that runs is imported."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from tracer.kernel import limits
 from tracer.model.errors import KtraceError
 from tracer.outputs.escape import escape
 
-# Events refer to each other in no circles, so counting frees them. Circles of garbage are searched
-# for when so many objects more are there than at the last search.
+# Events form no reference cycles, so reference counting frees them. The cycle collector runs only
+# after this many new objects.
 MORE_OBJECTS = 100_000
 
 
 class ReaderGone(Exception):
-    """Whoever read our output has seen enough."""
+    """The reader of our output has closed the pipe."""
 
 
 @contextmanager
 def _reader_may_go() -> Iterator[None]:
-    """click would turn a closed pipe into exit code 1."""
+    """Hides a closed pipe from click, which would exit with code 1."""
     try:
         yield
     except BrokenPipeError as error:
@@ -75,7 +75,7 @@ class Commands(click.Group):
             raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """click would cut the sentences to what is left of the line."""
+        """Overridden because click cuts the summaries to the rest of the line."""
         with formatter.section("Commands"):
             formatter.write_dl(
                 [
@@ -105,7 +105,7 @@ def root() -> None:
 
 
 def main() -> None:
-    """Runs a command and turns its errors into one place's messages and exit codes."""
+    """Runs a command. All errors become messages and exit codes here."""
     _prepare_streams()
     gc.set_threshold(MORE_OBJECTS)
     try:
@@ -145,16 +145,16 @@ def _say_system_error(error: Exception) -> int:
 
 
 def _say(problem: str, remedy: str | None = None) -> None:
-    """Each in one line. Names in it come from anybody."""
+    """Prints each in one line, escaped: names in it are untrusted."""
     for start, words in (("ktrace: ", problem), ("  ", remedy)):
         if words:
-            with suppress(BrokenPipeError):  # the exit code tells, too
+            with suppress(BrokenPipeError):  # the exit code still reports it
                 click.echo(start + escape(" ".join(words.split())), err=True)
 
 
 def _prepare_streams() -> None:
-    """Those that whoever started us has closed lead nowhere, or what is opened next would take
-    their place; and what their encoding does not have is written as an escape."""
+    """Opens closed standard streams to /dev/null, or the next opened file would take their
+    descriptor. Characters outside a stream's encoding are written as escapes."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             nowhere = os.open(os.devnull, os.O_RDWR)

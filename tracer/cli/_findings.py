@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `ktrace doctor` prints one of for everything that it looks at."""
+"""A finding of `ktrace doctor`: one for each thing that it checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIGNS = {"ok": ("✔", "green"), "note": ("·", "yellow"), "problem": ("✘", "r
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A `note` limits what can be told; a `problem` stops something from working."""
+    """A `note` is a limit of the output; a `problem` stops something from working."""
 
     state: State
     what: str

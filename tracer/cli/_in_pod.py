@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `ktrace doctor` says of what a pod may hide from ktrace: the node's name, the host's cgroups
-and processes, its kernel log. Each remedy is the line of the pod's manifest that mends it."""
+"""Findings of `ktrace doctor` about things that a pod may hide: the node's name, the host's cgroups
+and processes, its kernel log. Each remedy is a line of the pod's manifest."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ NAME_LINE = "env: [{name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.node
 
 
 def mount(name: str, path: str) -> str:
-    """The lines of a manifest that show a path of the host's where it is there."""
+    """The lines of a manifest that mount a path of the host at the same path."""
     return (
         f"volumeMounts: [{{name: {name}, mountPath: {path}}}]"
         f" with volumes: [{{name: {name}, hostPath: {{path: {path}}}}}]"
     )
 
 
-# A directory, because a socket that its runtime makes again is another file.
+# A directory, because a restarted runtime makes a new socket file.
 SOCKET_LINES = mount("runtime", "/run/containerd") + "; cri-o: /run/crio, k3s: /run/k3s/containerd"
 
 
@@ -37,7 +37,7 @@ def source_remedy(source: NameSource) -> str:
 
 
 def where(signs: list[str], told: str | None) -> Iterator[Finding]:
-    """`signs` say that ktrace is in a pod, `told` is what the node is said to be called."""
+    """`signs` are the evidence that ktrace runs in a pod; `told` is the node's name by option."""
     if signs:
         yield Finding("ok", "pod", f"ktrace runs in a pod: {', '.join(signs)}")
     name = node.name(told)

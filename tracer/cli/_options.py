@@ -45,7 +45,7 @@ class Duration(click.ParamType[float]):
 
 
 def _complete(attribute: str) -> Completion:
-    """Of names only those that are the same word in a shell: they are anybody's."""
+    """Completes only names that need no quoting in a shell: names are untrusted."""
 
     def complete(_ctx: Any, _param: Any, begun: str) -> list[CompletionItem]:
         from tracer.identity.inventory import current_names, inventory
@@ -62,14 +62,14 @@ complete_namespace = _complete("namespace")
 
 
 def complete_probes(_ctx: Any, _param: Any, begun: str) -> list[CompletionItem]:
-    """The last of `A,B,…`."""
+    """Completes the last of `A,B,…`."""
     before, comma, last = begun.rpartition(",")
     names = [name for name in probes.names() if name.startswith(last)]
     return [CompletionItem(before + comma + name) for name in names]
 
 
 def or_file(complete: Completion) -> Completion:
-    """What it says, and the names of files."""
+    """Completes file names, too."""
     return lambda ctx, param, begun: [
         CompletionItem(begun, type="file"),
         *complete(ctx, param, begun),
@@ -86,7 +86,7 @@ def cri_socket() -> click.Option:
 
 
 class NodeName(click.ParamType[str]):
-    """What a node may be called."""
+    """A valid node name."""
 
     name = "name"
 
@@ -181,7 +181,7 @@ def output() -> list[click.Option]:
         click.Option(
             ["-o", "--output"],
             type=click.Choice(["table", "wide", "json", "rows", "rows-wide"]),
-            metavar="[table|wide|json]",  # rows are for kubectl ktrace
+            metavar="[table|wide|json]",  # rows and rows-wide are for kubectl ktrace
             default="table",
             show_default=True,
             help="json is one object a line.",
@@ -201,7 +201,7 @@ def color() -> click.Option:
 
 
 def in_colour(choice: str) -> bool:
-    """What a value of `color` means for standard output."""
+    """Whether to colour standard output, for a value of `color`."""
     if choice != "auto":
         return choice == "always"
     return not os.environ.get("NO_COLOR") and sys.stdout.isatty()
@@ -238,7 +238,7 @@ def limits() -> list[click.Option]:
 
 
 def probe_options(wanted: Iterable[Probe]) -> list[click.Option]:
-    """What may be asked of these probes."""
+    """The options of these probes."""
     return [
         click.Option(
             [asked.word, asked.name],
@@ -257,14 +257,14 @@ def every_probe() -> list[Probe]:
 
 
 def options_of(probe: Probe, values: Mapping[str, Any]) -> Options:
-    """What was asked of a probe."""
+    """The probe's options by these values."""
     return probe.options(
         **{asked.name: values[asked.name] for asked in probes.asked(probe.options)}
     )
 
 
 def selection(values: Mapping[str, Any], besides: tuple[str, ...] = ()) -> Selection:
-    """Of a command that has all selectors, or some of them."""
+    """From the options of a command with all or some of the selectors."""
     everything, pids = values.get("everything", False), values.get("pids", ())
     pods, sender_pods = values["pods"], values.get("sender_pods", ())
     namespaces, containers = values["namespaces"], values["containers"]

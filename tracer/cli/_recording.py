@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands that read a recording have in common."""
+"""The common part of the commands that read a recording."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ Places = Callable[[], list[Place]]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What of a recording: whose events, of which span as somebody writes it, and how many."""
+    """The wanted part of a recording: a selection, a span as the user wrote it, and a number of
+    events."""
 
     selection: Selection
     begin: str | None = None
@@ -44,7 +45,7 @@ class Wanted:
 
 
 class Playback:
-    """A session that plays a recording, as signals see it."""
+    """Lets signals stop a session that plays a recording."""
 
     def __init__(self, session: Session, source: ReplaySource) -> None:
         self._session = session
@@ -67,8 +68,8 @@ def play(
     *,
     explain: bool = False,
 ) -> None:
-    """Shows a recording in the sink that `make` makes; with `explain` also a verdict on each
-    container. `make` is given what tells all places that are known by then. The summary goes to
+    """Plays a recording into the sink that `make` returns; with `explain`, also a verdict on each
+    container. The `Places` passed to `make` return all places known so far. The summary goes to
     standard error."""
     from tracer.recording.reader import Reader
     from tracer.recording.replay import ReplaySource
@@ -104,7 +105,7 @@ def play(
 
 
 def check_pods(globs: Sequence[str], places: Iterable[Place]) -> None:
-    """Raises `NoSuchPod` for a pod of which nothing is recorded."""
+    """Raises `NoSuchPod` for a pod that the recording does not know."""
     known = {pod_name(place): place.pod for place in places if place.pod}
     for glob in globs:
         if any(pod and pod_matches(pod, glob) for pod in known.values()):
@@ -124,7 +125,7 @@ def _explained(chosen: Chosen, told: Metadata, clock: Clock) -> Explained:
 
 
 def chosen_of_recording() -> list[click.Option]:
-    """Options that choose what of a recording is shown."""
+    """Options that choose the shown part of a recording."""
     return [
         *(option for option in selectors() if option.name != "wait"),
         count(),
@@ -138,7 +139,7 @@ def chosen_of_recording() -> list[click.Option]:
 
 
 def check_whole(reader: Reader, file: str) -> None:
-    """Says what of a cut recording was left out; raises `BadRecording` if it is damaged."""
+    """Reports the missing part of a cut recording; raises `BadRecording` if it is damaged."""
     left = f"{reader.size - reader.used} of {reader.size} bytes could not be used"
     if reader.damage:
         raise BadRecording(
@@ -150,18 +151,18 @@ def check_whole(reader: Reader, file: str) -> None:
 
 
 def wanted_of_recording(values: Mapping[str, Any]) -> Wanted:
-    """By the options of `chosen_of_recording`."""
+    """From the options of `chosen_of_recording`."""
     return Wanted(selection_of_recording(values), values["begin"], values["end"], values["count"])
 
 
 def selection_of_recording(values: Mapping[str, Any]) -> Selection:
-    """Without selectors everything that was recorded."""
+    """Everything recorded if there are no selectors."""
     chosen = selection(values)
     return replace(chosen, everything=True) if chosen == Selection() else chosen
 
 
 def _moment(text: str | None, told: Metadata, option: str) -> int | None:
-    """Nanoseconds since boot: of a time such as 2026-11-21T04:07:04Z, or of +2m after the
+    """Nanoseconds since boot, for a time such as 2026-11-21T04:07:04Z, or for +2m after the
     recording's beginning."""
     if text is None:
         return None

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands that trace have in common: from parsed options to a run, and from its end to
-the last lines."""
+"""The common part of the commands that trace: from parsed options to a run, and from its end to the
+last lines."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def trace(probes: Sequence[Probe], values: Mapping[str, Any]) -> None:
 def request(
     probes: Sequence[Probe], values: Mapping[str, Any], chosen: Selection | None = None
 ) -> TraceRequest:
-    """What was asked for; `chosen` is the selection if it is not that of the selectors."""
+    """The request for these options. `chosen` replaces the selection of the selectors."""
     return TraceRequest(
         probes=tuple(probes),
         selection=selection(values) if chosen is None else chosen,
@@ -116,12 +116,12 @@ def request(
 
 
 def say(words: str) -> None:
-    """Names in it come from anybody."""
+    """Escaped: names in it are untrusted."""
     click.echo(escape(words), err=True)
 
 
 def node_of(told: str | None) -> str:
-    """What the node is called; empty where nobody knows, and then that is said."""
+    """The node's name. If it is unknown, says so and returns an empty one."""
     from tracer.kernel import node
 
     name = node.name(told)
@@ -133,7 +133,7 @@ def node_of(told: str | None) -> str:
 def recording_to(
     out: Destination, node: str, on_failure: Callable[[Run, OSError], None]
 ) -> Callable[[Run], Recorder]:
-    """`on_failure` is told, once, why there will be nothing more in the recording."""
+    """Returns the `record` of a `Run`. `on_failure` is called once, when the recording fails."""
 
     def record(run: Run) -> Recorder:
         from tracer.recording.recorder import recorder_of
@@ -148,13 +148,13 @@ def tell_failure(_run: Run, error: OSError) -> None:
 
 
 def end_with_failure(run: Run, error: OSError) -> None:
-    """Who only records has nothing left to do."""
+    """Ends the run: a command that only records has nothing left to do."""
     say(f"ktrace: the recording ends here: {reason(error)}")
     run.stop()
 
 
 def begin(run: Run, ready_file: str | None) -> None:
-    """Attaches it. Signals end it from now on."""
+    """Attaches the run. From now on signals end it."""
     run.check()
     stop_on_signals(run)
     run.attach()
@@ -162,8 +162,8 @@ def begin(run: Run, ready_file: str | None) -> None:
 
 
 def to_the_end(run: Run, forgotten: Callable[[], int] = lambda: 0) -> None:
-    """Says at the end what was seen, and what was not; `forgotten` tells then how many timelines
-    were."""
+    """Runs to the end, then prints the summary. `forgotten` returns the number of forgotten
+    timelines."""
     summary = run.run()
     unrecorded = run.recorder.unrecorded if run.recorder else 0
     click.echo(closing_line(summary, unrecorded, forgotten()), err=True)
@@ -209,15 +209,15 @@ def make_sink(probes: Sequence[Probe], values: Mapping[str, Any], clock: Clock, 
 class Stoppable(Protocol):
     @property
     def stopping(self) -> bool:
-        """Whether it is about to end already."""
+        """Whether it is already ending."""
 
     def stop(self) -> None:
         """Makes it end. May be called from a signal handler."""
 
 
 def stop_on_signals(what: Stoppable) -> None:
-    """The first signal ends it in order, a second one at once: somebody may be blocked writing to a
-    pipe that nobody reads. Under nohup the end of the terminal stays ignored."""
+    """The first signal ends it in order, a second one at once, because a write to a pipe may block
+    for ever. Under nohup SIGHUP stays ignored."""
 
     def on_signal(number: int, _frame: Any) -> None:
         if what.stopping:
@@ -267,6 +267,6 @@ def closing_line(summary: Summary, unrecorded: int = 0, forgotten: int = 0) -> s
 
 
 def timelines_forgotten(number: int) -> str:
-    """Of those that have ended nothing is said: theirs was told when they ended."""
+    """Ended ones are not mentioned: their verdicts were shown when they ended."""
     timelines = "1 timeline" if number == 1 else f"{number} timelines"
     return f"{timelines} of what still runs had been forgotten, as there was too much of them"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pods in which nothing happens because nothing runs: what `ktrace why` makes of their states."""
+"""Pods in which nothing runs: stories and notes for `ktrace why`, from the pods' states."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from tracer.model.units import span
 from tracer.why.common.phrases import code_words
 from tracer.why.story import Story
 
-# As long as a kubelet and a runtime may take for one step on a busy node.
+# The time that a kubelet and a runtime may take for one step on a busy node.
 PATIENCE_SECONDS = 10.0
 NS = 1_000_000_000
 MAX_NOTES = 8
 
 
 class Waiting:
-    """Judges what `service` has found out."""
+    """Judges the states from `service`."""
 
     def __init__(self, service: StateService, selection: Selection) -> None:
         self._service = service
         self._selection = selection
-        self._since: dict[str, tuple[str, float]] = {}  # what a pod waits for, by uid
+        self._since: dict[str, tuple[str, float]] = {}  # by pod uid: its wait and the begin
 
     def stories(self, known: Mapping[str, Pod], began_ns: int) -> list[Story]:
-        """Of the pods that have waited for too long. `known` are the pods by uid."""
+        """Stories of the pods that have waited for too long. `known` are pods by uid."""
         states = self._service.latest
         if states is None:
             return []
@@ -52,8 +52,8 @@ class Waiting:
         return stories
 
     def notes(self) -> list[str]:
-        """What else must be known of the pods to understand that nothing happens: those in which
-        nothing runs. The dead ones only if no other lives."""
+        """Notes on the pods in which nothing runs, which explain why nothing happens. Dead pods
+        count only if no pod lives."""
         states = self._service.latest
         if states is None:
             return []
@@ -70,11 +70,11 @@ class Waiting:
         return self._service.latest is not None
 
     def seen(self) -> bool:
-        """Whether a runtime knows of such a pod."""
+        """Whether a runtime knows a selected pod."""
         return bool(self._service.latest and self._service.latest.pods)
 
     def message(self, container_id: str) -> str | None:
-        """The runtime's on the container's end."""
+        """The runtime's message on the container's end."""
         for state in self._service.latest.pods.values() if self._service.latest else ():
             for container in state.containers:
                 if container.id == container_id:
@@ -82,7 +82,7 @@ class Waiting:
         return None
 
     def is_gone(self, uid: str | None, since: float) -> bool:
-        """Whether the pod has been taken away, as far as was asked after `since`."""
+        """Whether the pod has been removed, according to an answer after `since`."""
         states = self._service.latest
         if states is None or states.asked < since or states.silent or uid is None:
             return False
@@ -92,7 +92,8 @@ class Waiting:
     def _for_sandboxes(
         self, states: States, known: Mapping[str, Pod]
     ) -> Iterator[tuple[str, PodState]]:
-        """Nobody tells since when. A runtime that does not answer tells nothing."""
+        """Pods that wait for their sandbox, since an unknown time. None if a runtime does not
+        answer."""
         if states.silent or not self._service.asks_somebody:
             return
         for uid in states.empty - states.pods.keys():

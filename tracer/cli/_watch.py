@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When there is something to explain, and when it is settled: the sink of live `ktrace why`."""
+"""The sink of live `ktrace why`: decides when there is something to explain, and when it is
+settled."""
 
 from __future__ import annotations
 
@@ -24,40 +25,40 @@ from tracer.why.life import ends_container
 from tracer.why.story import Story
 from tracer.why.timelines import Timelines
 
-# How long what follows is waited for: an end has its reasons before it; connections that are
-# refused come in numbers, and an end may follow what hurt.
+# Waits for what may follow. The reasons of an end precede it. Refused connections come in numbers,
+# and an end may follow other trouble.
 SETTLE_AFTER_END_SECONDS, SETTLE_SECONDS = 0.5, 2.0
-# A kubelet asks every ten seconds and ends a container after three times, unless told otherwise.
+# By default, a kubelet probes every ten seconds and ends a container after three failures.
 PROBES, PROBES_SECONDS = 3, 30.0
 MAX_TOLD = 4096
-# A pod that is replaced loses its sandbox behind its last container.
+# A replaced pod loses its sandbox after its last container.
 REPLACED_SECONDS = 3.0
 LOOK_SECONDS = 0.1
-# Judging takes at most one part in so many of the time, but is not put off for longer: an end is
-# told within a second.
+# Judging takes at most this part of the time, with a bounded pause: an end is shown within a
+# second.
 SHARE, MOST_PAUSE_SECONDS = 20, 0.3
-# Containers that had no process yet are looked at again so often.
+# How often to look again at containers without a process.
 ROOTS_SECONDS = 1.0
 
-# Of a verdict that is told once: the container's or pod's id, and the end.
+# Identifies a verdict, which is shown once: the container's or pod's id, and its end in nanoseconds
+# since boot.
 Key = tuple[str | None, int | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A verdict that was told, and whose pod may be taken away."""
+    """A shown verdict whose pod may be removed."""
 
     pod_uid: str | None
     at: float
 
 
 class Watch:
-    """Keeps the timelines, and ends the session when there is something to explain. A stop by the
-    runtime is waited for until the container has ended.
+    """Keeps the timelines, and ends the session when there is something to explain. After a stop by
+    the runtime, waits for the container's end.
 
-    `say` is told what else somebody should know. With `tell` it follows replaced pods: an end is
-    told at once, and if its pod is taken away, as happens to one that is replaced, the next is
-    watched."""
+    `say` informs the user. With `tell` it follows replaced pods: an end is shown at once, and if
+    its pod is removed, the next pod is watched."""
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class Watch:
         self._next_look = self._next_judging = self._next_roots = 0.0
         self._changes_seen = -1
         self._deadline: float | None = None
-        self._ended: dict[Key, float] = {}  # when it was seen first
+        self._ended: dict[Key, float] = {}  # the time of its first sight
         self._hurt: float | None = None
         self._told: dict[Key, None] = {}
         self._leaving: list[Told] = []
@@ -127,23 +128,24 @@ class Watch:
 
     @property
     def told(self) -> bool:
-        """Whether something was said while watching went on."""
+        """Whether a verdict was already shown while watching."""
         return bool(self._told)
 
     def add(self, turn: Turn, waited: bool, resolver: Resolver) -> None:
-        """A session tells its turns to whom it is not to keep waiting."""
+        """Does nothing: a `Recorder` for the sake of `patience`."""
 
     def patience(self, now: int) -> float:
-        """What is about to be settled is looked at when it is, not when something else happens."""
+        """Short while something is about to settle, so that it is noticed without further
+        events."""
         soon = self._fresh or self._deadline is not None or self._leaving
         return LOOK_SECONDS if soon else IDLE_SECONDS
 
     def untold(self) -> list[Explanation]:
-        """What is to be said, and was not while watching went on."""
+        """The explanations that were not shown while watching."""
         return self._without_told(self._explained())
 
     def _without_told(self, explanations: Iterable[Explanation]) -> list[Explanation]:
-        """Nor is anything left to say of a pod that was taken away."""
+        """Without shown ones, and without those of removed pods that did not end."""
         return [
             one
             for one in explanations
@@ -166,7 +168,7 @@ class Watch:
         return explain_all([*stories, *self._waiting_stories()])
 
     def _stories(self) -> list[Story]:
-        """Also of containers without an event to which the kernel refused a process or thread."""
+        """Includes containers without an event to which the kernel refused a process or thread."""
         stories = self._timelines.stories()
         known = {story.place.identity.container_id for story in stories}
         for place in self._wanted_places():
@@ -191,7 +193,7 @@ class Watch:
         return self.waiting.stories(self.session.resolver.names.pods, self._timelines.now())
 
     def _judge(self, now: float) -> None:
-        """Sets when what is known by now will be settled."""
+        """Sets the deadline by which the present findings are settled."""
         self._fresh = False
         fresh = self._without_told(explain_all(self._stories()))
         ends = [_key(one.story) for one in fresh if one.story.end]
@@ -209,7 +211,7 @@ class Watch:
                 self._deadline = now + SETTLE_SECONDS
 
     def _follow(self) -> None:
-        """The pods that were taken away are done with; the next ones are watched."""
+        """Forgets removed pods; watching continues with their replacements."""
         ended = self._timelines.ended_pods()
         for told in self._leaving:
             if told.pod_uid in ended or self.waiting.is_gone(told.pod_uid, told.at):
@@ -230,7 +232,7 @@ class Watch:
         return self._tell_ends(self._tell, now) and not self._stop_asked
 
     def _tell_ends(self, tell: Callable[[Explanation], None], now: float) -> bool:
-        """Tells of ends, whose pods may be replaced. Returns whether there is something else."""
+        """Shows ends, whose pods may be replaced. Returns whether there are other explanations."""
         explanations = self.untold()
         ends = [one for one in explanations if one.story.end]
         for one in ends:
@@ -272,8 +274,8 @@ def _asks_to_end(event: Event[SignalBody]) -> bool:
 
 
 def _may_be_probes(explanations: Iterable[Explanation]) -> bool:
-    """Whether all that happened is a refusal or two from outside of any pod: what else comes tells
-    whether it was a probe, and what follows from it."""
+    """Whether everything is a refusal or two from outside of any pod. Only later events show
+    whether these were probes, and their consequences."""
     for one in explanations:
         refused = [entry for entry in one.verdict.evidence if not _from_pod(entry)]
         if one.verdict.id != "closed_port" or len(refused) < len(one.verdict.evidence):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace completion`: the script that completes commands, options and pod names in a shell."""
+"""`ktrace completion`: a shell script that completes commands, options and pod names."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace decode X`: what an exit code, a signal, a gfp mask, a line of the kernel log or a whole
-report, a cgroup path or /proc/buddyinfo means. Needs no privilege and asks nobody."""
+"""`ktrace decode X`: explains an exit code, a signal, a gfp mask, a line or a whole report of the
+kernel log, a cgroup path or /proc/buddyinfo. Needs no privileges and no other program."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tracer.outputs.escape import escape
 MAX_FORMAT = 1 << 20
 MAX_LINE = 1 << 16
 READ_SIZE = 1 << 16
-# Seconds without a line, after which a report that could still go on is told.
+# Seconds without a line, after which an unfinished report is explained.
 PATIENCE = 1.0
 MAX_SAID = 1024
 _KNOWN = (
@@ -63,7 +63,7 @@ def _names(kernel_format: str | None) -> FlagNames:
 
 
 def _decode_input(names: FlagNames) -> None:
-    """A log as it comes: an answer is told as soon as it is complete."""
+    """Decodes a log as it comes. Prints each answer as soon as it is complete."""
     if sys.stdin.isatty():
         raise UsageError("nothing to decode", _KNOWN)
     decoder, said = Decoder(names), _Said()
@@ -79,7 +79,7 @@ def _decode_input(names: FlagNames) -> None:
 
 
 def _lines(fd: int) -> Iterator[str | None]:
-    """Whatever comes: a line without an end is taken in pieces. None when nothing comes."""
+    """The lines of the input, None for a pause. A line without an end comes in pieces."""
     rest, waits = b"", False
     while True:
         if waits and not select.select([fd], [], [], PATIENCE)[0]:
@@ -101,7 +101,7 @@ _NEGATIVE = re.compile(r"-\d{1,20}")
 
 
 class _Said:
-    """Prints answers; one that was printed before is only counted."""
+    """Prints answers; only counts repeated ones."""
 
     def __init__(self) -> None:
         self._before: dict[int, None] = {}
@@ -121,7 +121,8 @@ class _Said:
 
 
 class _Command(click.Command):
-    """`-1` and `-1073741819` are exit codes, as programs and Windows print them."""
+    """Takes `-1` and `-1073741819` as exit codes, not options: programs and Windows print them
+    so."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         at = next((at for at, word in enumerate(args) if _NEGATIVE.fullmatch(word)), None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace doctor`: what this node can tell, what it cannot, and what mends that."""
+"""`ktrace doctor`: what works on this node, what does not, and the remedies."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _runtimes(socket: str | None, in_pod: bool = False) -> Iterator[Finding]:
 
 
 def _backends(lacks: Mapping[str, Sequence[Lack]]) -> Iterator[Finding]:
-    """Whatever one of them lacks is only a problem if no other can do without."""
+    """The lacks of one backend are a problem only if no other is usable."""
     state: State = "problem" if all(lacks.values()) else "note"
     for name, lacking in lacks.items():
         if not lacking:
@@ -124,7 +124,7 @@ def _backends(lacks: Mapping[str, Sequence[Lack]]) -> Iterator[Finding]:
 
 
 def _probes(usable: Sequence[str]) -> Iterator[Finding]:
-    """By the backends that have what they need; what the others lack has been said."""
+    """Each probe by the usable backends. The lacks of the others are already reported."""
     if missing_capabilities():
         yield Finding("problem", "probes", "not tried without those privileges")
     elif not usable:
@@ -135,8 +135,8 @@ def _probes(usable: Sequence[str]) -> Iterator[Finding]:
 
 
 def _probe(probe: probes.Probe, usable: Sequence[str]) -> Iterator[Finding]:
-    """Core is tried for real: loads, attaches, detaches. For the others that would take seconds,
-    and a look at what they need has to do."""
+    """Really tries core: loads, attaches, detaches. With the others that would take seconds, so it
+    only checks their needs."""
     told: list[Finding] = []
     for name in usable:
         told += _try(probe, name) if name == backends.NAMES[0] else _look(probe, name)
@@ -168,7 +168,7 @@ def _look(probe: probes.Probe, name: str) -> Iterator[Finding]:
 
 
 def _print(finding: Finding) -> None:
-    """A remedy is not broken: it may be a command to be copied."""
+    """Does not wrap a remedy, which may be a command to copy."""
     sign, colour = SIGNS[finding.state]
     found = wrapped(f"  {finding.what:<11} {escape(finding.found)}", 14, terminal_width())
     click.echo(click.style(sign, fg=colour) + found[1:], color=in_colour("auto"))

@@ -34,7 +34,8 @@ def run(file: str, format_: str, out: str | None, **values: Any) -> None:
     with ExitStack() as stack:
 
         def make(told: Any, probes: Any, clock: Any, places: Any) -> ExportSink:
-            """Only now, or a recording that cannot be read would cost the export before it."""
+            """Opens the output only now, so that an unreadable recording does not empty an earlier
+            export."""
             stream = stack.enter_context(_open(out, file)) if out else sys.stdout.buffer
             kinds = {kind: probe for probe in probes for kind in probe.whose}
             made = exporter.make(Target(stream, clock, told.node, kinds, places))
@@ -49,7 +50,7 @@ def run(file: str, format_: str, out: str | None, **values: Any) -> None:
 
 
 class _Guarded:
-    """What a damaged recording makes of a format is told as that."""
+    """Reports a format's errors over damaged content as `BadRecording`."""
 
     def __init__(self, sink: ExportSink, format_: str) -> None:
         self._sink = sink
@@ -81,7 +82,7 @@ class _Guarded:
 
 
 def _open(out: str, recording: str) -> BinaryIO:
-    """For its owner's eyes only, as the recording is."""
+    """Readable only by its owner, like the recording."""
     if Path(out).exists() and Path(out).samefile(recording):
         raise UsageError(f"{out} is the recording itself", "give another file with -o")
     return os.fdopen(create_private(Path(out), devices=True), "wb")

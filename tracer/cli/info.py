@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace info FILE`: what a recording is of, and whether all of it is there."""
+"""`ktrace info FILE`: the contents of a recording, and whether it is complete."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(file: str, output: str) -> None:
 
 
 def _told(reader: Reader, seen: Overview) -> dict[str, Any]:
-    """As `-o json` prints it."""
+    """The object that `-o json` prints."""
     metadata = reader.metadata
     clock = Clock(metadata.clock_offset_ns)
     span = seen.first is not None and seen.last is not None

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace leash`: another command, for as long as somebody at the other end of standard input holds
-it. It is what `kubectl ktrace` has run in a pod, and is told to nobody else.
+"""`ktrace leash`: runs another command for as long as a holder at the other end of standard input
+wants it. `kubectl ktrace` runs it in a pod; it is not for users.
 
-A command that runs in a pod does not end when the one who reads it goes away: it would trace for
-nobody. So the holder says something now and then, `end` for Ctrl-C, and when nothing comes any more
-the command is ended in order, and then at once. In the other direction go lines on standard error
-that begin with the holder's token, which no command knows: that the probes are attached, that it is
-still there, and the exit code.
+A command in a pod does not end when its reader goes away. So the holder writes now and then, and
+`end` for Ctrl-C. When nothing comes any more, the command is ended in order, and then at once. The
+leash answers with lines on standard error: probes attached, still there, exit code. They begin with
+the holder's token, which no command knows.
 
-Without a command it holds a pod until nobody has held a leash in there for a while.
+Without a command, it keeps a pod running until there was no leash in it for a while.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ BEAT_SECONDS = 5.0
 SILENT_SECONDS = 30.0
 LEAVING_SECONDS = 10.0
 ABANDONED_SECONDS = 60.0
-# Every container has it, also one whose root cannot be written.
+# Every container has it, also one with a read-only root.
 SHARED = Path("/dev/shm")
 HELD = SHARED / "ktrace-held"
 
@@ -50,12 +49,12 @@ def run(words: tuple[str, ...], token: str | None) -> None:
 
 
 def ready_file(token: str) -> Path:
-    """What the command has to create when its probes are attached."""
+    """The command creates this file when its probes are attached."""
     return SHARED / f"ktrace-ready-{token}"
 
 
 class Leash(threading.Thread):
-    """Without a token nothing is read or said: on a terminal keys are the command's."""
+    """Without a token it neither reads nor writes: on a terminal, keys belong to the command."""
 
     def __init__(self, token: str | None) -> None:
         super().__init__(daemon=True)
@@ -107,7 +106,7 @@ class Leash(threading.Thread):
                 os.write(2, f"\x1e{self._token} {words}\n".encode())
 
     def _leave(self) -> None:
-        """Nobody is there. Whatever is still written may never be read."""
+        """The holder is gone: ends the command, in time even if its output blocks."""
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(LEAVING_SECONDS)
         if not self._ended:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace live`: the screen to look at during an incident, or after it with a recording."""
+"""`ktrace live`: the live view, for use during an incident, or afterwards with a recording."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tracer.live.model import Snapshot
     from tracer.session.run import TraceRequest
 
-# Of the words of a failure.
+# Characters of a failure's message.
 MAX_FAILURE = 300
 LEAVING_SECONDS = 5.0
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -57,7 +57,7 @@ def run(what: str | None, speed: str, zone: str | None, **values: Any) -> None:
         _show(lambda post, note: _player(what, speed, values, post), chosen_zone)
     else:
         wanted = chosen_probes(what) if what else every_probe()
-        asked = request(wanted, values)  # what is wrong with it is said before anything is drawn
+        asked = request(wanted, values)  # its errors are shown before anything is drawn
         _show(lambda post, note: _node(asked, values, post, note), chosen_zone)
 
 
@@ -80,7 +80,7 @@ def _player(file: str, speed: str, values: Mapping[str, Any], post: Post) -> Fee
 
 
 def _show(make_feed: Callable[[Post, Note], Feed], zone: tzinfo | None) -> None:
-    """Draws until the user has seen enough; then says what was seen and lost."""
+    """Draws until the user leaves; then prints the summary."""
     from tracer.live.app import LiveApp
 
     by_kind = {kind: probe for probe in every_probe() for kind in probe.whose}
@@ -108,15 +108,15 @@ def _show(make_feed: Callable[[Post, Note], Feed], zone: tzinfo | None) -> None:
 
 
 def _insist() -> None:
-    """A terminal that has vanished, or takes nothing any more, may hold up for ever what draws on
-    it. Whoever asks for the end gets it."""
+    """Ends the process even if drawing blocks for ever, on a terminal that has vanished or stopped
+    reading."""
     last = threading.Timer(LEAVING_SECONDS, os._exit, [1])
     last.daemon = True
     last.start()
 
 
 def _told(failure: BaseException) -> KtraceError:
-    """In a line what nobody expected, and where."""
+    """An unexpected error in one line, with its place."""
     if isinstance(failure, KtraceError):
         return failure
     place = traceback.extract_tb(failure.__traceback__)[-1]
@@ -145,7 +145,7 @@ def _zone(name: str | None) -> tzinfo | None:
 
 
 def _parse_selectors(words: Sequence[str]) -> Selection:
-    """What the filter's prompt was told."""
+    """The selection for the words of the filter's prompt."""
     parser = click.Command("filter", params=list(selectors()), add_help_option=False)
     try:
         return selection(parser.make_context("filter", list(words)).params)

@@ -40,7 +40,7 @@ def run(namespaces: tuple[str, ...], output: str, no_headers: bool, cri_socket: 
 
 
 class Column(NamedTuple):
-    """As `tracer.outputs.table.Width` has it."""
+    """A `tracer.outputs.table.Width`."""
 
     title: str
     narrow: int

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace record -o FILE`: keeps what happens, without looking at it."""
+"""`ktrace record -o FILE`: records events without decoding them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from tracer.recording.flight import BY_HAND, FlightRecorder, Trigger
 from tracer.session.run import Run
 from tracer.session.session import Summary
 
-# Of all flight recordings together.
+# The size of all flight recordings together.
 MAX_FLIGHTS = 1 << 30
 
 
@@ -90,7 +90,7 @@ def _record(
 
 
 class Progress:
-    """A destination that also tells, once a second and on a terminal only, how much there is."""
+    """A destination that also shows the progress, once a second and only on a terminal."""
 
     def __init__(self, out: Destination) -> None:
         self.summary: Summary | None = None
@@ -130,7 +130,7 @@ def _files(path: Path, values: Mapping[str, Any]) -> Destination:
 def _flight(
     chosen: Sequence[Probe], values: Mapping[str, Any], clock: Clock, path: Path, node: str
 ) -> tuple[FlightRecorder, Trigger]:
-    """Events are decoded for nothing but the triggers."""
+    """Events are decoded only for the triggers."""
     if values["rotate"] is not None:
         raise UsageError("--flight and --rotate exclude each other", "leave out --rotate")
     if not values["flight"]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace replay FILE`: a recording again, as it was shown live, on any machine."""
+"""`ktrace replay FILE`: shows a recording as it was shown live, on any machine."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace stap …`: kernel modules for the SystemTap backend, made where there is a compiler."""
+"""`ktrace stap …`: builds kernel modules for the SystemTap backend, on a machine with a
+compiler."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ def build(wanted: tuple[str, ...], kernel: str | None, output: Path | None) -> N
     from tracer.backends.stap.modules import build as build_module
     from tracer.backends.stap.modules import cache
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # half a module is cleared away
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # so that a partial module is removed
     release, directory = kernel or platform.release(), output or cache()
     if "/" in release or release.startswith("."):
         raise UsageError(f"{release!r} is no kernel release", "it is what uname -r prints there")

@@ -20,7 +20,7 @@ def run(names: str, **values: Any) -> None:
 
 
 def chosen_probes(names: str) -> list[Probe]:
-    """Of `A,B,…`, each once."""
+    """The probes of `A,B,…`, each once."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     unknown = [name for name in wanted if name not in probes.names()]
     if unknown or not wanted:

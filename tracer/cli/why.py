@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace why POD` and `ktrace why FILE`: what happened, how sure that is, on what evidence, and
-what to do. Live it waits until there is something to explain."""
+"""`ktrace why POD` and `ktrace why FILE`: what happened, how sure that is, the evidence, and what
+to do. Live, it waits until there is something to explain."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from tracer.why.timelines import MAX_RECORDED, Timelines, sees_both_ends
 if TYPE_CHECKING:
     from tracer.recording.metadata import Metadata
 
-# Why a connection was reset, its other end tells.
+# Kinds wanted from any pod: a connection's other end knows why it was reset.
 _BESIDES = ("tcp_reset",)
 
 Show = Callable[[Explanation, Clock, str], None]
@@ -76,13 +76,13 @@ def run(what: str | None, pods: tuple[str, ...], output: str, color: str, **valu
 
 
 def _is_recording(what: str) -> bool:
-    """A file, or what can only be meant to be one."""
+    """Whether it is a file, or can only be meant as one."""
     return Path(what).is_file() or what.endswith(SUFFIX) or what.startswith(("/", "."))
 
 
 def _is_plain(what: str, values: Mapping[str, Any]) -> bool:
-    """Whether a name can only be a container's: no pod of Kubernetes is here, nor one of podman's
-    that is called so. One that is still to come has to be waited for."""
+    """Whether a name can only be a container's: the node has no pod of Kubernetes, and no pod of
+    podman by this name. With `wait`, the container need not exist yet."""
     from tracer.identity.inventory import current_names, plain_container
     from tracer.kernel.cgroupfs import has_pods
     from tracer.model.selection import pod_matches
@@ -140,7 +140,8 @@ def _tell(clock: Clock, node: str, show: Show, explanation: Explanation) -> None
 
 
 def _say_nothing(but: Sequence[str]) -> None:
-    """That nothing happened is known only if all was seen, and if something ran."""
+    """`but` lists the doubts: nothing happened for sure only if everything was seen and something
+    ran."""
     if but:
         say(f"ktrace: nothing was seen that needs an explanation, but {'; '.join(but)}")
     else:
@@ -158,7 +159,7 @@ def _missed(timelines: Timelines) -> list[str]:
 
 
 def _explain_recording(file: str, chosen: Selection, show: Show) -> None:
-    """What was read of a damaged recording is explained, and then its damage is said."""
+    """Explains the readable part of a damaged recording, then reports the damage."""
     from tracer.cli._recording import Wanted, check_pods, play
 
     told: list[tuple[Metadata, Clock, Timelines]] = []
@@ -172,7 +173,7 @@ def _explain_recording(file: str, chosen: Selection, show: Show) -> None:
 
     damage: BadRecording | None = None
     try:
-        # also what concerns no pod, from the beginning to the end: a story may need it
+        # everything, also events of no pod: a story may need them
         play(file, Wanted(Selection(everything=True)), make)
     except BadRecording as error:
         damage = error
