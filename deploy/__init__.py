@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 
 
 class BuildError(Exception):
-    """A tool or input of the build is missing or has failed. The message names it, and its
-    source."""
+    """A tool or input of the build is missing or has failed. The message names it and the
+    remedy."""
 
 
 def version() -> str:

@@ -58,7 +58,7 @@ class System:
         raise BuildError(f"no package of {SUITE} has brought {path}")
 
     def libraries(self, files: Iterable[Path]) -> dict[str, Path]:
-        """The libraries that `files` need, by name, including indirect ones. Libraries beside
+        """The libraries that `files` need, by name, including indirect ones. Libraries among
         `files` are skipped."""
         waiting = [file for file in files if is_elf(file)]
         own = {file.name for file in waiting}

@@ -71,8 +71,7 @@ def _container(buildah: _Buildah, architecture: Architecture, bundle: Path) -> s
 
 
 class _Buildah:
-    """buildah, with its store below one directory. `programs` holds the link for the image's
-    PATH."""
+    """buildah, with its store below one directory. `programs` holds the link on its PATH."""
 
     def __init__(self, directory: Path) -> None:
         self._options = ["--root", str(directory / "store"), "--runroot", str(directory / "run")]

@@ -35,7 +35,7 @@ Places = Callable[[], list[Place]]
 
 @dataclass(frozen=True)
 class Wanted:
-    """The wanted part of a recording: a selection, a span as the user wrote it, and a number of
+    """The wanted part of a recording: a selection, a span in the user's words, a number of
     events."""
 
     selection: Selection

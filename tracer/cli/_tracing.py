@@ -162,8 +162,7 @@ def begin(run: Run, ready_file: str | None) -> None:
 
 
 def to_the_end(run: Run, forgotten: Callable[[], int] = lambda: 0) -> None:
-    """Runs to the end, then prints the summary. `forgotten` returns the number of forgotten
-    timelines."""
+    """Runs to the end, then prints the summary. `forgotten` counts the forgotten timelines."""
     summary = run.run()
     unrecorded = run.recorder.unrecorded if run.recorder else 0
     click.echo(closing_line(summary, unrecorded, forgotten()), err=True)

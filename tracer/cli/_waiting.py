@@ -92,8 +92,7 @@ class Waiting:
     def _for_sandboxes(
         self, states: States, known: Mapping[str, Pod]
     ) -> Iterator[tuple[str, PodState]]:
-        """Pods that wait for their sandbox, since an unknown time. None if a runtime does not
-        answer."""
+        """Pods that wait for their sandbox, since an unknown time. Empty if a runtime is silent."""
         if states.silent or not self._service.asks_somebody:
             return
         for uid in states.empty - states.pods.keys():

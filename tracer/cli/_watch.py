@@ -135,8 +135,7 @@ class Watch:
         """Does nothing: a `Recorder` for the sake of `patience`."""
 
     def patience(self, now: int) -> float:
-        """Short while something is about to settle, so that it is noticed without further
-        events."""
+        """Short while something is about to settle, which happens without further events."""
         soon = self._fresh or self._deadline is not None or self._leaving
         return LOOK_SECONDS if soon else IDLE_SECONDS
 
@@ -145,7 +144,7 @@ class Watch:
         return self._without_told(self._explained())
 
     def _without_told(self, explanations: Iterable[Explanation]) -> list[Explanation]:
-        """Without shown ones, and without those of removed pods that did not end."""
+        """Drops those already shown. Of a removed pod, keeps only ends."""
         return [
             one
             for one in explanations

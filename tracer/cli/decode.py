@@ -121,8 +121,7 @@ class _Said:
 
 
 class _Command(click.Command):
-    """Takes `-1` and `-1073741819` as exit codes, not options: programs and Windows print them
-    so."""
+    """Takes `-1` and `-1073741819` as exit codes, in the notation of programs and of Windows."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         at = next((at for at, word in enumerate(args) if _NEGATIVE.fullmatch(word)), None)

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace stap …`: builds kernel modules for the SystemTap backend, on a machine with a
-compiler."""
+"""`ktrace stap …`: builds kernel modules for the SystemTap backend, where there is a compiler."""
 
 from __future__ import annotations
 

@@ -140,8 +140,7 @@ def _tell(clock: Clock, node: str, show: Show, explanation: Explanation) -> None
 
 
 def _say_nothing(but: Sequence[str]) -> None:
-    """`but` lists the doubts: nothing happened for sure only if everything was seen and something
-    ran."""
+    """`but` lists the doubts: without any, everything was seen and something ran."""
     if but:
         say(f"ktrace: nothing was seen that needs an explanation, but {'; '.join(but)}")
     else:

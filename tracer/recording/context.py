@@ -69,8 +69,7 @@ class Context:
         return lambda key, _: (key[at],) in there and (key[at],) not in ended
 
     def used(self, processes: Iterable[int]) -> None:
-        """Refreshes processes that events refer to: the kernel side does not describe them
-        again."""
+        """Refreshes processes in use by events: the kernel side does not describe them again."""
         table = self._known[self._kinds["process"]]
         for process in processes:
             table.touch((process,))

@@ -60,8 +60,7 @@ class RecordingFile:
             ) from error
 
     def write(self, blocks: bytes) -> None:
-        """Writes whole blocks. On an error, raises OSError and writes nothing: the file stays
-        whole."""
+        """Writes whole blocks. After an OSError the file is as before, and stays whole."""
         try:
             if not os.fstat(self._fd).st_nlink:
                 raise FileNotFoundError(errno.ENOENT, "the file was deleted")

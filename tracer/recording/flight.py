@@ -200,8 +200,7 @@ class FlightRecorder:
             close_in_order(file)
 
     def _make_room(self, needed: int) -> None:
-        """Removes the oldest recordings. File names begin with the time, so the first is the
-        oldest."""
+        """Removes the oldest recordings: the first ones, since file names begin with the time."""
         files = sorted(self._directory.glob(f"{PREFIX}*{SUFFIX}"))
         sizes = [file.lstat().st_size for file in files]
         while files and sum(sizes) + needed > self._max_size:
@@ -212,8 +211,7 @@ class FlightRecorder:
 
 
 class Trigger:
-    """A sink that fires at events that meet a condition. `conditions` are by the text that the user
-    gave."""
+    """A sink that fires at events that meet a condition. `conditions` are by the user's text."""
 
     def __init__(
         self, conditions: dict[str, Callable[[Event], bool]], fire: Callable[[str], None]

@@ -219,8 +219,7 @@ def turns_of(payload: bytes, sizes: Mapping[int, int]) -> list[Turn]:
 
 
 def _order(words: memoryview) -> tuple[list[Turn], dict[int, int], int]:
-    """The turns without records, the number of records of each kind, and the offset of the
-    records."""
+    """The turns without records, the number of records by kind, and the records' offset."""
     turns: list[Turn] = []
     counts: dict[int, int] = {}
     try:
@@ -380,8 +379,7 @@ _ABSENT = Absent()
 
 
 class RecordedSchema(Schema):
-    """A schema from a file. A member that an older recording lacks is `Absent` instead of an
-    error."""
+    """A schema from a file. A member missing in an older recording is `Absent`, no error."""
 
     def record_type(self) -> Any:
         record = super().record_type()

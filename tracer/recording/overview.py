@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contents of a recording, from the headers and summaries of its blocks. No event is
-decoded."""
+"""The contents of a recording, from its blocks' headers and summaries. No event is decoded."""
 
 from __future__ import annotations
 

@@ -70,8 +70,7 @@ class Chosen:
 
 
 def wants(selection: Selection, event: Event) -> bool | None:
-    """The whole decision, including the one on processes, which a live session leaves to the
-    kernel."""
+    """The whole decision, also on processes, which a live session leaves to the kernel."""
     pids = selection.pids
     if pids and (event.about is None or event.about.pid not in pids):
         return False

@@ -163,8 +163,7 @@ class LiveSource:
         return seconds if self._end is None else min(seconds, (self._end - now) / NS)
 
     def _read(self, patience: float) -> None:
-        """A failure of the backend ends the tracing, after the records read so far are
-        processed."""
+        """A failure of the backend ends the tracing once the records read so far are processed."""
         while self._backlog_bytes < self._most:
             try:
                 batch = self._backend.read(patience)

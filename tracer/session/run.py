@@ -172,7 +172,7 @@ class Run:
         heap.give_back()
 
     def run(self) -> Summary:
-        """Traces until a limit of the request, or `stop`. Everything seen before a failure is
+        """Traces until a limit of the request or `stop`. Everything before a failure is
         recorded."""
         try:
             return self.session.run()

@@ -294,6 +294,5 @@ class Session:
 
 
 def _settled(event: Event) -> Event | None:
-    """The event with everything known by now of its references; None if it is no event after
-    all."""
+    """The event with everything known of its references by now; None if it is no event at all."""
     return event.again() if event.again else event

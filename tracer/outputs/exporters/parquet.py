@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parquet: one row an event, with columns for the keys that queries use most and the whole event as
-JSON."""
+"""Parquet: one row an event, with columns for the most used keys and the whole event as JSON."""
 
 from __future__ import annotations
 

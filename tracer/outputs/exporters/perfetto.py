@@ -119,8 +119,7 @@ class PerfettoExport:
         )
 
     def _track(self, place: Place | None) -> int:
-        """The container's track, below its pod's; the pod's without a container; the node's without
-        either."""
+        """The container's track, below its pod's; else the pod's track; else the node's."""
         pod = place.pod if place else None
         container = place.container if place else None
         uid, id_ = pod.uid if pod else None, container.id if container else None
