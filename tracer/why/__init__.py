@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the events of a container mean: timelines, verdicts, and how they are told."""
+"""What the events of a container mean: timelines, verdicts and their wording."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a module of `tracer/why/causes/` says of itself."""
+"""What each module of `tracer/why/causes/` declares."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from dataclasses import dataclass
 from tracer.why.story import Story
 from tracer.why.verdict import Verdict
 
-# Of the verdict that an end is like those before it.
+# The verdict id of a container that ends the same way again and again.
 RESTART_LOOP = "restart_loop"
 ALL_OF_AN_END = frozenset(("signals", "exits", "oom"))
 
 
 @dataclass(frozen=True)
 class Cause:
-    """`specificity` orders causes that hold at the same time: an end counts more than what hurt
-    before it, and who did it more than that it was done. `rests_on` are the probes without whose
-    events this cause may be the wrong one. `was_ordered` says that somebody told the runtime or the
-    kubelet to do it, so that the reason is looked for."""
+    """One cause of an end or of harm.
+
+    `specificity` orders causes that hold at the same time: an end outranks harm before it, and
+    naming the culprit outranks stating the fact. Without the events of the probes in `rests_on`
+    this cause may be wrong. `was_ordered` marks stops that the runtime or the kubelet was told to
+    make, so their reasons are looked up.
+    """
 
     specificity: int
     judge: Callable[[Story], Verdict | None]

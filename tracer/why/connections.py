@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Resets of the same connection, brought together.
+"""Matches the two ends of a reset connection.
 
-Resets of one connection are found by its two addresses; where the service's was translated on the
-way (DNAT), the client's is still the same at both ends.
+Resets of one connection are matched by its two addresses. If the service's address was translated
+on the way (DNAT), the client's is still the same at both ends.
 """
 
 from __future__ import annotations
@@ -16,22 +16,24 @@ from tracer.probes.resets import ResetBody
 from tracer.why.entry import Entry
 from tracer.why.sorts import FIRST_CLIENT_PORT, End, Sort, local_end, remote_end, sort_of
 
-# Whose addresses are looked for among the resets of the last minute, as TIME_WAIT lasts.
+# How many connections are kept, and for how long: a minute, as TIME_WAIT lasts.
 MAX_CONNECTIONS = 1024
 MINUTE_NS = 60_000_000_000
-# How long a reset may be on its way between two pods of a node.
+# How long a reset may travel between two pods of a node.
 ON_THE_WAY_NS = 2_000_000_000
 
-# What the call takes that closes a connection and resets it.
+# How long the call takes that closes a connection and resets it.
 CLOSING_NS = 10_000_000
 
 
 @dataclass(slots=True, eq=False)
 class Seen:
-    """A reset at one end, the entry that it went to, and what was seen at the other end of the same
-    connection. `asked` is whom the client had really asked from that port, where somebody else
-    answered; `overtaken` by one that follows from it, which was told first: the kernel tells of a
-    reset of its own after it has sent it."""
+    """A reset at one end, its entry, and the reset seen at the other end of the same connection.
+
+    `asked` is the end that the client had connected to from that port, if another one answered.
+    `overtaken` is a consequence of this reset that was reported first, because the kernel reports
+    its own resets after sending them.
+    """
 
     event: Event[ResetBody]
     sort: Sort
@@ -42,15 +44,15 @@ class Seen:
 
 
 class Connections:
-    """The resets of the last minute, bounded. Both tables hold the same ones: by both ends, and by
-    the client's and whether they were seen there."""
+    """The resets of the last minute, bounded. One table is keyed by both ends, the other by the
+    client's end and whether the reset was seen there."""
 
     def __init__(self) -> None:
         self._by_ends: dict[tuple[End, End], Seen] = {}
         self._by_client: dict[tuple[End, bool], Seen] = {}
 
     def add(self, event: Event[ResetBody]) -> Seen:
-        """`other` and `asked` are set in both that belong together."""
+        """Sets `other` and `asked` in both resets that belong together."""
         body = event.body
         here, there = local_end(body), remote_end(body)
         client = _client_of(here, there)
@@ -73,8 +75,8 @@ class Connections:
 
     @staticmethod
     def _follows(event: Event[ResetBody], before: Seen | None) -> bool:
-        """What was on its way when the connection was reset is answered with resets, too, and so is
-        what the other end sends that has not heard of it."""
+        """Whether the reset only answers packets of a connection that was reset before: packets in
+        flight, or sent before the other end knew."""
         answered = event.body.get("answered") or ()
         return (
             before is not None
@@ -85,7 +87,8 @@ class Connections:
 
 
 def _overtook(before: Seen, event: Event[ResetBody]) -> bool:
-    """Whether a reset that answers a packet to nobody came within the call that closed."""
+    """Whether a reset that answers an unknown packet came within the call that closed the
+    connection."""
     return (
         before.sort in (Sort.REPLY, Sort.NO_CONNECTION)
         and event.body["direction"] == "sent"
@@ -95,7 +98,8 @@ def _overtook(before: Seen, event: Event[ResetBody]) -> bool:
 
 
 def _compare(seen: Seen, before: Seen | None) -> None:
-    """A client that resets what one says who was not asked, and is then reset by whom it asked."""
+    """Sets `asked` for a client that resets the reply of a stranger and is then reset by the end it
+    had asked."""
     if before is None or seen.event.boot_ns - before.event.boot_ns > MINUTE_NS:
         return
     for reply, own in ((seen, before), (before, seen)):
@@ -108,7 +112,7 @@ def _compare(seen: Seen, before: Seen | None) -> None:
 
 
 def _client_of(here: End, there: End) -> End | None:
-    """The client's end, where the ports leave no doubt."""
+    """The client's end, if the ports identify it."""
     low, high = sorted((here, there), key=lambda end: end[1] or 0)
     if low[1] and high[1] and low[1] < FIRST_CLIENT_PORT <= high[1]:
         return high
@@ -116,7 +120,8 @@ def _client_of(here: End, there: End) -> End | None:
 
 
 def _is_same_reset(one: Event, other: Event) -> bool:
-    """Of one connection. A loopback address is another in each pod."""
+    """Whether both are the same reset of one connection. Each pod has its own loopback
+    addresses."""
     if one.body["direction"] == other.body["direction"]:
         return False
     if abs(one.boot_ns - other.boot_ns) > ON_THE_WAY_NS:

@@ -37,12 +37,12 @@ MAX_KIN, MAX_MAPS = 8, 4 << 20
 MAX_ENTRIES, MAX_IN_FOLDER = 10_000, 5_000
 MAX_SEGMENTS, MAX_SECTIONS = 1024, 65_535
 PAGE = 4096
-# The kernel says so once of each cgroup. Nobody but it can write lines in its name.
+# The kernel says so once for each cgroup. Only the kernel can write such lines.
 _REFUSED = re.compile(r"^cgroup: fork rejected by pids controller in (?P<path>[^\n]{1,4096})")
 
 
 class FaultFinder:
-    """Listens to the kernel log from now on, and holds the roots of the containers that run."""
+    """Listens to the kernel log from now on, and holds the roots of running containers open."""
 
     def __init__(self) -> None:
         self._roots: dict[str, int] = {}
@@ -54,7 +54,7 @@ class FaultFinder:
             self._log = None
 
     def hold_roots(self, containers: set[str | None]) -> None:
-        """Of these containers, by id, as far as they run."""
+        """Holds the roots of the running containers with these ids."""
         if containers - {None} <= self._roots.keys():
             return
         for cgroup in _container_cgroups():
@@ -67,7 +67,7 @@ class FaultFinder:
                     self._roots[container] = root
 
     def _has_room(self, containers: set[str | None]) -> bool:
-        """The oldest of those that are not wanted any more makes room."""
+        """Makes room by dropping the oldest root that is not wanted."""
         if len(self._roots) >= MAX_ROOTS:
             over = next((held for held in self._roots if held not in containers), None)
             if over is None:
@@ -76,7 +76,7 @@ class FaultFinder:
         return True
 
     def place_of(self, process: Process | None) -> str | None:
-        """`in libc.so.6, strlen()`, as much of it as can be told."""
+        """`in libc.so.6, strlen()`, as far as known."""
         if process is None:
             return None
         self.listen()
@@ -87,7 +87,8 @@ class FaultFinder:
         return f"in {fault.module}" + (f", function {function}()" if function else "")
 
     def listen(self) -> bool:
-        """Reads what the kernel has said since; returns whether it refused somebody a process."""
+        """Reads new lines of the kernel log; returns whether the kernel refused a process to a
+        cgroup."""
         refused = False
         for line in self._log.read() if self._log else []:
             fault = parse(line.text)
@@ -100,7 +101,7 @@ class FaultFinder:
         return refused
 
     def refused(self, identity: CgroupIdentity) -> int | None:
-        """When the kernel first refused a process or thread to the container, or to its pod."""
+        """When the kernel first refused a process or thread to the container or its pod."""
         for known, moment in self._refused.items():
             own = known.container_id in (identity.container_id, None)
             if known.pod_uid == identity.pod_uid and own and (known.pod_uid or known.container_id):
@@ -116,7 +117,7 @@ class FaultFinder:
     def _function(self, fault: Fault, process: Process) -> str | None:
         container = process.container
         if container is not None:
-            self.hold_roots({container.id})  # that of a worker may well still run
+            self.hold_roots({container.id})  # a worker's container may still run
         root = self._roots.get(container.id) if container else None
         if root is None or fault.module is None:
             return None
@@ -129,8 +130,8 @@ class FaultFinder:
 
 
 def _own_root(pid: int) -> int | None:
-    """The process's root. While the runtime still prepares a container its first process has the
-    root of who started it, which is the host's."""
+    """The process's own root; excludes the host's, which the first process has while the runtime
+    still prepares the container."""
     with suppress(OSError):
         root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_CLOEXEC)
         with suppress(OSError, ValueError, IndexError):
@@ -145,13 +146,13 @@ def _own_root(pid: int) -> int | None:
 def _container_cgroups() -> list[Cgroup]:
     try:
         return container_cgroups()
-    except OSError:  # no descriptor is left: functions stay unnamed
+    except OSError:  # no descriptor left: functions stay unnamed
         return []
 
 
 def _paths(root: int, module: str, process: Process) -> Iterator[str]:
-    """Where the file of this name is: as its kin have it mapped, if they live on, as the master of
-    a worker does; where such files lie; where Python has its packages."""
+    """Where the file of this name may be: where its living relatives map it (such as a worker's
+    master), in the usual directories, or among Python's packages."""
     yield from _mapped(root, module, process)
     yield from _candidates(module, process.exe)
     if "/" not in module and ".so" in module:
@@ -164,7 +165,7 @@ def _mapped(root: int, module: str, process: Process) -> Iterator[str]:
         try:
             there = os.stat(f"/proc/{pid}/root")
             if (there.st_dev, there.st_ino) != (own.st_dev, own.st_ino):
-                return  # its supervisor, and beyond
+                return  # its supervisor and above
             with open(f"/proc/{pid}/maps", "rb") as file:
                 lines = file.read(MAX_MAPS).decode(errors="replace").splitlines()
         except OSError:
@@ -177,7 +178,7 @@ def _mapped(root: int, module: str, process: Process) -> Iterator[str]:
 
 
 def _packages(root: int, module: str, process: Process) -> Iterator[str]:
-    """Below the interpreter's own folder, and that of a virtual environment."""
+    """Below the interpreter's own directory and below virtual environments."""
     programs = [process.exe or "", *(process.argv or [])[:2]]
     prefixes = [path.rpartition("/bin/")[0] for path in programs if path.startswith("/")]
     folders = [
@@ -206,7 +207,8 @@ def _packages(root: int, module: str, process: Process) -> Iterator[str]:
 
 
 def _names(root: int, path: str) -> list[str]:
-    """What a folder holds; nothing if it is none. Its own word, so bounded."""
+    """The names in a directory, bounded because the container chooses them; empty if it is no
+    directory."""
     try:
         folder = _open(root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
@@ -221,7 +223,7 @@ def _names(root: int, path: str) -> list[str]:
 
 
 def _candidates(module: str, exe: str | None) -> Iterator[str]:
-    """Where a file of this name may lie: the executable itself, else where libraries are."""
+    """Where a file of this name may lie: the executable itself, else the library directories."""
     if exe and exe.rpartition("/")[2] == module:
         yield exe
         return
@@ -249,7 +251,7 @@ _RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
 
 
 def _open(root: int, path: str, flags: int) -> int:
-    """Below `root`, wherever links point."""
+    """Opens the path below `root`; links cannot lead out of it."""
     libc = ctypes.CDLL(None, use_errno=True)
     how = _OpenHow(flags, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
     name = os.fsencode(path)
@@ -260,7 +262,7 @@ def _open(root: int, path: str, flags: int) -> int:
 
 
 def _read(root: int, path: str) -> bytes:
-    """A regular file."""
+    """Reads a regular file."""
     fd = _open(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     with open(fd, "rb") as file:
         status = os.fstat(fd)
@@ -270,8 +272,8 @@ def _read(root: int, path: str) -> bytes:
 
 
 def function_at(data: bytes, offset: int, in_file: bool) -> str | None:
-    """The function that an offset lies in, by the file's own symbols. Raises ValueError for what is
-    no ELF file of this machine's kind."""
+    """The function at an offset, by the file's own symbols. Raises ValueError if it is no ELF file
+    for this machine."""
     from elftools.common.exceptions import ELFError
     from elftools.construct import ConstructError
     from elftools.elf.elffile import ELFFile
@@ -289,12 +291,13 @@ def function_at(data: bytes, offset: int, in_file: bool) -> str | None:
         raise ValueError("not a usable ELF file") from error
 
 
-# What a file that is no program makes of a reader of programs.
+# What a reader raises for a file that is no valid program.
 _DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError)
 
 
 def _is_plausible(elf: Any) -> bool:
-    """A 64-bit little-endian file whose tables can be walked: counts and steps are its own word."""
+    """Whether it is a 64-bit little-endian file whose tables can be walked. The file itself claims
+    its counts and strides."""
     header = elf.header
     steps = header["e_phentsize"], header["e_shentsize"]
     return (
@@ -306,7 +309,7 @@ def _is_plausible(elf: Any) -> bool:
 
 
 def _address(elf: Any, offset: int, in_file: bool) -> int | None:
-    """The link-time address of a file offset; without one, of an offset behind the executable
+    """The link-time address of a file offset; without one, of an offset beyond the executable
     segment's mapping."""
     for segment in elf.iter_segments("PT_LOAD"):
         begin, size = segment["p_offset"], segment["p_filesz"]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verdict on a story. All causes are tried on it; the most specific that holds wins, the others
-are listed."""
+"""Judges a story: tries all causes on it. The most specific one that holds wins; the others are
+listed."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _OF_THE_NODE = {"runtime": "container runtime", "kubelet": "kubelet"}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explanation:
-    """The verdict on a story, and the less specific ones that hold too; the unknown are left out
-    where the verdict knows better. An explanation equals only itself."""
+    """The verdict on a story, and the less specific ones that hold too. Those of unknown certainty
+    are left out if the verdict is better. Compared by identity."""
 
     story: Story
     verdict: Verdict
@@ -52,14 +52,14 @@ def explain(story: Story) -> Explanation | None:
 
 
 def _worst_last(found: Sequence[Verdict]) -> list[Verdict]:
-    """Those that hurt connections stand where they stood, but by how many."""
+    """Sorts the verdicts with harm among themselves by their harm; all others keep their places."""
     harmful = iter(sorted((v for v in found if v.harm), key=lambda verdict: verdict.harm))
     return [next(harmful) if verdict.harm else verdict for verdict in found]
 
 
 def _with_reasons(verdict: Verdict, story: Story) -> Verdict:
-    """The reason first, and how it went second. A reason is inferred, so it is likely at most; one
-    that is not seen is known to Kubernetes alone."""
+    """Puts the reasons before the verdict. A reason is inferred, so the certainty is at most
+    likely. Without one, the remedy names the kubectl command that may know it."""
     found = reasons_of(story)
     if not found:
         if story.place.identity.pod_uid is None:
@@ -83,14 +83,15 @@ def _with_reasons(verdict: Verdict, story: Story) -> Verdict:
 
 @dataclass(slots=True)
 class _Lives:
-    """Of one container: how each ended and why, and what is told of them."""
+    """One container's lives: the end of each with its verdict, and the explanations to show."""
 
     ends: list[tuple[Entry, Verdict]] = field(default_factory=list)
     told: list[Explanation] = field(default_factory=list)
 
 
 def explain_all(stories: Iterable[Story]) -> list[Explanation]:
-    """In the order of time. A container that ends again and again is one story, its last."""
+    """The explanations in order of time. A container that ends again and again is one story, the
+    last."""
     explanations: dict[Explanation, None] = {}
     containers: dict[tuple[str | None, str | None], _Lives] = {}
     for story in stories:
@@ -111,21 +112,21 @@ def explain_all(stories: Iterable[Story]) -> list[Explanation]:
 
 
 def _innermost(explanation: Explanation) -> Verdict:
-    """What ended a life, also where the verdict is that this happens again and again."""
+    """The verdict on the end itself, also if the explanation is a restart loop."""
     if explanation.verdict.id == RESTART_LOOP:
         return explanation.others[0]
     return explanation.verdict
 
 
 def _who(story: Story) -> tuple[str | None, str | None]:
-    """The same for each life of a container. One whose name is not known is like no other."""
+    """A key shared by all lives of a container. Unnamed containers have keys of their own."""
     container = story.place.container
     name = container.name if container else None
     return story.place.identity.pod_uid, name or story.place.identity.container_id
 
 
 def _doubted(verdict: Verdict, cause: Cause, story: Story) -> Verdict:
-    """Lowers the certainty for what the tracing itself has missed."""
+    """Lowers the certainty for events that the tracing missed."""
     doubts = list(verdict.doubts)
     lost: Counter[str] = Counter()
     for loss in story.losses:

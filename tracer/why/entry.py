@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events that are alike, as one entry of a timeline."""
+"""Like events, combined into one entry of a timeline."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MAX_ALIKE = 16  # entries in one group
 
 MAX_GAPS = 8  # between alike events
 
-MAX_OTHERS = 16  # sorts of what was seen at the other ends of an entry's connections
+MAX_OTHERS = 16  # kinds of observations at the other ends of an entry's connections
 
-# A kubelet probes once a second or less often, and each time a little earlier or later.
+# A kubelet probes at most once a second, with some jitter.
 SHORTEST_PERIOD_NS, LATE_NS = 700_000_000, 500_000_000
 
 SIGKILL = 9
@@ -25,11 +25,14 @@ SIGKILL = 9
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[B]):
-    """Events that are alike: the first one, the last one, and how many (for `backlog_drop` how many
-    attempts to connect). `gaps` are the last times between them, where they may have a rhythm. Of
-    resets `sort` is that of each, `others` what was seen at the other ends, `asked` whom the
-    clients had asked where somebody else answered; `folded` says that they are of several services.
-    An entry equals only itself. `size` is about how many bytes it takes."""
+    """Like events: the first, the last and their number (for `backlog_drop` the number of
+    connection attempts).
+
+    `gaps` are the last intervals between them, kept where they may have a rhythm. For resets `sort`
+    is the sort of each, `others` the observations at the other ends, and `asked` the end that the
+    clients had asked if another one answered; `folded` marks an entry of several services. `size`
+    is roughly its size in bytes. Compared by identity.
+    """
 
     event: Event[B]
     last: Event[B]
@@ -51,8 +54,8 @@ class Entry(Generic[B]):
 
     @property
     def period_ns(self) -> int | None:
-        """After how long they come again, if that is regular and no faster than a kubelet probes.
-        Now and then one may be late."""
+        """The period of the events, if they are regular and no faster than a kubelet's probes.
+        Single late events are tolerated."""
         if len(self.gaps) < 2:
             return None
         period = sorted(self.gaps)[len(self.gaps) // 2]
@@ -61,7 +64,8 @@ class Entry(Generic[B]):
         return period if regular and period >= SHORTEST_PERIOD_NS else None
 
     def meet(self, own: Event, other: Event, sort: Sort) -> None:
-        """One of its resets was seen at the other end, too, and was of this sort there."""
+        """Records that one of its resets was also seen at the other end, where it was of this
+        sort."""
         place = other.place
         like = sort, other.body["meaning"]
         key = (*like, owner_of(place) if place else None)
@@ -73,8 +77,8 @@ class Entry(Generic[B]):
 
 @dataclass(frozen=True, slots=True)
 class OtherEnd:
-    """Resets that were seen at both ends: the last one as it was told here and there, of what sort
-    it was there, and how many."""
+    """Resets seen at both ends: the last one as reported here and there, its sort there, and their
+    number."""
 
     own: Event
     event: Event
@@ -83,11 +87,11 @@ class OtherEnd:
 
 
 def target_state(event: Event) -> str | None:
-    """What the target of a signal was in. Older recordings and some backends do not tell."""
+    """The state of a signal's target. Older recordings and some backends do not have it."""
     state: str | None = event.body.get("target_state")
     return state
 
 
 def took_effect(entry: Entry) -> bool:
-    """Whether a signal was not ignored or refused."""
+    """Whether a signal was neither ignored nor refused."""
     return entry.body["signal"]["result"] in ("delivered", "lost_info", None)

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A recording's events, and behind them what they mean: an event `verdict` for each container that
-ended or was hurt."""
+"""Adds to a recording's events one `verdict` event for each container that ended or was hurt."""
 
 from __future__ import annotations
 
@@ -14,8 +13,9 @@ from tracer.why.timelines import MAX_RECORDED, Timelines, sees_both_ends
 
 
 class Explained:
-    """A sink that passes everything on, and adds the verdicts in `explain`. They rest on the whole
-    recording, also on what is not chosen; a verdict itself is chosen like any event."""
+    """A sink that passes everything on and adds the verdicts in `explain`. The verdicts rest on the
+    whole recording, including events that are not selected. A verdict itself is selected like any
+    event."""
 
     def __init__(self, chosen: Chosen, told: Metadata, clock: Clock) -> None:
         self._chosen = chosen
@@ -39,7 +39,7 @@ class Explained:
         self._chosen.flush()
 
     def explain(self) -> None:
-        """To be called once, after the last event."""
+        """Call once, after the last event."""
         try:
             explanations = explain_all(self._timelines.stories())
             verdicts = [to_event(explanation, self._clock) for explanation in explanations]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The timeline of one container, or of a pod as a whole, within its bounds."""
+"""The bounded timeline of one container, or of a pod as a whole."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from tracer.why.executed import may_be_executed
 
 MAX_GROUPS = 64  # of one timeline
 
-MAX_COMMANDS = 64  # of one timeline that the runtime executed
+MAX_COMMANDS = 64  # of one timeline, executed by the runtime
 
-FOLDED = "folded"  # what resets of all further services are alike in
+FOLDED = "folded"  # the key of resets of all further services
 
-# By so much a life may grow before all of it is weighed again.
+# How much a life may grow before it is weighed again.
 WEIGHED_BYTES = 1024
 
 
 @dataclass(slots=True)
 class Life:
-    """What is kept of one container, from its start to its end, or of a pod as a whole, which is
-    where events of its network belong. `left_out` counts events worth showing that no entry holds
-    any more; `executed` says when commands that the runtime executes there ended last; `outlived`
-    are the exits of those that the end took with it, and `survivors` the first of all processes
-    that the kernel then killed. `entries_size` is that of the entries."""
+    """The timeline of one container from its start to its end, or of a pod as a whole, which holds
+    the events of the pod's network.
+
+    `left_out` counts events worth showing that no entry holds any more. `executed` maps commands
+    that the runtime executes to their last ends. `outlived` are the exits of commands that the
+    container's end took with it; `survivors` are the first of all processes that the kernel then
+    killed. `entries_size` is the total size of the entries.
+    """
 
     place: Place
     groups: dict[Hashable, dict[tuple[int, Hashable], Entry]] = field(default_factory=dict)
@@ -40,11 +43,11 @@ class Life:
     outlived: list[Event] = field(default_factory=list)
     survivors: list[Process] = field(default_factory=list)
     entries_size: int = 0
-    weighed: int = 0  # the size of the entries when that was last made known
+    weighed: int = 0  # the size of the entries when it was last reported
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes."""
+        """Roughly its size in bytes."""
         besides = size_of(self.executed) if self.executed else 0
         if self.outlived or self.survivors:
             besides += sum(event.size for event in self.outlived)
@@ -52,16 +55,16 @@ class Life:
         return 2000 + 500 * len(self.groups) + self.entries_size + besides
 
     def begin_chapter(self) -> None:
-        """What comes is like nothing that came before: a container of the pod has ended."""
+        """Separates later events from earlier like ones: a container of the pod has ended."""
         self.chapter += 1
 
     def is_over(self, event: Event) -> bool:
-        """Whether the container had ended before; not where its end is not known for certain."""
+        """Whether the container had ended before. False if its end is not certain."""
         end = self.end
         return end is not None and bool(end.body["container_exit"]) and event.boot_ns > end.boot_ns
 
     def outlive(self, event: Event) -> None:
-        """A process that still ran when the container ended, and ends with it."""
+        """Records a process that still ran when the container ended, and ends with it."""
         process = event.about
         if _is_last_kill(event) and process is not None and len(self.survivors) < MAX_ALIKE:
             self.survivors.append(process)
@@ -71,12 +74,12 @@ class Life:
     def add(
         self, group: Hashable, alike: Hashable, event: Event, count: int, fold: bool = False
     ) -> Entry:
-        """With `fold` what finds no room of its own becomes one entry."""
+        """Adds an event to its entry. With `fold`, events that find no free entry share one."""
         alike = (self.chapter, alike)
         entries = self.groups.get(group)
         if entries is None:
             entries = self._begin_group(group)
-        room = MAX_ALIKE - fold  # one is for all that find none
+        room = MAX_ALIKE - fold  # one entry is reserved for the rest
         known = entries.get(alike)
         full = fold and known is None and len(entries) >= room
         if full and next(iter(entries))[0] == self.chapter:
@@ -85,7 +88,7 @@ class Life:
         if known is not None:
             if event.kind == "tcp_reset" and not known.folded:
                 known.gaps = (*known.gaps, event.boot_ns - known.last.boot_ns)[-MAX_GAPS:]
-            if known.last is known.event:  # from now on there are two
+            if known.last is known.event:  # from now on it holds two events
                 self.entries_size += known.size
                 known.size *= 2
             known.last = event
@@ -112,20 +115,20 @@ class Life:
         self.entries_size -= entry.size
 
     def entries(self) -> list[Entry]:
-        """In the order of their first events."""
+        """All entries in the order of their first events."""
         every = (entry for group in self.groups.values() for entry in group.values() if entry.count)
         return sorted(every, key=attrgetter("boot_ns"))
 
 
 def is_ordinary(event: Event) -> bool:
-    """The end of a child that has done its work: nobody is shown that."""
+    """Whether a child ended after doing its work. Such events are not shown."""
     return event.kind == "exit" and event.body["exit_code"] == 0
 
 
 def ends_container(event: Event) -> bool:
-    """Whether an `exit` is that of a container's first process. Where the PID namespace is shared
-    that is not known: there a process that the runtime started counts, if a signal ended it. One
-    that ends by itself may be a command that was run in the container."""
+    """Whether an `exit` is the exit of a container's first process. In a shared PID namespace this
+    is not known: there a process that the runtime started counts if a signal ended it. One that
+    exits by itself may be a command that was run in the container."""
     known = event.body["container_exit"]
     if known is not None or event.body["signal"] is None or event.about is None:
         return bool(known)
@@ -134,15 +137,16 @@ def ends_container(event: Event) -> bool:
 
 
 def _is_last_kill(event: Event) -> bool:
-    """With the first process of its PID namespace the kernel kills all others."""
+    """Whether it is the kernel's SIGKILL to the rest of a PID namespace whose first process has
+    ended."""
     if event.kind != "signal" or event.body["origin"] != "kernel":
         return False
     return bool(event.body["signal"]["number"] == SIGKILL)
 
 
 def is_sandbox(life: Life) -> bool:
-    """The container that holds a pod's namespaces: the runtime knows it and gives it no name, or it
-    runs pause. Where it has only been prepared, nothing of pause was seen."""
+    """Whether it is the container that holds a pod's namespaces. The runtime knows it as a sandbox,
+    or it has no name and runs pause. If it was only prepared, pause was never seen."""
     container = life.place.container
     if container is None or container.name is not None:
         return False

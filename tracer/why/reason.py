@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a module of `tracer/why/reasons/` says of itself, and what it is asked about."""
+"""What each module of `tracer/why/reasons/` declares, and the stop that it judges."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from tracer.model.event import Event
 from tracer.why.entry import LATE_NS, Entry
 from tracer.why.story import Story
 
-# A kubelet acts on the last failure of a probe at once; it may wait for a busy machine.
+# A kubelet acts at once on a probe's last failure, unless the machine is busy.
 AT_ONCE_NS = 1_000_000_000
 
-# Of a longer rhythm too much else may have happened before the next time.
+# With a longer period, too much else may have happened before the next event.
 SHORT_PERIOD_NS = 2_500_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """`words` go before the verdict; `what` and `inferred_from` make the doubt: that … is told
-    by …."""
+    """`words` go before the verdict. `what` and `inferred_from` form the doubt "that … is told by
+    …"."""
 
     id: str
     words: str
@@ -32,8 +32,8 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A stop of a container: `first` is the signal that it began with, `hook` a command that ran
-    until then, and `decided_ns` when it was decided at the latest."""
+    """A stop of a container. `first` is its first signal, `hook` a command that ran until then, and
+    `decided_ns` the latest moment at which it was decided."""
 
     story: Story
     first: Entry
@@ -41,12 +41,12 @@ class Stop:
     decided_ns: int
 
     def came_just_before(self, entry: Entry) -> bool:
-        """Of alike events the last."""
+        """Whether the entry's last event came just before the decision."""
         return 0 <= self.decided_ns - entry.last.boot_ns <= AT_ONCE_NS
 
     def ceased(self, entry: Entry) -> bool:
-        """What had come in a short rhythm has not come again since: a kubelet asks no more when it
-        has decided, and a busy node carries that out late."""
+        """Whether events with a short period stopped coming. A kubelet that has decided probes no
+        more, and a busy node carries the decision out late."""
         period = entry.period_ns
         if period is None or period > SHORT_PERIOD_NS:
             return False
@@ -55,7 +55,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Finder:
-    """`order` is that of the words, if several reasons hold."""
+    """`order` is the position of the words if several reasons hold."""
 
     order: int
     find: Callable[[Stop], Reason | None]

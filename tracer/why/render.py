@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An explanation as a person reads it, and as an event."""
+"""An explanation as text for people, and as an event."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tracer.why.life import is_ordinary
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
 
-# What stands in the timeline besides the evidence: the last ones before the moment in question.
+# How many of the last entries before the explained moment the timeline shows besides the evidence.
 MAX_LINES = 20
-# Where the words of the timeline begin.
+# The column at which the words of the timeline begin.
 TEXT_AT = 13
 
 _CERTAINTIES = {
@@ -31,12 +31,12 @@ _CERTAINTIES = {
     Certainty.LIKELY: "likely",
     Certainty.UNKNOWN: "unknown",
 }
-# The words say it, too.
+# The words say the same.
 _COLOURS = {Certainty.CERTAIN: "green", Certainty.LIKELY: "yellow", Certainty.UNKNOWN: "red"}
 
 
 def subject(story: Story) -> str:
-    """`shop/web-0 nginx`, as far as it is known."""
+    """`shop/web-0 nginx`, as far as known."""
     parts = pod_name(story.place), container_name(story.place)
     return " ".join(part for part in parts if part) or "a container that is not known"
 
@@ -44,8 +44,8 @@ def subject(story: Story) -> str:
 def to_text(
     explanation: Explanation, clock: Clock, *, colour: bool = False, width: int | None = None
 ) -> str:
-    """The sentence first, then how sure it is, the timeline, hints, what to do and what else holds.
-    Lines longer than `width` are broken."""
+    """The sentence, then its certainty, the timeline, hints, the remedy and the other causes that
+    hold. Lines longer than `width` are wrapped."""
     story, verdict = explanation.story, explanation.verdict
 
     def line(text: str, indent: int) -> str:
@@ -57,7 +57,7 @@ def to_text(
         sentence = click.style(sentence, bold=True)
         certainty = click.style(certainty, fg=_COLOURS[verdict.certainty])
     timeline = [line(text, TEXT_AT) for text in _timeline_lines(explanation, clock)]
-    if timeline:  # not of a pod in which nothing has happened
+    if timeline:  # empty for a pod in which nothing happened
         timeline.insert(0, "")
     hints = [line(f"  hint: {hint}", 8) for hint in verdict.hints]
     remedy = line(f"  do: {verdict.remedy}", 6)
@@ -66,8 +66,7 @@ def to_text(
 
 
 def to_event(explanation: Explanation, clock: Clock) -> Event:
-    """As an event of the kind `verdict`, for whatever takes events. Those that it rests on are
-    referred to by their kind and `boot_ns`."""
+    """An event of kind `verdict` for sinks. It refers to its evidence by kind and `boot_ns`."""
     story, verdict = explanation.story, explanation.verdict
     until = story.until_ns()
     body = {
@@ -93,7 +92,7 @@ def shown(explanation: Explanation) -> list[Entry]:
 
 
 def not_shown(explanation: Explanation) -> int:
-    """How many events before those were worth showing, too."""
+    """How many earlier events worth showing are not shown."""
     older = _besides(explanation)[:-MAX_LINES]
     return explanation.story.left_out + sum(entry.count for entry in older)
 
@@ -109,7 +108,7 @@ def _besides(explanation: Explanation) -> list[Entry]:
 
 
 def summary(entry: Entry) -> str:
-    """What the event's own probe says of it, and how often it came."""
+    """The summary by the event's own probe, and how often it came."""
     again = ""
     if entry.last is not entry.event:
         over = span(entry.last.boot_ns - entry.event.boot_ns)
@@ -123,7 +122,7 @@ def _certainty(verdict: Verdict) -> str:
 
 
 def _timeline_lines(explanation: Explanation, clock: Clock) -> list[str]:
-    """With offsets to the moment that is explained; what the verdict rests on is marked."""
+    """The timeline with offsets to the explained moment. Evidence is marked."""
     if not explanation.story.entries:
         return []
     until = explanation.story.until_ns()

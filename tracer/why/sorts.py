@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a reset tells of its connection: which end was the service's, and what sort of reset it was.
+"""What a reset reveals about its connection: which end is the service's, and the sort of the reset.
 
-An event knows one end. Which of the two is the service's follows from the ports: a client's is
-chosen by the kernel, above those of services.
+An event knows only one end. The ports show which one is the service's: the kernel chooses client
+ports above the ports of services.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Literal
 
 from tracer.probes.resets import CLOSED_PORT, ResetBody
 
-# From here on the kernel chooses ports for clients (net.ipv4.ip_local_port_range).
+# The kernel chooses client ports from here on (net.ipv4.ip_local_port_range).
 FIRST_CLIENT_PORT = 32_768
 
-# A request that crosses the end of its connection does so within a round trip.
+# A request that crosses the end of its connection does so within one round trip.
 CROSSING_NS = 200_000_000
 
 End = tuple[str | None, int | None]
@@ -23,7 +23,7 @@ Since = Literal["sent_ns", "received_ns", "heard_ns", "ended_ns"]
 
 
 class Sort(str, Enum):
-    """Of a reset, as far as one end tells."""
+    """The sort of a reset, as far as one end shows."""
 
     # sent
     CLOSED_PORT = "closed port"
@@ -43,7 +43,7 @@ class Sort(str, Enum):
     USED_AFTER_CLOSE = "used after close"
     ANSWERED_LATE = "answered late"
     BY_PEER = "by peer"
-    # what clients do that are well, and what follows from a reset that is told already
+    # normal client behaviour, and consequences of a reset that is already reported
     HARMLESS = "harmless"
 
     __str__ = str.__str__
@@ -58,7 +58,7 @@ _SENT = {
     "tcp_abort_on_memory": Sort.NO_MEMORY,
 }
 
-# Of a connection that the other end has closed.
+# States of connections that the other end has closed.
 _CLOSED_BY_PEER = ("CLOSE_WAIT", "LAST_ACK")
 
 
@@ -71,7 +71,7 @@ def remote_end(body: ResetBody) -> End:
 
 
 def at_service(body: ResetBody) -> bool:
-    """Whether it happened at the service's end."""
+    """Whether the reset happened at the service's end."""
     if body["meaning"] == CLOSED_PORT or body["state"] == "LISTEN":
         return True
     if body["reason"] == "connection_refused":
@@ -83,7 +83,7 @@ def at_service(body: ResetBody) -> bool:
 
 
 def service(body: ResetBody) -> int | End | None:
-    """What resets of one service have in common: its port, or where it was asked for."""
+    """What resets of one service share: its port, or the address that was asked."""
     return body["local"]["port"] if at_service(body) else remote_end(body)
 
 
@@ -96,7 +96,7 @@ def _sort_of_sent(body: ResetBody) -> Sort:
     answered = body.get("answered") or ()
     if body["meaning"] == CLOSED_PORT:
         return Sort.CLOSED_PORT
-    if reason == "tcp_abort_on_close":  # a client that leaves, or has read as much as it wants
+    if reason == "tcp_abort_on_close":  # a client that leaves, or that has read enough
         return Sort.UNREAD if served else Sort.HARMLESS
     if reason == "so_linger_zero":
         return Sort.HARMLESS if not served and carried_nothing(body) else Sort.LINGER
@@ -130,12 +130,12 @@ def _sort_of_received(body: ResetBody) -> Sort:
 
 
 def idle_ns(body: ResetBody, since: Since) -> int | None:
-    """None where that is not known."""
+    """How long the connection was idle; None if not known."""
     idle = body.get("idle")
     return idle[since] if idle else None
 
 
 def carried_nothing(body: ResetBody) -> bool:
-    """Whether it is known that no data went over it, either way."""
+    """Whether it is known to have carried no data in either direction."""
     carried = body.get("bytes")
     return carried is not None and not (carried["sent"] or carried["received"])

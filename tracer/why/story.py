@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a verdict is made from: one container's timeline, as it stands when it is asked for."""
+"""The material of a verdict: one container's timeline as of the moment of asking."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tracer.probes.signals import SignalBody
 from tracer.why.entry import SIGKILL, Entry, took_effect
 from tracer.why.verdict import Verdict
 
-# How far back before an end, or before the last thing that hurt, a lost event could have mattered.
+# How long before an end, or before the last harm, a lost event could have mattered.
 WINDOW_NS = 60_000_000_000
 
-ANY_PROBE = "any"  # of losses that were added up
-# Of events whose process nobody described, as the ring was full: they may be any container's.
+ANY_PROBE = "any"  # of losses that were merged
+# Events whose process was not described because the ring was full: they may be any container's.
 UNDESCRIBED = "undescribed"
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Events of a probe that were lost between two moments, or that are nobody's."""
+    """Lost events of a probe, or events of unknown processes, between two moments."""
 
     probe: str
     count: int
@@ -38,18 +38,19 @@ class Loss:
 
 @dataclass(slots=True)
 class Story:
-    """What a verdict is made from: one container's timeline, what happened to its pod meanwhile,
-    and what the tracing itself missed.
+    """The material of a verdict: one container's timeline, what happened to its pod meanwhile, and
+    what the tracing itself missed.
 
-    `traced` are the probes that ran, None if that is not known; `began_ns` is when tracing began.
-    `earlier` are the ends of the same container's earlier lives, each with its verdict. `found` is
-    what the less specific verdicts have said already, the most specific of them last. `message` is
-    the runtime's on the end. `network` is what happened to the pod's network, also where that is
-    not this container's alone; `outlived` and `survivors` as in `Life`. `state` is how a pod stands
-    with its runtime in which nothing happens. `locate` says where a process crashed, in words, if
-    anybody can tell; `refused_ns` is when the kernel log said that it was refused a process. With
-    `both_ends` resets at the other end of a connection were seen, too, if that end is on this node;
-    `ends` are those of a pod's one container, whichever its life."""
+    `traced` are the probes that ran, None if not known; `began_ns` is the start of tracing.
+    `earlier` are the ends of the container's earlier lives, each with its verdict. `found` are the
+    verdicts so far, the most specific last. `message` is the runtime's message on the end.
+    `network` holds what happened to the pod's network, even if it concerns more than this
+    container. `outlived` and `survivors` are as in `Life`. `state` is the runtime's state of a pod
+    in which nothing happens. `locate` returns the place of a process's crash in words, if known;
+    `refused_ns` is when the kernel log reported that it was refused a process. With `both_ends`,
+    resets at the other end of a connection were seen, too, if that end is on this node; `ends` are
+    the ends of all lives of a pod's only container.
+    """
 
     place: Place
     entries: list[Entry]
@@ -73,7 +74,7 @@ class Story:
 
     @property
     def init(self) -> Process | None:
-        """The container's first process, if it has ended or something has happened to it."""
+        """The container's first process, if it has ended or any event concerns it."""
         if self.end is not None:
             return self.end.event.about
         abouts = (entry.event.about for entry in self.entries)
@@ -92,7 +93,7 @@ class Story:
     @overload
     def of(self, kind: Literal["backlog_drop"]) -> list[Entry[DropBody]]: ...
     def of(self, kind: str) -> list[Any]:
-        """Kept, because every verdict asks."""
+        """Entries of a kind, cached because every verdict asks."""
         found = self._by_kind.get(kind)
         if found is None:
             found = [entry for entry in self.entries if entry.event.kind == kind]
@@ -109,7 +110,7 @@ class Story:
         )
 
     def signals(self, process: Process | None = None) -> list[Entry[SignalBody]]:
-        """Signals to a process, the container's first one unless told otherwise, before the end."""
+        """Signals before the end to `process`, by default the container's first one."""
         wanted = process or self.init
         return [
             entry
@@ -127,8 +128,9 @@ class Story:
         return self.deadly(ended_by["number"]) if ended_by else None
 
     def deadly(self, number: int, process: Process | None = None) -> Entry[SignalBody] | None:
-        """Which of the signals of this number that reached a process ended it: the last one, as
-        those before may have been handled. SIGKILL cannot be: the first one."""
+        """The signal with this number that ended the process. It is the last that reached it,
+        because earlier ones may have been handled; for SIGKILL, which cannot be handled, it is the
+        first."""
         reached = [
             entry
             for entry in self.signals(process)
@@ -139,7 +141,7 @@ class Story:
         return max(reached, key=lambda entry: entry.last.boot_ns, default=None)
 
     def until_ns(self) -> int:
-        """The moment that is to be explained."""
+        """The moment to explain."""
         if self.end is not None:
             return self.end.boot_ns
         return max((entry.last.boot_ns for entry in self.entries), default=self.began_ns)

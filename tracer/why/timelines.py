@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One bounded timeline for each container: what matters of the events is kept, the rest is counted.
+"""One bounded timeline for each container: relevant events are kept, the rest are counted.
 
-`Timelines` is a sink, so it does not know whether its events come from the kernel or from a
-recording. Events that are alike (the same signal from the same sender, resets of the same port)
-become one entry with a count. Entries are kept in groups, each with a bound of its own and the
-newest in it, so that a storm of one sort cannot push out the rare event that explains an end. Of
-resets nothing is left out: those of too many services are one entry.
+`Timelines` is a sink, so it works for live events and recordings alike. Like events (the same
+signal from the same sender, resets of the same port) become one entry with a count. Entries are
+kept in groups. Each group has its own bound and keeps the newest, so a storm of one sort cannot
+push out the rare event that explains an end. Resets are never left out: those of too many services
+share one entry.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from tracer.why.life import MAX_COMMANDS, WEIGHED_BYTES, Life, ends_container, i
 from tracer.why.sorts import service
 from tracer.why.story import ANY_PROBE, UNDESCRIBED, WINDOW_NS, Loss, Story
 
-# In bytes, of all timelines: beside a node's work, and of a recording that somebody looks at.
+# Bytes of all timelines: while tracing on a busy node, and for a recording under examination.
 MAX_LIVES, MAX_RECORDED = 8 << 20, 256 << 20
 MAX_LOSSES = 1024
-# What comes within so long is one loss.
+# Losses within this time are combined.
 GATHERED_NS = 1_000_000_000
 
 
 class Timelines:
-    """A sink that keeps the timelines, in about `most` bytes; `forgotten` counts those of
-    containers that were still there. `traced` and `both_ends` as in `Story`; `mine` tells whose
-    events have one: the others are resets at the other ends of connections."""
+    """A sink that keeps the timelines, in about `most` bytes. `forgotten` counts dropped timelines
+    of containers that still ran. `traced` and `both_ends` are as in `Story`. `mine` selects the
+    events that have a timeline; the others are resets at the other ends of connections."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Timelines:
             _join(seen)
 
     def _move(self, seen: Seen) -> None:
-        """To an entry of the sort that it turned out to be of."""
+        """Moves a reset to an entry of its actual sort."""
         if seen.entry is not None:
             seen.entry.count -= 1
             self._add(seen.event, seen)
@@ -118,37 +118,37 @@ class Timelines:
             self._weigh(key)
 
     def _weigh(self, key: str) -> None:
-        """What is still there is spared."""
+        """Weighs a life. When room is needed, containers that still run are spared."""
         gone = self._lives.weigh(key, lambda _, life: not _is_done(life))
         self.forgotten += sum(not _is_done(life) for _, life in gone)
 
     def forget_pod(self, uid: str) -> None:
-        """Of a pod that has been taken away nothing more is to be told."""
+        """Drops the timelines of a pod that has been removed."""
         gone = [key for key, life in self._lives.items() if life.place.identity.pod_uid == uid]
         for key in gone:
             self._lives.drop(key)
 
     def flush(self) -> None:
-        """Nothing is shown before it is asked for."""
+        """Does nothing: verdicts are shown only on request."""
 
     def places(self) -> list[Place]:
-        """Of every container and pod that had events."""
+        """The places of all containers and pods that had events."""
         return [life.place for life in self._lives.values()]
 
     def now(self) -> int:
         return self._clock.now()
 
     def lost(self) -> dict[str, int]:
-        """How many events of each probe."""
+        """The number of lost events of each probe."""
         counts: dict[str, int] = {}
         for loss in self._losses:
-            if loss.probe == UNDESCRIBED:  # the last line counts them already
+            if loss.probe == UNDESCRIBED:  # already in the last line's count
                 continue
             counts[loss.probe] = counts.get(loss.probe, 0) + loss.count
         return counts
 
     def ended_pods(self) -> set[str | None]:
-        """The uids of those whose sandbox has ended."""
+        """The uids of pods whose sandbox has ended."""
         return {
             life.place.identity.pod_uid
             for life in self._lives.values()
@@ -156,9 +156,8 @@ class Timelines:
         }
 
     def stories(self) -> list[Story]:
-        """One for each container that is known to have had events, and for each pod whose network
-        had some that belong to no container for certain, in the order of their ends. A pod's
-        sandbox has none."""
+        """One story for each container with known events, and one for each pod whose network had
+        events of no certain container, in the order of their ends. A pod's sandbox has none."""
         pods = {uid: life for uid, life in self._lives.items() if _is_pod(life)}
         lives: dict[str, list[Life]] = {uid: [] for uid in pods}
         for life in self._lives.values():
@@ -216,7 +215,7 @@ class Timelines:
             self._keep_loss(Loss(UNDESCRIBED, 1, event.boot_ns, event.boot_ns))
 
     def _keep_loss(self, loss: Loss) -> None:
-        if len(self._losses) >= MAX_LOSSES:  # two neighbours become one
+        if len(self._losses) >= MAX_LOSSES:  # merges two neighbours
             first, second = self._losses[0], self._losses.pop(1)
             probe = first.probe if first.probe == second.probe else ANY_PROBE
             self._losses[0] = Loss(
@@ -226,13 +225,13 @@ class Timelines:
 
 
 def sees_both_ends(wanted: Selection, cannot_tell: Mapping[str, Iterable[str]]) -> bool:
-    """Whether what any pod of this node sends would have been seen: not where `cannot_tell`, which
-    is told of each probe, says that some resets are not."""
+    """Whether every reset sent by a pod of this node is seen. `cannot_tell`, by probe, says which
+    resets are not."""
     return wanted.sees_both_ends and WITHOUT_SOCKET not in cannot_tell.get("resets", ())
 
 
 def _is_anybodys(event: Event) -> bool:
-    """Whether its process was not described, so that nobody knows whose it is."""
+    """Whether its process was not described, so that its owner is unknown."""
     return event.place is None and event.about is not None and event.about.comm is None
 
 
@@ -249,8 +248,8 @@ def _end_ns(life: Life) -> float:
 
 
 def _are_one(lives: Iterable[Life]) -> bool:
-    """Whether all are lives of the same container: then what happened to the pod's network, which
-    no process is known for, happened to it."""
+    """Whether all are lives of the same container. Then events of the pod's network, whose process
+    is unknown, are that container's."""
     containers = [life.place.container for life in lives]
     return len({container and (container.name or container.id) for container in containers}) == 1
 
@@ -266,7 +265,8 @@ def _boot_ns(moment: str, clock: Clock) -> int:
     return seconds * 1_000_000_000 + int(fraction) - clock.offset_ns
 
 
-# A probe says which of its events are alike. Here is what ends a life, and what belongs to two.
+# Each probe defines its own like events. Defined here: exits, which end a life, and resets, which
+# have two ends.
 
 
 @cache
@@ -287,8 +287,8 @@ def _add_exit(life: Life, event: Event[ExitBody]) -> None:
 
 
 def _add_executed(life: Life, event: Event[ExitBody], command: Hashable) -> None:
-    """Alike are those that ended alike, but the rhythm is that of the command: a probe may fail
-    only now and then."""
+    """Groups commands by their outcome, but takes the rhythm from all runs of the command, because
+    a probe may fail only now and then."""
     signal, code = event.body["signal"], event.body["exit_code"]
     outcome = signal["number"] if signal else code
     entry = life.add(("executed", code != 0), (command, bool(signal), outcome), event, 1)
@@ -299,7 +299,7 @@ def _add_executed(life: Life, event: Event[ExitBody], command: Hashable) -> None
 
 
 def _add_reset(life: Life, seen: Seen) -> None:
-    """Alike are those of one service: its clients come from another port each time."""
+    """Groups resets by service, because its clients use a new port each time."""
     event, body = seen.event, seen.event.body
     group = ("tcp_reset", body["direction"], body["reason"], seen.sort)
     seen.entry = life.add(group, (service(body), body["meaning"]), event, 1, fold=True)
@@ -307,7 +307,7 @@ def _add_reset(life: Life, seen: Seen) -> None:
 
 
 def _join(seen: Seen) -> None:
-    """Each end's entry gets what was seen at the other one."""
+    """Adds to each end's entry the observation at the other end."""
     for one in (seen, seen.other):
         if one is not None and one.entry is not None:
             one.entry.asked = one.asked or one.entry.asked

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said of an end, or of what hurt, and how sure that is."""
+"""The statement about an end or about harm, and its certainty."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tracer.why.entry import Entry
 
 
 class Certainty(str, Enum):
-    """certain: the kernel said so. likely: the order of events says so, or something is missing.
-    unknown: said plainly."""
+    """certain: the kernel said so. likely: inferred from the order of events, or something is
+    missing. unknown: the verdict says so."""
 
     CERTAIN = "certain"
     LIKELY = "likely"
@@ -22,11 +22,10 @@ class Certainty(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`id` is for programs and does not change; `doubts` says why the certainty is no higher.
-    `reasons` are the ids of what is likely to have been behind it (see tracer.why.reasons), `hints`
-    what is known of the program that runs, if its name is true (see tracer.why.words). `harm` is
-    how many connections or attempts were hurt; of those that hurt connections the worst comes
-    first, however specific they are."""
+    """`id` is stable, for programs. `doubts` say why the certainty is no higher. `reasons` are the
+    ids of likely reasons (see tracer.why.reasons). `hints` are facts about the running program, if
+    its name is true (see tracer.why.words). `harm` is the number of connections or attempts that
+    were hurt; verdicts with harm are ordered by it, whatever their specificity."""
 
     id: str
     sentence: str

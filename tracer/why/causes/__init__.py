@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each module here knows one cause, and describes itself with `CAUSE`. Nothing else lists them: a
-new one is found because its file is here.
-"""
+"""One module per cause; each describes itself with `CAUSE`. Modules are found by their files, so a
+new one needs no registration."""
 
 from __future__ import annotations
 
@@ -18,6 +17,6 @@ def names() -> list[str]:
 
 @cache
 def causes() -> tuple[Cause, ...]:
-    """The least specific first."""
+    """All causes, least specific first."""
     every = [importlib.import_module(f"{__name__}.{name}").CAUSE for name in names()]
     return tuple(sorted(every, key=lambda cause: cause.specificity))

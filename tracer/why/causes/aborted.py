@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The program gave up by itself with abort(3): an assertion, a failed allocation, a runtime's
-panic."""
+"""The program gave up by itself with abort(3): a failed assertion, a failed allocation or a
+runtime's panic."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tracer.why.entry import Entry
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
 
-# abort(3) tries its signal first and then refuses to go on. A runtime that handles even that last
-# fault may write down much before it leaves; of a program that executes no others, the code alone
-# says that it was abort(3).
+# abort(3) raises its signal first, then faults. A runtime that handles even that fault may write a
+# long report before it exits. If the program executes no others, the exit code alone proves
+# abort(3).
 AT_ONCE_NS, LEAVING_NS = 100_000_000, 2_000_000_000
-# If the fault that it causes then is handled as well, it leaves with this code.
+# abort(3) exits with this code if its fault is handled as well.
 LAST_RESORT = 127
 
 
@@ -47,7 +47,7 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def _last_act(story: Story) -> Entry | None:
-    """What abort(3) ended the first process by: a signal, or its own exit."""
+    """The event by which abort(3) ended the first process: a signal, or its own exit."""
     if story.end is not None and story.end.body["exit_code"] == LAST_RESORT:
         return story.end
     return own_fault(story, (ABORT, "SIGSEGV", "SIGILL", "SIGTRAP"))
@@ -64,7 +64,7 @@ def _before(fault: Entry) -> str:
 
 
 def _is_java(story: Story) -> bool:
-    """The JVM handles faults, writes down where, and calls abort()."""
+    """The JVM handles faults, writes a report and calls abort()."""
     exe = story.init.exe if story.init else None
     return exe is not None and exe.rpartition("/")[2] == "java"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attempts to connect that were turned away because the accept queue was full."""
+"""Connection attempts were dropped because the accept queue was full."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A client had closed the connection before the pod answered: its time-out is shorter than the
+"""A client closed the connection before the pod answered: the client's time-out is shorter than the
 answer takes."""
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A child crashed by a fault of its own, while the container's first process lived on: Kubernetes
-shows nothing."""
+"""A child crashed by its own fault while the container's first process lived on. Kubernetes shows
+nothing."""
 
 from __future__ import annotations
 

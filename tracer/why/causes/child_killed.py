@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Somebody ended a child, while the first process lived on: from outside of the container, or by a
-command that the runtime executed in it (`kubectl exec`). What its parent does for that reason to
-the others is told with it: PostgreSQL ends all its processes when one was killed."""
+"""A child was ended from outside the container, or by a command that the runtime executed in it
+(`kubectl exec`), while the first process lived on. If the parent then ends its other children, as
+PostgreSQL does, the verdict says so."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tracer.why.entry import SIGKILL, Entry, took_effect
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
 
-# A parent that ends its other children for the loss of one does so at once.
+# A parent that ends its other children because it lost one does so at once.
 AT_ONCE_NS = 1_000_000_000
-# What somebody from outside asks to end may finish a request first, or notice late: gunicorn's
-# worker when it looks about next, after half of its --timeout.
+# A process asked to end from outside may finish a request first or notice late: gunicorn's worker
+# checks every half of its --timeout.
 IN_TIME_NS = 60_000_000_000
 
 
@@ -59,12 +59,12 @@ def _is_blow(story: Story, entry: Entry) -> bool:
 
 
 def _kills(entry: Entry) -> bool:
-    """Also where the end itself was not seen."""
+    """Whether the signal kills for certain, even if the exit was not seen."""
     return bool(entry.body["signal"]["number"] == SIGKILL)
 
 
 def _consequence(story: Story, blow: Entry) -> str:
-    """The signals of the victim's parent to its other children, if it ended them for that."""
+    """The parent's signals to the victim's siblings, if it ended them because of the loss."""
     victim = blow.event.about
     parent = parent_of(victim)
     if victim is None or parent is None:

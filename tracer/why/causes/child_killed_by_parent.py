@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A master killed its own worker, and the container lives on: gunicorn, uwsgi and their kin do so
-with one that took too long. People look for memory then.
+"""A master killed its own worker and the container lives on: gunicorn, uwsgi and the like do so
+with a worker that took too long. It is often mistaken for an OOM kill.
 
-Whatever is scaled down is asked politely, so SIGTERM alone says nothing. Of a few programs it does:
-there it is what a time limit sends, and one that is needed no more goes in another way."""
+SIGTERM alone proves nothing, because scaling down uses it too. A few programs are exceptions: their
+time limit sends SIGTERM, and they retire idle workers in another way.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +18,11 @@ from tracer.why.verdict import Certainty, Verdict
 
 RUTHLESS = ("SIGKILL", "SIGABRT")
 POLITE = "SIGTERM"
-# Those whose time limit sends SIGTERM: by a script's name, or the beginning of an executable's; and
-# the arguments with which they also end workers in that way that have nothing to do.
+# Programs whose time limit sends SIGTERM, by a script's name or an executable's prefix; and the
+# arguments that make them retire idle workers with SIGTERM too.
 _SCRIPTS, _PROGRAMS, _SCALES = ("celery",), ("php-fpm",), ("--autoscale",)
 MAX_WORDS, MAX_SCRIPT_AT = 64, 8
-# A master that is told to reload ends workers, too.
+# A master that reloads ends workers, too.
 _RELOADS = ("SIGHUP", "SIGUSR1", "SIGUSR2")
 _ASKED = "that it took too long: a master may end a worker with SIGTERM that it needs no more"
 
@@ -54,8 +55,8 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def _is_blow(story: Story, entry: Entry) -> bool:
-    """Of one program to itself: a worker is a fork of its master. Whatever else a program starts
-    and kills is its own affair."""
+    """Whether a program killed a fork of itself, as a master does its worker. Killing any other
+    child is the program's own business."""
     victim, sender = entry.event.about, entry.event.by
     if victim is None or sender is None:
         return False
@@ -70,8 +71,8 @@ def _is_blow(story: Story, entry: Entry) -> bool:
 
 
 def _is_time_limit(story: Story, entry: Entry) -> bool:
-    """Whether such a program's SIGTERM can only be one, as far as is known, and was deadly: a
-    worker that did nothing would have been told in another way."""
+    """Whether a known program's SIGTERM can only be its time limit, and was deadly. Idle workers
+    are retired in another way."""
     sender, end = entry.event.by, ended_by(story, entry)
     if sender is None or end is None or end.body["signal"] is None:
         return False
@@ -99,7 +100,7 @@ def _are_one_program(entry: Entry) -> bool:
 
 
 def _names(found: list[Entry], last: Entry) -> str:
-    """All that this worker got."""
+    """The names of all signals that this worker got."""
     assert last.event.about is not None
     pid = last.event.about.pid
     names = [

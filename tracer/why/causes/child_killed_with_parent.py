@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A child was ended by the kernel because its parent had ended: it had asked for that signal
-(PR_SET_PDEATHSIG), or whatever started it had."""
+"""The kernel ended a child because its parent had ended. The child, or the program that started it,
+had asked for that signal (PR_SET_PDEATHSIG)."""
 
 from __future__ import annotations
 
@@ -36,8 +36,12 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def _end_of_parent(story: Story, blow: Entry) -> Entry | None:
-    """Who has ended sends nothing by itself any more, and whose child it was is not told by its
-    description, which may be younger. An orderly end takes its children with it."""
+    """The exit of the signal's sender, if it came before the signal.
+
+    An ended process sends nothing by itself. The child's own description may be younger than the
+    parent's end, so its ancestry is not used. An orderly end takes its children with it and does
+    not count.
+    """
     child, sender = blow.event.about, blow.event.by
     if child is None or sender is None or blow.body["origin"] != "same-container":
         return None

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A supervisor in the container starts the same child again and again, and each time that fails.
-The container runs, so Kubernetes shows nothing."""
+"""A supervisor in the container starts the same child again and again, and it fails each time. The
+container runs, so Kubernetes shows nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tracer.why.executed import command_of, may_be_executed
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
 
-# Two may be chance.
+# Two may be coincidence.
 TIMES = 3
 
 
@@ -48,8 +48,8 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def _is_child(process: Process) -> bool:
-    """Of a program that is no shell: a script may run whatever it likes in a loop, and answers of
-    `false` and `grep` are no failures. A command of the runtime's is told as such."""
+    """Whether its parent is no shell, which may run anything in a loop: `false` and `grep` answer
+    by failing. Commands of the runtime have a verdict of their own."""
     parents = process.ancestry[:1]
     if not parents or may_be_executed(process) or not process.argv:
         return False
@@ -57,8 +57,8 @@ def _is_child(process: Process) -> bool:
 
 
 def _is_loop(story: Story, row: list[Entry]) -> bool:
-    """Each began after the one before had ended, and all ended alike, by themselves and badly; a
-    crash is told as such."""
+    """Whether each run began after the one before had ended, and all failed alike by themselves.
+    Crashes have a verdict of their own."""
     codes = {entry.body["exit_code"] for entry in row}
     if len(row) < TIMES or len(codes) != 1 or codes & {0, None}:
         return False

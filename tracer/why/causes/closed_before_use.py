@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pod had closed connections that its clients then used: the other end of used_after_close."""
+"""The pod closed connections that its clients then used: the other end of used_after_close."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def _closed_ago(part: Part) -> int | None:
-    """As TIME_WAIT tells, or the client, who heard of it."""
+    """How long ago the pod had closed it, by TIME_WAIT or by the client, which received the FIN."""
     own = part.idle("ended_ns")
     if own is not None:
         return own
@@ -58,7 +58,7 @@ def _closed_ago(part: Part) -> int | None:
 
 
 def _kept_idle_ns(part: Part) -> int | None:
-    """For how long it had been kept without data, as the client tells."""
+    """How long it had been idle, by the client's socket."""
     if part.other is None or part.other.event.body["state"] != "CLOSE_WAIT":
         return None
     received = idle_ns(part.other.event.body, "received_ns")
@@ -69,7 +69,7 @@ def _kept_idle_ns(part: Part) -> int | None:
 
 
 def _unused_ns(part: Part) -> int | None:
-    """How long no data had come or gone when there came more, as the pod's own socket tells."""
+    """How long it had been idle before more data came, by the pod's own socket."""
     sent, received = part.idle("sent_ns"), part.idle("received_ns")
     if sent is None or received is None or min(sent, received) < CROSSING_NS:
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections refused because nothing listens on the port: the health check that fails."""
+"""Connections refused because nothing listens on the port, as with a failing health check."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def _probes(story: Story, regular: Entry) -> str:
-    """What comes so regularly, and from no pod, is most likely the kubelet."""
+    """Regular attempts that come from no pod are most likely the kubelet's."""
     if regular.event.by_place is not None and regular.event.by_place.pod is not None:
         return ""
     return (

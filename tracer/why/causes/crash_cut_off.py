@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The container's first process had crashed and was still writing its core dump when it was killed:
-what is told of its end is SIGKILL, and a request to stop found nobody who could listen."""
+"""The container's first process crashed and was killed while it wrote its core dump. Its end only
+shows SIGKILL, and requests to stop had no effect."""
 
 from __future__ import annotations
 

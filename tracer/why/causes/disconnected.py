@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections that were cut off while they were in use: by connect(AF_UNSPEC), or from outside."""
+"""Connections cut off while in use: by connect(AF_UNSPEC), or from outside."""
 
 from __future__ import annotations
 

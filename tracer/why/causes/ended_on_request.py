@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Somebody else than the runtime asked the container's first process to end, and it did: `kubectl
-exec … kill 1`, `nginx -s quit`, `pg_ctl stop`, Ctrl-C, a person on the node."""
+"""The container's first process ended because a process other than the runtime asked it to:
+`kubectl exec … kill 1`, `nginx -s quit`, `pg_ctl stop`, Ctrl-C or a person on the node."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
 
 ASK = ("SIGTERM", "SIGINT", "SIGQUIT")
-# What a server may take to finish what it does; with longer in between it need not be the reason.
+# How long a server may take to finish its work. After a longer time the request need not be the
+# reason.
 IN_TIME_NS = 60_000_000_000
 
 
@@ -24,7 +25,7 @@ def _judge(story: Story) -> Verdict | None:
         return None
     blow = story.blow()
     number = asked.body["signal"]["number"]
-    if blow is not None:  # programs often end by the signal itself once they have cleaned up
+    if blow is not None:  # programs often clean up and then end by the signal itself
         again = blow.body["signal"]["number"] == number and story.is_init(blow.event.by)
         if not again:
             return None
@@ -41,7 +42,8 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def _request(story: Story) -> Entry | None:
-    """The last one; neither the runtime's, whose stops are told by themselves, nor its own."""
+    """The last request, excluding the runtime's (stops have their own verdicts) and the process's
+    own."""
     end = story.end
     if end is None:
         return None

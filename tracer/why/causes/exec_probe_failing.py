@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A command that the runtime executes in the container fails again and again: an exec probe. The
-container lives on, and Kubernetes takes it out of its services without a word of the code."""
+container lives on; Kubernetes removes it from its services and does not show the exit code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tracer.why.executed import may_be_executed
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
 
-# Two may be somebody who tries again.
+# Two may be a person who retries.
 TIMES = 3
 MAX_COMMAND = 120
 

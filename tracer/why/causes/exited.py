@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The container's first process ended by itself, with a code that it chose."""
+"""The container's first process ended by itself, with its own exit code."""
 
 from __future__ import annotations
 

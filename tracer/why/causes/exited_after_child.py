@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A child ended badly, and the container's first process passed that on as its own exit code, or
-ended at once with another: a pool that has lost a worker, a shell whose pipe broke."""
+"""A child ended badly, and the container's first process passed its code on or exited at once with
+another: a pool that lost a worker, a shell whose pipe broke."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tracer.why.entry import SIGKILL, Entry
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
 
-# A shell passes a code on at once. That of a signal says much, and there may be a little to do
-# before; a plain one may be anybody's.
+# A shell passes a code on at once. A signal's code is specific, so a little clean-up in between is
+# allowed; a plain code is too common for that.
 SIGNAL_NS, PLAIN_NS = 2_000_000_000, 50_000_000
 
 _LOOK_AT_SENDER = (
@@ -58,7 +58,7 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def _is_no_oom(evidence: tuple[Entry, ...]) -> bool:
-    """Whether a SIGKILL is known to be some process's."""
+    """Whether a SIGKILL is known to come from a process and not from the OOM killer."""
     return any(
         entry.event.kind == "signal"
         and entry.body["signal"]["number"] == SIGKILL
@@ -72,8 +72,8 @@ def _is_by_others(evidence: tuple[Entry, ...]) -> bool:
 
 
 def _asked(story: Story, evidence: tuple[Entry, ...]) -> Entry | None:
-    """The same signal, as its sender had got it from somebody else: tini and its like hand on
-    whatever they get, and many programs clean up and then end by it all the same."""
+    """The same signal, which its sender had received itself: tini and the like forward signals, and
+    many programs clean up and then end by the signal."""
     for blow in evidence:
         if blow.event.kind != "signal" or not (story.is_init(blow.event.by) or is_own(blow)):
             continue
@@ -115,7 +115,7 @@ def _judged_lost(story: Story, lost: Lost) -> Verdict:
 
 
 def _child_that_explains(story: Story, end: Entry) -> Entry | None:
-    """The last child of the first process that ended just before, with the same code."""
+    """The first process's last child that ended just before it with the same code."""
     children = [
         entry
         for entry in story.of("exit")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections that were given up because the other side did not answer keepalives."""
+"""Connections given up because the other side did not answer keepalives."""
 
 from __future__ import annotations
 

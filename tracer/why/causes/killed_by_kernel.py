@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel killed the first process at its hard limit of processor time (RLIMIT_CPU): at the soft
-one it had sent SIGXCPU."""
+"""The kernel killed the first process at its hard limit of processor time (RLIMIT_CPU), after
+SIGXCPU at the soft one."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kubelet itself killed the container's processes, past the runtime: it does so with what is
-left of a pod that is gone."""
+"""The kubelet itself killed the container's processes, bypassing the runtime, as it does with
+leftovers of a deleted pod."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from tracer.why.common.stopped import final_blow, request
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
 
-# The longest that a stop may well take between its first signal and SIGKILL.
+# The longest time between the first signal of a normal stop and its SIGKILL.
 GRACE_NS = 600_000_000_000
 
 

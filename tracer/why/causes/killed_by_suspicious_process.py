@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Killed by a program that hides: its file is deleted, in memory only, or where everybody may
-write. Or, which is a sign and no more, by one of the node that no package has put there."""
+"""Killed by a program that hides: its file is deleted, exists in memory only, or lies in a
+world-writable directory. A weaker sign: a node's program outside the directories of packages."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def _blow_of_a_stranger(story: Story) -> Entry | None:
-    """On the node, and no orderly stop by a runtime that was installed in such a place. Anybody can
-    give a file a runtime's name."""
+    """The blow of a node's program outside the directories of packages. Excludes an orderly stop by
+    a runtime that is installed there. A runtime's file name alone proves nothing."""
     blow = story.blow()
     if blow is None or blow.event.by is None or not outside_of_packages(blow.event.by.exe):
         return None

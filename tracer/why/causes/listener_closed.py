@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections that waited to be accepted when the program closed its listening socket."""
+"""Connections still waited to be accepted when the program closed its listening socket."""
 
 from __future__ import annotations
 

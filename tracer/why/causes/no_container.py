@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pod's sandbox is ready, and no container was ever made or started in it: an image or a
-ConfigMap that is not there. Nothing dies, so no event tells of it."""
+"""The pod's sandbox is ready, but no container was made or started in it: an image or a ConfigMap
+is missing. Nothing dies, so there is no event."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel refused the container a process or thread: its limit of them, or its pod's, was
-reached. A JVM says "unable to create native thread", and people look for memory."""
+"""The kernel refused the container a process or thread because its own or its pod's limit was
+reached. A JVM reports "unable to create native thread", which looks like a lack of memory."""
 
 from __future__ import annotations
 

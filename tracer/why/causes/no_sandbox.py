@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pod has no sandbox, so nothing can run in it. Nothing dies either: no event tells of it."""
+"""The pod has no sandbox, so nothing can run in it. Nothing dies, so there is no event."""
 
 from __future__ import annotations
 

@@ -60,14 +60,13 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def _end_before(story: Story, entry: Entry) -> int | None:
-    """How long before the container had ended the last time."""
+    """How long before it the container's previous life had ended."""
     ends = [end for end in story.ends if end <= entry.boot_ns]
     return entry.boot_ns - max(ends) if ends else None
 
 
 def _age_at(story: Story, entry: Entry) -> int | None:
-    """How old the pod was, if it was made while this was traced. Those that were there before are
-    all found at the beginning."""
+    """The pod's age, if it was made while tracing. Older pods are all found at the beginning."""
     began = story.place.began
     if began is None or not story.began_ns + BEGINNING_NS < began <= entry.boot_ns:
         return None

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections refused or reset in another pod's name, which itself sent nothing: a firewall's rule,
-a network policy or a tool did."""
+"""Connections were refused or reset in the name of a pod that sent nothing: a firewall rule, a
+network policy or a tool did it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The OOM killer took a child, while the container's first process lived on: Kubernetes shows
-nothing before the container ends, and then mostly OOMKilled, whatever ends it."""
+"""The OOM killer took a child while the container's first process lived on. Kubernetes shows
+nothing until the container ends, and then mostly OOMKilled, whatever the cause."""
 
 from __future__ import annotations
 

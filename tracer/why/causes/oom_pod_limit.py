@@ -25,8 +25,9 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def _shared(body: KillBody) -> str:
-    """It is the pod's own if it is less than the containers' together, or if one has none: then a
-    kubelet gives the pod none. More may be the limit of a container that does not run now."""
+    """Whose limit it is. It is the pod's own if it is below the sum of the containers' limits, or
+    if a container has none: a kubelet then sets no limit for the pod. A higher one may include a
+    container that does not run now."""
     parts = [part for part in body.get("memory", {"parts": ()})["parts"] if part["container"]]
     limits = [part["limit_bytes"] for part in parts]
     without = any(limit is None for limit in limits)

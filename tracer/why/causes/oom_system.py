@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Killed because the whole node was out of memory, whatever the container's own limit."""
+"""Killed because the whole node was out of memory, whatever the container's own limit was."""
 
 from __future__ import annotations
 

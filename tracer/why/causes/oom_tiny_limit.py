@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A memory limit at which the container cannot even start. With version 2 of cgroups the runtime's
-first step in the container is what the OOM killer finds; version 1 refuses such a limit."""
+"""The memory limit is too low for the container to start at all. With cgroup v2 the OOM killer hits
+the runtime's first process in the container; v1 refuses such a limit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RAISE = "raise resources.limits.memory: the runtime alone needs a few MiB to st
 
 
 def _judge(story: Story) -> Verdict | None:
-    """There may be no first process yet."""
+    """Also judges a container without a first process."""
     found = [entry for entry in story.of("oom") if _is_tiny(entry)]
     if not found:
         return None
@@ -40,8 +40,8 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def _is_tiny(entry: Entry[KillBody]) -> bool:
-    """A larger limit is too small as well if nothing but the runtime's first step was below it: the
-    container's own limit, and no command that was executed in it later."""
+    """A larger limit is also too small if nothing but the runtime's first process ran below it. It
+    must be the container's own limit, and not a command executed later."""
     body = entry.body
     limit, limit_of = body["limit_bytes"], body["limit_of"]
     if limit is None or limit_of not in ("container", "pod"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections that the kernel cut off because TCP's memory was used up."""
+"""The kernel cut connections off because TCP's memory was used up."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A page allocation failed because the container's cgroup may not have more."""
+"""A page allocation failed at the memory limit of the container's cgroup."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A page allocation failed although memory was free: in pieces that are too small."""
+"""A page allocation failed although memory was free: all free pieces were too small."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pod asked for connections that the other side refused."""
+"""The other side refused the pod's connections."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A service's replies reached the pod under the address of who had answered, and not under the
-service's: the pod knows no such connection and resets it."""
+"""A service's replies reached the pod from the backend's address instead of the service's. The pod
+knows no such connection and resets it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def is_untranslated(part: Part) -> bool:
-    """Whether something tells that it is no connection that had ended here."""
+    """Whether something shows that it is not a connection that had ended here."""
     answered = part.event.body.get("answered") or ()
     opens = "SYN" in answered and "ACK" in answered
     return part.entry.sort is Sort.REPLY and (part.entry.asked is not None or opens)

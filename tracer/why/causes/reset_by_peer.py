@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The other side reset connections of the pod, and why, if it was seen there."""
+"""The other side reset the pod's connections; says why if the other end was seen."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def _is_of_a_leaver(part: Part) -> bool:
-    """A client that leaves, as its own end tells."""
+    """Whether the other end shows a client that left."""
     served = at_service(part.event.body)
     return served and part.other is not None and part.other.sort is Sort.HARMLESS
 
 
 def _reasons(found: Sequence[Part]) -> str:
-    """What its own end said of them, and of whom."""
+    """The reasons at the other ends, and the processes that caused the resets."""
     said: dict[str, None] = {}
     for part in found:
         if part.other is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Resets that the pod's TCP sent for a reason that has no verdict of its own."""
+"""The pod's TCP sent resets for a reason without a verdict of its own."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pod reset connections by closing them with data that it had not read."""
+"""The pod reset connections by closing them with unread data."""
 
 from __future__ import annotations
 

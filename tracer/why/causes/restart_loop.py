@@ -12,10 +12,11 @@ from tracer.why.entry import Entry
 from tracer.why.story import Story
 from tracer.why.verdict import Verdict
 
-# Two may be chance.
+# Two may be coincidence.
 TIMES = 3
 MAX_EVIDENCE = 50
-# What may be called the same period, and what a pause may lack that still counts as grown.
+# How much periods may differ and still be equal, and how much shorter a pause may be and still
+# count as grown.
 ALIKE, GROWS = 1.25, 0.9
 
 
@@ -41,7 +42,8 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def _rhythm(ends: list[Entry]) -> str:
-    """Mostly the pauses grow (CrashLoopBackOff): an average would be true of none of them."""
+    """The rhythm of the restarts. Pauses mostly grow (CrashLoopBackOff), so an average would match
+    none of them."""
     between = [after.boot_ns - before.boot_ns for before, after in pairwise(ends)]
     if max(between) <= ALIKE * min(between):
         return f"every {span((ends[-1].boot_ns - ends[0].boot_ns) // (len(ends) - 1))}"
@@ -53,7 +55,7 @@ def _rhythm(ends: list[Entry]) -> str:
 
 
 def _pause(before: Entry, after: Entry) -> int | None:
-    """From an end to the next start."""
+    """The time from an end to the next start."""
     started = after.event.about.start_boot_ns if after.event.about else None
     return None if started is None or started < before.boot_ns else started - before.boot_ns
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ended by SIGSYS: a seccomp profile forbids a system call that the program made."""
+"""Ended by SIGSYS: a seccomp profile forbids a system call of the program."""
 
 from __future__ import annotations
 

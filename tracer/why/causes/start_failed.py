@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The container's program never ran: the runtime gave up while it prepared the container."""
+"""The container's program never ran: the runtime gave up while preparing the container."""
 
 from __future__ import annotations
 

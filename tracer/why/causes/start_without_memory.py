@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A container did not come up, and just before a page allocation of its start had failed."""
+"""A container did not come up, and a page allocation of its start had failed just before."""
 
 from __future__ import annotations
 

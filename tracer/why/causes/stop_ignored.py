@@ -11,7 +11,7 @@ from tracer.why.entry import Entry, target_state, took_effect
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
 
-# A program that does with a signal what it would do without a handler raises it again at once.
+# A program that emulates a signal's default action raises it again at once.
 AT_ONCE_NS = 1_000_000_000
 
 
@@ -41,9 +41,8 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def _raised_again(story: Story, asked: Entry) -> Entry | None:
-    """The same signal, sent by the first process to itself in answer to the request. PID 1 does not
-    end by that: while it still handles the first one the second has to wait, and then the kernel
-    drops it."""
+    """The same signal, sent by the first process to itself in answer to the request. It does not
+    end PID 1: the second signal waits while the first is handled, and then the kernel drops it."""
     if story.init is None or story.init.pid_in_pod != 1 or not took_effect(asked):
         return None
     number = asked.body["signal"]["number"]
@@ -76,8 +75,7 @@ def _dropped(story: Story, asked: Entry, raised: Entry, blow: Entry) -> Verdict:
 
 
 def _may_be_dying(story: Story, asked: Entry) -> tuple[str, ...]:
-    """Where the kernel's word of the target's state is missing, a crash that writes its core dump
-    looks the same."""
+    """Without the target's state, a crash that writes its core dump looks the same."""
     if target_state(asked.event) is not None:
         return ()
     faults = [
@@ -91,7 +89,7 @@ def _may_be_dying(story: Story, asked: Entry) -> tuple[str, ...]:
 
 
 def _as_first(story: Story) -> str:
-    """Only PID 1 is spared what it has no handler for; others ignore what they want to."""
+    """Only PID 1 is spared signals without a handler; other processes ignore them explicitly."""
     return ", as PID 1," if story.init and story.init.pid_in_pod == 1 else ""
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first process passed the runtime's SIGTERM on to a child that only stands in between, mostly
-a shell: that ended by it, and the program behind it never got one. So it is with `npm start`."""
+"""The first process passed the runtime's SIGTERM to an intermediate child, mostly a shell. That
+child ended, and the program behind it never got the signal, as with `npm start`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tracer.why.entry import Entry, took_effect
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
 
-# How soon after itself a shell starts what it is there for.
+# How soon after its own start a shell starts its program.
 AT_ONCE_NS = 1_000_000_000
 
 
@@ -42,7 +42,8 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def _passed(story: Story, asked: Entry, entry: Entry) -> tuple[Entry, Entry, Process] | None:
-    """The signal that was passed on, the end of who got it, and whom that had started."""
+    """The signal that was passed on, the exit of its target, and the program that the target had
+    started."""
     child, number = entry.event.about, asked.body["signal"]["number"]
     if child is None or entry.boot_ns < asked.boot_ns or not story.is_init(entry.event.by):
         return None
@@ -68,8 +69,9 @@ def _is_below(process: Process, child: Process | None) -> bool:
 
 
 def _may_be_orphan(story: Story, process: Process, child: Process) -> bool:
-    """Orphans come to the first process, and one that has renamed itself since is described anew:
-    then whose child it was is not known. A shell starts programs, and lives no longer than they."""
+    """Whether it may have been a child of the intermediate process. Orphans are reparented to the
+    first process, and a renamed process is described anew, so its parent is not known. A shell
+    starts programs and lives no longer than they."""
     began, its_own = child.start_boot_ns, process.start_boot_ns
     init = story.init
     return (
@@ -83,7 +85,7 @@ def _may_be_orphan(story: Story, process: Process, child: Process) -> bool:
 
 
 def _got(story: Story, process: Process) -> bool:
-    """Whether it got anything that it might have ended by."""
+    """Whether it got a signal that may have ended it."""
     return any(took_effect(entry) for entry in story.signals(process))
 
 

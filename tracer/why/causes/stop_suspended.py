@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runtime's SIGTERM came to a process that SIGSTOP had stopped before and that nobody had
-continued: its handler could not run."""
+"""The runtime's SIGTERM reached a process that SIGSTOP had stopped and nothing had continued: its
+handler could not run."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Somebody stopped a process with SIGSTOP and did not continue it: it runs for Kubernetes, and does
+"""A process was stopped with SIGSTOP and not continued: Kubernetes sees it as running, but it does
 nothing."""
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def _holds(story: Story, entry: Entry) -> bool:
-    """A program may stop its own processes as it likes, a debugger (whose SIGSTOP is the kernel's)
-    any, and one that has ended since is not held."""
+    """Whether the signal still holds the process. A program may stop its own processes and a
+    debugger (whose SIGSTOP is the kernel's) any process; neither counts. An ended process is not
+    held."""
     process, origin = entry.event.about, entry.body["origin"]
     if entry.body["signal"]["name"] != STOP or process is None:
         return False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attempts to connect that were turned away because the SYN queue was full."""
+"""Connection attempts were dropped because the SYN queue was full."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A container ended by a signal of which the reason was not seen: that is said, not guessed."""
+"""A signal ended a container and its origin was not seen: the verdict says so and does not
+guess."""
 
 from __future__ import annotations
 

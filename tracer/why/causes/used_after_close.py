@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The other side had closed a connection, and the pod, its client, used it once more: the commonest
-502 of a proxy, whose pool keeps a connection for longer than the server does."""
+"""The pod, as a client, used a connection that the other side had closed. This is the most common
+502 of a proxy: its pool keeps connections longer than the server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tracer.why.sorts import CROSSING_NS, Sort, at_service
 from tracer.why.story import Story
 from tracer.why.verdict import Verdict
 
-# What the other end says of a connection that had ended there.
+# What the other end reports about a connection that had ended there.
 _ENDED = (Sort.CLOSED_BEFORE, Sort.NO_CONNECTION)
 
 
@@ -51,7 +51,7 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def is_of_a_closed_one(part: Part) -> bool:
-    """Whether its other end, the service's, had closed it before the pod sent something."""
+    """Whether the service's end had closed it before the pod sent."""
     if at_service(part.event.body) or part.from_elsewhere:
         return False
     if part.other is not None:
@@ -60,7 +60,7 @@ def is_of_a_closed_one(part: Part) -> bool:
 
 
 def _kept_idle_ns(part: Part) -> int | None:
-    """For how long the other side had kept it without data; None if it was in use."""
+    """How long the other side had kept it idle; None if it was in use."""
     received, heard = part.idle("received_ns"), part.idle("heard_ns")
     if received is None or heard is None or part.entry.sort is not Sort.USED_AFTER_CLOSE:
         return None
@@ -68,7 +68,7 @@ def _kept_idle_ns(part: Part) -> int | None:
 
 
 def _before(part: Part, count: int) -> str:
-    """The last that was heard of who has closed is its FIN."""
+    """The FIN is the last segment heard from the side that closed."""
     heard = part.idle("heard_ns")
     if heard is None or part.entry.sort is not Sort.USED_AFTER_CLOSE:
         return ""

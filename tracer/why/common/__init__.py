@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several causes and reasons have in common: picking of a story what they need, and words."""
+"""What several causes and reasons share: picking facts from a story, and wording."""

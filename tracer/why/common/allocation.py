@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Failed page allocations: whether memory was gone, in small pieces, or forbidden by a limit."""
+"""Failed page allocations: whether memory was used up, fragmented, or forbidden by a limit."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ FRAGMENTED, LACK, LIMIT = "fragmented", "lack", "limit"
 
 
 def failures(story: Story, state: str) -> list[Entry[AllocationBody]]:
-    """Of alike ones the last decides, of which the verdict speaks."""
+    """Failures in this state. The last of a group of like events decides; the verdict is about
+    it."""
     found = story.of("page_alloc_failure")
     return [entry for entry in found if state_of(entry.last.body) == state]
 
 
 def state_of(body: AllocationBody) -> str | None:
-    """None where the free lists are not known or explain nothing. A charged allocation that fails
-    although there is such a piece was refused by the cgroup's limit, or by what is kept back."""
+    """Which of the three it was; None if the free lists are unknown or explain nothing. A charged
+    allocation that fails although a large enough piece is free was refused by the cgroup's limit,
+    or by the kernel's reserves."""
     zones, order = body["buddyinfo"], body["order"]
     if not zones or not body["bytes"]:
         return None
@@ -36,13 +38,14 @@ def state_of(body: AllocationBody) -> str | None:
 
 
 def gives_up_early(body: AllocationBody) -> bool:
-    """Before a single page is refused to a caller who can wait, everything that can be given up has
-    been. For larger pieces, and for who cannot wait, the kernel does not try as hard."""
+    """Whether the kernel fails without reclaiming everything. It reclaims all it can before it
+    refuses a single page to a caller that can wait; for larger pieces, and for callers that cannot
+    wait, it does not."""
     return bool(body["order"]) or not body["can_wait"]
 
 
 def sentence(found: list[Entry[AllocationBody]]) -> str:
-    """The part that all have in common: who, how often, how much."""
+    """The part that all sentences share: who, how often, how much."""
     last = found[-1].last
     count = sum(entry.count for entry in found)
     again = f", {times(count, 'time')} in all" if count > 1 else ""

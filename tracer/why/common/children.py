@@ -12,21 +12,22 @@ from tracer.why.entry import Entry, took_effect
 from tracer.why.executed import is_from_executed
 from tracer.why.story import Story
 
-# A pool that has lost a worker, or a shell whose pipe broke, gives up at once. How long that takes
-# depends on how busy the node is, and so does how long the child took to die.
+# A pool that lost a worker, or a shell whose pipe broke, gives up at once. How long that takes
+# depends on the node's load, and so does the time the child took to die.
 AT_ONCE_NS, LONGEST_NS = 100_000_000, 2_000_000_000
 TIMES_SLOWER = 20
-# What asks a program to end; a worker may have a request to finish, or a handler that cleans up.
+# Signals that ask a program to end, and how long its clean-up may take: a worker may have a request
+# to finish.
 ASK = ("SIGTERM", "SIGINT", "SIGQUIT")
 SOON_NS = 2_000_000_000
-# How long a stop may take, from its first signal on.
+# How long a stop may take, counted from its first signal.
 STOPPING_NS = 600_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A child that was taken by the OOM killer, crashed, or was killed by somebody else: its end,
-    and what it ended by."""
+    """A child that the OOM killer took, that crashed, or that another process killed: its end and
+    the cause of the end."""
 
     end: Entry
     oom: Entry | None
@@ -38,7 +39,7 @@ class Lost:
 
 
 def own_blow(story: Story, entry: Entry) -> Entry | None:
-    """The fault of a child, or what it raised itself, by which it ended."""
+    """The child's own fault, or the signal it raised itself, that ended it."""
     signal, child = entry.body["signal"], entry.event.about
     if child is None or signal is None or signal["name"] not in (*FAULTS, ABORT):
         return None
@@ -56,8 +57,8 @@ def parent_of(process: Process | None) -> int | None:
 
 
 def ended_by(story: Story, blow: Entry, within_ns: int = SOON_NS) -> Entry | None:
-    """The end of a child that a signal brought about: by the signal, or by itself within that time
-    after one that asks it to end."""
+    """The end of a child that a signal caused: by the signal itself, or within `within_ns` after a
+    request to end."""
     child, signal = blow.event.about, blow.body["signal"]
     if child is None:
         return None
@@ -76,7 +77,7 @@ def ended_by(story: Story, blow: Entry, within_ns: int = SOON_NS) -> Entry | Non
 
 
 def was_asked(story: Story, process: Process | None, until_ns: int) -> bool:
-    """Whether somebody asked the process to end, not long before."""
+    """Whether the process was asked to end shortly before."""
     return any(
         entry.body["signal"]["name"] in ASK
         and took_effect(entry)
@@ -86,8 +87,8 @@ def was_asked(story: Story, process: Process | None, until_ns: int) -> bool:
 
 
 def is_stopping(story: Story, moment_ns: int) -> bool:
-    """Whether the container as a whole was about to end: what its program then does to its
-    children is an orderly stop, even if it is ruthless."""
+    """Whether the whole container was about to end. What its program then does to its children
+    belongs to an orderly stop, however ruthless."""
     return story.init is not None and was_asked(story, story.init, moment_ns)
 
 
@@ -101,8 +102,7 @@ def oom_of(story: Story, process: Process) -> Entry | None:
 
 
 def lost_child(story: Story) -> Lost | None:
-    """The last that was lost just before the first process ended by itself, and for which that may
-    have ended."""
+    """The last child lost just before the first process ended by itself, as a possible reason."""
     end = story.end
     if end is None or end.body["exit_code"] is None:
         return None
@@ -119,7 +119,8 @@ def lost_child(story: Story) -> Lost | None:
 
 
 def _at_once_ns(lost: Lost) -> int:
-    """Writing a core dump says nothing about the node."""
+    """How long the first process may take to react. Writing a core dump says nothing about the
+    node's load."""
     dying = min(lost.end.last.boot_ns - entry.last.boot_ns for entry in lost.evidence)
     slow = 0 if lost.end.body["core_dumped"] else max(dying, 0)
     return AT_ONCE_NS + TIMES_SLOWER * slow
@@ -139,9 +140,10 @@ def _lost(story: Story, entry: Entry) -> Lost | None:
 
 
 def _reaches_first(story: Story, child: Process, lost: Entry) -> bool:
-    """Whether the first process was the one to notice: it was the parent, or who was has ended, so
-    that it passed the end on or had left its child to the first. A parent that lived on kept it to
-    itself; and a command that the runtime executed is nobody's child there."""
+    """Whether the first process could notice the loss. It could if it was the parent, or if the
+    parent has ended: then the parent passed the end on or left its child to the first process. A
+    parent that lived on kept the loss to itself. A command that the runtime executed has no parent
+    in the container."""
     parent, init = parent_of(child), story.init
     if parent is None or init is None or parent == init.pid:
         return True

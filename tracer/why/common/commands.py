@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How reasons speak of commands that the runtime executed."""
+"""How reasons describe commands that the runtime executed."""
 
 from __future__ import annotations
 

@@ -7,16 +7,16 @@ from tracer.probes.signals import SignalBody, SystemCall
 from tracer.why.entry import SIGKILL, Entry, target_state, took_effect
 from tracer.why.story import Story
 
-# What the kernel raises for a fault, and what abort(3) raises.
+# Signals that the kernel raises for faults, and the signal of abort(3).
 FAULTS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGSYS", "SIGTRAP", "SIGXCPU", "SIGXFSZ")
 ABORT = "SIGABRT"
 SECCOMP = "SYS_SECCOMP"
-# What makes a process write a core dump if it has no handler (signal(7)).
+# Signals that dump core unless handled (signal(7)).
 DUMP_CORE = (*FAULTS, ABORT, "SIGQUIT")
-# What a runtime that handles its own crash may take to write down where that was.
+# How long a runtime that handles its own crash may take to write its report.
 WRITING_NS = 30_000_000_000
 
-# What the kernel alone sends for, whatever its code is.
+# The meaning of signals that only the kernel sends, whatever their code.
 _OF_KERNEL = {
     "SIGKILL": "which the kernel itself sent, as for a hard limit of processor time (RLIMIT_CPU)",
     "SIGXCPU": "it used more processor time than its limit RLIMIT_CPU allows",
@@ -47,8 +47,8 @@ _REFUSED = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE")
 
 
 def abort_calls(story: Story) -> list[Entry[SignalBody]]:
-    """SIGABRT of the first process to itself. As PID 1 it ignores that, and abort(3) ends it with
-    an instruction that the processor refuses."""
+    """SIGABRT that the first process sent to itself. PID 1 ignores it, so abort(3) ends it with an
+    instruction that the processor refuses."""
     return [
         entry
         for entry in story.signals()
@@ -57,8 +57,8 @@ def abort_calls(story: Story) -> list[Entry[SignalBody]]:
 
 
 def kernel_fault_before(story: Story, moment: Entry[SignalBody]) -> Entry[SignalBody] | None:
-    """The last fault that reached the first process just before it gave up. Of alike faults the
-    last one: some runtimes handle such signals as routine."""
+    """The last fault that reached the first process just before it gave up. Of like faults the last
+    counts, because some runtimes handle such signals routinely."""
     found = [
         entry
         for entry in story.signals()
@@ -70,7 +70,8 @@ def kernel_fault_before(story: Story, moment: Entry[SignalBody]) -> Entry[Signal
 
 
 def reason(fault: Entry[SignalBody]) -> str:
-    """`, it touched an address where nothing is`, of a signal of the kernel's or its own."""
+    """`, it touched an address where nothing is`; only for signals of the kernel or of the process
+    itself."""
     return f", {meaning(fault)}" if fault.body["origin"] == "kernel" or is_own(fault) else ""
 
 
@@ -81,7 +82,8 @@ def is_own(fault: Entry[SignalBody]) -> bool:
 
 
 def meaning(fault: Entry[SignalBody]) -> str:
-    """What the kernel means by it, as far as its code says that; or that it is its own."""
+    """What the kernel means by the signal, as far as its code says; or that the process sent it to
+    itself."""
     signal, call = fault.body["signal"], fault.body.get("call")
     if is_own(fault):
         return "it called abort()" if signal["name"] == ABORT else "which it sent to itself"
@@ -105,8 +107,8 @@ def forbidden_call(call: SystemCall | None) -> str:
 
 
 def dump_cut_off(story: Story) -> tuple[Entry[SignalBody], Entry[SignalBody]] | None:
-    """The fault by which the first process was dying, and the signal that found it still writing
-    its core dump. What ends such a process then is SIGKILL alone."""
+    """The fault by which the first process was dying, and the signal that arrived while it wrote
+    its core dump. Only SIGKILL ends such a process."""
     ended_by = story.end.body["signal"] if story.end else None
     if ended_by is None or ended_by["number"] != SIGKILL:
         return None
@@ -127,7 +129,7 @@ def dump_cut_off(story: Story) -> tuple[Entry[SignalBody], Entry[SignalBody]] | 
 
 
 def own_fault(story: Story, names: tuple[str, ...]) -> Entry[SignalBody] | None:
-    """The signal, raised by the kernel or by the process itself, that ended the first process."""
+    """The signal that ended the first process, if the kernel or the process itself raised it."""
     blow = story.blow()
     if blow is None or blow.body["signal"]["name"] not in names:
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A signal of another process ended the container: what the verdicts about that have in common."""
+"""A signal of another process ended the container: what these verdicts share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def blow_of_a_process(story: Story) -> Entry[SignalBody] | None:
 
 
 def sentence(blow: Entry[SignalBody], place: str | None = None) -> str:
-    """`place` is where the sender stands, if that is not what its name makes of it."""
+    """`place` overrides the location derived from the sender's name."""
     sender = blow.event.by
     name = blow.body["signal"]["name"]
     return f"killed: {name} from {who(sender)} {place or where(blow)}{descent(sender)}"
@@ -34,7 +34,7 @@ def judged(
     remedy: str,
     doubts: tuple[str, ...] = (),
 ) -> Verdict:
-    """Two that killed at the same time contradict each other: the earlier one is named."""
+    """If two processes killed it at the same time, the earlier one is named."""
     assert story.end is not None
     number = blow.body["signal"]["number"]
     rivals = [

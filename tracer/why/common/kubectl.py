@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The line of kubectl that knows more than the node does, with the names filled in. They come from
-a container runtime and end in somebody's shell, so they are quoted."""
+"""kubectl command lines for what the node does not know, with the names filled in. The names come
+from a container runtime and end up in a user's shell, so they are quoted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tracer.model.event import Place
 
 
 def kubectl(verb: str, place: Place, *, container: bool = False) -> str:
-    """`kubectl VERB -n NAMESPACE POD [-c CONTAINER]`; without names where they are not known."""
+    """`kubectl VERB -n NAMESPACE POD [-c CONTAINER]`; unknown names are left out."""
     words = ["kubectl", *verb.split()]
     pod = place.pod
     if pod is not None and pod.name is not None:
@@ -25,7 +25,7 @@ def describe(place: Place) -> str:
 
 
 def events(place: Place) -> str:
-    """Who ordered something, and why a probe failed, as long as Kubernetes keeps it: an hour."""
+    """Shows who ordered a stop and why a probe failed. Kubernetes keeps events for an hour."""
     pod = place.pod
     if pod is None or pod.name is None:
         return "kubectl get events"
@@ -34,7 +34,7 @@ def events(place: Place) -> str:
 
 
 def logs(place: Place) -> str:
-    """What the ended container has said."""
+    """Shows the output of the ended container."""
     container = place.container
     if place.identity.pod_uid is None and container is not None:
         tool = {"docker": "docker", "podman": "podman"}.get(container.runtime or "", "crictl")

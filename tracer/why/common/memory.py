@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The OOM killer ended the container's first process: what the verdicts about that share."""
+"""The OOM killer ended the container's first process: what these verdicts share."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tracer.why.entry import SIGKILL, Entry
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
 
-# Of a limit: who has less was not what used it up.
+# As a share of the limit: a victim that held less did not use it up.
 SMALL_PART = 4
 
 
 def fatal_oom(story: Story) -> Entry[KillBody] | None:
-    """The kill of the container's first process, alone or as a member of a group."""
+    """The OOM kill of the container's first process, alone or with its group."""
     ooms = [entry for entry in story.of("oom") if _hit(story, entry)]
     return ooms[-1] if ooms else None
 
@@ -27,7 +27,7 @@ def _hit(story: Story, entry: Entry[KillBody]) -> bool:
 
 
 def unknown_limit(body: KillBody) -> tuple[str, ...]:
-    """The doubt that whose limit it was is not known."""
+    """The doubt that the owner of the limit is not known."""
     if body["scope"] == "system" or body["limit_of"] is not None:
         return ()
     because = body.get("unknown_because") or "the kernel log alone tells it"
@@ -52,7 +52,7 @@ def remedy_of_child(body: KillBody) -> str:
 
 
 def hints_of(body: KillBody) -> tuple[str, ...]:
-    """Where the victim had only a small part of what was used up: killing it frees no more."""
+    """For a victim that held only a small part of the memory: killing it frees little."""
     facts, limit = body["victim"].facts, body["limit_bytes"]
     had = [facts["anon_bytes"], facts["file_bytes"], facts["shmem_bytes"]]
     own = [amount for amount in had if amount is not None]
@@ -68,8 +68,8 @@ def hints_of(body: KillBody) -> tuple[str, ...]:
 
 
 def what_counted(body: KillBody) -> str:
-    """`; pause 300 KiB and tmpfs left by an earlier life 24 MiB counted there, too`: what else is
-    charged to the pod. Empty where that is not known."""
+    """`; pause 300 KiB and tmpfs left by an earlier life 24 MiB counted there, too`: other memory
+    charged to the pod. Empty if not known."""
     memory = body.get("memory")
     if not memory:
         return ""
@@ -86,14 +86,15 @@ def what_counted(body: KillBody) -> str:
 
 
 def _rest(body: KillBody, parts: list[Part]) -> int:
-    """What was charged to the pod at that moment, and to none of its parts: not what the victim
-    itself has left by now."""
+    """Memory charged to the pod at that moment but to none of its parts. Excludes what the victim
+    itself has left since."""
     used = sum(part["usage_bytes"] or 0 for part in parts)
     return max((body["usage_bytes"] or 0) - used, 0)
 
 
 def _unnamed(part: Part) -> str:
-    """A pod's sandbox has no name, and no limit."""
+    """`pause` for the pod's sandbox, which has no name and no limit; else the beginning of the
+    cgroup's name."""
     if part["limit_bytes"] is None and part["container_id"]:
         return "pause"
     return str(part["cgroup"])[:12]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How verdicts speak of processes, places and limits."""
+"""How verdicts describe processes, places and limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def who(process: Process | None) -> str:
 
 
 def where(entry: Entry) -> str:
-    """Where the sender of a signal stands."""
+    """Where the sender of a signal runs."""
     origin = entry.body["origin"]
     return {
         "same-container": "in the same container",
@@ -46,8 +46,8 @@ def _other_pod(entry: Entry) -> str:
 
 
 def descent(process: Process | None) -> str:
-    """`, started by bash[12] ← sshd[7]`, the nearest first. That PID 1 is everybody's ancestor says
-    nothing."""
+    """`, started by bash[12] ← sshd[7]`, nearest first. PID 1 is left out: it is everyone's
+    ancestor."""
     ancestors = [(pid, comm) for pid, comm in process.ancestry if pid != 1] if process else []
     if not ancestors:
         return ""
@@ -55,7 +55,7 @@ def descent(process: Process | None) -> str:
 
 
 def whose_limit(body: KillBody) -> str:
-    """Of an `oom` event: `the container's memory limit of 32 MiB`."""
+    """For an `oom` event: `the container's memory limit of 32 MiB`."""
     limit = size(body["limit_bytes"])
     amount = f" of {limit}" if limit else ""
     owner = {"container": "the container's", "pod": "the pod's"}.get(limit_owner(body) or "")
@@ -70,7 +70,7 @@ def whose_limit(body: KillBody) -> str:
     return "a memory limit, or the node's memory: which is not known,"
 
 
-# Programs that execute others, and say with 126 and 127 that they could not.
+# Programs that execute others and report with 126 and 127 that they could not.
 _EXECUTE_OTHERS = {
     *("sh", "ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "mksh", "tcsh", "yash", "zsh"),
     *("catatonit", "chroot", "coreutils", "dumb-init", "env", "gosu", "nice", "nohup", "setpriv"),
@@ -84,8 +84,8 @@ _LACKS_SOMETHING = (
 
 
 def executes_others(process: Process | None) -> bool:
-    """Whether a code of its may be about another program: it is a shell or one of its kind, or
-    such a one's child that never executed anything, so that its file is not known."""
+    """Whether its exit code may be about another program. True for shells and the like, and for
+    their children that never executed anything and whose file is therefore not known."""
     if process is None:
         return True
     name = process.exe.rpartition("/")[2] if process.exe else process.comm or ""
@@ -93,8 +93,8 @@ def executes_others(process: Process | None) -> bool:
 
 
 def code_words(code: int, process: Process | None = None) -> str:
-    """`, success`, or nothing for a code that means something to its program only, as do those of
-    shells where another one ended."""
+    """`, success`; empty if the code has a meaning only to its program, or comes from another
+    program that a shell ran."""
     if code in (2, 126, 127) and not executes_others(process):
         return _LACKS_SOMETHING if code == 127 else ""
     words = describe_exit_code(code).partition(": ")[2]
@@ -106,7 +106,7 @@ def code_words(code: int, process: Process | None = None) -> str:
 
 
 def ending(body: ExitBody, *, explained: bool = True) -> str:
-    """Of an `exit` event; its code without words if something else explains it."""
+    """The end in an `exit` event; the code has no words if something else explains it."""
     if body["exit_code"] is not None:
         words = code_words(body["exit_code"], body["process"]) if explained else ""
         return f"exit code {body['exit_code']}{words}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Full queues of listening sockets: how verdicts speak of them."""
+"""How verdicts describe full queues of listening sockets."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ def drops(story: Story, queue: str) -> list[Entry[DropBody]]:
 
 
 def where(found: Sequence[Entry[DropBody]]) -> str:
-    """At which ports, how full it was at the one with the most, and who listens there. Where
-    several ports dropped at once, some may have no name."""
+    """The ports of the queues. If several dropped at once, some may have no name."""
     named = [port for entry in found if (port := entry.body["local"]["port"])]
     if not named:
         return ""
@@ -28,12 +27,12 @@ def where(found: Sequence[Entry[DropBody]]) -> str:
 
 
 def depth(found: Sequence[Entry[DropBody]]) -> str:
-    """Of the one with the most."""
+    """The queue's depth and limit at the port with the most drops."""
     most = max(found, key=lambda entry: entry.count)
     depth, limit = most.last.body["depth"], most.last.body["limit"]
     if limit is None:
         return ""
-    if depth is None or depth < limit:  # looked at when the storm was over
+    if depth is None or depth < limit:  # sampled after the storm
         return f" (limit {limit})"
     return f" ({depth} waiting, limit {limit})"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reset connections: picking those of one sort, and how verdicts speak of both ends."""
+"""Reset connections: picking them by sort, and how verdicts describe both ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tracer.why.verdict import Certainty
 
 RESTS_ON = frozenset(("resets",))
 MAX_NAMES = 3
-# An idle time that is worth being told.
+# The shortest idle time worth mentioning.
 IDLE_NS = 1_000_000_000
 NOT_SEEN = "who sent the reset was not seen: it may be something in between"
 INFERRED = "the kernel named no reason: it follows from the socket's state"
@@ -26,9 +26,9 @@ INFERRED = "the kernel named no reason: it follows from the socket's state"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Those resets of an entry of which the same is known: how many, the last one, and what was
-    seen of them at the other end. `from_elsewhere` says that they were received in the name of a
-    pod of this node whose TCP sent nothing."""
+    """Resets of one entry about which the same is known: how many, the last one, and its other end.
+    `from_elsewhere` marks resets received in the name of a pod of this node whose TCP sent
+    nothing."""
 
     entry: Entry[ResetBody]
     count: int
@@ -45,7 +45,7 @@ def of_sort(story: Story, *sorts: Sort) -> list[Entry[ResetBody]]:
 
 
 def parts(story: Story, *sorts: Sort) -> Iterator[Part]:
-    """First what was seen at the other end, too."""
+    """Parts whose other end was seen come first."""
     for entry in of_sort(story, *sorts):
         unseen = entry.count
         for other in entry.others.values():
@@ -56,7 +56,7 @@ def parts(story: Story, *sorts: Sort) -> Iterator[Part]:
 
 
 def _is_from_elsewhere(story: Story, event: Event) -> bool:
-    """Of one whose other end was not seen, though it would have been."""
+    """Whether the other end was not seen although a reset sent there would have been."""
     place = event.by_place
     of_pod = place is not None and place.identity.pod_uid is not None
     lost = any(loss.probe in (*RESTS_ON, ANY_PROBE) for loss in story.losses)
@@ -80,15 +80,14 @@ def ports(found: Iterable[Entry[ResetBody]]) -> str:
 
 
 def peers(found: Iterable[Entry[ResetBody] | Part]) -> str:
-    """Up to three of those on the other side, by pod where it is known, else by address; a service
-    by both."""
+    """Up to three peers: by pod if known, else by address; a service by both."""
     found = list(found)
     every = dict.fromkeys(name for one in found for name in _names(one))
     return _shortened(every, any(_entry(one).folded for one in found))
 
 
 def pods(found: Iterable[Part]) -> str:
-    """The same without addresses, where pods are known."""
+    """The same without addresses where pods are known."""
     return _shortened(dict.fromkeys(_pod(p) or peer(p.event, p.other) for p in found), False)
 
 
@@ -112,7 +111,7 @@ def _entry(one: Entry[ResetBody] | Part) -> Entry[ResetBody]:
 
 
 def peer(event: Event, other: OtherEnd | None = None) -> str:
-    """Who is on the other side: where it was seen, as it was seen there."""
+    """The peer's name. An observation at the other end takes precedence."""
     body = event.body
     pod = pod_name(other.event.place if other else None) or pod_name(event.by_place)
     if body["remote"]["address"] is None:
@@ -123,13 +122,13 @@ def peer(event: Event, other: OtherEnd | None = None) -> str:
 
 
 def here(story: Story) -> str:
-    """How a sentence calls the pod itself."""
+    """How a sentence names the pod itself."""
     pod = story.place.pod
     return (pod and pod.name) or "this pod"
 
 
 def idle(found: Iterable[Part]) -> str:
-    """`, after 350 s without data`: of those that had been idle long enough to tell a time-out."""
+    """`, after 350 s without data`; empty unless idle long enough to suggest a time-out."""
     known = [
         (part.event.boot_ns, min(sent, received))
         for part in found
@@ -142,14 +141,14 @@ def idle(found: Iterable[Part]) -> str:
 
 
 def certainty(found: Iterable[Entry[ResetBody]]) -> tuple[Certainty, tuple[str, ...]]:
-    """The kernel's own reason is certain; one that ktrace inferred is likely."""
+    """Certain if the kernel gave the reason, likely if ktrace inferred it."""
     if any(entry.body["reason_inferred"] for entry in found):
         return Certainty.LIKELY, (INFERRED,)
     return Certainty.CERTAIN, ()
 
 
 def seen(found: Iterable[Part]) -> tuple[Certainty, tuple[str, ...]]:
-    """Of resets that were received: certain only where they were seen to be sent."""
+    """For received resets: certain only if all were seen being sent."""
     if all(part.other for part in found):
         return Certainty.CERTAIN, ()
     return Certainty.LIKELY, (NOT_SEEN,)

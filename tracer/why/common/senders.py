@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who sent a signal that no program of the container has sent by itself: somebody outside, or a
-command that the runtime executed there."""
+"""Senders of signals that are not the container's own programs: processes outside, or commands that
+the runtime executed in the container."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ DOUBT = "that the runtime executed the sender is told by its descent"
 
 
 def is_executed_sender(entry: Entry[SignalBody]) -> bool:
-    """Not the container's own program, but started beside it."""
+    """Whether a command executed beside the container's own program sent it."""
     inside = entry.body["origin"] == INSIDE
     return inside and is_from_executed(entry.event.by, entry.event.about)
 
 
 def is_foreign(entry: Entry[SignalBody]) -> bool:
-    """A program may signal its own processes as it likes."""
+    """Whether the sender is foreign. A program may signal its own processes freely."""
     return entry.body["origin"] in OUTSIDE or is_executed_sender(entry)
 
 

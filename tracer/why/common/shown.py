@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Kubernetes shows of an OOM kill that took only a child. The runtime hears of the kill, and
-remembers it of the container until that ends, whatever ends it then."""
+"""What Kubernetes shows of an OOM kill that took only a child. The runtime remembers the kill until
+the container ends, whatever ends it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LATER = "Kubernetes shows nothing of it until then, and mostly OOMKilled, whatev
 
 
 def hints_of(story: Story) -> tuple[str, ...]:
-    """Of a container that has ended otherwise: why it is called OOMKilled all the same."""
+    """For a container that ended otherwise: why it is still reported as OOMKilled."""
     kills = [entry for entry in story.of("oom") if story.end and entry.boot_ns <= story.end.boot_ns]
     if not kills or story.end is None or fatal_oom(story) is not None:
         return ()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that SIGSTOP has stopped, and that nobody has continued since."""
+"""Processes that SIGSTOP has stopped and nothing has continued."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STOP, CONTINUE = "SIGSTOP", "SIGCONT"
 
 
 def suspension(story: Story, process: Process | None, until_ns: int) -> Entry[SignalBody] | None:
-    """The SIGSTOP that holds the process at that moment, as far as was seen."""
+    """The SIGSTOP that holds the process at that moment, as far as seen."""
     signals = [entry for entry in story.signals(process) if entry.boot_ns <= until_ns]
     stops = [entry for entry in signals if _is(entry, STOP) and took_effect(entry)]
     if not stops:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why the runtime was told to stop a container: each module here knows one reason, and describes
-itself with `FINDER`.
+"""Why the runtime was told to stop a container. Each module here knows one reason and describes
+itself with `FINDER`; no other list of them exists.
 
-The kernel sees how a stop goes, and Kubernetes alone knows who ordered it. What happened just
-before is often the reason all the same: a probe that was refused, a hook that did not finish. All
-are asked about every stop, and what they find is put before the verdict. Nothing else lists them.
+The kernel sees how a stop proceeds, but only Kubernetes knows who ordered it. Still, the events
+just before it often show the reason: a refused probe, an unfinished hook. Every finder is asked
+about every stop, and the reasons go before the verdict.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def reasons_of(story: Story) -> list[Reason]:
 
 
 def _hook(story: Story, first: Entry) -> Event | None:
-    """The exit of a command that the runtime executed once, and that ran until the stop's first
-    signal or beyond it. A probe comes again."""
+    """The exit of a command that the runtime executed once and that ran at least until the stop's
+    first signal. A probe would come again."""
     exits = [entry.event for entry in story.of("exit") if entry.count == 1]
     found = [event for event in (*exits, *story.outlived) if _ran_until(event, first)]
     once = [event for event in found if _is_only_one(story, event)]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An exec probe failed until that was enough: its command ended badly, or took too long and was
-killed by the runtime."""
+"""An exec probe reached its failure threshold: its command ended badly, or the runtime killed it
+for taking too long."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def _find(stop: Stop) -> Reason | None:
 
 
 def _failed(stop: Stop, entry: Entry) -> bool:
-    """Once is enough if it was killed for taking too long: a probe may be allowed one failure."""
+    """Whether the probe failed often enough. One kill for taking too long is enough, because a
+    probe may have a failure threshold of one."""
     if entry is stop.story.end or entry.body["exit_code"] == 0 or entry.event is stop.hook:
         return False
     if not is_executed(entry.event.about):
@@ -52,8 +53,8 @@ def _failed(stop: Stop, entry: Entry) -> bool:
 
 
 def _was_held_up(stop: Stop, entry: Entry) -> bool:
-    """A command that is killed may leave a child, which goes on with its output open: for that the
-    runtime waits, and tells the kubelet late that the probe has failed."""
+    """Whether a child of a killed command kept its output open. The runtime waits for that child
+    and reports the probe's failure late to the kubelet."""
     killed = entry.last.about
     if killed is None or not 0 <= stop.decided_ns - entry.last.boot_ns <= HELD_UP_NS:
         return False
@@ -63,7 +64,8 @@ def _was_held_up(stop: Stop, entry: Entry) -> bool:
 
 
 def _killed_by_runtime(stop: Stop, entry: Entry) -> Entry | None:
-    """The SIGKILL of the runtime to the last of them, before the stop; a stop kills all at once."""
+    """The runtime's SIGKILL to the last command before the stop. A stop itself kills all at
+    once."""
     signal, process = entry.last.body["signal"], entry.last.about
     if signal is None or signal["number"] != SIGKILL or process is None:
         return None

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGKILL came two seconds after SIGTERM: the least that a kubelet gives, whatever is asked for."""
+"""SIGKILL came two seconds after SIGTERM: a kubelet's minimum, whatever grace period was asked
+for."""
 
 from __future__ import annotations
 
@@ -7,8 +8,8 @@ from tracer.why.common.kubectl import kubectl
 from tracer.why.common.stopped import final_blow, request
 from tracer.why.reason import Finder, Reason, Stop
 
-# A kubelet's minimum. The runtime starts a program for each signal, which adds a little, and more
-# on a busy node; whoever has three seconds gets no less than three.
+# A kubelet's minimum. The runtime starts a program for each signal, which adds a little, or more on
+# a busy node. A grace period of three seconds is never shorter than three.
 LEAST_NS, NEXT_NS = 2_000_000_000, 3_000_000_000
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kubelet was started again after the container, and kills what is left of a pod that it does
-not know any more: it was deleted meanwhile."""
+"""The kubelet was restarted after the container started, and kills the rest of a pod that was
+deleted meanwhile."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tracer.model.units import span
 from tracer.why.common.kubectl import kubectl
 from tracer.why.reason import Finder, Reason, Stop
 
-# It looks for orphans every two seconds, once it knows its pods.
+# A kubelet looks for orphans every two seconds once it knows its pods.
 SOON_NS = 300_000_000_000
 
 

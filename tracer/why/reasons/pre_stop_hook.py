@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A preStop hook ran before the stop. One that does not finish uses up the grace period, and leaves
-the program the two seconds that a kubelet always gives."""
+"""A preStop hook ran before the stop. An unfinished hook uses up the grace period and leaves the
+program only the two seconds that a kubelet always grants."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A liveness or startup probe asked for a port on which nothing listens, until that was enough."""
+"""A liveness or startup probe on a port without a listener reached its failure threshold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tracer.why.common.resets import peers
 from tracer.why.entry import Entry
 from tracer.why.reason import Finder, Reason, Stop
 
-# Fewer may be anybody who tried.
+# Fewer may be any client's attempts.
 TIMES = 2
 
 
@@ -34,7 +34,8 @@ def _find(stop: Stop) -> Reason | None:
 
 
 def _is_of_a_probe(stop: Stop, entry: Entry) -> bool:
-    """The kubelet asks from the node's own address, which is no pod's, and regularly."""
+    """Whether the attempts are regular and come from the node's own address, which belongs to no
+    pod, as the kubelet's do."""
     if entry.event.kind != "tcp_reset" or entry.count < TIMES:
         return False
     if not (stop.came_just_before(entry) or stop.ceased(entry)):

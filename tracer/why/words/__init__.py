@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Words for the program that runs: what a verdict means for a JVM, for Node.js, for nginx.
 
-Each `*.toml` here is about one program, told by its executable and its arguments, and is found
-because it is here; docs/verdicts.md says how to write one. They add hints to a verdict, and may
-give it a remedy that fits better. They decide nothing, and what they say is never certain: names
-and arguments are the container's choice, and so may be anything.
+Each `*.toml` here is about one program, recognised by its executable and arguments. Files are found
+by being here; docs/verdicts.md says how to write one. They add hints to a verdict and may replace
+its remedy with a better one. They decide nothing and are never certain, because the container
+chooses its names and arguments.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from tracer.model.units import size
 if TYPE_CHECKING:
     from tracer.why.verdict import Verdict
 
-# What is looked at of a command line, and of each of its words.
+# How many words of a command line are looked at, and how many characters of each.
 MAX_WORDS, MAX_LENGTH = 64, 256
-# A script's name is among the first words, behind options of what executes it.
+# A script's name is among the first words, after the options of its interpreter.
 MAX_SCRIPT_AT = 8
-# What is shown of an argument.
+# How many characters of an argument are shown.
 MAX_SHOWN = 80
-# The kernel side tells so many bytes: of a longer command line something may be missing.
+# From this size on, the kernel side may have cut a command line.
 WHOLE_BYTES = 1000
 AMOUNT = "{amount}"  # of memory, at the end of a pattern
 _NUMBER = re.compile(r"([0-9]{1,15})([kmgt]?)", re.IGNORECASE)
@@ -38,10 +38,10 @@ _SHIFTS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What to say, and where. `verdicts` are ids, `codes` exit codes, `signals` names of signals on
-    which the verdict rests, and `reasons` the codes of these: where there are such, one of them has
-    to be there. One of the arguments must be like `argument`, and none like any of `without`.
-    `limit` says that the amount in that argument must be `above` or `below` the memory limit."""
+    """What to say, and when. `verdicts` are ids, `codes` exit codes, `signals` names of signals in
+    the evidence, and `reasons` these signals' codes; if given, one of each must be present. One
+    argument must match `argument`, and none may match any of `without`. `limit` requires the amount
+    in that argument to be `above` or `below` the memory limit."""
 
     says: str
     do: str = ""
@@ -56,9 +56,9 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """`names` are of its executable, or of the command as it was given, without the directory; a
-    script has `scripts` instead. An amount without a unit is in `unit`. `fallback` is for programs
-    that no other file is about; what is true of `every` one is said besides."""
+    """`names` match its executable, or the command as given, without the directory; a script has
+    `scripts` instead. `unit` is the unit of amounts without one. `fallback` is for programs without
+    a file of their own; an `every` file applies to all programs in addition."""
 
     rules: Sequence[Rule]
     names: Sequence[str] = ()
@@ -70,8 +70,8 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Of one process: what of its command line is looked at, whether that is all of it, and what
-    the verdict's evidence says. `limit` is that of the memory that was used up."""
+    """One process: the examined part of its command line, whether that is all of it, and what the
+    verdict's evidence says. `limit` is the memory limit that was used up."""
 
     exe: str
     argv: Sequence[str]
@@ -83,7 +83,7 @@ class _Seen:
 
 
 def with_words(verdict: Verdict) -> Verdict:
-    """The verdict with what is known of the programs that it is about."""
+    """Adds what is known about the verdict's programs."""
     hints = dict.fromkeys(verdict.hints)
     remedy = ""
     for process in _about(verdict):
@@ -94,8 +94,8 @@ def with_words(verdict: Verdict) -> Verdict:
 
 
 def matches(pattern: str, word: str) -> bool:
-    """Whether the word is like the pattern, in which `*` stands for anything. Each part of the
-    pattern is looked for once, so the time is bounded whatever the word is."""
+    """Whether the word matches the pattern, in which `*` stands for any text. Each part of the
+    pattern is searched once, so the time is bounded for any word."""
     first, *others = pattern.split("*")
     if not others:
         return word == pattern
@@ -112,7 +112,7 @@ def matches(pattern: str, word: str) -> bool:
 
 
 def amount_of(text: str, unit: str) -> int | None:
-    """`1g`, `512M`, `4096`, in bytes."""
+    """`1g`, `512M`, `4096` in bytes."""
     found = _NUMBER.fullmatch(text)
     return int(found[1]) << _SHIFTS[(found[2] or unit).lower()] if found else None
 
@@ -124,7 +124,7 @@ def programs() -> tuple[Program, ...]:
 
 
 def parse(text: str) -> Program:
-    """Raises if there is a key that means nothing."""
+    """Raises for unknown keys."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -141,14 +141,14 @@ def _rule(words: Mapping[str, Any]) -> Rule:
 
 
 def _about(verdict: Verdict) -> Iterator[Process]:
-    """Each process that the evidence is about, once."""
+    """Each process in the evidence, once."""
     abouts = [_told(entry.event) for entry in verdict.evidence]
     yield from {about.pid: about for about in abouts if about is not None}.values()
 
 
 def _told(event: Event) -> Process | None:
-    """The process itself; or, if its arguments are not known as those of a fork that has not run
-    since, its master of the same program, which has the same."""
+    """The process itself, or its master. A fork that has not executed anything has no known
+    arguments, but has the same ones as its master of the same program."""
     about, by = event.about, event.by
     is_fork = about and by and about.argv is None and about.exe and about.exe == by.exe
     return by if is_fork else about
@@ -197,12 +197,12 @@ def _found(verdict_id: str, seen: _Seen) -> Iterator[tuple[str, str]]:
 
 
 def _filled(text: str, known: Mapping[str, str]) -> str:
-    """In one pass: what is filled in may look like a place itself."""
+    """Fills the placeholders in one pass, because a filled-in value may look like a placeholder."""
     return re.sub(r"\{[a-z]{1,16}\}", lambda place: known[place[0]], text)
 
 
 def _programs_of(seen: _Seen) -> list[Program]:
-    """A script is more than what executes it."""
+    """The files about a process. A script takes precedence over its interpreter."""
     every = [program for program in programs() if program.every]
     others = [program for program in programs() if not program.every]
     scripts = [program for program in others if _is_script(program, seen)]
@@ -221,8 +221,8 @@ def _is_named(program: Program, seen: _Seen) -> bool:
 
 
 def _argument(rule: Rule, program: Program, seen: _Seen) -> str | None:
-    """The last that is like the rule's, as a later one replaces an earlier one; empty for a rule
-    that wants none. None if there is no such."""
+    """The argument that matches the rule: the last one for amounts, because later ones override.
+    Empty if the rule wants none; None if there is no match."""
     if rule.without:
         if not seen.whole:
             return None
