@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything about one event, as lines.
 
-What is drawn follows from the shape of a value, never from the kind of event: a process with its
-ancestors as a tree, free lists and queue depths as bars, bytes as sizes. So the event of a new
-probe is drawn without a line here.
+The drawing depends on the shape of a value, never on the kind of event: a process with its
+ancestors is drawn as a tree, free lists and queue depths as bars, bytes as sizes. So events of a
+new probe need no code here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BAR_CELLS = 24
 
 
 def event_lines(event: Event) -> list[Text]:
-    """Label and value on each line, indented below what they belong to."""
+    """Label and value on each line, indented below their parents."""
     lines = [_line("pod", _where(event.place))] if event.place else []
     return lines + list(_members(event.body, 0))
 
@@ -82,7 +82,7 @@ def _process(process: Process, depth: int) -> Iterator[Text]:
 
 
 def _tree(process: Process, depth: int) -> Iterator[Text]:
-    """The oldest ancestor first, each one the parent of the next."""
+    """Oldest ancestor first, each the parent of the next."""
     chain = [*reversed(process.ancestry), (process.pid, process.comm)]
     if len(chain) == 1:
         return
@@ -94,7 +94,7 @@ def _tree(process: Process, depth: int) -> Iterator[Text]:
 
 
 def _free_list(zone: Mapping[str, Any], depth: int) -> Iterator[Text]:
-    """One bar an order, in blocks; the longest list of the zone fills its bar."""
+    """One bar per order, in blocks; the zone's longest list fills its bar."""
     yield _line(f"node {zone['node']}", safe(zone["zone"]), depth, "bold")
     most = max(zone["free"], default=0)
     for order, blocks in enumerate(zone["free"]):

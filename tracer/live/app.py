@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The application: takes snapshots, knows the keys that work everywhere, and leaves in order."""
+"""The application: takes snapshots, handles the keys that work everywhere, and ends in order."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ from tracer.probes import Probe
 from tracer.probes.columns import UNKNOWN
 from tracer.recording.files import RecordingFile
 
-# How long the session may keep the interpreter from a key: a fifth of what Python allows.
+# How long the session may hold the interpreter while a key waits: a fifth of Python's default.
 SWITCH_SECONDS = 0.001
-# How often circles of garbage are searched for: each picture leaves some.
+# How often the garbage collector runs: each picture leaves reference cycles.
 SWEEP_SECONDS = 1.0
 SEEK_SECONDS = 10
 FAR_SECONDS = 60
 NS = 1_000_000_000
-# Only the thread that reads the keys fails without an exception that Textual would keep.
+# The only failure without an exception that Textual keeps is in the thread that reads the keys.
 NO_KEYS = "what the terminal sends cannot be read", "only UTF-8 can be: see its locale"
 SELECTORS = "-p -n -c -l --pid --sender-pod"
 
 V = TypeVar("V", bound=Screen[Any])
 
-# Makes the words of the command line's selectors into a selection. Raises `UsageError`.
+# Turns the command line's selectors into a selection. Raises `UsageError`.
 ParseSelectors = Callable[[Sequence[str]], Selection]
 
 
 class Told(Message):
-    """A snapshot has come. The newest is enough."""
+    """A new snapshot. Only the newest one matters."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Told(Message):
 
 
 class Noted(Message):
-    """Something the user should know came from another thread."""
+    """A note for the user from another thread."""
 
     def __init__(self, words: str) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Noted(Message):
 
 
 class OnStandardOutput(LinuxDriver):
-    """Textual draws on standard error; ours may be a file."""
+    """Textual draws on standard error, which may be redirected to a file."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -81,8 +81,8 @@ class OnStandardOutput(LinuxDriver):
 
 
 class LiveApp(App[None], inherit_bindings=False):
-    """`feed` is run in a thread after the first picture stands. `failure` is what went wrong first,
-    there or here; the application has ended then."""
+    """Runs `feed` in a thread once the first picture stands. `failure` is the first error, here or
+    in that thread; the application has ended then."""
 
     TITLE = "ktrace live"
     ENABLE_COMMAND_PALETTE = False
@@ -118,7 +118,8 @@ class LiveApp(App[None], inherit_bindings=False):
         parse: ParseSelectors,
         zone: tzinfo | None,
     ) -> None:
-        """`make_feed` is given whom to tell snapshots and notes; `probes` are by kind of event."""
+        """`make_feed` gets the callbacks for snapshots and notes; `probes` are keyed by kind of
+        event."""
         super().__init__(driver_class=OnStandardOutput)
         self.feed = make_feed(self._post, self._note)
         self.times = Times(self.feed.clock, zone)
@@ -140,12 +141,12 @@ class LiveApp(App[None], inherit_bindings=False):
         self.call_after_refresh(self._begin)
 
     def leave(self) -> None:
-        """Ends the application in order, now or as soon as it has begun. For signal handlers and
-        other threads. The session ends even if a terminal holds up what draws on it."""
+        """Ends the application in order, now or as soon as it has begun. Safe in signal handlers
+        and other threads. The session ends even if a terminal blocks the drawing."""
         self._leaving = True
         self.feed.stop()
         if self._loop_running:
-            with suppress(RuntimeError):  # it has ended already
+            with suppress(RuntimeError):  # it has already ended
                 self._loop_running.call_soon_threadsafe(self.action_leave)
 
     def _begin(self) -> None:
@@ -156,21 +157,21 @@ class LiveApp(App[None], inherit_bindings=False):
             self._worker.start()
 
     def _answer_keys_soon(self) -> None:
-        """What could keep the interpreter from a key is made short: the session's turns at it, and
-        the search for circles of garbage, which looks only at what has come since `_set_aside`."""
+        """Under load, everything that delays a keypress is capped: the session's turns at the
+        interpreter, and garbage collection, which only looks at objects made since `_set_aside`."""
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.disable()
         gc.freeze()
         self.set_interval(SWEEP_SECONDS, lambda: gc.collect())
 
     def _set_aside(self) -> None:
-        """What was loaded until the first snapshot stays to the end: no need to look at it again.
-        What comes now are events, which are freed by counting, and pictures."""
+        """Excludes everything loaded until the first snapshot from garbage collection, because it
+        stays to the end. Later objects are events, which reference counting frees, and pictures."""
         gc.collect()
         gc.freeze()
 
     def wait(self) -> None:
-        """After the application: for the session's end."""
+        """Waits for the session's end. Call after the application."""
         self.feed.stop()
         if self._worker.ident:
             self._worker.join()
@@ -178,15 +179,15 @@ class LiveApp(App[None], inherit_bindings=False):
         gc.enable()
 
     def abandon(self, error: Exception) -> None:
-        """It could not even be ended: gives the terminal back."""
+        """Gives the terminal back if the application could not be ended."""
         self.failure = self.failure or error
         if self._driver:
             self._driver.disable_input()
             self._driver.close()
 
     def panic(self, *renderables: RenderableType) -> None:
-        """What no handler has caught. Textual would print it with the values of all variables,
-        bytes of strangers among them; here whoever runs the application looks at `failure`."""
+        """Handles uncaught exceptions. Textual would print them with the values of all variables,
+        which include untrusted bytes; here the caller examines `failure`."""
         self.failure = self.failure or self._exception or KtraceError(*NO_KEYS)
         super().panic()
 
@@ -223,8 +224,8 @@ class LiveApp(App[None], inherit_bindings=False):
                 view.draw(self.shown)
 
     def deeper(self, kind: type[V]) -> V:
-        """Goes to the screen of this type. There is one for each mode, which is used again and
-        again: Textual never forgets all of a screen that it has drawn."""
+        """Opens the screen of this type. Each mode has one and reuses it, because Textual never
+        frees all of a drawn screen."""
         name = f"{self.current_mode} {kind.__name__}"
         if not self.is_screen_installed(name):
             self.install_screen(kind(), name)
@@ -294,7 +295,7 @@ class LiveApp(App[None], inherit_bindings=False):
         self.deeper(HelpView).tell([(" ".join(k), what) for what, k in keys.items()])
 
     def action_pause(self) -> None:
-        """Of a recording the playing, of the running system only the picture."""
+        """Pauses the playback of a recording, or only the picture of the running system."""
         if self.feed.player:
             self.feed.player.toggle()
             return
@@ -359,7 +360,7 @@ class LiveApp(App[None], inherit_bindings=False):
         return self.screen
 
     def _seen(self) -> View | None:
-        """The screen in front; none while there is help, and when the application ends."""
+        """The screen in front; None while help is shown and while the application ends."""
         screens = self.screen_stack
         return screens[-1] if screens and isinstance(screens[-1], View) else None
 

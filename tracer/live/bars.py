@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands above and below a screen: the status, the time bar of a recording, the prompt, and
-the keys."""
+"""The lines above and below a screen: the status, a recording's time bar, the prompt and the
+keys."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ NS = 1_000_000_000
 
 @dataclass(frozen=True)
 class Part:
-    """Of a line: how soon it is shortened and then left out where there is no room, 0 never; what
-    it says, the longest first."""
+    """A part of a line. Where there is no room, the highest `rank` is shortened first and then left
+    out; 0 never is. `words` are its texts, longest first."""
 
     rank: int
     style: str
@@ -42,7 +42,7 @@ def part(rank: int, style: str, *words: str) -> Part:
 
 
 def fitting(parts: Sequence[Part], width: int, gap: str = "  ") -> Text:
-    """One line of what fits, in the order given."""
+    """One line with the parts that fit, in the given order."""
     kept = [part for part in parts if part.words]
     while _width(kept, gap) > width and any(part.rank for part in kept):
         at = max(range(len(kept)), key=lambda i: kept[i].rank)
@@ -58,7 +58,7 @@ def _width(parts: Sequence[Part], gap: str) -> int:
 
 
 class Status(Static):
-    """Two lines, of parts that come and go with the room there is."""
+    """Two lines of parts, as far as they fit."""
 
     DEFAULT_CSS = "Status { height: 2; background: $panel; color: $foreground; }"
 
@@ -68,7 +68,7 @@ class Status(Static):
 
 
 class TimeBar(Static):
-    """Where a recording is played. A click goes there."""
+    """The position in a recording. A click jumps there."""
 
     DEFAULT_CSS = "TimeBar { height: 1; background: $panel; color: $foreground; }"
 
@@ -92,7 +92,8 @@ class TimeBar(Static):
         self.update(line.append(right), layout=False)
 
     def _pace(self) -> str:
-        """A way back may be long: it begins at the beginning."""
+        """The playback state, or the progress of a jump: jumping back replays from the beginning,
+        which may take long."""
         player, progress = self._player, self._player.progress
         if progress is not None:
             return f"» {progress:<4.0%}"
@@ -108,8 +109,8 @@ class TimeBar(Static):
 
 
 class Prompt(Horizontal):
-    """Asks one question at the foot of the screen; typing replaces what is proposed. What goes
-    wrong with an answer is said there."""
+    """Asks one question at the foot of the screen; typing replaces the proposed answer. Errors in
+    an answer are shown there."""
 
     DEFAULT_CSS = """
     Prompt { height: 1; display: none; }
@@ -127,13 +128,13 @@ class Prompt(Horizontal):
         return bool(self.display)
 
     def ask(self, question: str, preset: str, answered: Callable[[str], None]) -> None:
-        """`answered` may raise `KtraceError`: then the question stays."""
+        """If `answered` raises `KtraceError`, the question stays."""
         self._question, self._answered = question, answered
         self.query_one(Static).update(f"{question} ")
         field = self.query_one(Input)
         field.value = preset
         self.display = True
-        self.screen.set_focus(field)  # at once: the next key is for it
+        self.screen.set_focus(field)  # at once, so that the next key goes to it
         self.refresh_bindings()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -153,10 +154,10 @@ class Prompt(Horizontal):
 
 
 class Keys(Widget):
-    """The keys that work now, as many as there is room for; a click presses one.
+    """The keys that work now, as far as they fit; a click presses one.
 
-    Textual's own footer makes a widget of each key whenever the keys change, which takes longer
-    than a picture, and as of version 8.2 it holds on to all of them for ever.
+    Textual's own footer makes a widget for each key whenever the keys change. That takes longer
+    than a picture, and as of version 8.2 it never frees them.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"keys--key"}
@@ -178,7 +179,7 @@ class Keys(Widget):
         return line
 
     def _line(self, bindings: Sequence[Binding], gap: str) -> tuple[Text, list[tuple[int, str]]]:
-        """Whole keys only, and where each of them ends."""
+        """The keys that fit whole, and the end of each."""
         style = self.get_component_rich_style("keys--key", partial=True)
         line = Text(no_wrap=True, end="")
         ends: list[tuple[int, str]] = []
@@ -201,7 +202,7 @@ class Keys(Widget):
         self.refresh()
 
     def _listed(self) -> Sequence[Binding]:
-        """One for each action: the others are in the help."""
+        """One key for each action; the help lists the others."""
         first: dict[str, Binding] = {}
         for _, binding, enabled, _ in self.screen.active_bindings.values():
             if enabled and binding.show:

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the live view's events come from: a session in a thread of its own, and what can be asked
-of it meanwhile."""
+"""The source of the live view's events: a session in its own thread, and its state."""
 
 from __future__ import annotations
 
@@ -17,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Feed(Protocol):
-    """`source` says what gives the events: the backend, or a recording's name; `probes` are those
-    that run, none before they are attached. `player` is there if the events come from a
-    recording, `switch` if they can be recorded."""
+    """`source` names the origin of the events: the backend or a recording. `probes` are the running
+    ones, empty before they are attached. `player` is set if the events come from a recording,
+    `switch` if they can be recorded."""
 
     node: str
     clock: Clock
@@ -38,9 +37,9 @@ class Feed(Protocol):
     def switch(self) -> RecordingSwitch | None: ...
 
     def run(self) -> None:
-        """In a thread of its own, until `stop` or the end. Raises `KtraceError`."""
+        """Runs in its own thread until `stop` or the end. Raises `KtraceError`."""
 
     def stop(self) -> None:
-        """Makes an end soon. May be called from a signal handler."""
+        """Ends it soon. Safe in signal handlers."""
 
     def summary(self) -> Summary: ...

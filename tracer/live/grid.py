@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows as columns that fit: each as wide as what was seen in it, the least important ones left out
-where there is no room."""
+"""Rows as columns that fit: each as wide as the values seen in it; the least important ones are
+left out if there is no room."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class GridColumn(Generic[R]):
-    """Like `tracer.probes.columns.Column`, for rows of any kind. `value` is told how wide the
-    column is, for what can be drawn in any width, and gives printable text."""
+    """Like `tracer.probes.columns.Column`, for rows of any kind. `value` returns printable text; it
+    gets the column's width, for values that can be drawn in any width."""
 
     title: str
     value: Callable[[R, int], str]
@@ -31,7 +31,7 @@ class GridColumn(Generic[R]):
 
 
 class Grid(Generic[R]):
-    """`style` is that of the whole row."""
+    """`style` applies to the whole row."""
 
     def __init__(self, columns: Sequence[GridColumn[R]], style: Callable[[R], str]) -> None:
         self._columns = columns

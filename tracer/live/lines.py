@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A list of which only the visible lines are drawn, with a cursor, a search and a mouse.
+"""A list that draws only its visible lines, with a cursor, a search and mouse support.
 
-A table widget that keeps a cell for every row could not follow thousands of events a second; here
-a row costs nothing until it is seen.
+A table widget with a cell for every row could not follow thousands of events a second. Here a row
+costs nothing until it is visible.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from textual.strip import Strip
 R = TypeVar("R")
 P = TypeVar("P", contravariant=True)
 
-# A line as it is searched and copied.
+# The width of a line for searching and copying.
 WIDE = 250
-# Instead of the first row, so that an empty list is not taken for one that is not drawn.
+# Shown instead of the first row, so that an empty list does not look undrawn.
 NOTHING = "nothing yet"
 
 
 class Painter(Protocol[P]):
     def measure(self, rows: Iterable[P]) -> bool:
-        """Told of what will be painted; returns whether everything has to be painted again."""
+        """Called with the rows to be painted; returns whether everything must be painted again."""
 
     def titles(self, width: int) -> Text: ...
 
@@ -39,7 +39,7 @@ class Painter(Protocol[P]):
 
 
 class Lines(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
-    """The first line holds the titles. `follow` keeps the cursor on the last row while it is
+    """The first line holds the titles. With `follow`, the cursor stays on the last row once it is
     there."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -81,19 +81,19 @@ class Lines(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
 
     @property
     def page(self) -> int:
-        """How many rows are on the screen."""
+        """The number of rows on the screen."""
         return max(1, self.size.height - 1)
 
     def restart(self) -> None:
-        """Other rows come than those of before."""
+        """Clears the list for a different set of rows."""
         self.rows = ()
         self.cursor = 0
         self.needle = ""
         self.following = self._follow
 
     def show(self, rows: Sequence[R], cursor: int) -> None:
-        """Draws other rows. The row under the cursor stays where it is on the screen, unless the
-        list follows its end."""
+        """Draws new rows. The row under the cursor keeps its place on the screen, unless the list
+        follows its end."""
         offset = self.cursor - round(self.scroll_y)
         self.rows = rows
         self.virtual_size = Size(self.scrollable_content_region.width, len(rows) + 1)
@@ -117,7 +117,7 @@ class Lines(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
         self.refresh()
 
     def search(self, needle: str, step: int) -> bool:
-        """Goes to the next row, or with -1 to the one before, that holds the words."""
+        """Goes to the next match, or with -1 to the previous one."""
         self.needle = needle
         self.refresh()
         at = range(1, len(self.rows) + 1)
@@ -184,7 +184,7 @@ class Lines(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
         self.action_move(3)
 
     def _where(self, line: str) -> int:
-        """Capital letters count only if there are some."""
+        """The position of the match. The case matters only if the search has capital letters."""
         if self.needle.islower():
             line = line.lower()
         return line.find(self.needle)

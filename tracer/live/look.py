@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How things look: severity as a sign and a colour, times in one zone, names that cannot harm.
+"""The look of values: severity as a sign and a colour, times in one zone, untrusted names escaped.
 
-Colours come from the theme, so that they fit a dark and a light terminal; the sign alone says the
-same without them.
+Colours come from the theme, so they fit dark and light terminals. The sign alone carries the same
+meaning.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 class Times:
-    """Kernel time as time of day, in a zone that is chosen once; None is the machine's own."""
+    """Kernel time as time of day in one zone; None is the machine's own."""
 
     def __init__(self, clock: Clock, zone: tzinfo | None) -> None:
         self._clock = clock
@@ -42,7 +42,7 @@ class Times:
         return self._at(boot_ns).strftime("%Y-%m-%d")
 
     def zone(self, boot_ns: int) -> str:
-        """`UTC`, `CET`; with the distance to UTC where the zone's name does not tell it."""
+        """`UTC`, `CET`; with the offset from UTC if the zone's name does not imply it."""
         local = self._at(boot_ns)
         name, offset = local.tzname() or "", local.strftime("%z")
         if name in ("UTC", "GMT") or name[:1] in "+-":
@@ -57,19 +57,19 @@ class Times:
 
 
 def safe(value: str | None) -> str:
-    """What is not known is a dash; what is not printable is shown as an escape."""
+    """Unknown values become a dash; unprintable characters are escaped."""
     return UNKNOWN if value is None else escape(value)
 
 
 def fitted(text: str, width: int, style: str = "") -> Text:
-    """Exactly so many cells of it; never parsed as markup."""
+    """The text in exactly this many cells; never parsed as markup."""
     if cell_len(text) > width:
         text = set_cell_size(text, max(0, width - 1)) + "…"
     return Text(set_cell_size(text, width), style, no_wrap=True, end="")
 
 
 def sparkline(values: tuple[int, ...], width: int) -> str:
-    """The last `width` values; the highest of them fills its cell."""
+    """The last `width` values; the highest fills its cell."""
     shown = values[-width:]
     top = max(shown, default=0)
     if not top:
@@ -79,7 +79,7 @@ def sparkline(values: tuple[int, ...], width: int) -> str:
 
 
 def gauge(value: int, most: int, width: int) -> str:
-    """`██████░░░░`: how much of `most` it is."""
+    """`██████░░░░`: the value as a share of `most`."""
     filled = min(width, round(width * value / most)) if most > 0 else 0
     return "█" * max(filled, 1 if value else 0) + "░" * (width - max(filled, 1 if value else 0))
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the live view remembers of the events, and the snapshots that it draws.
+"""The live view's memory of the events, and the snapshots that it draws.
 
-`Model` is the sink of a session and belongs to the session's thread. On the way of every event it
-does next to nothing: it counts, and keeps the event itself; nothing is turned into words before it
-is shown. Everything it keeps is bounded: old events leave the view, never a recording.
+`Model` is the sink of a session and belongs to the session's thread. It does little per event: it
+counts and keeps the event, and makes text only for display. Its memory is bounded: old events leave
+the view, but never a recording.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ from tracer.why.verdict import Verdict
 
 MAX_PODS = 512
 # Of all events together, and of each pod: what stands out is kept apart, so that a storm of what
-# does not cannot push it out. And in bytes, of the stream and of all pods together.
+# Bounds in events, for the stream and for each pod, and in bytes, for the stream and for all pods
+# together. Alarms are kept separately, so a storm of other events cannot push them out.
 MAX_STREAM, MAX_STREAM_BYTES = 10_000, 6 << 20
 MAX_ALARMS = 50
 MAX_OTHERS = 50
 MAX_PODS_BYTES = 6 << 20
-# Bodies of a kind are much alike: one of so many is weighed.
+# Bodies of one kind have similar sizes, so one in this many is weighed.
 WEIGHED = 32
 RATE_SECONDS = 60
-# More pictures a second would cost more than they show.
+# A higher frame rate would cost more than it shows.
 SNAPSHOT_SECONDS = 0.2
-# Without anything new the rates move on, and another filter may be wanted.
+# The pause without new events: the rates still move, and the filter may change.
 IDLE_SECONDS = 1.0
 
 NS = 1_000_000_000
@@ -46,9 +47,9 @@ Alarm = Callable[[Event], bool]
 
 @dataclass(frozen=True, slots=True)
 class PodRow:
-    """What happened to one pod, or to a container that is in none; `place` is None for what is in
-    neither. `counts` are by kind of event, `rate` is events a second, the oldest first; `worst` is
-    the latest event that stands out, if any did, and `verdict` the one line that explains it."""
+    """The events of one pod, or of a container outside pods; `place` is None for events of neither.
+    `counts` are by kind of event. `rate` is events per second, oldest first. `worst` is the latest
+    alarm, if any, and `verdict` explains it."""
 
     key: str
     place: Place | None
@@ -65,15 +66,15 @@ class PodRow:
         return sum(self.counts.values())
 
     def timeline(self) -> list[Event]:
-        """The latest events, and the latest that stood out, in the order of time."""
+        """The latest events and the latest alarms, in the order of time."""
         return list(merge(*self.kept, key=_BOOT_NS))
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One moment of the model. `stream` holds the latest events that the filter lets through, and
-    `first` is the number of the first of them; `left` counts pods that have left the view;
-    `now` is in nanoseconds since boot."""
+    """One moment of the model. `stream` holds the latest events that pass the filter, `first` is
+    the number of the first of them, `left` counts pods that have left the view, and `now` is in
+    nanoseconds since boot."""
 
     now: int = 0
     events: int = 0
@@ -85,8 +86,7 @@ class Snapshot:
     first: int = 0
 
     def known_of(self, row: PodRow) -> list[Event]:
-        """All that is still there of a pod: its timeline, and what the gaps in it have left out as
-        far as the stream has it."""
+        """All events that are still kept of a pod: its timeline, and its events in the stream."""
         streamed = [e for e in self.stream if e.kind != "lost" and _key(e.place) == row.key]
         there = set(map(id, streamed))
         kept = [event for event in row.timeline() if id(event) not in there]
@@ -94,8 +94,8 @@ class Snapshot:
 
 
 class Model:
-    """`now` tells the session's time, `begin` makes the timelines that verdicts rest on, `post` is
-    given each snapshot, in the session's thread."""
+    """`now` returns the session's time. `begin` makes the timelines for the verdicts. `post` gets
+    each snapshot, in the session's thread."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class Model:
         self._stale = True
 
     def choose(self, selection: Selection | None) -> None:
-        """From the next snapshot on only these events are shown. May be called by any thread."""
+        """Sets the filter from the next snapshot on. Safe in any thread."""
         self._wanted_filter = selection
 
     @property
@@ -162,7 +162,7 @@ class Model:
             self.post()
 
     def patience(self) -> float:
-        """Within how many seconds `flush` must be called again, for the picture to be fresh."""
+        """The seconds within which `flush` must be called again to keep the picture fresh."""
         if self._wanted_filter is not self._filter:
             return 0.0
         pause = SNAPSHOT_SECONDS if self._stale or self._opinions.due else IDLE_SECONDS
@@ -183,7 +183,7 @@ class Model:
         return pod
 
     def _share(self) -> None:
-        """Whoever has more than a fair share gives up its oldest events."""
+        """Pods above their fair share drop their oldest events."""
         share = MAX_PODS_BYTES // len(self._pods)
         for pod in self._pods.values():
             pod.shrink(share * 3 // 4)
@@ -196,7 +196,7 @@ class Model:
         self._left += 1
 
     def _choose(self, event: Event, pod: _Pod | None, size: int) -> None:
-        """What was lost is always told."""
+        """Adds an event that passes the filter. Losses always pass."""
         if self._filter is None:
             return
         if event.kind != "lost" and wants(self._filter, event) is False:
@@ -207,7 +207,7 @@ class Model:
             pod.chosen = True
 
     def _refilter(self, selection: Selection | None) -> None:
-        """What is still known is chosen again."""
+        """Filters all kept events again."""
         self._filter = selection
         self._chosen = _Latest(MAX_STREAM, MAX_STREAM_BYTES)
         self._chosen_events = 0
@@ -243,7 +243,7 @@ class Model:
 
 @dataclass(slots=True)
 class _Rate:
-    """Events in each of the last seconds, by the time of the events."""
+    """Events in each of the last seconds, by the events' own time."""
 
     counts: deque[int] = field(default_factory=lambda: deque([0] * RATE_SECONDS, RATE_SECONDS))
     second: int = 0
@@ -264,10 +264,10 @@ class _Rate:
 
 
 class _Scale:
-    """About how many bytes an event takes."""
+    """Estimates the size of an event in bytes."""
 
     def __init__(self) -> None:
-        self._bodies: dict[str, tuple[int, int]] = {}  # for how many more it holds, by kind
+        self._bodies: dict[str, tuple[int, int]] = {}  # by kind: uses left, and the size
 
     def __call__(self, event: Event) -> int:
         left, size = self._bodies.get(event.kind, (0, 0))
@@ -278,7 +278,7 @@ class _Scale:
 
 
 class _Latest:
-    """The latest events: at most so many, of at most so many bytes, but always one."""
+    """The latest events, bounded in number and bytes, but always at least one."""
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self.events: deque[Event] = deque()
@@ -288,7 +288,7 @@ class _Latest:
         self._most_bytes = most_bytes
 
     def add(self, event: Event, size: int) -> int:
-        """Returns by how many bytes it has grown."""
+        """Returns the growth in bytes."""
         before = self.bytes
         self.events.append(event)
         self._sizes.append(size)
@@ -324,7 +324,7 @@ class _Pod:
         return self.told.bytes + self.others.bytes
 
     def add(self, event: Event, alarm: bool, second: int, size: int) -> int:
-        """Returns by how many bytes it has grown."""
+        """Returns the growth in bytes."""
         self.counts[event.kind] = self.counts.get(event.kind, 0) + 1
         self.last = event
         self.rate.add(second)
@@ -332,7 +332,7 @@ class _Pod:
         return (self.told if alarm else self.others).add(event, size)
 
     def shrink(self, most: int) -> None:
-        """What stands out goes last."""
+        """Drops alarms last."""
         self.others.shrink(max(0, most - self.told.bytes))
         self.told.shrink(max(0, most - self.others.bytes))
 
@@ -351,7 +351,7 @@ class _Pod:
 
 
 def _key(place: Place | None) -> str:
-    """Whose event it is: a pod's, else a container's, else nobody's."""
+    """The owner of an event: its pod, else its container, else none."""
     if place is None:
         return ""
     return place.identity.pod_uid or place.identity.container_id or ""

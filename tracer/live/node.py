@@ -51,7 +51,7 @@ class NodeFeed:
         )
 
     def run(self) -> None:
-        if not self.node:  # now there is a screen for what has to be said
+        if not self.node:  # now there is a screen for notes
             self._note(f"ktrace: {node.UNTOLD}")
         with self._run as run:
             run.attach()
@@ -64,7 +64,7 @@ class NodeFeed:
 
     def stop(self) -> None:
         if not self._run.stopping:
-            with suppress(OSError):  # it may be closing by itself at this moment
+            with suppress(OSError):  # it may be closing by itself right now
                 self._run.stop()
 
     def summary(self) -> Summary:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verdict on each pod, as far as there is one yet: `ktrace why`, again and again."""
+"""The verdict on each pod so far: `ktrace why`, run repeatedly."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tracer.why.engine import explain_all
 from tracer.why.timelines import Timelines
 from tracer.why.verdict import Verdict
 
-# Judging takes at most one part in so many of the time, and begins at most once a second.
+# Judging takes at most this fraction of the time, and begins at most once a second.
 SHARE = 10
 PAUSE_SECONDS = 1.0
 
 
 class Opinions:
-    """`due` says that it is worth while to judge again."""
+    """`due` says whether judging again is worthwhile."""
 
     def __init__(self, timelines: Timelines) -> None:
         self.timelines = timelines
@@ -35,7 +35,7 @@ class Opinions:
         return self._fresh and time.monotonic() >= self._next
 
     def verdicts(self) -> Mapping[str, Verdict]:
-        """The latest on each pod, by the pod's uid; a container's that is in none, by its id."""
+        """The latest verdicts by the pod's uid; for a container outside pods, by its id."""
         if self.due:
             began = time.monotonic()
             self._fresh = False
@@ -47,7 +47,7 @@ class Opinions:
     def _judged(self) -> dict[str, Verdict]:
         try:
             explanations = explain_all(self.timelines.stories())
-        except DAMAGE:  # a made-up recording may have decoded into anything
+        except DAMAGE:  # a crafted recording may decode into anything
             return self._verdicts
         found = {}
         for explanation in explanations:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often a session comes back for the next picture."""
+"""The rate at which a session comes back for the next picture."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tracer.session.run import RunRecorder
 
 
 class Pace:
-    """Has a session come back in time for the next picture, whether or not anything happened. It
-    stands in for the recorder, if there is one."""
+    """Makes a session come back in time for the next picture, with or without events. It takes the
+    place of the recorder, if there is one."""
 
     def __init__(self, model: Model, recorder: RunRecorder | None = None) -> None:
         self._model = model

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plays a recording: as fast as it happened or faster, with pauses, forwards and backwards.
+"""Plays a recording in real time or faster, with pauses, forwards and backwards.
 
-The way back is the way forward from the beginning: what the view shows of a moment depends on all
-that was before it. So going back begins another session and lets it run to that moment at once.
+What the view shows at a moment depends on everything before it. So going back starts a new session
+from the beginning and runs it to that moment at full speed.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ SPEEDS = (1.0, 2.0, 5.0, 10.0, 60.0, 600.0)
 
 
 class Player:
-    """A source of turns, and the feed that they make. Every time is in nanoseconds since boot.
+    """A source of turns, and the feed made from them. All times are in nanoseconds since boot.
 
-    `speed` is one of `SPEEDS`, None is as fast as possible; `post` is given each snapshot. `read`
-    is the reader that has come to the end, and knows what became of the file."""
+    `speed` is one of `SPEEDS`, None is as fast as possible. `post` gets each snapshot. `read` is
+    the reader that reached the end, and knows the state of the file.
+    """
 
     def __init__(
         self,
@@ -81,17 +82,17 @@ class Player:
 
     @property
     def progress(self) -> float | None:
-        """How much of the way it has gone to where it shall be, 0 to 1; None if it is there."""
+        """The progress towards the goal of a jump, 0 to 1; None if there is none."""
         goal, start = self._goal, self._start
         if goal is None:
             return None
         return 0.0 if self._again else min(1.0, (self._now - start) / max(1, goal - start))
 
-    # What keys do. May be called by any thread.
+    # Actions of the keys. Safe in any thread.
 
     def toggle(self) -> None:
-        """Plays or pauses; at the end it begins again. Who plays wants to see things happen, so it
-        is at the speed that they happened unless another one was chosen."""
+        """Plays or pauses; at the end, plays again from the beginning. Without a chosen speed, it
+        plays in real time."""
         with self._changed:
             self._now = self.position
             self.playing = self.ended or not self.playing
@@ -102,14 +103,15 @@ class Player:
             self._settle()
 
     def seek(self, moment: int) -> None:
-        """What is played as fast as possible stays at that moment: it would be gone at once."""
+        """Jumps to a moment. At full speed it stays paused there, because the moment would be gone
+        at once."""
         with self._changed:
             self.playing = self.playing and self.speed is not None
             self._go(max(self.begin, min(moment, self.end)))
             self._settle()
 
     def change_speed(self, step: int) -> None:
-        """One step faster or slower; faster than the fastest is as fast as possible."""
+        """One step slower or faster; the last step is as fast as possible."""
         with self._changed:
             speeds = (*SPEEDS, None)
             at = speeds.index(self.speed) + step
@@ -118,7 +120,7 @@ class Player:
             self._settle()
 
     def stop(self) -> None:
-        """The user has seen enough."""
+        """Ends the playback for good."""
         self._stopped = True
         with self._changed:
             self._changed.notify()
@@ -171,7 +173,7 @@ class Player:
         return Chosen(self.model, self._selection, Window(), None, lambda: None)
 
     def turn(self, patience: float) -> Turn:
-        """The next turn when it is due; after `patience` seconds one in which nothing happens."""
+        """The next turn when it is due; after `patience` seconds an empty one."""
         with self._changed:
             while not (self._again or self._stopped):
                 wait = self._wait()
@@ -182,7 +184,7 @@ class Player:
         return Turn(self._now, last=True)
 
     def _take(self) -> Turn:
-        """The next turn; one is made up where the recording was cut."""
+        """The next turn; a made-up last one where the recording was cut."""
         turn, self._next = self._next, next(self._turns, None)
         if turn is None:
             turn = Turn(self._now, last=True)
@@ -214,13 +216,13 @@ class Player:
         self._goal = moment
 
     def _settle(self) -> None:
-        """From here on time passes at the speed that was chosen."""
+        """From here on, time passes at the chosen speed."""
         self._anchor = time.monotonic(), self._now
         self._changed.notify()
 
 
 class _Turns:
-    """The player as a session sees it."""
+    """The player as a session's source of turns."""
 
     def __init__(self, player: Player) -> None:
         self.schemas = player.schemas
@@ -234,6 +236,6 @@ class _Turns:
     def select(self, cgroup: int, verdict: int) -> None: ...
 
     def stop(self) -> None:
-        """The recording itself tells what came after the session had enough."""
+        """The recording itself contains the events after the session had stopped."""
 
     def close(self) -> None: ...

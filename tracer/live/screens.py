@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The screens: pods, stream, one pod, one event, and what all of them have around them."""
+"""The screens: pods, stream, one pod, one event, and their common frame."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ NODE = "(in no pod)"
 
 
 class View(Screen[None], inherit_bindings=False):
-    """What every screen has: the status above; the time bar, the prompt and the keys below."""
+    """The frame of every screen: the status above; the time bar, the prompt and the keys below."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("backspace,escape", "back", "Back"),
     ]
 
-    # How many widgets it has when all are there.
+    # The number of widgets when all are present.
     _whole = 0
 
     @property
@@ -58,8 +58,8 @@ class View(Screen[None], inherit_bindings=False):
 
     @property
     def _composed(self) -> bool:
-        """A snapshot, or another size, may come before there is anything to draw it on, and when
-        that is being taken away."""
+        """Whether the widgets exist. A snapshot or a resize may come before that, and during the
+        teardown."""
         return 0 < self._whole <= len(self.children)
 
     def on_mount(self) -> None:
@@ -73,13 +73,13 @@ class View(Screen[None], inherit_bindings=False):
         self.draw(self.live.shown)
 
     def draw(self, snapshot: Snapshot) -> None:
-        """The whole screen, as of this moment."""
+        """Draws the whole screen."""
         self.tell_status()
         if self._composed:
             self.fill(snapshot)
 
     def fill(self, snapshot: Snapshot) -> None:
-        """The body."""
+        """Draws the body."""
 
     def tell_status(self) -> None:
         if not self._composed:
@@ -92,11 +92,11 @@ class View(Screen[None], inherit_bindings=False):
         self.query_one(Prompt).ask(question, preset, answered)
 
     def selected_events(self) -> list[Event]:
-        """What `e` saves."""
+        """The events that `e` saves."""
         raise NotImplementedError
 
     def selected_line(self) -> str:
-        """What `y` copies."""
+        """The line that `y` copies."""
         raise NotImplementedError
 
     def action_back(self) -> None:
@@ -163,7 +163,7 @@ def event_grid(words: Words, *, with_pod: bool) -> Grid[Event]:
 
 
 def row_name(row: PodRow) -> str:
-    """The pod's name; that of a container that is in no pod."""
+    """The pod's name, or the container's outside pods."""
     name = pod_name(row.place) or container_name(row.place) or row.key
     return escape(name) or NODE
 
@@ -187,7 +187,7 @@ def pod_grid(words: Words) -> Grid[PodRow]:
 
 
 Order = Callable[[PodRow], Any]
-# Each with the greatest first.
+# The orders, each with the greatest first.
 ORDERS: dict[str, Order] = {
     "severity": lambda r: (r.alarms > 0, (r.worst or r.last).boot_ns),
     "last event": lambda r: r.last.boot_ns,
@@ -197,7 +197,7 @@ ORDERS: dict[str, Order] = {
 
 
 class PodsView(ListView[PodRow]):
-    """One row a pod that anything happened to."""
+    """One row for each pod with events."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("s", "sort", "Sort")]
     order = "severity"
@@ -244,7 +244,7 @@ class StreamView(ListView[Event]):
             self.live.deeper(EventView).tell(self.lines.selected)
 
     def selected_events(self) -> list[Event]:
-        """Those that are listed: the filter chooses."""
+        """All listed events, as the filter selects them."""
         return list(self.lines.rows)
 
 
@@ -256,7 +256,7 @@ class PodView(ListView[Event]):
     _row: PodRow
 
     def tell(self, row: PodRow) -> None:
-        """Another pod than before."""
+        """Shows another pod."""
         self._row = row
         for lines in self.query(Lines):
             lines.restart()
@@ -316,7 +316,7 @@ class EventView(View):
     _shown: Event | None = None
 
     def tell(self, event: Event) -> None:
-        """Another event than before, or the same with what has become known of it since."""
+        """Shows another event, or the same one with newer information."""
         self._event, self._shown = event, None
 
     def body(self) -> Iterable[Widget]:
@@ -351,7 +351,7 @@ class EventView(View):
 
 
 class HelpView(ModalScreen[None], inherit_bindings=False):
-    """Every key that works where it was asked for."""
+    """All keys that work on the current screen."""
 
     DEFAULT_CSS = """
     HelpView { align: center middle; }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a screen may ask of the application around it."""
+"""What a screen may ask of the application."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ V = TypeVar("V", bound=Screen[Any])
 
 
 class Shell(Protocol):
-    """The application. `shown` is the snapshot that is looked at."""
+    """The application. `shown` is the snapshot on the screen."""
 
     feed: Feed
     times: Times
@@ -29,4 +29,4 @@ class Shell(Protocol):
         """The two lines above each screen."""
 
     def deeper(self, kind: type[V]) -> V:
-        """Goes to the screen of this type."""
+        """Opens the screen of this type."""

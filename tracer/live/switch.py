@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A recording that is started and stopped while the session runs, as often as wanted.
+"""A recording that can be started and stopped any number of times during a session.
 
-The recorder behind it always knows what a file must begin with, so each one can be replayed by
-itself. It belongs to the session's thread; `start` and `stop` are for the others.
+The recorder behind it always knows the required file header, so each file can be replayed on its
+own. It belongs to the session's thread; `start` and `stop` are for other threads.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from tracer.kernel import limits
 from tracer.model.errors import KtraceError
 from tracer.recording.files import Beginning, RecordingFile, close_in_order
 
-# A recorder has written what it has gathered before this has passed twice.
+# The recorder has written its buffer once this has passed twice.
 GATHER_NS = 1_000_000_000
 
 
 class RecordingSwitch:
-    """A `tracer.recording.files.Destination`. `path` is what is recorded to, if anything;
-    `on_failure` is told why a recording could not go on."""
+    """A `tracer.recording.files.Destination`. `path` is the current recording, if any; `on_failure`
+    gets the reason why a recording could not continue."""
 
     resumes = True
 
@@ -42,11 +42,11 @@ class RecordingSwitch:
         self.path = path
 
     def stop(self) -> None:
-        """What has happened until now is still written."""
+        """Everything until now is still written."""
         self.path = None
         self._stop = True
 
-    # What the recorder calls
+    # Called by the recorder
 
     def begin(self, beginning: Beginning, now: int) -> None:
         self._beginning = beginning
@@ -57,7 +57,7 @@ class RecordingSwitch:
     def tick(self, now: int) -> None:
         if self._stop:
             self._stop, self._stopped_at = False, now
-        # By then the recorder has written what it had gathered.
+        # by then the recorder has written its buffer
         if self._stopped_at is not None and now >= self._stopped_at + 2 * GATHER_NS:
             self._stopped_at = None
             self._try(lambda: self._end(now, None))

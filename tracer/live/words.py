@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events in words, and in the colour and with the sign that they have on every screen."""
+"""Events in words, with the same colour and sign on every screen."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tracer.probes.columns import container_name, pod_name
 from tracer.session.session import DAMAGE
 from tracer.why.verdict import Certainty
 
-# Red turns too dark where colours become shades of grey.
+# Red becomes too dark where colours become shades of grey.
 ALARM_STYLE, ALARM_WITHOUT_COLOUR = "bold red", "bold"
 
 LOST_STYLE = "bold yellow"
 
 
 class Words:
-    """Events in words, by what their probes say of them."""
+    """Events in words, as their probes describe them."""
 
     def __init__(self, probes: Mapping[str, Probe], times: Times, *, colour: bool) -> None:
         self.alarm_style = ALARM_STYLE if colour else ALARM_WITHOUT_COLOUR
@@ -47,7 +47,7 @@ class Words:
             return ""
 
     def worst(self, row: PodRow) -> str:
-        """The one line that explains it, else the worst of what happened, else the latest."""
+        """The explaining line, else the worst event, else the latest."""
         if row.verdict is None:
             return self.sentence(row.worst or row.last)
         certain = row.verdict.certainty is Certainty.CERTAIN
