@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`kubectl ktrace`: the same words as `ktrace`, from where kubectl is, without any privilege there.
+"""`kubectl ktrace`: the same commands as `ktrace`, from where kubectl is, without any privilege
+there.
 
-It finds the nodes on which the pods in question run, has ktrace run there in a pod, and shows what
-that tells. All it knows of the cluster comes from kubectl, whose configuration and rights are its
-own. Nothing here touches a kernel.
+It finds the nodes of the requested pods, runs ktrace there in a pod, and shows the output.
+Everything it knows about the cluster comes from kubectl, with the user's own configuration and
+rights. Nothing here touches a kernel.
 """

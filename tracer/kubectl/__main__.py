@@ -16,7 +16,7 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Runs what was asked for, and turns its errors into messages and exit codes."""
+    """Runs the request, and turns errors into messages and exit codes."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     for stream in (sys.stdout, sys.stderr):
@@ -74,7 +74,7 @@ def _here(words: Sequence[str]) -> int:
 
 
 def _say(error: KtraceError) -> None:
-    """Each in one line. Names and messages in it are anybody's."""
+    """Prints each in one line, escaped: the names and messages in it are untrusted."""
     from tracer.outputs.escape import escape
 
     for start, words in (("ktrace: ", error.message), ("  ", error.remedy)):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words of `kubectl ktrace`: which are for the plugin, which for kubectl, and which for ktrace.
+"""Sorts the words of `kubectl ktrace` into those for the plugin, for kubectl and for ktrace.
 
-ktrace itself looks at its words on the node, so they are not looked at twice: here only what says
-which pods are meant, and how to show what comes back, is picked out. Options stand anywhere.
+ktrace checks its own words on the node, so they are not checked twice. Here only the choice of pods
+and the display options are picked out. Options may stand anywhere.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 from tracer.model.errors import UsageError
 
-# Of the options that ktrace's commands share those that no value follows. A test compares them.
+# Shared options of ktrace's commands that take no value. A test compares them.
 SHARED_FLAGS = frozenset(
     ("--wait", "--all", "--no-headers", "--no-argv", "--help", "-h", "--version")
 )
-# kubectl's own that say which cluster, and as whom; each has a value.
+# kubectl's own options for the cluster and the user; each takes a value.
 KUBECTL = frozenset(
     (
         *("--kubeconfig", "--context", "--cluster", "--user", "--server", "-s", "--token"),
@@ -25,17 +25,17 @@ KUBECTL = frozenset(
     )
 )
 KUBECTL_FLAGS = frozenset(("--insecure-skip-tls-verify",))
-# What files are read and written here, and not on a node.
+# Commands that read and write files here and not on a node.
 HERE = frozenset(("replay", "info", "export", "decode", "completion", "stap"))
 RECORDING = ".ktrace"
 
 
 @dataclass
 class Request:
-    """What was asked for. `rest` are ktrace's other words, in their order."""
+    """The parsed request. `rest` are ktrace's other words, in their order."""
 
     command: str | None = None
-    target: str | None = None  # what stands behind the command: a pod, probes or a file
+    target: str | None = None  # the word after the command: a pod, probes or a file
     rest: list[str] = field(default_factory=list)
     pods: list[str] = field(default_factory=list)
     namespaces: list[str] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Request:
 
     @property
     def is_here(self) -> bool:
-        """Whether no node is needed for it."""
+        """Whether it needs no node."""
         file = self.target is not None and self.target.endswith(RECORDING)
         return self.command in HERE or (self.command in ("why", "live") and file)
 
@@ -86,7 +86,7 @@ _VALUES = {
 
 
 def parse(words: Sequence[str]) -> Request:
-    """Raises `UsageError` for an option whose value is missing."""
+    """Raises `UsageError` for an option without its value."""
     request = Request()
     for option, value in _pairs(words):
         if option is None:
@@ -117,12 +117,12 @@ def parse(words: Sequence[str]) -> Request:
 
 
 def is_flag(option: str) -> bool:
-    """Whether no value follows it."""
+    """Whether the option takes no value."""
     if option in SHARED_FLAGS | KUBECTL_FLAGS | _OURS:
         return True
     if option in _LISTS or option in _VALUES or option in KUBECTL:
         return False
-    from tracer import probes  # which know their own
+    from tracer import probes  # probes declare their own options
 
     every = [one for name in probes.names() for one in probes.asked(probes.get(name).options)]
     return any(one.is_flag and option == one.word for one in every)

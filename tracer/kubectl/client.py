@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kubectl as a subprocess: what it is asked, its answers as JSON, and its complaints as errors.
+"""Runs kubectl as a subprocess: commands, JSON answers and errors.
 
-An answer is anybody's: labels, messages and names in it come from whoever may write to the API. It
-is bounded, and what of it is shown is escaped where errors are printed.
+Answers are untrusted: anyone who may write to the API can choose labels, messages and names in
+them. Answers are bounded, and printed errors are escaped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LACKING = re.compile(
 
 
 class Refused(KtraceError):
-    """kubectl ended with an error. `words` is what it said, in one line."""
+    """kubectl ended with an error. `words` is its message, in one line."""
 
     def __init__(self, message: str, words: str, remedy: str | None = None) -> None:
         super().__init__(message, remedy)
@@ -45,12 +45,12 @@ class Refused(KtraceError):
 
     @property
     def decided(self) -> bool:
-        """Whether the API server itself said no, so that nothing has been done."""
+        """Whether the API server itself refused, so that nothing was done."""
         return bool(re.search(r"\((NotFound|Forbidden|Invalid|Unauthorized)\)", self.words))
 
 
 class Forbidden(Refused, MissingPrivilege):
-    """The API server let a user not do something: `lacks` are verb, resource and namespace."""
+    """The API server denied an operation; `lacks` holds verb, resource and namespace."""
 
     exit_code = MissingPrivilege.exit_code
 
@@ -67,7 +67,7 @@ class Forbidden(Refused, MissingPrivilege):
 
 
 class Kubectl:
-    """`options` say which cluster, and as whom."""
+    """`options` select the cluster and the user."""
 
     def __init__(self, options: Sequence[str] = ()) -> None:
         program = shutil.which("kubectl")
@@ -83,7 +83,7 @@ class Kubectl:
         self._abandoned = False
 
     def command(self, *words: str) -> list[str]:
-        """Options stand first, as what stands behind `--` is for the other end."""
+        """Options come first, because everything after `--` is for the remote command."""
         return [self.program, *self._options, *words]
 
     @contextmanager
@@ -111,7 +111,7 @@ class Kubectl:
                 process.kill()
 
     def get(self, *words: str) -> Any:
-        """What `kubectl get` knows, or None if it is not there."""
+        """The answer of `kubectl get`, or None if the object does not exist."""
         try:
             return self.ask("get", *words, "--output=json")
         except Refused as refusal:
@@ -120,7 +120,7 @@ class Kubectl:
             raise
 
     def ask(self, *words: str, given: Any = None, seconds: float = ANSWER_SECONDS) -> Any:
-        """An answer in JSON. Raises `Refused` with what kubectl complains about."""
+        """A JSON answer. Raises `Refused` with kubectl's error."""
         import orjson
 
         answer = self.run(*words, given=None if given is None else orjson.dumps(given))
@@ -135,7 +135,7 @@ class Kubectl:
     def run(
         self, *words: str, given: bytes | None = None, seconds: float = ANSWER_SECONDS
     ) -> bytes:
-        """What it prints."""
+        """kubectl's output."""
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             stdin = subprocess.PIPE if given is not None else subprocess.DEVNULL
             with self.running(*words, stdin=stdin, stdout=out, stderr=err) as process:
@@ -156,7 +156,7 @@ class Kubectl:
             return _start_of(out, MAX_ANSWER)
 
     def may(self, verb: str, resource: str, namespace: str | None) -> bool | None:
-        """Whether the API server would let us; None if it does not say."""
+        """Whether the API server allows it; None if it does not say."""
         where = [f"--namespace={namespace}"] if namespace else []
         try:
             return b"yes" in self.run("auth", "can-i", verb, resource, *where)
@@ -167,7 +167,7 @@ class Kubectl:
 
 
 def refusal(what: str, complaint: bytes) -> Refused:
-    """An error that says what kubectl complained about."""
+    """The error for kubectl's complaint."""
     words = _line(_text(complaint))
     found = _LACKING.search(words)
     if found:
@@ -184,13 +184,13 @@ def refusal(what: str, complaint: bytes) -> Refused:
 
 
 def _line(text: str) -> str:
-    """The last lines in one: warnings and retries come first."""
+    """The last lines joined into one: warnings and retries come first."""
     lines = [line for line in text.splitlines() if line.strip() and not _is_noise(line)]
     return " ".join(" ".join(lines[-3:]).split())[:MAX_COMPLAINT]
 
 
 def _is_noise(line: str) -> bool:
-    """What kubectl's own log says, such as `E1126 15:01:03.123456 memcache.go:265] …`."""
+    """Whether it is kubectl's own log, such as `E1126 15:01:03.123456 memcache.go:265] …`."""
     return bool(re.match(r"[IWEF]\d{4} ", line) or line.startswith("Warning: "))
 
 

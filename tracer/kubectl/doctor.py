@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`kubectl ktrace doctor`: the whole cluster, a line for each node, and the pods that were left."""
+"""`kubectl ktrace doctor`: the whole cluster, one line for each node, and leftover pods."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TITLES = ("NODE", "KERNEL", "RUNTIME", "KTRACE", "FOUND")
 
 
 def run(request: Request) -> int:
-    """1 if something is wrong anywhere, as with `ktrace doctor`."""
+    """Returns 1 if anything is wrong anywhere, as `ktrace doctor` does."""
     kubectl = Kubectl(request.kubectl)
     known = _nodes(kubectl, request)
     unfit = {name: nodes.unfit(name, node) for name, node in known.items()}
@@ -49,7 +49,7 @@ def run(request: Request) -> int:
 
 
 def _nodes(kubectl: Kubectl, request: Request) -> dict[str, Any]:
-    """Who may not look at nodes may still name one."""
+    """The nodes to check. A user without the right to list nodes may still name one."""
     try:
         every = {str(one["metadata"]["name"]): one for one in kubectl.get("nodes")["items"]}
     except Forbidden:
@@ -63,7 +63,7 @@ def _nodes(kubectl: Kubectl, request: Request) -> dict[str, Any]:
 
 
 def _look(kubectl: Kubectl, homes: Homes, node: str) -> tuple[Home, list[Mapping[str, Any]]]:
-    """A pod is there only for as long as it takes: a cluster may have many nodes."""
+    """Checks a node. Its pod is removed right after, because a cluster may have many nodes."""
     home = homes.agent(node) or homes.make(node)
     try:
         return home, _ask(kubectl, home)
@@ -126,7 +126,7 @@ def _print_table(
     wrong: Mapping[str, str],
     headers: bool,
 ) -> None:
-    """A node's remedies stand below it, unbroken: they may be commands to be copied."""
+    """Remedies stand below their node, not wrapped, because they may be commands to copy."""
     rows = [list(TITLES)] if headers else []
     below: list[list[str]] = [[]] if headers else []
     for name, node in known.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `kubectl ktrace --help` says."""
+"""The text of `kubectl ktrace --help`."""
 
 USAGE = """\
 Usage: kubectl ktrace COMMAND [ARGS]...

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ktrace's pod on a node: the one that is there anyway, or one that is made for a while.
+"""ktrace's pod on a node: the DaemonSet's, or a temporary one.
 
-A pod that was made is taken away on every way out. What could not be taken away ends by itself,
-soon when nobody holds it any more and at the latest at its deadline, and carries who made it.
+A temporary pod is deleted on every way out. A pod that could not be deleted ends by itself: soon
+after its holder is gone, and at its deadline at the latest. It carries its maker's name.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ OWNER, SESSION = "ktrace-owner", "ktrace-session"
 CONTAINER = "ktrace"
 IMAGE = "localhost/ktrace"  # what `make image` makes
 
-# How long a pod lives that nobody takes away.
+# How long a pod lives if nothing deletes it.
 DEADLINE_SECONDS = 8 * 3600
-# How long to wait for it to run; and from when on what the kubelet says of it is looked up.
+# How long to wait until it runs, and after which time to look up the kubelet's events.
 START_SECONDS = 120.0
 LOOK_SECONDS = 4.0
 CREATE_SECONDS = 10.0
 DELETE_SECONDS = 15.0
-# What a watch may say of one pod at once.
+# The largest amount of data that a watch may send about one pod.
 MAX_WATCHED = 4 << 20
 
-# What does not become better by waiting.
+# Reasons for which waiting is useless.
 _HOPELESS = frozenset(
     (
         *(
@@ -59,7 +59,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Home:
-    """A pod in which ktrace can be run."""
+    """A pod in which ktrace can run."""
 
     node: str
     namespace: str
@@ -68,8 +68,8 @@ class Home:
 
 
 class Homes:
-    """Finds or makes pods, and takes away what was made. Nodes may be asked for by several threads
-    at once. `lifetime` is how long what is asked for may take, if that is known."""
+    """Finds or makes pods, and deletes those it made. Several threads may ask at once. `lifetime`
+    is how long the request may take, if known."""
 
     def __init__(
         self, kubectl: Kubectl, request: Request, say: Say, lifetime: float | None = None
@@ -85,7 +85,7 @@ class Homes:
         self._closed = False
 
     def leave(self, home: Home) -> None:
-        """Takes one away now. What does not succeed is tried again at the end."""
+        """Deletes a pod now. A failed deletion is retried at the end."""
         if home.made:
             process = self._delete([home.pod], home.namespace)
             with suppress(subprocess.TimeoutExpired):
@@ -94,10 +94,11 @@ class Homes:
                 self._made.pop(home.pod, None)
 
     def close(self) -> list[tuple[subprocess.Popen[bytes], str]]:
-        """Begins to take away what was made, and says what. It goes on if this process ends."""
+        """Starts deleting the pods that were made; returns the processes and descriptions. The
+        deletions continue if this process ends."""
         with self._changed:
             self._closed = True
-            # what is under way may come to be there: it is known only then
+            # pending creations may still succeed: their outcome is known only then
             self._changed.wait_for(lambda: not self._under_way, CREATE_SECONDS)
         self._kubectl.abandon()
         by_namespace: dict[str | None, list[str]] = {}
@@ -121,7 +122,8 @@ class Homes:
         )
 
     def agent(self, node: str) -> Home | None:
-        """Who may not look there may still make a pod elsewhere."""
+        """The DaemonSet's pod on the node. A user without the right to look there may still make a
+        pod elsewhere."""
         namespace = self._request.home or NAMESPACE
         if self._request.image:
             return None
@@ -148,7 +150,7 @@ class Homes:
         except Refused as refused:
             if not refused.no_namespace or self._request.home:
                 raise self._explained(refused, namespace) from refused
-            namespace = None  # there is no namespace for it, so it is the context's
+            namespace = None  # that namespace does not exist: use the context's
             try:
                 made = self._create(manifest, namespace)
             except Refused as again:
@@ -158,7 +160,7 @@ class Homes:
         return home
 
     def _create(self, manifest: Mapping[str, Any], namespace: str | None) -> Any:
-        """Remembered before it is made: whatever happens then, it is known what has to go."""
+        """Records the pod before creating it, so that it is deleted whatever happens."""
         with self._changed:
             if self._closed:
                 raise KtraceError("ended before the pod was made")
@@ -178,7 +180,7 @@ class Homes:
                 self._changed.notify_all()
 
     def _explained(self, refused: Refused, namespace: str | None) -> KtraceError:
-        """Of a right that lacks all that lack are told: they would come one after the other."""
+        """The error with a remedy. For a missing right it names all missing rights at once."""
         if isinstance(refused, Forbidden):
             where = refused.lacks[2] or namespace
             lacking = [
@@ -205,8 +207,8 @@ class Homes:
         return refused
 
     def _manifest(self, name: str, node: str) -> dict[str, Any]:
-        """Bound to its node without a scheduler, as the node is what is to be looked at: cordoned,
-        tainted or full."""
+        """The pod is bound to its node without the scheduler, because the node under examination
+        may be cordoned, tainted or full."""
         paths = {"cgroup": "/sys/fs/cgroup", "run": "/run", "logs": "/var/log"}
         container: dict[str, Any] = {
             "name": CONTAINER,
@@ -216,7 +218,7 @@ class Homes:
             "env": [
                 {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
             ],
-            # what the kernel's log and, under SELinux, the runtime's socket want
+            # needed for the kernel log and, under SELinux, for the runtime's socket
             "securityContext": {"privileged": True, "readOnlyRootFilesystem": True},
             "resources": {"requests": {"cpu": "0", "memory": "0"}},
             "volumeMounts": [
@@ -226,7 +228,7 @@ class Homes:
         spec: dict[str, Any] = {
             "nodeName": node,
             "hostPID": True,
-            "hostNetwork": True,  # else it would wait for an address
+            "hostNetwork": True,  # otherwise it would wait for an address
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 2,
             "activeDeadlineSeconds": self._deadline(),
@@ -239,7 +241,7 @@ class Homes:
         if self._request.pull_secret:
             spec["imagePullSecrets"] = [{"name": self._request.pull_secret}]
         labels = {
-            "app.kubernetes.io/name": BY,  # not the DaemonSet's, which would adopt it
+            "app.kubernetes.io/name": BY,  # the DaemonSet would adopt pods with its own name
             MADE: BY,
             OWNER: label(owner()),
             SESSION: self._session,
@@ -253,7 +255,7 @@ class Homes:
         return int(self._lifetime + START_SECONDS + 60)
 
     def _await(self, home: Home) -> None:
-        """Until it runs. Says why it does not yet, each reason once."""
+        """Waits until it runs. Reports each reason for a delay once."""
         began = time.monotonic()
         looked, told = False, ""
         for pod in self._watched(home):
@@ -274,7 +276,7 @@ class Homes:
                 self._say(f"waiting for {where}: {why}")
 
     def _watched(self, home: Home) -> Iterator[Any]:
-        """The pod as often as it changes, and None once a second when it does not."""
+        """Yields the pod whenever it changes, and None each second without a change."""
         with self._kubectl.running(
             *("get", "pod", home.pod, f"--namespace={home.namespace}"),
             *("--watch", "--output=json"),
@@ -291,7 +293,7 @@ class Homes:
             raise refusal("get", process.stderr.read(4096))
 
     def _last_word(self, home: Home) -> str | None:
-        """What the kubelet has to say of it."""
+        """The kubelet's last event about the pod."""
         with suppress(KtraceError):
             events = self._kubectl.get(
                 "events",
@@ -305,7 +307,7 @@ class Homes:
         return None
 
 
-# What making a pod takes, in the order in which it is done.
+# The rights for making a pod, in the order of their use.
 NEEDED = (
     ("create", "pods"),
     ("get", "pods"),
@@ -317,7 +319,7 @@ NEEDED = (
 
 
 def waiting(pod: Mapping[str, Any]) -> tuple[str | None, bool]:
-    """Why a pod does not run, if it says so; and whether waiting is in vain."""
+    """Why a pod does not run, if known, and whether waiting is useless."""
     status = pod.get("status") or {}
     if status.get("phase") in ("Failed", "Succeeded"):
         ended = [
@@ -340,7 +342,7 @@ def waiting(pod: Mapping[str, Any]) -> tuple[str | None, bool]:
 
 
 def leftovers(kubectl: Kubectl, home: str | None) -> list[Mapping[str, Any]]:
-    """Pods that were made and that nobody has taken away, wherever we may look."""
+    """Pods that were made and not deleted, in all accessible namespaces."""
     try:
         found = kubectl.get("pods", "--all-namespaces", f"--selector={MADE}={BY}")["items"]
     except Forbidden:
@@ -361,7 +363,7 @@ def owner() -> str:
 
 
 def label(text: str) -> str:
-    """As a value of a label may be."""
+    """The text as a valid label value."""
     return re.sub(r"[^\w.-]|@", "_", text, flags=re.ASCII)[:63].strip("_.-") or "unknown"
 
 
@@ -394,8 +396,8 @@ def _remedy(why: str) -> str | None:
 
 
 def _pieces(stream: IO[bytes]) -> Iterator[bytes]:
-    """JSON objects that stand one after the other, and nothing once a second. Their braces are
-    counted, as nothing but the end of one says that it is whole."""
+    """Yields consecutive JSON objects, and nothing once a second. Each object is decoded as soon as
+    it is complete, because nothing else marks its end."""
     import select
 
     kept = b""

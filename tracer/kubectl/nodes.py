@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""On which nodes to ask, and for which pods exactly.
+"""Chooses the nodes to ask, and the exact pods.
 
-As with kubectl a pod without a namespace is one of the context's namespace. ktrace on a node knows
-no context, so it is told the namespace that the API server answered with.
+As with kubectl, a pod without a namespace belongs to the context's namespace. ktrace on a node
+knows no context, so it is given the namespace from the API server's answer.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from tracer.kubectl.arguments import Request
 from tracer.kubectl.client import Forbidden, Kubectl
 from tracer.model.errors import KtraceError, NoSuchPod, UsageError
 
-# At once: each is a kubectl that runs here.
+# The most nodes at once: each is a kubectl process here.
 MAX_NODES = 64
-# Names in an error that tells which there are.
+# How many names an error lists.
 MAX_NAMED = 8
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The nodes to ask, and ktrace's words for which pods."""
+    """The nodes to ask, and the words that select the pods there."""
 
     nodes: tuple[str, ...]
     pods: tuple[str, ...]
@@ -37,8 +37,7 @@ class Asked:
 
 
 def find(kubectl: Kubectl, request: Request) -> Asked:
-    """Raises `NoSuchPod` if no pod is what was asked for, and `UsageError` if nothing says which
-    node is meant."""
+    """Raises `NoSuchPod` if no pod matches, and `UsageError` if nothing identifies the node."""
     pods = [*request.pods]
     if request.command == "why" and request.target:
         pods.insert(0, request.target)
@@ -62,7 +61,7 @@ def find(kubectl: Kubectl, request: Request) -> Asked:
 
 
 def every_node(kubectl: Kubectl) -> dict[str, Any]:
-    """Those on which a pod of Linux can be, by name."""
+    """The names of all nodes that can run Linux pods."""
     nodes = {_name(node): node for node in kubectl.get("nodes")["items"]}
     fit = {name: node for name, node in nodes.items() if unfit(name, node) is None}
     if nodes and not fit:
@@ -71,7 +70,8 @@ def every_node(kubectl: Kubectl) -> dict[str, Any]:
 
 
 def check(kubectl: Kubectl, name: str) -> None:
-    """Raises what is wrong with a node, in one line. Who may not look at nodes learns it later."""
+    """Raises a one-line error if the node is unfit. A user without the right to look at nodes
+    learns it later."""
     try:
         node = kubectl.get("node", name)
     except Forbidden:
@@ -84,7 +84,7 @@ def check(kubectl: Kubectl, name: str) -> None:
 
 
 def unfit(name: str, node: Mapping[str, Any]) -> str | None:
-    """Why no pod of ktrace can be on a node."""
+    """Why ktrace's pod cannot run on a node."""
     labels = node["metadata"].get("labels") or {}
     taints = [one.get("key", "") for one in node.get("spec", {}).get("taints") or []]
     status = node.get("status") or {}
@@ -123,7 +123,7 @@ def _of_pods(kubectl: Kubectl, request: Request, pods: Sequence[str]) -> Asked:
 
 
 def _listed(kubectl: Kubectl, request: Request, pods: Sequence[str]) -> list[Any]:
-    """The pods that are meant, as the API server has them."""
+    """The requested pods, as the API server returns them."""
     if len(pods) == 1 and not request.labels and _is_plain(pods[0]):
         before, _, name = pods[0].rpartition("/")
         namespaces = [before] if before else request.namespaces
@@ -147,7 +147,7 @@ def _listed(kubectl: Kubectl, request: Request, pods: Sequence[str]) -> list[Any
 
 
 def _is_wanted(pod: Mapping[str, Any], pods: Sequence[str], namespaces: Sequence[str]) -> bool:
-    """As ktrace decides it on the node. What has ended has no processes any more."""
+    """Whether ktrace on the node would select the pod. Ended pods have no processes any more."""
     from tracer.model.names import Pod
     from tracer.model.selection import pod_matches
 
@@ -161,14 +161,14 @@ def _is_wanted(pod: Mapping[str, Any], pods: Sequence[str], namespaces: Sequence
 
 
 def _qualified(pod: str, namespaces: Sequence[str]) -> str:
-    """With its namespace, if there is only one that it can be."""
+    """The pod's name with its namespace, if only one is possible."""
     if _namespace(pod) or len(namespaces) != 1 or _is_uid(pod):
         return pod
     return f"{namespaces[0]}/{pod}"
 
 
 def _namespace(pod: str) -> str | None:
-    """What is written before a pod's name, or before `deploy/web`."""
+    """The prefix of a pod's name or of `deploy/web`."""
     from tracer.model.workloads import parse
 
     workload = parse(pod)
@@ -178,7 +178,7 @@ def _namespace(pod: str) -> str | None:
 
 
 def _is_plain(word: str) -> bool:
-    """A name, and no glob, workload or uid."""
+    """Whether it is a name, and no glob, workload or uid."""
     from tracer.model.workloads import parse
 
     return not (any(one in word for one in "*?[") or parse(word) or _is_uid(word))
@@ -201,7 +201,7 @@ def _not_scheduled(pod: Mapping[str, Any]) -> str:
 
 
 def _no_such_pod(kubectl: Kubectl, request: Request, pods: Sequence[str]) -> KtraceError:
-    """With the nearest names, and the namespace in which was looked."""
+    """The error names the nearest pods and the searched namespace."""
     import difflib
 
     what = " or ".join(map(repr, pods)) if pods else "with those labels" if request.labels else ""

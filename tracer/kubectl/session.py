@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what was asked to ktrace on the nodes, and to what is shown of it."""
+"""Runs a request with ktrace on the nodes and shows the results."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from tracer.outputs.escape import escape
 
 T = TypeVar("T")
 
-# Nodes on which a pod is looked for or made at once.
+# Nodes on which a pod is looked for or made concurrently.
 AT_ONCE = 16
 _FILES_THERE = ("--record", "--flight", "--rotate", "--trigger")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class Interrupted(Exception):
-    """By a signal, before there was anything that could end in order."""
+    """A signal came before there was anything to end in order."""
 
 
 def run(request: Request) -> int:
-    """ktrace's exit code."""
+    """Returns ktrace's exit code."""
     _check(request)
     kubectl = Kubectl(request.kubectl)
     asked = nodes.find(kubectl, request)
@@ -60,8 +60,8 @@ def run(request: Request) -> int:
 
 @contextmanager
 def housed(kubectl: Kubectl, request: Request, names: Sequence[str]) -> Iterator[list[Home]]:
-    """A pod of ktrace's on each of the nodes; on those where it cannot be, that is said. Raises
-    what is wrong if it can be on none. What was made is taken away at the end."""
+    """Yields ktrace's pods, one on each node. Nodes where it cannot run are reported; if there is
+    no other, their error is raised. Pods that were made are deleted at the end."""
     homes = Homes(kubectl, request, tell, _seconds(request.duration))
     with interruptible():
         try:
@@ -78,7 +78,7 @@ def housed(kubectl: Kubectl, request: Request, names: Sequence[str]) -> Iterator
 def in_parallel(
     names: Sequence[str], ask: Callable[[str], T]
 ) -> tuple[dict[str, T], dict[str, KtraceError]]:
-    """What it says of each, and what went wrong with the others."""
+    """The results and the errors, each by name."""
     found: dict[str, T] = {}
     problems: dict[str, KtraceError] = {}
     left = list(names)
@@ -137,7 +137,7 @@ def remote_words(request: Request, asked: Asked) -> list[str]:
 
 
 def is_table(request: Request) -> bool:
-    """Whether it is a table of events, which is drawn here."""
+    """Whether the output is a table of events, which is drawn here."""
     from tracer import probes
 
     events = request.command == "trace" or request.command in probes.names()
@@ -151,7 +151,7 @@ def tell(words: str) -> None:
 
 
 def _check(request: Request) -> None:
-    """What can be said before anything is asked."""
+    """Checks what needs no cluster."""
     _check_command(request)
     for word in request.rest:
         if word.startswith(_FILES_THERE):
@@ -171,10 +171,10 @@ def _check(request: Request) -> None:
 
 
 def _check_command(request: Request) -> None:
-    """Else a pod would be made to hear that there is no such thing."""
+    """Fails early: otherwise a pod would be made only to report an unknown command."""
     from tracer import probes
 
-    place = find_spec("tracer.cli")  # which is not imported: it takes long
+    place = find_spec("tracer.cli")  # not imported: that takes long
     modules = iter_modules(place.submodule_search_locations if place else ())
     known = [*probes.names(), *(one.name for one in modules if not one.name.startswith("_"))]
     if request.command not in known:
@@ -189,7 +189,8 @@ def _check_command(request: Request) -> None:
 
 
 def _home(kubectl: Kubectl, homes: Homes, node: str) -> Home:
-    """What is wrong with a node is looked up meanwhile; where ktrace runs, nothing is."""
+    """The node's pod. Node problems are looked up concurrently, and ignored if ktrace already runs
+    there."""
     found, problems = in_parallel(
         ("agent", "node"),
         lambda what: homes.agent(node) if what == "agent" else nodes.check(kubectl, node),
@@ -222,7 +223,7 @@ def _sink(request: Request, asked: Asked) -> Sink:
 
 
 def _teller(asked: Asked) -> Callable[[str, str], None]:
-    """Of several nodes each line says whose it is."""
+    """With several nodes, each line begins with its node."""
 
     def say(node: str, line: str) -> None:
         with suppress(OSError):
@@ -245,7 +246,7 @@ def _attached(request: Request, asked: Asked) -> None:
 
 
 def _check_recordings(sink: show.Recordings) -> int:
-    """Says whether all of it arrived."""
+    """Reports whether each recording arrived completely."""
     from tracer.model.errors import BadRecording
     from tracer.recording.reader import Reader
 
@@ -267,7 +268,7 @@ def _check_recordings(sink: show.Recordings) -> int:
 
 
 def _screen(kubectl: Kubectl, request: Request, asked: Asked) -> int:
-    """The terminal is ktrace's there: kubectl passes keys and its size on."""
+    """ktrace controls the terminal there: kubectl forwards keys and the window size."""
     if asked.several:
         raise UsageError(
             f"live shows one node, and this is on {len(asked.nodes)}", "--node NAME chooses one"
@@ -298,7 +299,8 @@ def _screen(kubectl: Kubectl, request: Request, asked: Asked) -> int:
 
 
 def take_away(homes: Homes) -> None:
-    """A signal does not keep it from being done, only from being waited for."""
+    """Deletes the pods that were made. A signal does not cancel the deletion, only the wait for
+    it."""
     _on_end(signal.SIG_IGN)
     deleting = homes.close()
     _on_end(lambda number, frame: os._exit(128 + number))
@@ -315,7 +317,7 @@ def take_away(homes: Homes) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """A signal ends what is done inside, wherever it is."""
+    """A signal ends the block at any point."""
 
     def on_signal(number: int, _frame: object) -> None:
         raise Interrupted
@@ -341,7 +343,7 @@ def _is_tracing(command: str | None) -> bool:
 
 
 def _seconds(duration: str | None) -> float | None:
-    """ktrace itself looks at it; here it only decides how long a pod may be there."""
+    """A duration in seconds. ktrace itself checks it; here it only sets the pod's deadline."""
     import re
 
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?", duration or "")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of what the nodes say: a table, JSON lines, text, or a recording in a file.
+"""Shows the nodes' output: a table, JSON lines, text, or a recording in a file.
 
-Of several nodes events are put in order of time. Each node's are in order already, so the earliest
-goes on as soon as every node has told a later one, or has had time to. Clocks of nodes differ by
-what they differ.
+Events of several nodes are merged in order of time. Each node's events are in order already, so the
+earliest one is shown as soon as every node has sent a later one, or has had time to. Differences
+between the nodes' clocks are not corrected.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tracer.outputs.terminal import terminal_width, wrapped
 if TYPE_CHECKING:
     from tracer.outputs.table import Table
 
-# How long an event of one node waits for earlier ones of others.
+# How long one node's event waits for earlier events of other nodes.
 HOLD_SECONDS = 0.5
 MAX_HELD = 20_000
 MAX_LINE = 4 << 20
@@ -33,7 +33,7 @@ _SGR = re.compile("(\x1b\\[[0-9;]{0,20}m)")
 
 
 class Lines:
-    """Whole lines of each node."""
+    """Splits each node's output into whole lines."""
 
     def __init__(self) -> None:
         self._begun: dict[str, bytes] = {}
@@ -76,7 +76,7 @@ class InOrder:
 
 
 class Events:
-    """What JSON and table have in common: `count` is how many events are wanted."""
+    """The common part of JSON and table; `count` is the number of events wanted."""
 
     def __init__(self, nodes: Sequence[str], count: int | None) -> None:
         self.enough = False
@@ -148,8 +148,8 @@ class JsonLines(Events):
 
 
 class Drawn(Events):
-    """A table of rows that nodes have made (tracer/outputs/rows.py), drawn for this terminal,
-    with the times of this machine's zone."""
+    """A table of rows made on the nodes (tracer/outputs/rows.py), drawn for this terminal with
+    times in this machine's zone."""
 
     def __init__(
         self,
@@ -222,9 +222,9 @@ class Drawn(Events):
 
 
 class Text:
-    """As it comes, and without what a terminal would take for more than colours. With `named` each
-    line begins with its node. Verdicts are sentences: none is torn apart by another's, and on a
-    terminal they are broken between words."""
+    """Text in order of arrival; terminal controls other than colours are escaped. With `named`,
+    each line begins with its node. A verdict's lines stay together, and on a terminal they are
+    wrapped between words."""
 
     enough = False
 
@@ -267,7 +267,8 @@ class Text:
 
 
 class Recordings:
-    """A file for each node, for its owner only. What has come is there, whenever it ends."""
+    """One file for each node, readable by its owner only. It keeps everything received, however the
+    session ends."""
 
     enough = False
 
@@ -297,12 +298,12 @@ class Recordings:
 
 
 def path_of(path: Path, node: str, nodes: int) -> Path:
-    """`here.ktrace` is `here.NODE.ktrace` of several."""
+    """`here.ktrace` becomes `here.NODE.ktrace` with several nodes."""
     return path if nodes == 1 else path.with_name(f"{path.stem}.{node}{path.suffix}")
 
 
 def visible(line: str) -> str:
-    """Colours stay; anything else that is not printable is shown as an escape."""
+    """Keeps colours; other unprintable characters are escaped."""
     if line.isprintable():
         return line
     parts = _SGR.split(line)
@@ -316,7 +317,7 @@ def in_colour(choice: str) -> bool:
 
 
 def _begins(line: str) -> bool:
-    """A verdict's first line; those that belong to it are indented."""
+    """Whether it is a verdict's first line; its other lines are indented."""
     return bool(line) and not _SGR.sub("", line).startswith(" ")
 
 

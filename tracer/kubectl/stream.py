@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ktrace in pods, one on each node, as one stream here.
+"""Combines ktrace in pods, one on each node, into one stream here.
 
-Each is a `kubectl exec` with its own pipes. All of them are read in one place, which also passes
-Ctrl-C on and says to the other ends that somebody is still here (see tracer/cli/leash.py).
+Each is a `kubectl exec` with its own pipes. One loop reads all of them, forwards Ctrl-C, and sends
+heartbeats to the other ends (see tracer/cli/leash.py).
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from tracer.kubectl.home import CONTAINER, Home
 from tracer.outputs.escape import escape
 
 BEAT_SECONDS = 5.0
-# Nothing from the other end for so long: it, the way to it, or this laptop was away.
+# After this long without data, the other end, the connection or this laptop was away.
 SILENT_SECONDS = 30.0
 # How long ktrace may take to end in order.
 ENDING_SECONDS = 15.0
 READ_BYTES = 1 << 16
-# Of a line that has no end.
+# The longest line, for a stream without line ends.
 MAX_LINE = 4 << 20
 MAX_COMPLAINT = 4096
-# Under nohup the end of the terminal stays ignored.
+# Under nohup, SIGHUP stays ignored.
 ENDING = tuple(
     one
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -40,27 +40,27 @@ ENDING = tuple(
 
 
 class ReaderGone(Exception):
-    """Whoever read our output has seen enough."""
+    """The reader of our output has closed it."""
 
 
 class Sink(Protocol):
-    """What becomes of what the nodes say. `enough` says that no more is wanted."""
+    """Consumes the nodes' output. `enough` says that no more is wanted."""
 
     enough: bool
 
     def take(self, node: str, data: bytes) -> None: ...
 
     def idle(self) -> None:
-        """Called when nothing has come for a moment, and at least ten times a second."""
+        """Called when no data came for a moment, and at least ten times a second."""
 
     def gone(self, node: str) -> None:
-        """Nothing more will come from this node."""
+        """No more data will come from this node."""
 
     def close(self) -> None: ...
 
 
 class End:
-    """One `kubectl exec`. `code` is ktrace's exit code there; None if it did not tell one."""
+    """One `kubectl exec`. `code` is ktrace's exit code there; None if it sent none."""
 
     def __init__(self, kubectl: Kubectl, home: Home, words: Sequence[str], ready: bool) -> None:
         self.home = home
@@ -81,7 +81,7 @@ class End:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is passed on in words
+            start_new_session=True,  # Ctrl-C is forwarded as a message
         )
 
     def tell(self, words: bytes) -> None:
@@ -90,7 +90,7 @@ class End:
             os.write(self.process.stdin.fileno(), words)
 
     def hear(self, data: bytes) -> list[str]:
-        """Lines of standard error that are for people."""
+        """The lines of standard error that are for the user."""
         self._said += data
         *lines, self._said = self._said.split(b"\n")
         self._said = self._said[:MAX_LINE]
@@ -107,7 +107,7 @@ class End:
             if word == b"exit" and value.isdigit():
                 self.code = int(value)
             return None
-        # what kubectl itself says of the exit code, and of what it did to reach the pod
+        # kubectl's own messages about the exit code
         if line.startswith(b"command terminated with "):
             return None
         self.complaint = (self.complaint + line + b"\n")[-MAX_COMPLAINT:]
@@ -115,8 +115,8 @@ class End:
 
 
 class Streams:
-    """Runs until all have ended. `say` is given the lines for people; `on_ready` is called once
-    when all have attached their probes."""
+    """Runs until all have ended. `say` gets the lines for the user; `on_ready` is called once, when
+    all have attached their probes."""
 
     def __init__(
         self,
@@ -136,7 +136,8 @@ class Streams:
         self._open: dict[End, int] = {}
 
     def run(self) -> int:
-        """The exit code: the highest of the nodes'. KeyboardInterrupt at a second Ctrl-C."""
+        """Returns the highest exit code of the nodes. Raises KeyboardInterrupt at a second
+        Ctrl-C."""
         wake, woken = os.pipe()
         os.set_blocking(woken, False)
         previous = signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
@@ -234,7 +235,7 @@ class Streams:
             return end.code
         if b"No such command 'leash'" in end.complaint:
             self._say(end.node, "  the ktrace in that pod is older than this plugin: --image NAME")
-        elif end.process.returncode != 130:  # Ctrl-C before there was anything to end
+        elif end.process.returncode != 130:  # 130: Ctrl-C before there was anything to end
             lost = refusal("exec", end.complaint)
             where = f"{end.home.namespace}/{end.home.pod}"
             gone = f"the connection to pod {where} was lost"
@@ -247,7 +248,8 @@ class Streams:
         return end.process.returncode if end.process.returncode > 0 else 1
 
     def _reader_is_gone(self) -> bool:
-        """A pipe that nobody reads any more shows it even when there is nothing to write."""
+        """Whether our output's reader is gone. A pipe without a reader shows it even when there is
+        nothing to write."""
         return any(event & (select.POLLERR | select.POLLHUP) for _, event in self._out.poll(0))
 
     def _on_signal(self, number: int, _frame: object) -> None:
