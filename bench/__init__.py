@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measurements of ktrace beside its peers. Times are told, never asserted."""
+"""Measurements of ktrace beside its peers. Times are reported, never asserted."""

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """python -m bench.backends
 
-The three backends side by side with what one would use instead: killsnoop of bpfcc-tools, and a few
-lines of SystemTap's language. All of them run in one guest of the lab, on a kernel that each can
-trace. How long until they trace, in turns, as the median; how much memory they and what they have
-started hold then; and what a signal that they see costs its sender more, at best. The guest's
-processor is emulated, so only what stands in one table can be compared.
+Compares the three backends with their alternatives: killsnoop of bpfcc-tools, and a few lines of
+SystemTap's language. All run in one guest of the lab, on a kernel that each can trace. Reported are
+the median time until they trace, measured in turns; the memory that they and their children hold
+then; and the least extra time that a signal they see costs its sender. The guest's processor is
+emulated, so only figures of one table can be compared.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _say(words: str) -> None:
 
 @dataclass(frozen=True)
 class Running:
-    """`seconds` passed until it traced."""
+    """`seconds` is the time until it traced."""
 
     seconds: float
     process: subprocess.Popen[bytes]
@@ -114,12 +114,13 @@ class Running:
 
     @property
     def gave_up(self) -> bool:
-        """SystemTap does, and says so, when a script takes too much of a processor."""
+        """Whether SystemTap gave up. It does when a script takes too much processor time, and
+        prints an error."""
         return self.process.poll() is not None or b"ERROR" in self.output.read_bytes()
 
     @property
     def megabytes(self) -> float:
-        """Resident, with what it has started."""
+        """Resident memory, including its children."""
         family = (self.process.pid, *children_of(self.process.pid))
         statuses = [Path(f"/proc/{pid}/status").read_text() for pid in family]
         lines = [line for text in statuses for line in text.splitlines() if "VmRSS:" in line]
@@ -128,8 +129,8 @@ class Running:
 
 @dataclass(frozen=True)
 class Tracer:
-    """`ready` looks at its output and at the file that READY in its command stands for; `before`
-    is done before each start."""
+    """`ready` checks its output and the file that READY in its command stands for; `before` runs
+    before each start."""
 
     name: str
     command: tuple[str, ...]
@@ -139,7 +140,7 @@ class Tracer:
 
     @contextmanager
     def running(self) -> Iterator[Running]:
-        """Until the end of the `with` block."""
+        """Runs it during the `with` block."""
         self.before()
         with tempfile.TemporaryDirectory() as directory:
             output, ready = Path(directory, "output"), Path(directory, "ready")
@@ -164,7 +165,7 @@ class Tracer:
 
 
 def _wrote(output: Path, ready: Path) -> bool:
-    """Both others write their first line when they trace."""
+    """Both peers write their first line when they trace."""
     return b"\n" in output.read_bytes()
 
 
@@ -200,7 +201,7 @@ TRACERS = (
 def inside(port: str) -> None:
     starts: dict[str, list[float]] = {tracer.name: [] for tracer in TRACERS}
     resident: dict[str, float] = {}
-    for _ in range(1 + STARTS):  # the first reads what it needs from the disk
+    for _ in range(1 + STARTS):  # the first run only warms the disk cache
         for tracer in TRACERS:
             with tracer.running() as running:
                 starts[tracer.name].append(running.seconds)
@@ -213,8 +214,8 @@ def inside(port: str) -> None:
 
 
 def _cost(tracer: Tracer) -> float | None:
-    """Of a signal, in seconds. None if it did not trace to the end."""
-    with Actor() as sender, Actor() as target:  # the target blocks it: one is pending
+    """A signal's extra cost in seconds; None if it did not trace to the end."""
+    with Actor() as sender, Actor() as target:  # the target blocks the signal: one is pending
         alone = _each(sender, target.pid)
         with tracer.running() as running:
             traced = _each(sender, target.pid)
@@ -222,7 +223,7 @@ def _cost(tracer: Tracer) -> float | None:
 
 
 def _each(sender: Actor, target: int) -> float:
-    """Seconds that a signal takes its sender, at best: whatever disturbs makes it slower."""
+    """The least seconds that a signal takes its sender, because disturbances only add time."""
 
     def once() -> float:
         began = time.monotonic()
@@ -233,7 +234,7 @@ def _each(sender: Actor, target: int) -> float:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:  # in the guest, whose port to the host it is
+    if len(sys.argv) > 1:  # in the guest, with its port to the host
         inside(sys.argv[1])
     else:
         main()

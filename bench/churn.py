@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m bench.churn`: what ktrace holds while pods come and go.
+"""`python -m bench.churn`: ktrace's memory while pods come and go.
 
-`--pods` of them, 160 a second. What the kernel sees of them is real: cgroups, namespaces, programs
-that are executed, ends (churn.c). A runtime that only knows names tells those, with labels. Nobody
-is a kubelet: nothing is pulled, mounted or logged, which is what makes a real pod slow.
+`--pods` of them, 160 a second. The kernel's side is real: cgroups, namespaces, executed programs,
+exits (churn.c). A runtime that only knows names provides those, with labels. There is no kubelet:
+nothing is pulled, mounted or logged, which is what makes a real pod slow.
 
-Each command traces the same pods. Told is what it had resident when it was ready and at most, and
-how much of that a pod is to blame for.
+Each command traces the same pods. Reported are its resident memory when ready and at most, and the
+share of one pod.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.support.cri import message, message_class
 from tracer import probes
 from tracer.kernel.hierarchies import hierarchies
 
-# LIVING of each worker are there at the same time; names are told of AHEAD more.
+# Each worker keeps LIVING pods at the same time; the runtime names AHEAD more.
 PODS, RATE, WORKERS, LIVING, AHEAD = 6000, 160, 4, 25, 40
 AIM_MB = 128
 PATIENCE = 60.0
@@ -62,7 +62,7 @@ def main() -> None:
     show(chosen.pods, churn, before, after, closing)
 
 
-# `why` follows what is replaced, and tells of each end.
+# `why` follows replaced pods and reports each end.
 COMMANDS: dict[str, tuple[str, ...]] = {
     "trace": ("trace", ",".join(probes.names()), "-o", "json"),
     "record": ("record", "-o", "{folder}/node.ktrace"),
@@ -80,7 +80,7 @@ class Closing:
 
 
 class Traced:
-    """A ktrace on a terminal, as `live` needs one; what `trace` and `why` print is thrown away."""
+    """A ktrace on a terminal, as `live` needs one; the output of `trace` and `why` is discarded."""
 
     def __init__(self, name: str, command: tuple[str, ...], folder: Path) -> None:
         self._ready = folder / f"{name}.ready"
@@ -101,7 +101,7 @@ class Traced:
         self._terminal.__exit__()
 
     def settled(self) -> float:
-        """Resident memory, in MB, when what is done at the start is done."""
+        """Resident memory in MB once its start-up work is done."""
         deadline, busy, used = time.monotonic() + PATIENCE, -1.0, 0.0
         while used - busy > 0.3 or not self._ready.exists():
             time.sleep(1)
@@ -111,7 +111,7 @@ class Traced:
         return self._memory("VmRSS")
 
     def peak(self) -> float:
-        """`why` ends by itself when something has happened that is no pod's end."""
+        """The most memory it had. `why` ends by itself after an event other than a pod's end."""
         if self._terminal.process.poll() is None:
             self.settled()
         return self._peak
@@ -119,7 +119,7 @@ class Traced:
     def _follow(self) -> None:
         while self._terminal.process.poll() is None:
             self._terminal.read_for(0.2)
-            with suppress(OSError, AssertionError):  # it may just end
+            with suppress(OSError, AssertionError):  # it may be ending
                 self._peak = max(self._peak, self._memory("VmHWM"))
         self._terminal.to_the_end()
 
@@ -145,7 +145,7 @@ class Traced:
 
 
 class Churn:
-    """Pods that come and go, in cgroups of this process's own."""
+    """Pods that come and go, in this process's own cgroups."""
 
     def __init__(self, folder: Path, pods: int) -> None:
         self.living: set[int] = set()
@@ -254,7 +254,7 @@ class Runtime:
         return message("ListContainersResponse", containers=containers)
 
     def _known(self) -> list[int]:
-        """A runtime knows a pod before it runs."""
+        """The runtime knows a pod before it runs."""
         return sorted({pod + n for pod in self._churn.living.copy() for n in range(AHEAD)})
 
 

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m bench.costs`: what a healthy machine pays for the probes, and what all of them take.
+"""`python -m bench.costs`: the cost of the probes for a healthy machine, and the resources of all
+of them.
 
-Each load runs without and with its probes, in turns, and its CPU time is compared within a round,
-because nothing else about a shared machine stays the same. Told are the median and the extremes.
+Each load runs without and with its probes, in turns. Its CPU time is compared within a round,
+because nothing else about a shared machine stays the same. Reported are the median and the
+extremes.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from tracer import probes
 ALL = ",".join(probes.names())
 ROUNDS = 9
 SECONDS = 60.0
-# The least of so many runs counts: whatever disturbs a load makes it slower.
+# The least of this many runs counts, because disturbances only make a load slower.
 REPEATS = 3
 REFUSED = 100_000
 
@@ -47,7 +49,7 @@ LOADS = (
     Load("64 KiB through a connection, ns", "transfers", 20_000, "resets,backlog"),
 )
 
-# in an interpreter of its own, so that nothing is warm
+# in an interpreter of its own, for a cold start
 ATTACH = """
 import time
 from tracer import probes
@@ -139,7 +141,7 @@ def memory(folder: Path, program: Path) -> float:
 
 
 def refused(folder: Path, program: Path) -> int:
-    """Both ends are here: each refused connection is a reset sent and a reset received."""
+    """Both ends are here: each refused connection is one reset sent and one received."""
     running = Running(tracing("resets"), folder, program)
     output([program, "refused", str(REFUSED)])
     running.settle()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From ring to JSON: how many events a second a session works off on one core.
+"""From ring to JSON: the events per second that a session processes on one core.
 
-The records are real ones, taken from the kernel's ring once; then they are given to a session
-again and again, as a recording would be.
+The records are real ones, taken from the kernel's ring once. Then they are given to a session again
+and again, as from a recording.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EVENTS = 100_000
 
 
 class Recorded:
-    """A backend whose kernel has already said everything."""
+    """A backend whose kernel events are all recorded."""
 
     name = "recorded"
 
@@ -72,7 +72,7 @@ class Recorded:
 
 
 def events_a_second(recorded: Recorded) -> float:
-    """On one core: the time that others took it away is not counted."""
+    """On one core; time taken by other processes does not count."""
     arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
     names = NameService([], arrivals.put)
     clock = Clock()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m bench.live`: the live view in a storm of signals, on a terminal, as a user sees it.
 
-20,000 signals a second for a minute: how soon a key is answered, how much of a core and of memory
-the view takes, and whether every event was seen or counted as lost. And how soon the first picture
-stands.
+20,000 signals a second for a minute. Reported are the time until a key is answered, the view's
+share of a core and its memory, and whether every event was seen or counted as lost; also the time
+until the first picture.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ ROUNDS = 7
 PATIENCE = 30.0
 ROWS, COLUMNS = 50, 200
 KTRACE = (sys.executable, "-m", "tracer", "live")
-# What only the first picture and what only the help shows.
+# Text that only the first picture shows, and text that only the help shows.
 TITLE, HELP = b"WORST", b"Last, and follow"
 
 
 class Terminal:
-    """A command on a terminal that is read all the time."""
+    """A command on a terminal whose output is read continuously."""
 
     def __init__(self, *command: str) -> None:
         self._ours, theirs = pty.openpty()
@@ -68,7 +68,7 @@ class Terminal:
         os.write(self._ours, keys)
 
     def until(self, mark: bytes) -> float:
-        """Reads until this is shown; returns the seconds that it took."""
+        """Reads until the mark appears; returns the seconds it took."""
         began, seen = time.monotonic(), b""
         while mark not in seen:
             if time.monotonic() > began + PATIENCE:
@@ -82,7 +82,7 @@ class Terminal:
             self._read(left)
 
     def to_the_end(self) -> bytes:
-        """Reads until the process has ended; returns what it showed last."""
+        """Reads until the process has ended; returns its last output."""
         while self.process.poll() is None or self._selector.select(0):
             if not self._read(0.1) and self.process.poll() is not None:
                 break
@@ -91,7 +91,7 @@ class Terminal:
     def _read(self, timeout: float) -> bytes:
         if not self._selector.select(timeout):
             return b""
-        with contextlib.suppress(OSError):  # nobody has the other end any more
+        with contextlib.suppress(OSError):  # the other end is closed
             data = os.read(self._ours, 1 << 16)
             self.last = (self.last + data)[-4096:]
             return data
@@ -156,7 +156,7 @@ def measured(terminal: Terminal, target: int) -> Iterator[tuple[str, str, str]]:
         terminal.read_for(0.7)
         terminal.press(b"?")
         latencies.append(1e3 * terminal.until(HELP))
-        terminal.press(b"q\t")  # out of the help, and to the other screen
+        terminal.press(b"q\t")  # closes the help, and opens the other screen
     after, seconds = process.cpu_times(), time.monotonic() - began
     busy = after.user + after.system - before.user - before.system
     memory = Path(f"/proc/{terminal.process.pid}/status").read_text()
@@ -179,7 +179,7 @@ def measured(terminal: Terminal, target: int) -> Iterator[tuple[str, str, str]]:
 
 
 def send(target: int) -> None:
-    """Signals at an even rate; says how many."""
+    """Sends signals at an even rate; prints their number."""
     began, sent = time.monotonic(), 0
     while (passed := time.monotonic() - began) < SECONDS:
         for _ in range(int(passed * RATE) - sent):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m bench.recording`: what recordings cost to write, to keep and to read, beside the aims.
+"""`python -m bench.recording`: the cost of writing, keeping and reading recordings, beside the
+aims.
 
-Rates are events a second of CPU time on one core, so that whoever else runs on the machine does
-not count.
+Rates are events per second of CPU time on one core, so other users of the machine do not count.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ STORM = 100_000
 BURST_SECONDS = 10.0
 IDLE_SECONDS = 20.0
 GIGABYTE = 1 << 30
-# A crash loop: processes that are made, killed or end by themselves, and a storm at the end.
+# A crash loop: processes start, are killed or end by themselves; a storm at the end.
 INCIDENT = """
 trap '' USR1
 for i in $(seq 400); do
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def ring_to_disk(storm: Path, folder: Path) -> Iterator[Figure]:
-    """The ring is filled while nobody reads, and then emptied into a file."""
+    """The ring is filled without a reader, and then emptied into a file."""
     chosen, signals = Selection(everything=True), [probes.get("signals")]
     backend, clock = CoreBackend(), Clock()
     arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
@@ -116,7 +116,7 @@ def _fail(error: OSError) -> None:
 
 
 def burst(storm: Path, folder: Path) -> Figure:
-    """As fast as one process can raise signals."""
+    """Raises signals as fast as one process can."""
     plain = subprocess.run([storm, "300000"], stdout=subprocess.PIPE, check=True, text=True)
     count = int(BURST_SECONDS * 1e9 / (2 * float(plain.stdout.split()[0])))
     file = folder / "burst.ktrace"
@@ -152,7 +152,7 @@ def idle(folder: Path) -> Figure:
 
 
 def flight(storm: Path, folder: Path) -> Figure:
-    """Every probe, the whole node, and a storm that is decoded for the trigger."""
+    """Every probe, the whole node, and a storm that must be decoded for the trigger."""
     arguments = ("--flight", "10m", "--all", "--trigger", "oom", "-o", str(folder / "flights"))
     with running("record", *arguments) as ktrace:
         ktrace.settle()
@@ -170,7 +170,7 @@ def replay(file: Path) -> Figure:
 
 
 def info(file: Path, large: Path) -> Figure:
-    """The same blocks again and again, until there is a gigabyte."""
+    """Repeats the same blocks until they make a gigabyte."""
     data = file.read_bytes()
     begin = FILE_HEADER.size
     begin += BLOCK_HEADER_BYTES + block_lengths(data[begin : begin + BLOCK_HEADER_BYTES])[0]
@@ -186,7 +186,7 @@ def info(file: Path, large: Path) -> Figure:
 
 
 class Running:
-    """A ktrace that records."""
+    """A recording ktrace."""
 
     def __init__(self, *arguments: str) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="ktrace-bench-")
@@ -205,7 +205,7 @@ class Running:
         self._process.wait()
 
     def settle(self) -> None:
-        """Until what is done at the start is done: hardly anything is used any more."""
+        """Waits until its start-up work is done: it uses hardly any CPU."""
         before = -1.0
         while self.cpu_seconds() - before > 0.01:
             before = self.cpu_seconds()
@@ -219,7 +219,7 @@ class Running:
         return int(self._process.memory_info().rss)
 
     def closing_line(self) -> tuple[int, int]:
-        """Events and lost events."""
+        """The numbers of events and of lost events."""
         found = re.search(r"ktrace: (\d+) events, (\d+) lost", self._stderr.read_text())
         if not found:
             raise SystemExit(self._stderr.read_text())
@@ -228,7 +228,7 @@ class Running:
 
 @contextmanager
 def running(*arguments: str) -> Iterator[Running]:
-    """Stopped at the end of the block; what it said can be read until the program ends."""
+    """Stops it at the end of the block; its output stays readable until the program ends."""
     ktrace = Running(*arguments)
     try:
         yield ktrace
@@ -237,7 +237,7 @@ def running(*arguments: str) -> Iterator[Running]:
 
 
 def cpu_of(*arguments: str) -> float:
-    """CPU seconds of a whole run, its start included."""
+    """CPU seconds of a whole run, including its start."""
     before = os.times()
     subprocess.run([*KTRACE, *arguments], stdout=subprocess.DEVNULL, check=True)
     after = os.times()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m bench.signals`: ktrace signals beside bpftrace and sigsnoop, in one table.
 
-Absolute times say little on a shared machine, so all are measured in turns, round after round, and
-every storm has a plain one just before it. Told are the median and, in brackets, the extremes.
-The cost of a signal is its sender's CPU time.
+Absolute times say little on a shared machine. So all tracers are measured in turns, round after
+round, and every storm has an untraced one just before it. Reported are the median and, in brackets,
+the extremes. The cost of a signal is its sender's CPU time.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from bench.tracers import (
 )
 
 SIGNALS = 300_000
-# At most so many rounds, and at least one; none begins later than so many seconds after the first.
+# The most rounds, at least one; and the time after which no new round begins.
 STORM_ROUNDS = 5
 STORM_SECONDS = 30.0
-# A small difference needs calm: the least of so many storms counts.
+# Small differences need a quiet machine: the least of this many storms counts.
 REPEATS = 3
 START_ROUNDS = 7
 START_SECONDS = 12.0
@@ -55,7 +55,7 @@ Figures = defaultdict[str, list[float]]
 
 @dataclass
 class Results:
-    """Figures by tracer's name, one a round."""
+    """Figures by tracer's name, one per round."""
 
     plain: list[float] = field(default_factory=list)
     added: Figures = field(default_factory=lambda: defaultdict(list))
@@ -77,7 +77,7 @@ def main() -> None:
     if os.geteuid():
         raise SystemExit("bench.signals needs root")
     mount_tracefs()
-    # An installed ktrace comes with compiled modules; in a clone its first run is to make them.
+    # An installed ktrace has compiled modules; in a clone the first run has to make them.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     results = Results()
     with tempfile.TemporaryDirectory(prefix="ktrace-bench-") as folder:
@@ -126,7 +126,7 @@ def measure_storm(tracer: Tracer, storm: Path, results: Results) -> None:
 
 
 def measure_rejected(tracer: Tracer, storm: Path) -> float:
-    """Nanoseconds added to a signal that the tracer does not want."""
+    """The nanoseconds that a tracer adds to a signal it does not select."""
     plain = min(run_storm(storm)[0] for _ in range(REPEATS))
     running = Running(tracer, storm.parent, storm)
     storms = [run_storm(storm) for _ in range(REPEATS)]
@@ -137,7 +137,7 @@ def measure_rejected(tracer: Tracer, storm: Path) -> float:
 
 
 def run_storm(storm: Path) -> tuple[float, int]:
-    """Nanoseconds a call, and the pid that was the target."""
+    """Nanoseconds per call, and the target's pid."""
     with on_cpus(CPUS[:1]):
         done = subprocess.run([storm, str(SIGNALS)], stdout=subprocess.PIPE, check=True)
     nanoseconds, target = done.stdout.split()

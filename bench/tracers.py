@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs that are compared: how each is started, and what it wrote about the storm.
+"""The programs under comparison: how to start each, and how to read its output about the storm.
 
-All are asked the same: every SIGUSR1 on the machine, one line each. The storm has a CPU of its own
-and so has the tracer, where there are two: else each would measure the scheduler.
+All get the same task: every SIGUSR1 on the machine, one line each. The storm and the tracer have a
+CPU each, if there are two; otherwise the scheduler would be measured.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import orjson
 
-# Every tracer's line has it, and no tracer's title.
+# Text that every tracer's lines contain, and no tracer's title.
 MARK = b"SIGUSR1"
 PATIENCE = 15.0
 CPUS = sorted(os.sched_getaffinity(0))
@@ -35,7 +35,7 @@ _SCRIPT = (
 
 @dataclass(frozen=True)
 class Tracer:
-    """`line` finds a line about the process with the pid that is put in for `%d`."""
+    """`line` matches a line about the process whose pid replaces `%d`."""
 
     name: str
     command: tuple[str, ...]
@@ -46,8 +46,8 @@ BPFTRACE = Tracer("bpftrace", ("bpftrace", "-e", _SCRIPT), r"to %d\n")
 SIGSNOOP = Tracer("sigsnoop", ("sigsnoop", "-n", "-s", "10"), r"SIGUSR1 +%d ")
 KTRACE = Tracer("ktrace", (*_KTRACE, "--all", "-o", "json"), r'"target":{"pid":%d,')
 KTRACE_TABLE = Tracer("ktrace", (*_KTRACE, "--all"), "")
-# These are to show nothing of the storm: it hits a process that is in no pod and is not init, with
-# another signal. To refuse the last is next to nothing: what it costs is the tracepoint itself.
+# These are to show nothing of the storm, because it hits a process outside pods, other than init,
+# and with another signal. Rejecting by signal costs next to nothing beyond the tracepoint itself.
 KTRACE_PODS = Tracer("ktrace", (*_KTRACE, "-o", "json"), KTRACE.line)
 KTRACE_PID = Tracer("ktrace", (*_KTRACE, "--pid", "1", "-o", "json"), KTRACE.line)
 KTRACE_SIGNAL = Tracer("ktrace", (*_KTRACE, "--signal", "USR2", "-o", "json"), KTRACE.line)
@@ -62,7 +62,7 @@ class Memory:
 
 
 class Running:
-    """A tracer that writes into a file. It is ready when this has been made."""
+    """A tracer that writes into a file. The constructor waits until it is ready."""
 
     def __init__(self, tracer: Tracer, folder: Path, storm: Path) -> None:
         self._tracer = tracer
@@ -91,7 +91,7 @@ class Running:
         return Memory(int(sizes["VmRSS"]) / 1024, int(sizes["VmHWM"]) / 1024)
 
     def settle(self) -> None:
-        """Returns when nothing more is being written."""
+        """Returns when the output no longer grows."""
         size, since = -1, 0.0
         while (written := self._output.stat().st_size) != size or time.monotonic() < since + 0.3:
             if written != size:
@@ -108,7 +108,7 @@ class Running:
             return sum(1 for line in output if about_target.search(line))
 
     def counted_lost(self) -> int:
-        """What ktrace itself says it lost."""
+        """The number of events that ktrace itself reports as lost."""
         with self._output.open("rb") as output:
             lost = [orjson.loads(line) for line in output if line.startswith(b'{"kind":"lost"')]
         return sum(event["count"] for event in lost)
@@ -124,7 +124,8 @@ class Running:
 
 
 def seconds_to_first_event(tracer: Tracer) -> float:
-    """From the start of the process to its first line, on a terminal, as a user sees it."""
+    """The time from the start of the process to its first line, on a terminal, as a user sees
+    it."""
     ours, theirs = pty.openpty()
     started = time.monotonic()
     process = subprocess.Popen(tracer.command, stdout=theirs, stderr=subprocess.DEVNULL)
@@ -133,7 +134,7 @@ def seconds_to_first_event(tracer: Tracer) -> float:
     while MARK not in seen:
         seen += os.read(ours, 4096)
     seconds = time.monotonic() - started
-    # Nobody reads the terminal any more, which a tracer may have to be killed for.
+    # nothing reads the terminal any more, so a tracer may have to be killed
     process.kill()
     process.wait(PATIENCE)
     os.close(ours)
@@ -142,7 +143,7 @@ def seconds_to_first_event(tracer: Tracer) -> float:
 
 @contextlib.contextmanager
 def on_cpus(cpus: list[int]) -> Iterator[None]:
-    """What is started meanwhile runs there."""
+    """Processes started in the block run on these CPUs."""
     os.sched_setaffinity(0, cpus)
     try:
         yield
@@ -152,7 +153,7 @@ def on_cpus(cpus: list[int]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def pinging(storm: Path) -> Iterator[None]:
-    """Meanwhile a signal is raised every millisecond."""
+    """Raises a signal every millisecond during the block."""
     process = subprocess.Popen([storm])
     try:
         yield
@@ -162,7 +163,7 @@ def pinging(storm: Path) -> Iterator[None]:
 
 
 def mount_tracefs() -> None:
-    """The peers need it, ktrace does not. Mounted for this process and its children only."""
+    """Mounts tracefs for this process and its children only. The peers need it, ktrace does not."""
     if Path("/sys/kernel/tracing/events").exists():
         return
     clone_newns = 0x20000

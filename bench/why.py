@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m bench.why`: `ktrace why` on a recording of 1 000 000 events of 200 pods.
 
-Each pod has a busy container whose processes signal each other and end; then somebody on the host
-kills its first process. What is measured is the whole command, from its start to its last verdict.
+Each pod has a busy container whose processes signal each other and end; then a process on the host
+kills its first process. The whole command is measured, from its start to its last verdict.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SIGUSR1, SIGTERM, SIGKILL, IGNORED = 10, 15, 9, 1
 
 
 class Maker:
-    """Records as the kernel side writes them, with the layouts of the real objects."""
+    """Makes records as the kernel side writes them, with the layouts of the real objects."""
 
     def __init__(self) -> None:
         layouts: dict[str, Schema] = {}
@@ -107,8 +107,8 @@ def main() -> int:
 
 
 def explained(recording: Path) -> tuple[float, int, list[dict[str, Any]]]:
-    """Seconds, the most memory that it had at a time, and what it said. The probes that were not
-    recorded are a doubt."""
+    """Returns the seconds, the peak memory and the output. Probes that were not recorded become a
+    doubt."""
     command = [sys.executable, "-m", "tracer", "why", str(recording), "-o", "json"]
     begin = time.monotonic()
     done = subprocess.run(command, capture_output=True, check=True)
@@ -153,7 +153,7 @@ def identity(pod: int) -> tuple[str, str]:
 
 
 def story(maker: Maker) -> Iterator[tuple[int, bytes]]:
-    """First who there is, then what they do in any order, and then each container's end."""
+    """First the processes, then their actions in any order, then each container's end."""
     choose = random.Random(23)
     yield maker.cgroup(1, "/system.slice/cron.service")
     yield maker.process(KILLER, 1, KILLER)
@@ -192,7 +192,7 @@ def chunks(records: Iterator[tuple[int, bytes]]) -> Iterator[list[tuple[int, byt
 
 
 def turn_of(records: list[tuple[int, bytes]], now: int) -> Turn:
-    """Neighbours of one kind are one part."""
+    """Neighbours of one kind form one part."""
     parts: list[Part] = []
     for kind, raw in records:
         if parts and parts[-1].kind == kind:
