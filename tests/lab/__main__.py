@@ -50,12 +50,12 @@ def main(
     started = time.monotonic()
     if document and (kernels or tests or not own):
         raise click.UsageError("--write tells of a whole run: name no kernel and no test")
-    # ends as Ctrl-C does, so that nothing stays behind
+    # ends like Ctrl-C, so that nothing is left behind
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         suites = chosen(kernels)
         if document:
-            replaced(document.read_text(), "")  # it has a place for the matrix
+            replaced(document.read_text(), "")  # raises if there is no place for the matrix
         with Lab(suites, say, tests, refresh) as lab:
             everything = [told(lab.results(suite)) for suite in suites]
             if own:
@@ -73,7 +73,7 @@ def main(
 
 
 def told(results: Results) -> Results:
-    """Failures are shown as soon as they are known."""
+    """Shows failures as soon as they are known."""
     if not results.good:
         click.echo(describe_failures(results))
     return results

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guests of another architecture, which run all kernel tests by the wheel that is shipped for it.
+"""Guests of another architecture, which run all kernel tests on the wheel that is shipped for it.
 
-Their disk cannot be a picture of this machine. Its programs and Python are Debian packages of that
-architecture, unpacked and not installed; ktrace and pytest are wheels; the tests are the project's,
-without its own `tracer`.
+Their disk cannot be an image of this machine. Its programs and Python are that architecture's
+Debian packages, unpacked and not installed; ktrace and pytest are wheels; the tests are the
+project's, without its own `tracer`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.support.packages import Apt, Say, locked
 
 SUITES = (Suite("trixie", "6.12", in_tests=False, architecture="arm64"),)
 
-# The suite of this machine's Python, so that what is compiled here serves there.
+# The suite with this machine's Python version, so that bytecode compiled here works there.
 USERLAND = "bookworm"
 PYTHON = "python3.11"
 PACKAGES = (*image.PROGRAM_PACKAGES, PYTHON, "busybox-static")
@@ -36,7 +36,7 @@ PLATFORMS = ("manylinux_2_17", "manylinux2014", "manylinux_2_28")
 
 
 def userland(suite: Suite, say: Say) -> Path:
-    """Kept from one lab to the next."""
+    """Kept between labs."""
     told = hashlib.sha256(" ".join(PACKAGES).encode()).hexdigest()[:8]
     root = cache() / f"userland-{suite.architecture}-{told}"
     root.parent.mkdir(parents=True, exist_ok=True)

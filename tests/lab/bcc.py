@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lab's column for the BCC backend: guests that have this machine's BCC, and the headers of
-their own kernel.
+"""The lab's column for the BCC backend: guests with this machine's BCC and the headers of their own
+kernel.
 
-An emulated processor needs a minute to compile all programs, and this machine two seconds. So what
-a guest's tests need is compiled here, from the same headers, and lies in the guest's cache; one
-program is left for the guest to compile itself. A BCC knows headers of its own time: for kernels
-that are newer than this machine's, that of their suite compiles, in a whole Debian unpacked for it.
-The guest loads what came out by this machine's.
+An emulated processor needs a minute to compile all programs, this machine two seconds. So the
+programs of a guest's tests are compiled here, from the same headers, and put into the guest's
+cache; the guest compiles one program itself. A BCC knows only headers of its own time. For kernels
+newer than this machine's BCC, their own suite's BCC compiles, in a whole unpacked Debian. The guest
+loads the results with this machine's BCC.
 
-    python -m tests.lab.bcc SOURCE HEADERS FILE SYSTEM      compiles in the place of ktrace
+    python -m tests.lab.bcc SOURCE HEADERS FILE SYSTEM      compiles in ktrace's place
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ SUITES = (
     Suite("trixie", "6.12", ("bcc", "core"), in_tests=False),
     Suite("sid", "7.2", ("bcc", "core"), has_security=False, in_tests=False),
 )
-# Beside those that only BCC has: every field of every kind that has one, each thing that a kind
-# tells apart, and selection. In a file, as what is known of a process's arguments ends after 1024
-# bytes, and tests compare those of the tests' own process.
+# Besides the tests of BCC alone: every field of every kind that has one, each case that a kind
+# distinguishes, and selection. They stand in a file, because a process's recorded arguments end
+# after 1024 bytes, and tests compare their own process's.
 TESTS = ("@tests/lab/bcc.txt",)
 PROBES = probes.names()
-# What these tests trace together.
+# Combinations of probes in these tests.
 TOGETHER = (*([name] for name in PROBES), ["signals", "exits"], ["signals", "oom", "exits"], PROBES)
 COMPILES_ITSELF = "5.10"
-# Suites of which the kernel's headers are too new for this machine's BCC.
+# Suites whose kernel headers are too new for this machine's BCC.
 WITH_OWN_BCC = ("trixie", "sid")
 # loaded by name
 LIBRARY = Path("/usr/lib/x86_64-linux-gnu/libbcc.so.0")
@@ -58,7 +58,7 @@ fetched = kernels.fetched
 
 
 def additions(suite: Suite, kernel: Kernel, scratch: Path, say: Say) -> Additions:
-    """BCC, the kernel's headers where BCC looks for them, and what was compiled."""
+    """BCC, the kernel's headers where BCC looks for them, and the compiled programs."""
     package = bcc.find_package()
     if not package or not LIBRARY.exists():
         raise LabError("the guests need BCC: apt-get install python3-bpfcc")
@@ -86,7 +86,7 @@ def attach() -> Iterator[tuple[str, Attached]]:
 
 
 def _links(directory: Path, own: Path, common: Path) -> Path:
-    """A directory with what leads from a kernel's modules to its headers."""
+    """A directory with the links from a kernel's modules to its headers."""
     directory.mkdir()
     (directory / "build").symlink_to(own)
     (directory / "source").symlink_to(common)
@@ -95,8 +95,8 @@ def _links(directory: Path, own: Path, common: Path) -> Path:
 
 @dataclass(frozen=True)
 class _Compiler:
-    """`headers` are those of this kernel, and `system` has the BCC that reads them; `package` is
-    that of the guest."""
+    """`headers` are this kernel's, `system` contains the BCC that reads them, and `package` is the
+    guest's BCC."""
 
     release: str
     headers: Path
@@ -106,7 +106,7 @@ class _Compiler:
     say: Say
 
     def compile(self, wanted: Sequence[str], ring: bool = True) -> None:
-        """Into the file in which the guest will look for it."""
+        """Compiles into the file in which the guest will look for it."""
         names = bcc.objects_of(map(probes.get, wanted))
         code = bcc.text_of(Objects(), names, self.headers / "build", ring)
         name = cache_name(code, self.release, self.headers / "build", self.package)
@@ -126,7 +126,7 @@ class _Compiler:
 
 
 def _system(suite: Suite, say: Say) -> Path:
-    """A directory with a Debian that has its BCC, kept from one lab to the next."""
+    """A directory with a Debian and its BCC, kept between labs."""
     place = cache() / "bcc"
     place.mkdir(parents=True, exist_ok=True)
     root = place / suite.name
@@ -145,7 +145,7 @@ def _system(suite: Suite, say: Say) -> Path:
 
 
 def main(source: str, headers: str, file: str, system: str) -> None:
-    """In a mount namespace of its own, where these headers are the running kernel's."""
+    """Runs in its own mount namespace, where these headers appear as the running kernel's."""
     modules = Path(system, "lib", "modules")
     modules.mkdir(exist_ok=True)
     _mount("-t", "tmpfs", "headers", modules)
@@ -160,7 +160,7 @@ def main(source: str, headers: str, file: str, system: str) -> None:
 
 
 def _enter(system: Path, headers: Path, interpreter: str) -> None:
-    """The worker is started inside, where the project and the headers lie at the same places."""
+    """Makes the worker start inside, with the project and the headers at the same paths."""
     for place in (PROJECT, headers, cache()):
         inside = system / str(place)[1:]
         inside.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guests for the core backend, for which every guest has what it needs: all kernel tests run."""
+"""Guests for the core backend. Every guest has what it needs, so all kernel tests run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SUITES = (
     Suite("trixie", "6.12"),
     Suite("sid", "7.2", has_security=False),
 )
-# What no kernel can change is tested here, and not once more by an emulated processor.
+# Tests that do not depend on the kernel run on this machine, not again on an emulated processor.
 TESTS = ("tests/kernel", "-m", "not any_kernel")
 PROBES = probes.names()
 
@@ -33,13 +33,13 @@ def additions(suite: Suite, kernel: Kernel, scratch: Path, say: Say) -> Addition
 
 
 def attach() -> Iterator[tuple[str, Attached]]:
-    """One after the other."""
+    """Attaches the probes one after the other."""
     for name in PROBES:
         yield name, _attached(name)
 
 
 def _attached(name: str) -> Attached:
-    """What libbpf had to say is the verifier's log, where that refused."""
+    """libbpf's messages contain the verifier's log after a refusal."""
     backend = CoreBackend()
     try:
         backend.attach([probes.get(name)], {})

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The matrix of a whole run as Markdown, for docs/compatibility.md.
 
-What stands there between two marked lines is written by the lab and by nobody else. What a guest
-told goes in as code, on one line and of limited length: it may be anything.
+The lab alone writes the text between the two marked lines. Guests' output is written as code, on
+one line and of limited length, because it may be anything.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PART = Part("make matrix")
 
 
 def replaced(text: str, matrix: str) -> str:
-    """The document with this matrix in place of the one it has."""
+    """The document with this matrix in place of its old one."""
     try:
         return PART.replaced(text, matrix)
     except PartError as error:
@@ -53,7 +53,7 @@ def _judgement(results: Results) -> str:
 
 
 def _attach_points(everything: Sequence[Results]) -> Iterable[Sequence[str]]:
-    """Guests that took the same one share a row."""
+    """Guests with the same attach points share a row."""
     yield "probe", "attached at", "guests"
     for probe in sorted({name for results in everything for name in results.probes}):
         rows: dict[str, list[str]] = {}
@@ -65,7 +65,7 @@ def _attach_points(everything: Sequence[Results]) -> Iterable[Sequence[str]]:
 
 
 def _attached(results: Results, probe: str) -> str | None:
-    """None for a probe that the backend does not have."""
+    """None for probes that the backend lacks."""
     attached = results.probes.get(probe)
     if attached is None:
         return "**lost** before that was told" if results.lost else None

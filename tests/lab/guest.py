@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the kernel tests on the kernel that is there and tells, line by line, how it goes.
+"""Runs the kernel tests on the running kernel and reports the progress line by line.
 
     python -m tests.lab.guest PORT [pytest argument …]
 
-Inside a guest PORT is its serial port to the host, else the number of a descriptor. Each line is a
-JSON object (tests.lab.results reads them), written as soon as it is known: a machine that is lost
-has told how far it came.
+In a guest PORT is its serial port to the host, else the number of a descriptor. Each line is a JSON
+object (tests.lab.results reads them), written as soon as it is known, so a lost machine has
+reported its progress.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ import pytest
 from tests.lab.makers import maker
 from tests.support.ktrace import IN_GUEST
 
-# How a test says that the probe declares this kernel to lack what it needs.
+# The words by which a test says that the kernel lacks a declared requirement of the probe.
 CANNOT = "cannot:"
 TESTS = "tests/kernel"
-# Whose guest this is.
+# The backend that this guest is for.
 BACKEND = os.environ.get("KTRACE_LAB_BACKEND", "core")
-# In an emulated machine a second is short: what depends on one is tried again, and that is told.
+# An emulated machine is slow, so a test that depends on seconds is retried, and the retry is
+# reported.
 AGAIN = ("--reruns", "1")
 
 
@@ -102,14 +103,14 @@ class Reporter:
 
 
 def judge_skip(reason: str) -> tuple[str, str]:
-    """A skip that does not say what this kernel lacks is a failure."""
+    """A skip fails unless it says what this kernel lacks."""
     if reason.startswith(CANNOT):
         return "cannot", reason.removeprefix(CANNOT).strip()
     return "failed", f"skipped, and not because of this kernel: {reason}"
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
-    """pytest keeps a skip as file, line and words."""
+    """The words of a skip, which pytest keeps as file, line and words."""
     if isinstance(report.longrepr, tuple):
         return report.longrepr[2].removeprefix("Skipped: ")
     return report.longreprtext

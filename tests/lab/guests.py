@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All guests of the lab, those for the first backend first. Those of another architecture run when
-they are named: an emulator takes longer for them."""
+"""All guests of the lab, those for the first backend first. Guests of another architecture run only
+when named, because an emulator takes longer for them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SUITES = tuple(suite for name in backends.NAMES for suite in maker(name).SUITES)
 
 
 def chosen(words: Sequence[str]) -> list[Suite]:
-    """Suites by their name, series or label; all of this architecture if nothing is named."""
+    """Suites by name, series or label; without names, all of this architecture."""
     called = {suite: {suite.name, suite.series, suite.label, str(suite)} for suite in SUITES}
     called |= {suite: {suite.label, str(suite)} for suite in arm64.SUITES}
     unknown = [word for word in words if not any(word in names for names in called.values())]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a guest boots: one disk for all kernels, and for each kernel a small initramfs.
+"""A guest's boot files: one disk for all kernels, and a small initramfs for each kernel.
 
-The disk is a picture of this machine: the project, its Python and the few programs that the tests
-use lie at the same paths as here, so nothing needs to know that it runs in a guest.
+The disk is an image of this machine: the project, its Python and the programs that the tests use
+lie at the same paths, so nothing needs to know that it runs in a guest.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ PROJECT_PARTS = ("tracer", "tests", "bench", "pyproject.toml")
 
 TESTS_MODULE = "tests.lab.guest"
 
-# Debian packages of which a guest gets the programs, as they are on this machine
+# Debian packages whose programs a guest gets from this machine
 PROGRAM_PACKAGES = ("bash", "coreutils", "dash", "iproute2", "mount", "procps", "util-linux")
 PROGRAM_DIRECTORIES = ("bin", "sbin", "cni")
 DISTRIBUTIONS = ("ktrace", "grpcio", "pytest", "pytest-rerunfailures", "pytest-timeout")
-# loaded by name while running, which no file's headers tell
+# loaded by name at run time, so no file's headers list them
 LIBRARIES = ("libbpf.so.1", "libgcc_s.so.1")
 STDLIB_UNUSED = (
     "test",
@@ -44,16 +44,14 @@ STDLIB_UNUSED = (
     "turtledemo",
 )
 
-# The first two a guest cannot do without; the others are for tests with network namespaces
-# and with containers.
+# A guest needs the first two; the others are for tests with network namespaces and containers.
 MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "veth", "bridge", "dummy", "overlay")
 
 
 @dataclass(frozen=True)
 class Additions:
-    """What some guests have beside what all have: files as they are on this machine, and the
-    programs of Debian packages; after the path that each is to have, directories from elsewhere,
-    and contents of files."""
+    """A guest's additions: files of this machine, the programs of Debian packages, and, by their
+    path in the guest, directories from elsewhere and contents of files."""
 
     files: tuple[Path, ...] = ()
     trees: tuple[tuple[str, Path], ...] = ()
@@ -70,8 +68,8 @@ class Additions:
 
 
 def build_initramfs(kernel: Kernel, scratch: Path, busybox: Path | None = None) -> Path:
-    """Modules carry a number, so that the order of their names is the order to load them in.
-    `busybox` is the guest's, if that is of another architecture."""
+    """Modules are numbered in the order of loading. `busybox` is the guest's, if its architecture
+    differs."""
     tree = scratch / f"initramfs-{kernel.release}"
     for directory in ("bin", "dev", "root", "modules"):
         (tree / directory).mkdir(parents=True)
@@ -103,9 +101,9 @@ def build_disk(
     backends: Sequence[str] = ("core",),
     additions: Additions = Additions(),
 ) -> Path:
-    """Its guests run a module's main program with these arguments, by default these tests, and then
-    switch themselves off. The tests are told which backends are in there, and for which it is: the
-    first."""
+    """Guests of this disk run a module's main program with these arguments, by default these tests,
+    and then switch themselves off. The tests get the list of backends in the guest; the first is
+    the one it is for."""
     tree = scratch / "disk"
     for directory in ("dev", "proc", "sys", "run", "root", "lab"):
         (tree / directory).mkdir(parents=True)
@@ -132,12 +130,12 @@ def build_disk(
 
 
 def finish(tree: Path, scratch: Path) -> Path:
-    """A file system of what is in the tree, with the first program; the tree is removed."""
+    """Makes a file system of the tree, with the init program, and removes the tree."""
     _write_program(tree / "lab" / "init", (HERE / "init.sh").read_bytes())
     if not shutil.which("mke2fs"):
         raise LabError("the guests' disk needs mke2fs: apt-get install e2fsprogs")
     image = scratch / "disk.img"
-    # not only as big as its content: tests write files, and a full disk is no finding
+    # larger than its content, because tests write files and a full disk is no finding
     megabytes = (
         sum(p.lstat().st_size for p in tree.rglob("*") if p.is_file()) // 1_000_000 * 2 + 128
     )
@@ -152,15 +150,15 @@ def finish(tree: Path, scratch: Path) -> Path:
 
 
 def _compile(tree: Path) -> None:
-    """A guest would take seconds for each thing that this machine compiles at once."""
+    """Compiles here at once what would take a guest seconds each."""
     project = [tree / str(PROJECT / part)[1:] for part in PROJECT_PARTS]
     command = [sys.executable, "-m", "compileall", "-q", "-s", str(tree), "-p", "/"]
     subprocess.run([*command, *(str(path) for path in project if path.is_dir())], check=True)
 
 
 def _rewrite(arguments: Sequence[str], tree: Path, place: Path) -> None:
-    """So it would for what pytest makes of the tests, which lies beside what Python compiles. What
-    the tests of another machine cannot do here is found there."""
+    """Also precompiles pytest's rewritten tests, which lie beside Python's bytecode. Failures of
+    another machine's tests are ignored here: the guest reports them."""
     program = "import sys; sys.dont_write_bytecode = False; sys.pycache_prefix = sys.argv.pop(1);"
     program += "import pytest; pytest.main()"
     quiet = ("--collect-only", "-qq", "-p", "no:cacheprovider")
@@ -192,7 +190,7 @@ def _busybox() -> Path:
 
 
 def _usr_layout(tree: Path) -> None:
-    """/bin, /lib … are links into /usr, or directories, as they are here."""
+    """/bin, /lib … are links into /usr or directories, as on this machine."""
     for name in ("bin", "sbin", "lib", "lib64"):
         here = Path("/", name)
         if here.is_symlink():
@@ -210,12 +208,12 @@ def _programs(packages: Sequence[str]) -> Iterator[Path]:
         path = Path(line)
         if path.parent.name in PROGRAM_DIRECTORIES and path.is_file():
             yield path
-    # whichever of them the machine's administrator chose
+    # whichever shell the administrator chose
     yield Path("/bin/sh")
 
 
 def _python() -> Iterator[Path]:
-    """The interpreter, its library, and of the packages those that the tests need."""
+    """The interpreter, its library, and the packages that the tests need."""
     yield Path(os.path.realpath(sys.executable))
     yield from _links(Path(sys.executable))
     if sys.prefix != sys.base_prefix:
@@ -232,7 +230,7 @@ def _python() -> Iterator[Path]:
 
 
 def _with_requirements(names: Iterable[str]) -> Iterator[importlib.metadata.Distribution]:
-    """Extras are left out."""
+    """The distributions with their requirements, without extras."""
     waiting, seen = list(names), set()
     while waiting:
         name = waiting.pop()
@@ -258,12 +256,12 @@ def _project() -> Iterator[Path]:
 
 
 def _files(directory: Path) -> Iterator[Path]:
-    """Nothing that vanishes while we look: other programs may be at work here."""
+    """Skips files that vanish meanwhile: other programs may be at work here."""
     return (path for path in directory.rglob("*") if path.is_file())
 
 
 def _needed_libraries(files: Iterable[Path]) -> set[Path]:
-    """The dynamic loader tells, for all at once."""
+    """The dynamic loader lists them, in one call for all files."""
     binaries = [str(path) for path in files if _is_elf(path)]
     listed = subprocess.run(["ldd", *binaries], capture_output=True, text=True, check=False)
     needed = set(re.findall(r"(?:=>\s|^\s)(/\S+) \(0x", listed.stdout, re.MULTILINE))
@@ -290,14 +288,15 @@ def _is_elf(path: Path) -> bool:
 
 
 def _links(path: Path) -> Iterator[Path]:
-    """A chain of symbolic links, without its end."""
+    """A chain of symbolic links, without the final target."""
     while path.is_symlink():
         yield path
         path = path.parent / os.readlink(path)
 
 
 def _copy(path: Path, tree: Path) -> None:
-    """With its times, by which compiled Python is known to be fresh; links with their ends."""
+    """Keeps the times, which show that compiled Python is fresh. Links are copied with their
+    targets."""
     for link in _links(path):
         target = tree / str(link.parent.resolve() / link.name)[1:]
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -310,6 +309,6 @@ def _copy(path: Path, tree: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         shutil.copy2(path, target)
-    except FileNotFoundError:  # a compiled file that somebody just made anew
+    except FileNotFoundError:  # a compiled file that another process has just replaced
         if path.suffix != ".pyc" and ".pyc." not in path.name:
             raise

@@ -16,15 +16,15 @@ OWN = "amd64"
 
 
 class LabError(Exception):
-    """The lab itself cannot work; says what to do about it."""
+    """The lab itself cannot work; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A Debian suite, and the series of the kernel it had when the tests were written; and the
-    backends in its guest, the first of which is the one that it is for. Those that are not
-    `in_tests` are for `make lab` alone, which may take longer than `make test`. Debian's name of an
-    architecture that is not this machine's belongs to the guest's."""
+    """A Debian suite, with the series of its kernel when the tests were written, and the guest's
+    backends, the first being the one it is for. Suites that are not `in_tests` run only in `make
+    lab`, which may take longer than `make test`. `architecture` is Debian's name; if it is not this
+    machine's, it is part of the guest's name."""
 
     name: str
     series: str
@@ -47,14 +47,14 @@ class Suite:
 
     @property
     def place(self) -> Path:
-        """Where what is fetched for it is kept."""
+        """The directory for its fetched files."""
         own = self.architecture == OWN
         return cache() / (self.name if own else f"{self.name}-{self.architecture}")
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """`root` is the directory that its packages were unpacked into."""
+    """`root` is the directory with its unpacked packages."""
 
     release: str
     image: Path
@@ -63,7 +63,7 @@ class Kernel:
     architecture: str = OWN
 
     def module(self, name: str) -> list[tuple[str, bytes]]:
-        """A module after those it needs, each by name and content; none that is built in."""
+        """A module after its dependencies, each by name and content; without built-in ones."""
         path = self._path(name)
         if path is None:
             return []
@@ -75,7 +75,7 @@ class Kernel:
         return [*(each for other in needed for each in self.module(other)), (name, data)]
 
     def _path(self, name: str) -> Path | None:
-        """File names have - where module names have _, sometimes."""
+        """File names sometimes have - where module names have _."""
         pattern = re.sub("[-_]", "[-_]", name) + ".ko*"
         return next(self.modules.glob(f"kernel/**/{pattern}"), None)
 
@@ -85,7 +85,7 @@ def cache() -> Path:
 
 
 def fetched(suite: Suite, say: Say, refresh: bool = False) -> Kernel:
-    """The suite's newest kernel as of the first time it was asked for, or as of now."""
+    """The suite's newest kernel at the time of the first request, or now."""
     directory = suite.place
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory):
@@ -122,7 +122,7 @@ def _apt(suite: Suite, directory: Path) -> Apt:
 
 
 def _kernel_packages(apt: Apt, suite: Suite) -> list[str]:
-    """The one package of an image, or the several it is split into."""
+    """An image's only package, or the several packages it is split into."""
     package = PACKAGE.format(suite.architecture)
     told = apt.run("apt-cache", "depends", "--recurse", "--important", package)
     names = set(re.findall(r"^linux-(?:image|binary|modules)-\d\S*$", told, re.MULTILINE))
@@ -132,7 +132,7 @@ def _kernel_packages(apt: Apt, suite: Suite) -> list[str]:
 
 
 def _header_packages(apt: Apt, release: str) -> list[str]:
-    """A kernel's own headers, and those that it has in common with its siblings."""
+    """A kernel's own headers, and those shared with its siblings."""
     told = apt.run("apt-cache", "depends", f"linux-headers-{release}")
     common = re.findall(r"Depends: (linux-headers-\d\S*-common\S*)$", told, re.MULTILINE)
     if not common:
@@ -141,7 +141,7 @@ def _header_packages(apt: Apt, release: str) -> list[str]:
 
 
 def found(suite: str, root: Path) -> Kernel:
-    """In what a suite's packages brought."""
+    """The kernel in a suite's unpacked packages."""
     trees = [path for top in ("lib", "usr/lib") for path in root.glob(f"{top}/modules/*")]
     for tree in trees:
         for image in (root / "boot" / f"vmlinuz-{tree.name}", tree / "vmlinuz"):

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real kubelet in a guest that has cgroup v2 only, and systemd to make its cgroups.
+"""A real kubelet in a guest with cgroup v2 only, and systemd to make its cgroups.
 
-It runs without a control plane: its pods are static ones, with uids that are no UUIDs. Some are
-incidents, of which `ktrace why` tells from one recording; some are replaced, and when the kubelet
-has gone, pods of containerd alone are, which is faster. The guest runs this module as a program.
+It runs without a control plane: its pods are static, and their uids are no UUIDs. Some are
+incidents, which `ktrace why` explains from one recording. Others are replaced; after the kubelet
+has ended, pods of containerd alone are replaced, which is faster. The guest runs this module as a
+program.
 """
 
 from __future__ import annotations
@@ -34,20 +35,20 @@ from tests.support.packages import Say
 
 LISTED, INCIDENTS, STATIC = "listed", "incidents", "static pods replaced"
 STAGES = LISTED, INCIDENTS, STATIC, RAW
-# How many are replaced of each kind. The kubelet takes seconds for one, where all is emulated.
+# How many pods of each kind are replaced. The kubelet needs seconds for each under emulation.
 STATIC_PODS, RAW_PODS = 2, 11
 TOGETHER = 2
-PROBES = "signals,exits,oom,resets"  # each takes a second to be attached there
+PROBES = "signals,exits,oom,resets"  # each takes a second to attach there
 RECORDING = "/tmp/incidents.ktrace"
-# The kubelet looks every two seconds at what runs. A container that it does not know yet it does
-# not kill by itself when its pod is removed: the runtime does, together with the sandbox.
+# The kubelet checks the running containers every two seconds. When a pod is removed, the kubelet
+# does not kill a container that it does not know yet: the runtime does, together with the sandbox.
 KNOWN_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class Incident:
-    """A static pod of this name and how it ends: a `removed` one when its manifest is gone. Those
-    that are to end once are not given the time to end in a loop."""
+    """A static pod of this name and its end; `removed` means by deleting its manifest. Pods that
+    are to end once have no time to end in a loop."""
 
     name: str
     verdict: str
@@ -75,32 +76,32 @@ TABLE = (
     Incident(
         "unhealthy",
         "stop_ignored",
-        "likely",  # as the probe is told to be the reason
+        "likely",  # the probe is the reason, and reasons are likely
         SLEEP,
         {"livenessProbe": REFUSED},
         shows="tcp_reset",
     ),
-    # this kubelet does not wait for the grace period of a pod that has no manifest any more
+    # this kubelet grants no grace period to a pod without a manifest
     Incident("removed", "killed_by_kubelet", "certain", SLEEP, removed=True),
 )
 
 
 def kubelet_guest(say: Say) -> Results:
-    """What was told in there. LabError if the machine was lost or something could not be staged."""
+    """The guest's results. LabError if the machine was lost or a stage failed."""
     program = build.binaries(say) / "kubelet"
     additions = CONTAINERD + SYSTEMD + Additions(contents=((str(PROGRAM), program.read_bytes()),))
     return told_by(__name__, say, (), additions)
 
 
 def main(port: str) -> int:
-    """In the guest."""
+    """The guest's main program."""
     with telling(port, STAGES) as stage:
         stage.begin("starting containerd")
         with Containerd(timeout=CALL_SECONDS, systemd=True) as containerd:
             stage.begin("starting the witness")
             with Witness(containerd.socket) as witness:
                 kubelets(stage, containerd, witness)
-                # not before the kubelet is gone, which would end pods that it does not know
+                # after the kubelet's end, because it would end unknown pods
                 replacing = partial(Replacing, containerd, witness, TOGETHER)
                 act = partial(replaced, stage, witness, replacing, RAW_PODS)
                 stage.run(RAW, act, containerd.log_tail)
@@ -116,7 +117,7 @@ def kubelets(stage: Stage, containerd: Containerd, witness: Witness) -> None:
         ) as ktrace:
             incidents = Incidents(kubelet, containerd, stage)
             static = Static(kubelet, containerd, stage)
-            # meanwhile the kubelet waits before it starts again what exits
+            # meanwhile the kubelet backs off before restarting exited containers
             stage.run(LISTED, partial(listed, cri), kubelet.log_tail)
             stage.run(INCIDENTS, partial(incidents.explained, ktrace), kubelet.log_tail)
         stage.run(STATIC, partial(static.replace, witness, STATIC_PODS), kubelet.log_tail)
@@ -157,7 +158,7 @@ class Incidents:
         self._stage.wait(what, looked)
 
     def _look(self) -> None:
-        """What has ended may be gone already."""
+        """Records the current containers. Ended ones may be gone already."""
         listed = self._client.list_containers()
         for container in listed:
             name = container.labels["io.kubernetes.pod.name"].removesuffix(f"-{NODE}")
@@ -205,7 +206,7 @@ class Static:
         }
 
     def _other(self, name: str) -> tuple[str, str] | None:
-        """Than was there."""
+        """The uid and address of the new pod, once it differs from the old one."""
         old = self._pods.get(name)
         containers = self._client.list_containers()
         running = {one.sandbox_id for one in containers if one.state == "running"}

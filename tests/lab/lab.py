@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lab as a whole: guests are prepared and run, two at a time."""
+"""The lab as a whole: prepares and runs guests, two at a time."""
 
 from __future__ import annotations
 
@@ -65,17 +65,17 @@ class Lab:
         return self._running[suite].result()
 
     def own_results(self) -> Results:
-        """Of this machine's own kernel, now. Guests take part of its CPUs meanwhile."""
+        """The results of this machine's own kernel. Guests use part of its CPUs meanwhile."""
         return self._machines.run_here("own", self._tests or OWN_TESTS, Path(self._scratch.name))
 
     def _start(self) -> None:
-        """Those with more backends take longer, and one alone at the end would leave processors
-        with nothing to do."""
+        """Starts guests with more backends first, because they take longer, and one left alone at
+        the end would leave processors idle."""
         for suite in sorted(self._suites, key=lambda suite: len(suite.backends), reverse=True):
             self._running[suite] = self._pool.submit(self._run, suite)
 
     def _run(self, suite: Suite) -> Results:
-        """What it boots may take minutes to fetch and to make, while others run."""
+        """Fetching and making a guest's boot files may take minutes, while others run."""
         scratch = Path(self._scratch.name) / suite.label
         scratch.mkdir()
         kernel = maker(suite.backend).fetched(suite, self._say, self._refresh)
@@ -96,7 +96,7 @@ class Lab:
         return results
 
     def _disk(self, suite: Suite, additions: Additions) -> Path:
-        """One for all guests that have the same on it."""
+        """One disk for all guests with the same content."""
         tests = tuple(self._tests or maker(suite.backend).TESTS)
         content = (suite.backends, tests, additions)
         with self._building:

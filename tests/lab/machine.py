@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boots a kernel under QEMU, listens to what its tests tell, and sees that the guest goes.
+"""Boots a kernel under QEMU, reads the tests' reports, and ends the guest.
 
-The guest talks over one end of a socket pair: when QEMU ends, however it ends, the other end
-says so. The kernel kills QEMU when the thread that started it is gone.
+The guest writes to one end of a socket pair: when QEMU ends, in whatever way, the other end
+notices. The kernel kills QEMU when the thread that started it ends.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from tests.lab.results import Results
 
 MEMORY_MB = 1024
 BOOTS = 3
-# By how much the clock of a guest may be slower than this machine's.
+# How much slower a guest's clock may be than this machine's.
 SLOWER = 5
-# The longest that anything may take without a line being told: a test's own limit and some more.
+# The longest time without a reported line: a test's own limit and some more.
 SILENCE_SECONDS = 240.0 * SLOWER
 TOTAL_SECONDS = 3600.0
 END_SECONDS = 240.0
 
-# KVM hangs on some machines; without la57 as 6.12 panics; one CPU as QEMU 7.2 breaks guests that
-# have two. The emulator executes `rep movsb` byte by byte, and wide registers in pieces, which
-# kernels and C libraries prefer where the processor claims to be good at it; and it leaves what it
-# translated whenever a kernel turns the protection against itself off or on.
+# KVM hangs on some machines. 6.12 panics with la57. QEMU 7.2 breaks guests with two CPUs. The
+# emulator executes `rep movsb` byte by byte and wide registers in pieces, and kernels and C
+# libraries prefer both where the processor claims to be good at them. It also discards its
+# translations whenever a kernel switches the protection against itself on or off.
 PROCESSORS = {
     "amd64": ["qemu-system-x86_64", "-cpu", "max,-la57,-erms,-fsrm,-avx,-avx2,-smap,-smep"],
-    # signing pointers as processors do it takes an emulator much
+    # pointer authentication with real algorithms is expensive to emulate
     "arm64": ["qemu-system-aarch64", "-machine", "virt", "-cpu", "max,pauth-impdef=on"],
 }
 PACKAGES = {"amd64": "qemu-system-x86", "arm64": "qemu-system-arm"}
@@ -51,18 +51,18 @@ MACHINE = [
     "none",
     "-no-reboot",
 ]
-# The guest's clock counts instructions, two nanoseconds each: a busy machine makes the guest slower
-# and its clock with it, and no limit of a program in there is over sooner. Only what sleeps there
-# is woken by this machine's clock. What is measured in a guest is measured by this machine's.
+# The guest's clock counts instructions, two nanoseconds each. A busy machine slows the guest and
+# its clock alike, so no time limit in there expires sooner. Only sleepers are woken by this
+# machine's clock. Measurements in a guest use this machine's clock.
 CLOCK = ["-accel", "tcg,thread=multi"]
 COUNTING = ["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=on"]
-# Switching page tables at each system call, as one mitigation does, halves an emulator's speed.
-# A busy host is late with the timer's interrupts, and the guest must not panic over that.
+# Switching page tables at each system call, a mitigation, halves an emulator's speed. A busy host
+# delivers timer interrupts late, and the guest must not panic because of that.
 COMMAND_LINE = "console={} quiet panic=-1 oops=panic random.trust_cpu=on mitigations=off"
 COMMAND_LINE += " no_timer_check"
-# What costs an emulator much and a test nothing: filling fresh memory with zeros, security modules,
-# waiting until every processor has passed a quiet state, and programs that lie elsewhere each time
-# they are started: it translates them anew then.
+# Features that cost an emulator much and a test nothing: zeroing fresh memory, security modules,
+# waiting for a quiet state of every processor, and address randomisation, which makes it translate
+# programs anew at each start.
 COMMAND_LINE += " init_on_alloc=0 apparmor=0 audit=0 rcupdate.rcu_expedited=1 norandmaps"
 
 # from the descriptor that the results go to
@@ -70,7 +70,7 @@ Command = Callable[[int], list[str]]
 
 
 class Machines:
-    """What runs, and that nothing does any more after `close`. Used by several threads."""
+    """The running machines; after `close` none is started. Safe in several threads."""
 
     def __init__(self, seconds: float | None = None) -> None:
         self._seconds = seconds or TOTAL_SECONDS
@@ -81,7 +81,7 @@ class Machines:
     def boot(
         self, label: str, kernel: Kernel, initramfs: Path, disk: Path, scratch: Path
     ) -> Results:
-        """Another boot follows only if the guest was lost before its tests began."""
+        """Boots again only if the guest was lost before its tests began."""
         for number in range(1, BOOTS + 1):
             results = Results(label, boots=number)
             self.run(qemu(kernel, initramfs, disk), results, scratch)
@@ -90,14 +90,14 @@ class Machines:
         return results
 
     def run_here(self, label: str, tests: Sequence[str], scratch: Path) -> Results:
-        """The same tests on this machine's own kernel."""
+        """Runs the same tests on this machine's own kernel."""
         results = Results(label)
         command = [sys.executable, "-m", "tests.lab.guest"]
         self.run(lambda descriptor: [*command, str(descriptor), *tests], results, scratch)
         return results
 
     def run(self, command: Command, results: Results, scratch: Path) -> None:
-        """Fills `results`. Whatever happens, the process is gone afterwards."""
+        """Fills `results`. Whatever happens, the process has ended afterwards."""
         console = scratch / f"console-{results.label}-{results.boots}"
         ours, theirs = socket.socketpair()
         started = time.monotonic()
@@ -163,7 +163,7 @@ def qemu(kernel: Kernel, initramfs: Path, disk: Path, counting: bool = True) -> 
 
 
 def _listen(ours: socket.socket, results: Results, started: float, seconds: float) -> None:
-    """Until the other end is closed, or the last line has come."""
+    """Listens until the other end is closed or the last line has come."""
     rest = b""
     end = started + seconds
     while not results.ended:

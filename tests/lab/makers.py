@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the lab does differently for one backend: a module of that backend's name in this folder,
-with all that `Maker` has, and there is no other place that knows one of them."""
+"""The lab's backend-specific parts: one module in this folder, named like the backend, with
+everything in `Maker`. No other code knows single backends."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tracer.model.errors import KtraceError
 
 
 class Maker(Protocol):
-    """`SUITES` are the guests for this backend, and `TESTS` pytest's arguments for what they run if
-    nothing else is asked for. `PROBES` are those that the backend has programs for."""
+    """`SUITES` are the guests for this backend, and `TESTS` the default pytest arguments for them.
+    `PROBES` are those for which the backend has programs."""
 
     SUITES: Sequence[Suite]
     TESTS: Sequence[str]
@@ -29,10 +29,10 @@ class Maker(Protocol):
         """The kernel of one of these guests."""
 
     def additions(self, suite: Suite, kernel: Kernel, scratch: Path, say: Say) -> Additions:
-        """What any guest with this kernel needs for the backend to work there."""
+        """The backend's requirements in any guest with this kernel."""
 
     def attach(self) -> Iterable[tuple[str, Attached]]:
-        """In a guest: attaches every probe for real, and tells by name how that went."""
+        """In a guest: attaches every probe for real, and yields the result by name."""
 
 
 def maker(backend: str) -> Maker:
@@ -40,7 +40,7 @@ def maker(backend: str) -> Maker:
 
 
 def attach_together(backend: str, names: Sequence[str]) -> Iterator[tuple[str, Attached]]:
-    """With a backend that takes long to attach anything."""
+    """For a backend that is slow to attach."""
     wanted = [probes.get(name) for name in names]
     try:
         taken = backends.choose(backend, wanted)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Incidents in real pods that take a whole machine with them: containerd runs in a guest.
+"""Incidents in real pods that affect a whole machine: containerd runs in a guest.
 
-`small_machine` boots one, and gives the verdicts that `ktrace why` came to in there. The guest runs
-this module as a program.
+`small_machine` boots one and returns the verdicts of `ktrace why` in it. The guest runs this module
+as a program.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from tests.support.packages import Say
 
 
 def small_machine(say: Say) -> Mapping[str, list[dict[str, Any]]]:
-    """The verdicts, by the name of their incident. LabError if the machine was lost or an incident
+    """The verdicts by the name of their incident. LabError if the machine was lost or an incident
     could not be staged."""
     return told_by(__name__, say).verdicts
 
 
 def main(port: str) -> int:
-    """In the guest."""
+    """The guest's main program."""
     with (
         telling(port, [one.name for one in SMALL_MACHINE]) as stage,
         Containerd(extra_files={"/mishap": mishap()}, timeout=CALL_SECONDS) as containerd,

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pods that are replaced in guests, on cgroup v2 only, and whose they say that the resets were.
+"""Pods that are replaced in guests with cgroup v2 only, and the pods to which their resets are
+attributed.
 
-No kubelet runs there, and crun makes the containers: an emulator starts it faster than runc. The
-guest runs this module as a program.
+No kubelet runs there, and crun makes the containers, because an emulator starts it faster than
+runc. The guest runs this module as a program.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from tests.support.packages import Say
 
 RAW = "pods replaced"
 CRUN = Additions(packages=("crun",))
-GUESTS = 2  # side by side
-# What one may take on a machine that has much else to do.
+GUESTS = 2  # concurrently
+# The time limit for one on a busy machine.
 SECONDS_A_POD = 20
-# After so many it is told how far it came.
+# Progress is reported after this many.
 TOLD_AFTER = 5
 
 
 def replaced_in_guests(say: Say, pods: int) -> Tally:
-    """So many in all. LabError if a machine was lost."""
+    """Replaces this many pods in total. LabError if a machine was lost."""
     shares = [len(range(n, pods, GUESTS)) for n in range(min(GUESTS, pods))]
     with ThreadPoolExecutor(len(shares)) as pool:
         return sum(pool.map(partial(_in_guest, say), shares), Tally())
@@ -43,7 +44,7 @@ def _in_guest(say: Say, pods: int) -> Tally:
 
 
 def main(port: str, pods: int) -> int:
-    """In the guest."""
+    """The guest's main program."""
     with telling(port, [RAW]) as stage:
         stage.begin("starting containerd")
         with Containerd(timeout=CALL_SECONDS, plugins=EXECUTING_PLUGINS) as containerd:

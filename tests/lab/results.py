@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a kernel's run has told: the lines of tests.lab.guest, made into counts and words.
+"""The results of a kernel's run: the lines of tests.lab.guest, turned into counts and words.
 
-That the machine was lost is another thing than that a test failed, and never a success.
+A lost machine is distinct from a failed test, and never a success.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Outcome:
-    """`what` is passed, failed or cannot; `why` is empty for a test that passed. `again` says why
-    the first of two tries failed."""
+    """`what` is passed, failed or cannot; `why` is empty for a passed test. `again` says why the
+    first of two tries failed."""
 
     test: str
     what: str
@@ -27,7 +27,8 @@ class Outcome:
 
     @property
     def probe(self) -> str:
-        """tests/kernel/test_oom.py is about oom, all of tests/kernel/signals about signals."""
+        """The probe by the test's path: tests/kernel/test_oom.py is about oom, all of
+        tests/kernel/signals about signals."""
         parts = PurePosixPath(self.test.partition("::")[0]).parts
         name = parts[2] if len(parts) > 2 else parts[-1]
         return name.removeprefix("test_").removesuffix(".py")
@@ -35,7 +36,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Attached:
-    """`point` is None where the kernel took none; then `cannot` and `log` say why."""
+    """`point` is None if the kernel accepted none; then `cannot` and `log` say why."""
 
     point: str | None
     cannot: str | None
@@ -44,9 +45,9 @@ class Attached:
 
 @dataclass
 class Results:
-    """One kernel's. `lost` says how the machine was lost, if it was. `verdicts` are what was said
-    of incidents, where some were staged (tests.lab.pods). `backends` are those in the machine, the
-    one whose probes are told first."""
+    """One kernel's results. `lost` says how the machine was lost, if it was. `verdicts` are those
+    on staged incidents, if any (tests.lab.pods). `backends` are those in the machine; the first is
+    the one whose probes are reported."""
 
     label: str
     backends: Sequence[str] = ("core",)
@@ -77,12 +78,12 @@ class Results:
 
     @property
     def repeated(self) -> list[Outcome]:
-        """Passed, but not at the first try."""
+        """Tests that passed, but not at the first try."""
         return [outcome for outcome in self.outcomes if outcome.again and outcome.what == "passed"]
 
     @property
     def missing(self) -> list[str]:
-        """Tests that were to run and never ended."""
+        """Tests that were collected and never ended."""
         ended = {outcome.test for outcome in self.outcomes}
         return [test for test in self.collected if test not in ended]
 
@@ -105,11 +106,11 @@ class Results:
         return f"{', '.join(found) or 'no tests'} in {self.seconds:.0f} s"
 
     def subjects(self) -> list[str]:
-        """Probes, and what else the tests are about."""
+        """Probes, and the tests' other subjects."""
         return sorted({*self.probes, *(outcome.probe for outcome in self.outcomes)})
 
     def take(self, line: bytes) -> None:
-        """A line that is none of ours is a defect of the lab, not of a test: ValueError."""
+        """Takes one line. An unknown line is a defect of the lab, not of a test: ValueError."""
         told: dict[str, Any] = json.loads(line)
         kind = told.pop("kind")
         if kind == "kernel":
@@ -133,7 +134,7 @@ class Results:
             raise ValueError(f"a line of unknown kind: {line!r}")
 
     def lose(self, how: str) -> None:
-        """How far it came belongs to the words."""
+        """Records the loss, together with the progress so far."""
         if self.running:
             where = f"during {self.running}"
         elif self.outcomes:
@@ -144,13 +145,14 @@ class Results:
 
 
 def in_brief(why: str) -> str:
-    """The first line that pytest marks as the error, else the last one."""
+    """pytest's first error line, else the last line."""
     lines = why.splitlines() or [""]
     return next((line for line in lines if line.startswith("E ")), lines[-1])
 
 
 def describe_failures(results: Results) -> str:
-    """For a reader who has nothing else: each failure, and what the machine said when it went."""
+    """Each failure, and the machine's last words if it was lost: enough for a reader without other
+    sources."""
     return "\n\n".join(_failures(results))
 
 

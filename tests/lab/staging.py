@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guests in which containerd runs and a module of the lab is the main program.
+"""Guests in which containerd runs, with a module of the lab as the main program.
 
-On the host `told_by` boots one; inside, the module tells line by line how it goes, as
-tests.lab.guest does of tests.
+On the host `told_by` boots one. Inside, the module reports its progress line by line, as
+tests.lab.guest does for tests.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from tests.support.packages import Say
 from tests.support.wait import wait_for
 
 SUITE = next(suite for suite in SUITES if suite.series == "6.1")
-# It gives copies of these files to its pods.
+# Its pods get copies of these files.
 CONTAINERD = Additions(
     packages=tuple(sorted(set(PACKAGES.values()))),
     contents=(("/etc/hosts", b"127.0.0.1 localhost\n"), ("/etc/resolv.conf", b"")),
 )
-# An emulated machine needs a minute where a machine needs a second, and what takes several steps of
-# several programs as much more.
+# An emulated machine needs a minute where a machine needs a second, and proportionally more for
+# several steps of several programs.
 CALL_SECONDS = 120.0
 WAIT_SECONDS = 600.0
-TOLD_SECONDS = 20.0  # how soon it is told again what is waited for
+TOLD_SECONDS = 20.0  # the interval of reports while waiting
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ def told_by(
     additions: Additions = CONTAINERD,
     seconds: float | None = None,
 ) -> Results:
-    """LabError if the machine was lost or if something could not be staged."""
+    """The guest's results. LabError if the machine was lost or a stage failed."""
     kernel = fetched(SUITE, say)
     machines = Machines(seconds)
     additions += Additions(contents=((str(MISHAP_IN_GUEST), mishap()),))
@@ -71,8 +71,8 @@ def told_by(
 
 @contextmanager
 def telling(port: str, names: Sequence[str]) -> Iterator[Stage]:
-    """In the guest: what is going to be staged, and afterwards that it was all. What breaks outside
-    of a stage is told, too: the machine may be off before its console has said it."""
+    """In the guest: reports the planned stages at the beginning, and the end. Failures outside a
+    stage are reported, too, because the machine may be off before its console shows them."""
     with open(port, "wb") as file:
         stage = Stage(file)
         stage.tell("kernel", release=platform.release())
@@ -92,13 +92,13 @@ class Stage:
         self._step, self._since = "the beginning", time.monotonic()
 
     def begin(self, step: str) -> None:
-        """Each step is told that may take long: who says nothing is taken for lost."""
+        """Reports a step that may take long, because a silent machine counts as lost."""
         self._step, self._since = step, time.monotonic()
         self.tell("began", test=step)
 
     def run(self, name: str, act: Callable[[], Any], more: Callable[[], str] = str) -> None:
-        """Tells what `act` returns as what was said. What went wrong is told where somebody reads
-        it, with `more` words."""
+        """Reports the result of `act` as verdicts. A failure is reported with its traceback and the
+        words of `more`."""
         self.begin(name)
         started, why = self._since, ""
         try:
@@ -109,7 +109,7 @@ class Stage:
         self._step = f"after {name}"
 
     def wait(self, what: str, look: Callable[[], T | None]) -> T:
-        """Until it returns something true."""
+        """Waits until it returns something true."""
         self.begin(f"waiting for {what}")
 
         def looked() -> T | None:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guests for the SystemTap backend: a suite's kernel, and modules that its own SystemTap made.
+"""Guests for the SystemTap backend: a suite's kernel, and modules made by the suite's own
+SystemTap.
 
-A whole Debian is unpacked into a directory, for its compiler and its headers; `ktrace stap build`
-gets a program `stap` that enters that directory first. The guest itself gets staprun and modules,
-as a node without a compiler would.
+A whole Debian is unpacked into a directory, for its compiler and its headers. `ktrace stap build`
+gets a program `stap` that first enters that directory. The guest itself gets staprun and modules,
+like a node without a compiler.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ SUITES = (
     Suite("sid", "7.2", ("stap", "core"), has_security=False, in_tests=False),
 )
 FLAVOUR = "cloud-amd64"
-# Kernels come without security updates: for bullseye's its SystemTap builds nothing
+# Without security updates: for bullseye's updated kernels its SystemTap builds nothing
 # (docs/compatibility.md).
 PACKAGES = ("systemtap", "gcc", "make", f"linux-headers-{FLAVOUR}", f"linux-image-{FLAVOUR}")
 PROGRAMS = ("/usr/bin/staprun", "/usr/lib/systemtap/stapio")
-# Beside those that only SystemTap has: every field of every kind, and selection.
+# Besides the tests of SystemTap alone: every field of every kind, and selection.
 TESTS = (
     "tests/stap",
     "tests/backends/test_same_events.py",
@@ -54,16 +55,16 @@ PROBES = [name for name in probes.names() if Script(name).exists]
 GUIDE_SCRIPT = PROJECT / "tests" / "stap" / "sg.stp"
 GUIDE_MODULE = Path("/lab/sg.ko")
 
-# Where a guest has the programs, and how they are started there.
+# Where a guest has the programs, and how it starts them.
 OWN = Path("/lab/systemtap")
 START = """#!/bin/sh
 exec {own}/ld-linux-x86-64.so.2 --library-path {own} {own}/{name} "$@"
 """
 
-# Modules take minutes to be built, and on a machine that has much else to do as much longer.
+# Building modules takes minutes, and proportionally longer on a busy machine.
 RUN_SECONDS = 3600.0
 
-# The project, and the directory in which a module is to be made, lie at the same places inside.
+# Inside, the project and the directory for a module have the same paths.
 ENTER = """#!/bin/sh
 exec unshare --mount --propagation private sh -c '
 	root=$1; shift
@@ -78,7 +79,7 @@ exec unshare --mount --propagation private sh -c '
 
 
 def fetched(suite: Suite, say: Say, refresh: bool = False) -> Kernel:
-    """The kernel in the directory with the whole system, which is kept from one lab to the next."""
+    """The kernel in the directory with the whole system, which is kept between labs."""
     root = _root(suite)
     with locked(cache() / "stap"):
         if refresh or not root.exists():
@@ -115,7 +116,7 @@ def _root(suite: Suite) -> Path:
 
 
 def modules(root: Path, kernel: Kernel, scratch: Path, say: Say) -> dict[Path, Path]:
-    """By the paths that they get in the guest. Only what has changed is built."""
+    """The modules by their paths in the guest. Only changed ones are built."""
     kept = cache() / "stap" / "modules"
     environment = _with_stap_of(root, scratch)
     scripts = [Script(name) for name in PROBES]
@@ -141,7 +142,7 @@ def _guide_module(kept: Path, kernel: Kernel, environment: Mapping[str, str]) ->
 
 
 def _with_stap_of(root: Path, scratch: Path) -> dict[str, str]:
-    """An environment in which `stap` is the one of that system."""
+    """An environment in which `stap` is that system's."""
     directory = scratch / "stap-programs"
     directory.mkdir(exist_ok=True)
     program = directory / "stap"
@@ -151,8 +152,8 @@ def _with_stap_of(root: Path, scratch: Path) -> dict[str, str]:
 
 
 def _programs(root: Path, place: Path) -> dict[Path, Path]:
-    """staprun and what it starts, with that system's own libraries and their loader: those of the
-    guest may be older."""
+    """staprun and its helper programs, with that system's own libraries and loader, because the
+    guest's may be older."""
     listed = subprocess.run(
         ["chroot", root, "ldd", *PROGRAMS], capture_output=True, text=True, check=True, timeout=60
     )
@@ -167,7 +168,7 @@ def _programs(root: Path, place: Path) -> dict[Path, Path]:
 
 
 def _inside(root: Path, path: str) -> Path:
-    """Where a path of that system really lies: links there are meant from its own root."""
+    """The real path of a path in that system. Links there refer to its own root."""
     real = subprocess.run(
         ["chroot", root, "readlink", "-f", path], capture_output=True, text=True, check=True
     )
@@ -193,7 +194,7 @@ def _run(
         try:
             said, _ = process.communicate(timeout=RUN_SECONDS)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)  # then it ends the compiler, too
+            process.send_signal(signal.SIGINT)  # this ends the compiler, too
             raise LabError(f"{words} took longer than {RUN_SECONDS:g} s") from None
     if process.returncode:
         last = " ".join(said.split("\n")[-8:])

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""systemd as a guest's PID 1, with a bus, and no units but those that run the tests.
+"""systemd as a guest's PID 1, with a bus and no units but those that run the tests.
 
-Whatever is on the disk there decides: tests/lab/init.sh goes over to systemd where there is one. It
-is asked for nothing but what the systemd driver of a kubelet and of runc asks it for: slices and
-scopes.
+tests/lab/init.sh starts systemd if the disk has it. It gets only the requests of the systemd driver
+of a kubelet and of runc: slices and scopes.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pathlib import Path
 from tests.lab.image import Additions
 
 PROGRAMS = ("/lib/systemd/systemd", "/usr/bin/dbus-daemon", "/usr/bin/systemctl")
-# Everybody in the guest is root.
+# All processes in the guest are root.
 BUS = b"""<busconfig>
   <type>system</type>
   <listen>unix:path=/run/dbus/system_bus_socket</listen>

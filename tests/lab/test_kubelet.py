@@ -26,7 +26,7 @@ from tests.support.kubelet import NODE
 
 # the first waits for the machine, and for the kubelet to be built
 pytestmark = pytest.mark.timeout(BOOTS * TOTAL_SECONDS)
-# The kubelet makes a static pod's uid of its manifest.
+# The kubelet derives a static pod's uid from its manifest.
 UID = re.compile(r"[0-9a-f]{32}")
 SLICES = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice"
 

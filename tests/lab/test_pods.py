@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace why` on incidents that take a whole machine: in real pods, in a guest."""
+"""`ktrace why` on incidents that affect a whole machine: in real pods, in a guest."""
 
 from __future__ import annotations
 

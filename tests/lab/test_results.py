@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lab's own logic, without a virtual machine: what is told, and what is told no more."""
+"""The lab's own logic, without a virtual machine: which facts are reported, and which no more."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_teardown(broken):
 
 
 def test_a_whole_run(tmp_path: Path) -> None:
-    """pytest's side and ours, by way of a real run in another process."""
+    """pytest's side and ours, through a real run in another process."""
     (tmp_path / "test_sample.py").write_text(SAMPLE)
     (tmp_path / "test_unreadable.py").write_text("import nothing_of_that_name")
     results = Results("here")
@@ -226,7 +226,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
 
 
 def run_of(directory: Path, descriptor: int) -> list[str]:
-    """As in a guest, except that no probe is attached: that wants root."""
+    """As in a guest, but without attaching probes, which needs root."""
     program = (
         "import sys; from tests.lab import core, guest; core.PROBES = ();"
         " sys.exit(guest.main(sys.argv[1], sys.argv[2:]))"
@@ -236,14 +236,14 @@ def run_of(directory: Path, descriptor: int) -> list[str]:
 
 
 def program(words: str) -> Callable[[int], list[str]]:
-    """A machine that is a few words of Python; `results` is its port."""
+    """A machine that is a few lines of Python; `results` is its port."""
     opening = "import os, sys; results = open(int(sys.argv[1]), 'wb', 0); "
     return lambda fd: [sys.executable, "-c", opening + words, str(fd)]
 
 
 @pytest.mark.parametrize("step", ["", "waiting for the first ends"])
 def test_what_breaks_outside_of_a_stage_is_told(tmp_path: Path, step: str) -> None:
-    """The guest is off before its console has said it."""
+    """The guest is off before its console shows it."""
     port = tmp_path / "port"
     with pytest.raises(WaitTimeout), telling(str(port), [FIRST, SECOND]) as stage:
         stage.run(FIRST, lambda: [{"verdict": "a"}])
@@ -262,7 +262,7 @@ def test_what_breaks_outside_of_a_stage_is_told(tmp_path: Path, step: str) -> No
 
 
 def test_a_stage_that_fails_is_followed_by_the_next(tmp_path: Path) -> None:
-    """What it has waited for meanwhile is no stage."""
+    """Steps it waited for meanwhile are no stages."""
     port = tmp_path / "port"
     with telling(str(port), [FIRST, SECOND]) as stage:
         stage.run(FIRST, lambda: stage.wait("a number", lambda: 1) / 0, lambda: "the log")
@@ -363,7 +363,7 @@ def test_the_matrix() -> None:
 
 
 def rows_of(text: str) -> list[list[str]]:
-    """Of all tables, without the lines below the titles."""
+    """The rows of all tables, without the lines below the titles."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     cells = [re.split(r" (?<!\\)\| ", line.strip("| ")) for line in lines]
     return [row for row in cells if set(row) != {"---"}]
@@ -468,7 +468,7 @@ def test_a_document_without_a_place_for_the_matrix(text: str) -> None:
 
 
 def test_the_documentation_tells_of_every_guest() -> None:
-    """make matrix, where this fails."""
+    """If this fails: make matrix."""
     text = (PROJECT / "docs" / "compatibility.md").read_text()
     matrix = text.partition(BEGIN)[2].partition(END)[0]
     told = [row[0] for row in rows_of(matrix) if len(row) == 9]
@@ -486,8 +486,8 @@ def test_the_documentation_tells_of_whole_runs_only(tmp_path: Path, chosen: list
 
 @pytest.fixture
 def disks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
-    """What the lab was asked to build, while its machines are a few words of Python. There is a
-    backend more, which is a module in the lab's folder and nothing else."""
+    """The disks that the lab was asked to build; its machines are a few lines of Python. There is
+    one more backend, which is only a module in the lab's folder."""
     built: list[dict[str, Any]] = []
 
     def build(tests: Sequence[str], _: Path, **details: Any) -> Path:
@@ -538,7 +538,7 @@ def test_every_backend_has_guests_of_its_own() -> None:
 
 
 def test_in_one_guest_are_all_backends() -> None:
-    """Where the comparison of events is among the tests (tests/backends/test_same_events.py)."""
+    """The comparison of events is among the tests there (tests/backends/test_same_events.py)."""
     together = [suite for suite in SUITES if set(suite.backends) == set(backends.NAMES)]
     compared = [suite for suite in together if suite.in_tests and runs_comparison(suite)]
     assert compared

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process that does as it is told: the tests' senders and targets (see tests.support.raisers).
+"""A process that follows orders: the tests' senders and targets (see tests.support.raisers).
 
-It runs alone, without the packages of the tests, on nothing but Python's standard library. Each
-line on standard input is a JSON list, a function's name and its arguments; each answer is a line,
-`["done", value]` or `["failed", words]`. All signals are blocked from the beginning, so that a
-target stays alive and takes each signal when it is told to.
+It runs alone, without the packages of the tests, on Python's standard library only. Each line on
+standard input is a JSON list, a function's name and its arguments; each answer is a line, `["done",
+value]` or `["failed", words]`. All signals are blocked from the beginning, so a target stays alive
+and takes each signal only when ordered.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import signal
 import sys
 import threading
 
-TYPE_CHECKING = False  # as typing has it: an emulated processor takes long to import that
+TYPE_CHECKING = False  # as in typing, whose import takes long on an emulated processor
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
@@ -56,7 +56,7 @@ def main() -> None:
     global gate
     gate = os.pipe()
     signal.pthread_sigmask(signal.SIG_BLOCK, EVERY_SIGNAL)
-    # Python ignores these two; a program usually does not
+    # Python ignores these two; most programs do not
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     if "--pid-namespace" in sys.argv:
@@ -72,7 +72,8 @@ def main() -> None:
 
 
 def become_init() -> None:
-    """The process becomes PID 1 of a new pid namespace; its parent stays to carry its pid out."""
+    """Makes the process PID 1 of a new PID namespace; its parent stays to report its pid
+    outside."""
     check(LIBC.unshare(CLONE_NEWPID))
     child = os.fork()
     if not child:
@@ -106,7 +107,8 @@ def kill(pid: int, number: int) -> None:
 
 
 def kill_from_init_to_all(number: int) -> None:
-    """kill(-1, …) reaches every process of the namespace. Never run where that is the machine."""
+    """kill(-1, …) reaches every process of the namespace. Never runs in the machine's own
+    namespace."""
     with open("/proc/self/status") as status:
         levels = next(line for line in status if line.startswith("NSpid")).split()[1:]
     if os.getpid() != 1 or len(levels) < 2:
@@ -127,7 +129,7 @@ def sigqueue(pid: int, number: int) -> None:
 
 
 def sigqueue_refused(pid: int, number: int) -> None:
-    """The target's queue is full."""
+    """Expects a full queue at the target."""
     try:
         sigqueue(pid, number)
     except BlockingIOError:
@@ -173,16 +175,16 @@ def alarm_in(seconds: float) -> None:
 
 
 def burn_in(timer: str, seconds: float) -> None:
-    """Uses the CPU until a timer that counts its time has rung."""
+    """Uses the CPU until a timer on its CPU time has expired."""
     signal.setitimer(getattr(signal, timer), seconds)
     while not signal.sigpending():
         pass
 
 
 def send_among_alarms(alarms: int, number: int) -> list[int]:
-    """Sends itself `number`, which it ignores, at full speed until a fast timer has rung `alarms`
-    times. Returns how often it has sent and how often the timer has rung: it is blocked, and the
-    kernel lets it ring again only when the last time has been taken."""
+    """Sends itself `number`, which it ignores, at full speed until a fast timer has expired
+    `alarms` times. Returns the number of signals sent and of expiries. The timer's signal is
+    blocked, and the kernel lets the timer expire again only after the last signal was taken."""
     ignore(number)
     own, sent, rung = os.getpid(), 0, 0
     signal.setitimer(signal.ITIMER_REAL, 0.00002, 0.00002)
@@ -206,7 +208,7 @@ def take(seconds: float = 10.0) -> list[int] | None:
 
 
 def default(*numbers: int) -> None:
-    """Neither blocks nor handles these."""
+    """Unblocks these and resets them to their default actions."""
     for number in numbers:
         if number not in (signal.SIGKILL, signal.SIGSTOP):
             signal.signal(number, signal.SIG_DFL)
@@ -219,11 +221,11 @@ def ignore(*numbers: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
-# Being somebody
+# Changing its identity
 
 
 def rename(name: str) -> None:
-    """The calling thread's comm."""
+    """Sets the calling thread's comm."""
     check(LIBC.prctl(PR_SET_NAME, os.fsencode(name)))
 
 
@@ -237,7 +239,7 @@ def limit_pending_signals(most: int) -> None:
 
 
 def control_terminal(path: str) -> None:
-    """Takes `path` as its terminal: an actor leads a session of its own."""
+    """Takes `path` as its controlling terminal: an actor leads its own session."""
     os.open(path, os.O_RDWR)
 
 
@@ -246,7 +248,7 @@ def execute(program: str, *argv: str) -> None:
 
 
 class Thread:
-    """A thread that does as it is told. It looks at its orders only when there are some."""
+    """A thread that follows orders. It runs only when there is one."""
 
     def __init__(self) -> None:
         self.orders: queue.SimpleQueue[tuple[Callable[..., Any], Any]] = queue.SimpleQueue()
@@ -285,7 +287,7 @@ def in_thread(tid: int, name: str, *arguments: Any) -> Any:
 
 
 def fork(times: int, name: str, *arguments: Any) -> list[int]:
-    """Children that wait for `go`, then call a function and exit with 0."""
+    """Forks children that wait for `go`, then call a function and exit with 0."""
     for _ in range(times):
         child = os.fork()
         if not child:
@@ -297,7 +299,8 @@ def fork(times: int, name: str, *arguments: Any) -> list[int]:
 
 
 def fork_deep(levels: int, name: str, *arguments: Any) -> int:
-    """A child of a child of a child …, and the last one is as those of `fork`. Returns its pid."""
+    """Forks a chain of descendants, the last of which behaves as the children of `fork`. Returns
+    its pid."""
     reader, writer = os.pipe()
     child = os.fork()
     if child:
@@ -315,8 +318,8 @@ def fork_deep(levels: int, name: str, *arguments: Any) -> int:
 
 
 def fork_bound(times: int, number: int) -> list[int]:
-    """Children to which `number` comes when this process dies. They stay until nobody can give
-    orders any more."""
+    """Forks children that get `number` when this process dies. They stay until standard input is
+    closed."""
     reader, writer = os.pipe()
     for _ in range(times):
         child = os.fork()
@@ -344,7 +347,7 @@ def go(times: int = 1) -> None:
 
 
 def reap(times: int) -> list[list[int]]:
-    """Waits for that many children: their pids and wait statuses."""
+    """Waits for that many children; returns their pids and wait statuses."""
     return [list(os.waitpid(children.pop(0), 0)) for _ in range(times)]
 
 
@@ -376,7 +379,7 @@ def leave(code: int) -> None:
 
 
 def abort_with_core() -> None:
-    """Dies of SIGABRT with a core file, as small as it can be, in the working directory."""
+    """Dies of SIGABRT with the smallest possible core file in the working directory."""
     hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
     resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
     write_file("/proc/self/coredump_filter", "0")
@@ -385,7 +388,7 @@ def abort_with_core() -> None:
 
 
 def leader_leaves_first(leader: int, last: int, whole: bool) -> None:
-    """The leading thread exits with `leader`; then another one with `last`, by exit_group(2) if
+    """The leading thread exits with `leader`, then another one with `last`: by exit_group(2) if
     `whole`, else as a thread does."""
 
     def follow() -> None:
@@ -412,7 +415,7 @@ def start_and_end_threads(times: int) -> None:
 
 
 def threads_leave_together(times: int, leader: int, others: int) -> None:
-    """Every thread exits on its own, with these codes, all at the same moment."""
+    """All threads exit separately at the same moment, with these codes."""
     started = threading.Barrier(times + 1)
     gate_reader, gate_writer = os.pipe()
 
@@ -434,7 +437,7 @@ def _state_of_leader() -> str:
 
 
 def fault(kind: str) -> None:
-    """Touches what must not be touched."""
+    """Causes a fault."""
     if kind == "unmapped":
         ctypes.string_at(8)
     elif kind == "forbidden":
@@ -455,7 +458,7 @@ def fault(kind: str) -> None:
 
 
 def eat_memory(megabytes: int) -> None:
-    """Touches every page of it."""
+    """Touches every page of that much memory."""
     memory = mmap.mmap(-1, megabytes << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     for at in range(0, len(memory), mmap.PAGESIZE):
         memory[at] = 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bundle of this tree for tests, built once until something that goes into it changes."""
+"""The bundle of this tree for tests, rebuilt only when an input changes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SOURCES = (
 
 
 def bundle() -> Path:
-    """The directory; beside it lies the wheel from which it was made."""
+    """The bundle's directory, beside the wheel it was made from."""
     made = HERE / _digest()
     HERE.mkdir(parents=True, exist_ok=True)
     with locked(HERE):

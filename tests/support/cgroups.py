@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cgroups of the tests' own, in whichever layout this machine has: version 1, 2, or both."""
+"""Cgroups for tests, in this machine's layout: version 1, version 2, or both."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def plain_cgroup() -> Iterator[Path]:
 
 @contextmanager
 def memory_cgroup(limit_bytes: int) -> Iterator[Path]:
-    """A cgroup with a limit of memory, and nothing may go to swap."""
+    """A cgroup with a memory limit and no swap."""
     version_1 = _mounted("cgroup", "memory")
     if version_1:
         with _made_below(version_1) as cgroup:
@@ -58,7 +58,7 @@ def _made_below(parent: Path) -> Iterator[Path]:
 
 
 def _removed(cgroup: Path) -> bool:
-    """A process that was killed stays for a moment."""
+    """Removes the cgroup, retrying because a killed process stays for a moment."""
     try:
         cgroup.rmdir()
     except OSError:

@@ -34,13 +34,13 @@ from tests.support import cri, image, leftovers
 from tests.support.wait import WaitTimeout, wait_for
 
 Qos = Literal["guaranteed", "burstable", "besteffort"]
-# What containerd has make the containers: the first, if nothing is said.
+# The runtime that makes containerd's containers; the first is the default.
 Runtime = Literal["runc", "crun"]
 
 IMAGE = "ktrace.test/busybox:latest"
 PAUSE_IMAGE = "ktrace.test/pause:latest"
 CNI_PLUGINS = Path("/usr/lib/cni")
-# Stand-ins that execute programs in a pod's network namespace, and give addresses again soon.
+# Stand-ins that execute programs in a pod's network namespace, and reuse addresses soon.
 EXECUTING_PLUGINS = Path(__file__).with_name("cni")
 POD_LOGS = Path("/var/log/pods")
 CONTAINER_LINKS = Path("/var/log/containers")
@@ -50,10 +50,10 @@ _QOS_CGROUP = {
     "burstable": "/kubepods/burstable",
     "besteffort": "/kubepods/besteffort",
 }
-# What the kubelet gives: the first to die is the one that reserved nothing.
+# The kubelet's value: a container that reserved nothing dies first.
 _QOS_OOM_SCORE_ADJ = {"guaranteed": -997, "burstable": 999, "besteffort": 1000}
 
-# Pods get addresses from the block that is set aside for tests of network devices (RFC 2544).
+# Pods get addresses from the block for benchmarks of network devices (RFC 2544).
 _POD_ADDRESSES = ipaddress.IPv4Network("198.18.0.0/15")
 
 PACKAGES = {
@@ -64,7 +64,7 @@ PACKAGES = {
     "ip": "iproute2",
     str(CNI_PLUGINS / "bridge"): "containernetworking-plugins",
 }
-# The usual places, also where the caller's PATH leaves out the superuser's programs.
+# The usual directories, even if the caller's PATH lacks the superuser's programs.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -75,12 +75,12 @@ class ContainerdError(Exception):
 class Containerd:
     """One containerd with a CRI socket of its own.
 
-    log_root: where the pods' log directories go, as the kubelet's /var/log/pods.
-    links_root: where the links to the containers' logs go, or None for no links.
+    log_root: the directory of the pods' logs, as the kubelet's /var/log/pods.
+    links_root: the directory of the links to the containers' logs, or None for no links.
     extra_files: executables to add to the image, by their path in the container.
-    progress: is told in a few words what is being done; nothing is printed.
+    progress: gets a short description of each step; nothing is printed.
     systemd: pods are systemd's slices, and containers its scopes (the driver of that name).
-    plugins: where the programs lie that make the pods' networks.
+    plugins: the directory of the programs that make the pods' networks.
     """
 
     def __init__(
@@ -190,12 +190,12 @@ class Containerd:
         cgroup_root: str = "",
         runtime: Runtime = "runc",
     ) -> PodHandle:
-        """Start a pod that has no containers yet. `cgroup_root` is what a kubelet calls so; it has
-        no other pods, and goes with this one."""
+        """Start a pod that has no containers yet. `cgroup_root` corresponds to the kubelet's
+        option; it has no other pods, and is removed with this one."""
         self._progress(f"starting pod {namespace}/{name}")
         uid = uid or str(uuid.uuid4())
         pod = PodHandle(self, name, namespace, uid, labels or {}, qos, cgroup_root, runtime)
-        # What is noted will be killed and removed, so it must not be there already.
+        # Noted things will be killed and removed, so they must not exist already.
         places = [root / pod.cgroup.lstrip("/") for root in leftovers.cgroup_roots()]
         if any(place.exists() for place in [*places, pod.log_directory]):
             raise ContainerdError(f"a pod with the uid {pod.uid} is on this machine already")
@@ -206,7 +206,8 @@ class Containerd:
 
     @contextlib.contextmanager
     def prepared_pod(self, name: str, namespace: str) -> Iterator[str]:
-        """What a kubelet makes of a pod before the runtime has a sandbox of it; yields the uid."""
+        """Prepares a pod as a kubelet does before the runtime has a sandbox for it; yields the
+        uid."""
         uid = str(uuid.uuid4())
         pod = PodHandle(self, name, namespace, uid, {}, "burstable", "")
         self._note("cgroup", pod.cgroup)
@@ -219,7 +220,7 @@ class Containerd:
         pod.log_directory.rmdir()
 
     def _start(self, name: str, journal: leftovers.Journal) -> None:
-        # A real path, so that it is found again in /proc/mounts.
+        # A real path, so that it can be found in /proc/mounts.
         self._root = Path(tempfile.gettempdir()).resolve() / f"ktrace-containerd-{name}"
         journal.note("directory", self._root)
         journal.note("bridge", name)
@@ -244,7 +245,7 @@ class Containerd:
                 env={"PATH": PATH},
                 start_new_session=True,  # Ctrl-C is for the tests, which then stop it in order
             )
-        # Meanwhile, since containerd takes a moment:
+        # Meanwhile, because containerd takes a moment:
         archive = self._root / "image.tar"
         image.write_archive(archive, [IMAGE, PAUSE_IMAGE], self._extra_files)
         self._client = cri.CriClient(self.socket, timeout=self._timeout)
@@ -252,7 +253,7 @@ class Containerd:
 
         self._progress("importing the test image")
         import_image(self.socket, archive, snapshotter, self._timeout)
-        # The CRI plugin hears of an import by an event, a little later.
+        # An event reports the import to the CRI plugin a little later.
         self._await("the test image to be listed", self._has_images)
 
     def _answers(self) -> bool:
@@ -282,7 +283,7 @@ class Containerd:
         self._journal.note(kind, value)
 
     def _shared_directories(self) -> list[Path]:
-        """Where other programs have things too; made by us if missing."""
+        """Directories shared with other programs; made if missing."""
         cgroups = [root / name for root in leftovers.cgroup_roots() for name in leftovers.KUBEPODS]
         places = [self.log_root, leftovers.SHIM_SOCKETS, leftovers.CNI_RESULTS]
         return cgroups + places + ([self.links_root] if self.links_root else [])
@@ -379,8 +380,8 @@ class PodHandle:
         self._containerd.client.stop_pod_sandbox(self.sandbox_id)
 
     def remove(self, *, as_kubelet: bool = False) -> None:
-        """Stop the pod and remove it, its cgroup and its logs. Where cgroups are hybrid, a kubelet
-        leaves the one in the unified hierarchy."""
+        """Stop the pod and remove it, its cgroup and its logs. With hybrid cgroups a kubelet leaves
+        the cgroup in the unified hierarchy."""
         self.stop()
         self._containerd.client.remove_pod_sandbox(self.sandbox_id)
         leftovers.remove_cgroup(self.cgroup_root or self.cgroup, leave_unified=as_kubelet)
@@ -405,12 +406,12 @@ class PodHandle:
             metadata=cri.message(
                 "PodSandboxMetadata", name=self.name, uid=self.uid, namespace=self.namespace
             ),
-            hostname="" if host_network else self.name,  # the host's name is not ours to set
+            hostname="" if host_network else self.name,  # the host's name must not be changed
             log_directory=str(self.log_directory),
             labels={**self.labels, **self._pod_labels()},
             linux=cri.message(
                 "LinuxPodSandboxConfig",
-                # of a slice the runtime is told the name alone
+                # the runtime gets only a slice's name
                 cgroup_parent=Path(self.cgroup).name if self.systemd else self.cgroup,
                 security_context=cri.message(
                     "LinuxSandboxSecurityContext", namespace_options=self._namespaces
@@ -420,7 +421,7 @@ class PodHandle:
         self._run_sandbox()
 
     def start_again(self) -> None:
-        """A new sandbox for the same pod, as the kubelet makes when the old one has ended."""
+        """A new sandbox for the same pod, as the kubelet makes after the old one has ended."""
         self.stop()
         self._config.metadata.attempt += 1
         self._run_sandbox()
@@ -432,7 +433,7 @@ class PodHandle:
         self.ip, self.pid = status.ip, status.pid or 0
 
     def _pod_labels(self) -> dict[str, str]:
-        """The labels by which the kubelet knows its pods and containers again."""
+        """The labels by which the kubelet recognises its pods and containers."""
         return {
             "io.kubernetes.pod.name": self.name,
             "io.kubernetes.pod.namespace": self.namespace,
@@ -494,7 +495,7 @@ class ContainerHandle:
         return self.status().exit_code
 
     def status(self) -> cri.ContainerStatus:
-        """What the runtime knows of the container now."""
+        """The runtime's current status of the container."""
         return self._client.container_status(self.id)
 
     def remove(self) -> None:
@@ -513,8 +514,8 @@ def configuration(
     systemd: bool = False,
     plugins: Path = CNI_PLUGINS,
 ) -> str:
-    """Of a containerd that keeps all it has below these two directories: in `state` its socket, and
-    what is gone when the machine is started again."""
+    """The configuration of a containerd that keeps everything below these two directories: `state`
+    holds its socket, and data that a reboot discards."""
     values = {
         name: json.dumps(str(path))
         for name, path in {
@@ -523,7 +524,7 @@ def configuration(
         }.items()
     }
     # restrict_oom_score_adj: without CAP_SYS_RESOURCE runc cannot lower the score.
-    # netns_mounts_under_state_dir: so that they are known as ours.
+    # netns_mounts_under_state_dir: so that they are recognisable as ours.
     return f"""version = 2
 root = {values["root"]}
 state = {values["state"]}
@@ -590,9 +591,9 @@ def import_image(socket: Path, archive: Path, snapshotter: str, timeout: float =
 def write_network(
     folder: Path, bridge: str, subnet: ipaddress.IPv4Network, addresses: Path
 ) -> None:
-    """A bridge to the host and to the other pods, and no way out.
+    """A bridge to the host and to the other pods, without a way out.
 
-    The bridge is ours already: as its gateway the plugin would turn on IP forwarding.
+    The bridge already exists: if the plugin made it a gateway, it would turn on IP forwarding.
     """
     network = {
         "cniVersion": "0.4.0",
@@ -617,7 +618,7 @@ def write_network(
 
 
 def _slices(cgroup: str) -> str:
-    """A cgroup as systemd's driver names it: each slice bears the names of those around it."""
+    """A cgroup's name under systemd's driver: each slice contains the names of its parents."""
     parts = [part.replace("-", "_") for part in cgroup.strip("/").split("/")]
     names = ("-".join(parts[: depth + 1]) for depth in range(len(parts)))
     return "".join(f"/{name}.slice" for name in names)
@@ -634,7 +635,7 @@ def require_programs() -> None:
 
 
 def overlay_works(folder: Path) -> bool:
-    """Whether overlayfs can be mounted in this folder: not in most containers, for instance."""
+    """Whether overlayfs can be mounted in this directory. It cannot in most containers."""
     trial = folder / "overlay-trial"
     for name in ("lower", "upper", "work", "merged"):
         (trial / name).mkdir(parents=True)
@@ -656,7 +657,7 @@ def make_bridge(name: str) -> ipaddress.IPv4Network:
     listing = _ip("-json", "route", "show", "table", "all")
     taken = []
     for route in json.loads(listing or "[]"):
-        with contextlib.suppress(ValueError):  # "default" leads anywhere and hides nothing
+        with contextlib.suppress(ValueError):  # "default" leads anywhere and hides no subnet
             taken.append(ipaddress.IPv4Network(route["dst"]))
     for subnet in _POD_ADDRESSES.subnets(new_prefix=24):
         if not any(subnet.overlaps(other) for other in taken):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small client of the Container Runtime Interface, with which the tests play the kubelet.
+"""A small client of the Container Runtime Interface, which lets the tests play the kubelet.
 
-It is the tests' own, apart from the one in ktrace, so that a mistake in that one cannot hide in
-both. The messages are a table of the fields in use; the numbers are those of `runtime.v1`'s
-`api.proto` (Debian's golang-github-kubernetes-cri-api-dev).
+It is separate from ktrace's own client, so a mistake there cannot hide in both. The messages are a
+table of the fields in use; the numbers are those of `runtime.v1`'s `api.proto` (Debian's
+golang-github-kubernetes-cri-api-dev).
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ CONTAINER_STATES = ("created", "running", "exited", "unknown")
 SANDBOX_STATES = ("ready", "not ready")
 
 # Without the first, gRPC names a unix socket's path as the host, which Go's servers refuse. With
-# the others a runtime that has just begun to listen is reached soon, not after a second.
+# the others, a runtime that has just begun to listen is reached soon, not after a second.
 _CHANNEL_OPTIONS = (
     ("grpc.default_authority", "localhost"),
     ("grpc.initial_reconnect_backoff_ms", 20),
@@ -119,7 +119,7 @@ class Container:
 
 @dataclass(frozen=True)
 class ContainerStatus:
-    """One container looked at closely. `pid` is its first process, None once that is gone."""
+    """The detailed status of one container. `pid` is its first process, None after its end."""
 
     id: str
     name: str
@@ -143,7 +143,7 @@ class Sandbox:
 
 @dataclass(frozen=True)
 class SandboxStatus:
-    """One sandbox looked at closely. `ip` is empty when the pod uses the host's network."""
+    """The detailed status of one sandbox. `ip` is empty when the pod uses the host's network."""
 
     sandbox: Sandbox
     ip: str
@@ -152,7 +152,7 @@ class SandboxStatus:
 
 @dataclass(frozen=True)
 class ExecResult:
-    """How a command run inside a container ended."""
+    """The result of a command in a container."""
 
     exit_code: int
     stdout: str
@@ -229,7 +229,7 @@ class CriClient:
         )
 
     def update_memory_limit(self, container_id: str, memory_limit: int) -> None:
-        """Of memory and swap together."""
+        """Sets one limit for memory and swap together."""
         resources = message(
             "LinuxContainerResources",
             memory_limit_in_bytes=memory_limit,
@@ -279,7 +279,7 @@ class CriClient:
         )
 
     def image_names(self) -> set[str]:
-        """Every name under which the runtime has an image."""
+        """All names of the runtime's images."""
         answer = self._call("ListImages", service="ImageService")
         return {name for image in answer.images for name in image.repo_tags}
 
@@ -304,7 +304,7 @@ class CriClient:
 
 
 def message(name: str, /, **fields: object) -> Any:
-    """A message of the table, filled in."""
+    """A message of the table, with its fields set."""
     return message_class(name)(**fields)
 
 
@@ -314,7 +314,8 @@ def message_class(name: str) -> Any:
 
 
 def _pool(messages: Mapping[str, str]) -> descriptor_pool.DescriptorPool:
-    """Compile the table. The pool is private: ktrace's own client may name the same messages."""
+    """Compile the table. The pool is private, because ktrace's own client may name the same
+    messages."""
     file = descriptor_pb2.FileDescriptorProto(
         name="tests/support/cri.proto", package=PACKAGE, syntax="proto3"
     )

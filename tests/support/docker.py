@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real Docker for the tests, without Kubernetes and without touching one that is there.
+"""A real Docker for the tests, without Kubernetes and separate from an installed one.
 
     with Docker() as docker:
         web = docker.run("web", "sleep", "1000")
         os.kill(web.pid, signal.SIGKILL)
 
-dockerd comes from Debian's package, which is unpacked outside the tree and not installed: a package
-that is installed would start a daemon of its own. Containers have no network but loopback.
+dockerd comes from Debian's package, which is unpacked outside the tree and not installed:
+installing it would start a daemon. Containers have no network but loopback.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from tests.support.wait import wait_for
 IMAGE = "ktrace.test/plain:latest"
 SUITE, PACKAGE = "bookworm", "docker.io"
 SECONDS = 60.0
-NO_ENTRY = ("--entrypoint", "")  # the image's is that of a sandbox
+NO_ENTRY = ("--entrypoint", "")  # the image's entrypoint is for a sandbox
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True)
 class PlainContainer:
-    """A container in no pod, and its first process as the host numbers it."""
+    """A container outside pods, and its first process as the host numbers it."""
 
     name: str
     id: str
@@ -74,11 +74,11 @@ class Docker:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What points Docker's own command, and ktrace, to this daemon."""
+        """The environment that points the docker command and ktrace to this daemon."""
         return {"DOCKER_HOST": f"unix://{self.socket}"}
 
     def run(self, name: str, *words: str, options: Sequence[str] = ()) -> PlainContainer:
-        """Starts a container that stays."""
+        """Starts a container that keeps running."""
         self(
             "run",
             "--detach",
@@ -95,7 +95,7 @@ class Docker:
         return PlainContainer(name, told["Id"], told["State"]["Pid"])
 
     def __call__(self, *words: str, check: bool = True) -> str:
-        """What `docker WORDS…` prints."""
+        """The output of `docker WORDS…`."""
         done = subprocess.run(
             [self._programs / "usr/bin/docker", *words],
             env={"PATH": _PATH, "HOME": str(self.root), **self.environment},

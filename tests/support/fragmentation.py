@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory in which no large piece is left, so that asking for one fails: for guests made for tests.
+"""Fragments memory so that large allocations fail; for test guests only.
 
 Started as a program, on Python's standard library alone, it fails as often as its argument says.
 """
@@ -20,12 +20,12 @@ MIB = 1 << 20
 LARGE = 4 * MIB
 PIPE_BYTES = 64 << 10
 DESCRIPTORS = 1 << 16
-# the most that a pipe may take, and a socket's options
+# the largest sizes of a pipe and of a socket's options
 PIPE_SIZE = Path("/proc/sys/fs/pipe-max-size")
 OPTMEM = Path("/proc/sys/net/core/optmem_max")
-# above this share of fragmentation, in thousandths, the kernel puts memory together
+# the kernel compacts memory above this fragmentation index, in thousandths
 COMPACTION, NEVER = Path("/proc/sys/vm/extfrag_threshold"), 1000
-# the last of the large pieces are among what the kernel keeps for itself
+# the last large pieces are among the kernel's reserves
 KEPT, KILOBYTES = Path("/proc/sys/vm/min_free_kbytes"), 1024
 
 
@@ -35,7 +35,7 @@ def main(times: int) -> None:
 
 
 def buddyinfo() -> list[tuple[int, str, list[int]]]:
-    """Node, zone, and free pieces by order."""
+    """Rows of node, zone, and free pieces by order."""
     rows = []
     for line in Path("/proc/buddyinfo").read_text().splitlines():
         words = line.replace(",", "").split()
@@ -59,10 +59,10 @@ def setting(path: Path, value: int) -> Iterator[None]:
 
 @contextmanager
 def fragmented() -> Iterator[ExitStack]:
-    """Most memory is free, and hardly a piece of it large: pipes take it until none is, and
-    then all but every 16th of them are emptied. The kernel cannot move what is left."""
+    """Leaves most memory free but hardly any large piece: pipes use up all large pieces, then all
+    but every 16th are emptied. The kernel cannot move the rest."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
-    # what files take now would be given up later, in large pieces
+    # page cache allocated now would later be reclaimed in large pieces
     Path("/proc/sys/vm/drop_caches").write_text("3")
     with setting(COMPACTION, NEVER), setting(KEPT, KILOBYTES), ExitStack() as stack:
         pipes: list[int] = []
@@ -76,21 +76,22 @@ def fragmented() -> Iterator[ExitStack]:
 
 @contextmanager
 def sending() -> Iterator[Callable[[], object]]:
-    """Asks for a large piece: for a control message of 3 MiB. The kernel has no other way then, and
-    asks for no silence."""
+    """Yields a function that asks for a large piece: for a control message of 3 MiB. The kernel has
+    no fallback for it, and does not suppress the failure's report."""
     message = [(socket.SOL_SOCKET, 1, b"x" * (3 * MIB))]
     with setting(OPTMEM, 8 * MIB), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         yield lambda: sender.sendmsg([b"x"], message, 0, ("127.0.0.1", 9))
 
 
 def take_large_block(stack: ExitStack) -> None:
-    """For the table of a pipe; fails in silence."""
+    """Takes a large piece for a pipe's table; fails without a report."""
     pipe = _full_pipe(stack)
     fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 256 * MIB)
 
 
 def fail_so_often(times: int, stack: ExitStack, act: Callable[[], object]) -> None:
-    """In all. Whatever large piece is left is taken."""
+    """Repeats `act` until that many calls have failed. A remaining large piece is taken after each
+    success."""
     failures = 0
     for _ in range(20 * times):
         try:
@@ -106,7 +107,7 @@ def fail_so_often(times: int, stack: ExitStack, act: Callable[[], object]) -> No
 
 
 def _full_pipe(stack: ExitStack) -> int:
-    """Its reading end."""
+    """The reading end of a full pipe."""
     reader, writer = os.pipe()
     stack.callback(os.close, reader)
     stack.callback(os.close, writer)
@@ -115,7 +116,8 @@ def _full_pipe(stack: ExitStack) -> int:
 
 
 def _has_large_block() -> bool:
-    """Zone DMA is kept from all who do not ask for it."""
+    """Whether a large piece is free. Zone DMA does not count: it is reserved for callers that ask
+    for it."""
     zones = [free for _, zone, free in buddyinfo() if zone != "DMA"]
     return any(sum(free[order_of(LARGE) :]) for free in zones)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""By how much what Python holds has grown."""
+"""The growth of Python's memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def growth() -> Iterator[Callable[[], int]]:
-    """What is given tells the bytes that were made in the block and are still there."""
+    """Yields a function that returns the bytes allocated in the block and still held at its end."""
     gc.collect()
     tracemalloc.start()
     grown = 0

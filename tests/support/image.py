@@ -18,8 +18,8 @@ import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-# The process that holds a pod's namespaces. As PID 1 it has no default signal actions, so SIGTERM
-# needs a handler; and `wait` reaps whatever is orphaned in a shared PID namespace.
+# The process that holds a pod's namespaces. PID 1 has no default signal actions, so SIGTERM needs a
+# handler; `wait` reaps orphans in a shared PID namespace.
 PAUSE = b"""#!/bin/sh
 trap 'kill $! 2>/dev/null; exit 0' TERM INT
 while :; do
@@ -110,7 +110,7 @@ def _busybox() -> Path:
 
 
 def _is_dynamic(elf: bytes) -> bool:
-    """Whether a 64-bit ELF file asks for a dynamic loader, which the image does not have."""
+    """Whether a 64-bit ELF file needs a dynamic loader, which the image lacks."""
     (table,) = struct.unpack_from("<Q", elf, 32)
     size, count = struct.unpack_from("<HH", elf, 54)
     kinds = (struct.unpack_from("<I", elf, table + n * size)[0] for n in range(count))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Incidents staged in real pods, each with the verdict that is true of it.
+"""Incidents staged in real pods, each with its correct verdict.
 
-An incident is a generator. What it does before its `yield` is there already when `ktrace why`
-starts to watch; what it does afterwards is what happens. Twins are incidents that look like another
-one and must not be taken for it.
+An incident is a generator. The code before its `yield` runs before `ktrace why` starts to watch;
+the code after it is the incident. Twins are incidents that look like another one and must not be
+confused with it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ AT_ONCE = 4
 SETTINGS = RLock()
 SO_ATTACH_FILTER = 26
 MAP_LOCKED = 0x2000
-# In a guest, too: gRPC, by which the pods are made here, does not survive a fork.
+# Also in a guest: gRPC, which makes the pods here, does not survive a fork.
 OWN_INTERPRETER = ("env",)
 MISHAP_IN_GUEST = Path("/lab/mishap")
 SLEEP = ["sleep", "1000"]
@@ -61,7 +61,7 @@ PIPE_LIMITS = {
 
 @dataclass
 class Scene:
-    """A pod `shop/web-0` of its own for each incident, and what the incident made besides."""
+    """Each incident's own pod `shop/web-0`, and the pods it made besides."""
 
     containerd: Containerd
     pod: PodHandle
@@ -79,10 +79,10 @@ Stage = Callable[[Scene], Generator[None, None, None]]
 
 @dataclass(frozen=True)
 class Incident:
-    """`certainty` is None where it depends on what this kernel tells; `options` are those of
-    `ktrace why`; `share_pid` makes the pod's containers share their PID namespace; one that is
-    `recorded` is explained from a recording, because live `why` ends with the first end;
-    `cgroup_root` is that of the pod's kubelet."""
+    """`certainty` is None if it depends on the kernel. `options` are those of `ktrace why`.
+    `share_pid` makes the pod's containers share their PID namespace. A `recorded` incident is
+    explained from a recording, because live `why` ends with the first end. `cgroup_root` is the
+    option of the pod's kubelet."""
 
     name: str
     verdict: str
@@ -95,7 +95,7 @@ class Incident:
 
 
 INCIDENTS: list[Incident] = []
-# They take the whole machine with them, so it must be a guest: see tests.lab.pods.
+# They affect the whole machine, so it must be a guest: see tests.lab.pods.
 SMALL_MACHINE: list[Incident] = []
 
 
@@ -119,8 +119,8 @@ def incident(
 
 
 class SideBySide:
-    """Stages incidents a few at a time, because most of each one is waiting. Each has its pod and
-    its ktrace to itself."""
+    """Stages a few incidents concurrently, because most of their time is waiting. Each has its own
+    pod and ktrace."""
 
     def __init__(self, containerd: Containerd, incidents: Sequence[Incident]) -> None:
         self._pool = ThreadPoolExecutor(AT_ONCE)
@@ -139,7 +139,7 @@ class SideBySide:
         self._pool.shutdown(cancel_futures=True)
 
     def verdicts(self, one: Incident) -> list[dict[str, Any]]:
-        """Waits for them."""
+        """Waits for the verdicts."""
         return self._running[one].result()
 
     def _stage(self, one: Incident) -> Future[list[dict[str, Any]]]:
@@ -147,7 +147,7 @@ class SideBySide:
 
 
 def check(one: Incident, verdicts: Sequence[dict[str, Any]]) -> None:
-    """That this was explained, as it should be, and nothing else."""
+    """Checks that the verdict is as expected, and the only one."""
     assert [said["verdict"] for said in verdicts] == [one.verdict], verdicts
     (verdict,) = verdicts
     assert one.certainty in (None, verdict["certainty"]), verdict
@@ -165,8 +165,8 @@ def run(one: Incident, containerd: Containerd) -> list[dict[str, Any]]:
 
 
 def explanation(one: Incident, containerd: Containerd, output: str) -> str:
-    """What `ktrace why` prints of it. The pod is chosen by its uid: other tests on this machine
-    have pods of the same name."""
+    """The output of `ktrace why` about it. The pod is chosen by its uid, because other tests on
+    this machine have pods of the same name."""
     pod = containerd.run_pod(
         "web-0", namespace="shop", share_pid=one.share_pid, cgroup_root=one.cgroup_root
     )
@@ -211,7 +211,7 @@ def _go_on(stage: Iterator[None]) -> None:
 
 @cache
 def mishap() -> bytes:
-    """The program that ends badly, linked statically. A guest has it, and no compiler."""
+    """The program that ends badly, linked statically. A guest contains it and has no compiler."""
     if MISHAP_IN_GUEST.exists():
         return MISHAP_IN_GUEST.read_bytes()
     source = Path(__file__).with_name("mishap.c")
@@ -223,7 +223,7 @@ def mishap() -> bytes:
         return program.read_bytes()
 
 
-# Killed by somebody
+# Killed by a process
 
 
 @incident("killed_from_host")
@@ -235,7 +235,7 @@ def killed_from_the_host(scene: Scene) -> Generator[None, None, None]:
 
 @incident("killed_from_host")
 def killed_by_a_program_that_took_another_name(scene: Scene) -> Generator[None, None, None]:
-    """Twin of a stop by the runtime: it calls itself runc, and is not."""
+    """Twin of a stop by the runtime: the program calls itself runc but is not."""
     container = scene.pod.run("app", SLEEP)
     yield
     script = f"exec -a runc {shutil.which('kill')} -9 {container.pid}"
@@ -255,11 +255,11 @@ def killed_by(name: str, place: str) -> Stage:
     return stage
 
 
-# Anybody can give a file the name of a runtime.
+# Any file can have a runtime's name.
 incident("killed_by_suspicious_process")(killed_by("runc", "/tmp"))
 incident("killed_by_suspicious_process", "likely")(killed_by("runc", "/srv"))
 incident("killed_by_suspicious_process", "likely")(killed_by("helper", "/srv"))
-incident("killed_from_host")(killed_by("helper", "/opt"))  # twin: packages put programs there
+incident("killed_from_host")(killed_by("helper", "/opt"))  # twin: packages have programs there
 
 
 @incident("killed_from_other_pod")
@@ -274,7 +274,7 @@ def killed_from_another_pod(scene: Scene) -> Generator[None, None, None]:
 def killed_from_another_pod_by_a_program_of_its_image(
     scene: Scene,
 ) -> Generator[None, None, None]:
-    """Twin of a program that no package has put there: images have theirs where they like."""
+    """Twin of a program outside the directories of packages: images may put theirs anywhere."""
     container = scene.pod.run("app", SLEEP)
     agent = scene.other(host_pid=True).run("agent", SLEEP)
     yield
@@ -326,7 +326,7 @@ def a_handler_that_finishes(scene: Scene) -> Generator[None, None, None]:
 
 @incident("stopped_in_time", "likely")
 def a_handler_that_says_143(scene: Scene) -> Generator[None, None, None]:
-    """Twin: the number of a death by SIGTERM, but it exited by itself."""
+    """Twin: the code of a death by SIGTERM, but it exited by itself."""
     container = scene.pod.run("app", ["sh", "-c", "trap 'exit 143' TERM; sleep 1000 & wait"])
     wait_for("the handler", lambda: handles(container, signal.SIGTERM))
     yield
@@ -335,7 +335,7 @@ def a_handler_that_says_143(scene: Scene) -> Generator[None, None, None]:
 
 @incident("killed_by_runtime", "likely")
 def killed_by_the_runtime_at_once(scene: Scene) -> Generator[None, None, None]:
-    """Before tracing began SIGTERM might have come."""
+    """SIGTERM might have come before tracing began."""
     container = scene.pod.run("app", SLEEP)
     yield
     container.stop(0)
@@ -370,7 +370,7 @@ def out_of_memory_at_the_pods_limit(scene: Scene) -> Generator[None, None, None]
 
 @incident("oom_other_limit", cgroup_root=f"/ktrace-node-{os.getpid()}")
 def out_of_memory_at_the_limit_of_all_pods(scene: Scene) -> Generator[None, None, None]:
-    """Twin: what a kubelet sets around its pods (node allocatable), not the pod's own."""
+    """Twin: the limit around all of a kubelet's pods (node allocatable), not the pod's own."""
     limit(f"{scene.pod.cgroup_root}/kubepods")
     yield
     scene.pod.run("app", DD.split())
@@ -414,7 +414,7 @@ def a_command_that_is_not_in_the_image(scene: Scene) -> Generator[None, None, No
         scene.pod.run("app", ["/nonexistent"])
 
 
-if not HAS_KPROBES:  # the function that is probed there is not called for these
+if not HAS_KPROBES:  # these allocations do not reach the function that is probed there
 
     @incident("page_allocation_at_limit", "likely", options=("--quiet-failures",))
     def a_page_allocation_that_the_limit_refuses(scene: Scene) -> Generator[None, None, None]:
@@ -499,7 +499,7 @@ def a_child_that_is_killed_from_the_host(scene: Scene) -> Generator[None, None, 
 def a_child_that_is_killed_by_an_executed_command(
     scene: Scene,
 ) -> Generator[None, None, None]:
-    """As `kubectl exec` does it."""
+    """The command is executed as by `kubectl exec`."""
     container = scene.pod.run("app", ["sh", "-c", "sleep 1000; exec sleep 2000"])
     wait_for("the child", lambda: runs(container, SLEEP))
     yield
@@ -508,7 +508,7 @@ def a_child_that_is_killed_by_an_executed_command(
 
 @incident("exec_probe_failing", "likely")
 def a_probe_that_fails(scene: Scene) -> Generator[None, None, None]:
-    """It takes a second itself, so it comes every second or so."""
+    """It takes a second itself, so it runs every second or so."""
     container = scene.pod.run("app", SLEEP)
     yield
     for _ in range(8):
@@ -638,7 +638,7 @@ def a_client_that_resets(scene: Scene) -> Generator[None, None, None]:
     serve(scene, "patient")
     yield
     with connection(scene.pod) as client:
-        client.sendall(b"hello")  # one that carried nothing is a health check
+        client.sendall(b"hello")  # a connection without data is a health check
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
@@ -712,12 +712,12 @@ def _told(container: ContainerHandle, *order: Any) -> None:
         client.said()
 
 
-# What incidents are made with
+# Helpers for incidents
 
 
 def keep_in_memory(pid: int) -> None:
-    """The kernel does not give up what a process executes, so that it runs on when memory is
-    short. Until this process ends."""
+    """Locks a process's executable in memory until this process ends, so that it can run when
+    memory is short."""
     map_file = ctypes.CDLL(None).mmap
     for mapped in psutil.Process(pid).memory_maps():
         with suppress(OSError), Path(mapped.path).open("rb") as file:
@@ -756,7 +756,8 @@ def holds_a_root(pid: int) -> bool:
 
 
 def limit(cgroup: str) -> None:
-    """As a kubelet does for a pod of which every container has a limit, and for all pods."""
+    """Sets a cgroup's memory limit, as a kubelet does for a pod whose containers all have one, and
+    for all pods."""
     for hierarchy in hierarchies():
         for name in ("memory.limit_in_bytes", "memory.max"):
             file = Path(hierarchy.mount + cgroup, name)
@@ -765,13 +766,13 @@ def limit(cgroup: str) -> None:
 
 
 def large_pipes() -> AbstractContextManager[None]:
-    """Anybody may have pipes of any size: nothing but memory limits them."""
+    """Allows pipes of any size to all users: only memory limits them."""
     return settings(PIPE_LIMITS)
 
 
 def unmended_memory() -> AbstractContextManager[None]:
-    """The kernel keeps next to nothing for itself, and does not put pieces together. What files
-    take now would be given up later, in large pieces."""
+    """Minimises the kernel's reserves and turns compaction off. The page cache allocated now would
+    later be reclaimed in large pieces."""
     Path("/proc/sys/vm/drop_caches").write_text("3")
     return settings(
         {
@@ -783,7 +784,7 @@ def unmended_memory() -> AbstractContextManager[None]:
 
 @contextmanager
 def settings(wanted: Mapping[Path, str]) -> Iterator[None]:
-    """Of the whole machine, so one incident at a time has its own."""
+    """These settings affect the whole machine, so only one incident has them at a time."""
     with SETTINGS:
         before = {path: path.read_text() for path in wanted}
         try:
@@ -802,7 +803,7 @@ def serve(scene: Scene, how: str) -> ContainerHandle:
 
 
 def listens(container: ContainerHandle) -> bool:
-    """LISTEN is 0A."""
+    """Whether the port listens (state 0A)."""
     rows = Path(f"/proc/{container.pid}/net/tcp").read_text().splitlines()[1:]
     return any(f":{PORT:04X} " in row and " 0A " in row for row in rows)
 
@@ -812,7 +813,7 @@ def connection(pod: PodHandle) -> socket.socket:
 
 
 def knock(pod: PodHandle, deaf: bool = False) -> socket.socket:
-    """Asks for a connection and does not wait for it. A deaf client never hears the answer."""
+    """Asks for a connection and does not wait for it. A deaf client never gets the answer."""
     client = socket.socket()
     client.setblocking(False)
     if deaf:

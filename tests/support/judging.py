@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was said of an incident against what is true of it: one judge for every table of incidents,
-and what a program that stages such a table does. Patterns are regular expressions."""
+"""Compares the verdicts on incidents with the truth: one judge for every table of incidents, and
+the common part of programs that stage such tables. Patterns are regular expressions."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ DOCUMENT = ROOT / "docs" / "verdicts.md"
 
 
 class Expected(Protocol):
-    """`name` is chosen by, and `what` says what happens. `verdict` is None where nothing happened
-    that needs an explanation; `certainty` where it depends on the kernel. `says` is in the
-    verdict's sentence, doubts, hints or remedy, `never` in none of them; `also` is true of a later
-    life that goes on, or beside it. A container that is restarted may be told as a loop of that
-    verdict; `loop` says that it must."""
+    """`name` selects the row; `what` describes the incident. `verdict` is None if nothing needs an
+    explanation, `certainty` if it depends on the kernel. `says` must be in the verdict's sentence,
+    doubts, hints or remedy, `never` must not. `also` are true verdicts about a later life that goes
+    on, or beside it. A restarted container may be reported as a loop of that verdict; with `loop`
+    it must be."""
 
     @property
     def name(self) -> str: ...
@@ -54,8 +54,8 @@ R = TypeVar("R", bound=Expected)
 
 @dataclass(frozen=True)
 class Outcome(Generic[R]):
-    """What came of a row. `shown` is what others say of it, the runtime or kubectl; `measured` what
-    its staging found out by itself; `failed` why it could not be staged."""
+    """The result of a row. `shown` is the report of the runtime or kubectl; `measured` the
+    staging's own finding; `failed` why it could not be staged."""
 
     row: R
     verdicts: Sequence[Verdict]
@@ -70,7 +70,7 @@ class Outcome(Generic[R]):
 
     @property
     def faults(self) -> list[str]:
-        """What is not as the row says."""
+        """The differences from the row's expectations."""
         if self.failed:
             return [f"could not be staged: {self.failed}"]
         return list(faults(self.row, self.verdicts))
@@ -86,9 +86,9 @@ class Outcome(Generic[R]):
 
 @dataclass(frozen=True)
 class Table(Generic[R]):
-    """A table of incidents that `command` stages. A whole run writes what came of it into the
-    document; `columns` are what that calls the incidents, and what others say of them. What stands
-    there between two marked lines is written by the program and by nobody else."""
+    """A table of incidents that `command` stages. A whole run writes its results into the document;
+    `columns` are the titles for the incidents and for the other tools' reports. The text between
+    the two marked lines is generated."""
 
     command: str
     rows: Sequence[R]
@@ -101,9 +101,10 @@ class Table(Generic[R]):
     def judge(
         self, words: Sequence[str], stage: Callable[[Sequence[R]], Iterator[Outcome[R]]]
     ) -> int:
-        """Stages the rows with one of the words in their name, or all. 1 if one is not right."""
+        """Stages the rows whose name contains one of the words, or all. Returns 1 if any is
+        wrong."""
         began = time.monotonic()
-        self.written(DOCUMENT.read_text(encoding="utf-8"), ())  # it has a place for the table
+        self.written(DOCUMENT.read_text(encoding="utf-8"), ())  # fails early without a place
         rows = [row for row in self.rows if not words or any(word in row.name for word in words)]
         outcomes = []
         for outcome in stage(rows):
@@ -117,7 +118,7 @@ class Table(Generic[R]):
         return int(any(not outcome.right for outcome in outcomes))
 
     def written(self, text: str, outcomes: Sequence[Outcome[R]]) -> str:
-        """The document with these outcomes in place of those that it has."""
+        """The document with these outcomes in place of its old ones."""
         return self.part.replaced(text, self.markdown(outcomes))
 
     def markdown(self, outcomes: Sequence[Outcome[R]]) -> str:
@@ -126,12 +127,12 @@ class Table(Generic[R]):
 
 
 def say(what: str) -> None:
-    """Of the staging, to who watches it."""
+    """Reports the staging's progress to the user."""
     click.secho(f"· {what}", dim=True, err=True)
 
 
 def faults(row: Expected, verdicts: Sequence[Verdict]) -> Iterator[str]:
-    """What is not as the row says."""
+    """The differences from the row's expectations."""
     if row.verdict and not any(_is_main(row, verdict) for verdict in verdicts):
         yield f"{row.verdict} is not said"
     if row.loop and LOOP not in [verdict["verdict"] for verdict in verdicts]:
@@ -160,14 +161,14 @@ def is_true(row: Expected, verdict: Verdict) -> bool:
 
 
 def certainly_wrong(row: Expected, verdicts: Iterable[Verdict]) -> bool:
-    """A verdict that is called certain, and is another one than is true."""
+    """Whether a verdict is called certain but is not the true one."""
     return any(
         verdict["certainty"] == "certain" and not is_true(row, verdict) for verdict in verdicts
     )
 
 
 def told(row: Expected, verdicts: Sequence[Verdict]) -> Verdict | None:
-    """The last that was said of the incident itself, or of anything."""
+    """The last verdict on the incident itself, else the last of all."""
     main = [verdict for verdict in verdicts if _is_main(row, verdict)]
     return next(reversed(main or list(verdicts)), None)
 
@@ -193,7 +194,7 @@ def _confusion(outcome: Outcome[R]) -> tuple[str, str, str]:
 
 
 def _as_row(outcome: Outcome[R]) -> Sequence[str]:
-    """Of a table in Markdown."""
+    """A row of a Markdown table."""
     found = outcome.told
     words = "nothing happened that needs an explanation"
     if found is not None:
@@ -205,7 +206,7 @@ def _as_row(outcome: Outcome[R]) -> Sequence[str]:
 
 
 def show_outcome(outcome: Outcome[R]) -> None:
-    """The last verdict of each kind, and the faults that were found."""
+    """Prints the last verdict of each kind, and the faults."""
     row = outcome.row
     click.echo(f"{'✔' if outcome.right else '✘'} {row.name} ({outcome.seconds:.0f} s): {row.what}")
     click.echo(f"    shown: {outcome.shown}")
@@ -226,7 +227,7 @@ def show_outcome(outcome: Outcome[R]) -> None:
 
 
 def alike(verdicts: Iterable[Verdict]) -> Iterator[tuple[Verdict, int]]:
-    """The last one of each kind."""
+    """The last verdict of each kind, and how many there were."""
     kinds: dict[tuple[str, str], list[Verdict]] = {}
     for verdict in verdicts:
         kinds.setdefault((verdict["verdict"], verdict["certainty"]), []).append(verdict)
@@ -234,7 +235,7 @@ def alike(verdicts: Iterable[Verdict]) -> Iterator[tuple[Verdict, int]]:
 
 
 def print_confusion(counts: Counter[tuple[str, str, str]]) -> None:
-    """Each line is what is true, what was said, how sure, and how often."""
+    """Each line holds the truth, the verdict, its certainty and the count."""
     rows = [("TRUE", "SAID", "CERTAINTY", "TIMES")]
     rows += [(*key, str(count)) for key, count in sorted(counts.items())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real command line as a subprocess: start it, wait until it traces, stop it, read its events.
 
-Standard output and standard error go to files, so that nothing ever waits for a reader. A ktrace
-that a test leaves running is killed when its `with` block ends.
+Standard output and standard error go to files, so nothing ever waits for a reader. If a test leaves
+a ktrace running, it is killed when its `with` block ends.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from tests.support.wait import wait_for
 
 IN_GUEST = bool(os.environ.get("KTRACE_GUEST"))
 HAS_KPROBES = Path("/sys/bus/event_source/devices/kprobe").exists()
-# What tests for any backend take: in a guest the one it is for.
+# Options for tests of any backend; a guest sets its own.
 BACKEND = os.environ.get("KTRACE_LAB_BACKEND", "auto")
 ROOT = Path(__file__).resolve().parents[2]
-# A guest that emulates every instruction needs a minute where a machine needs a second.
+# An emulating guest needs a minute where a machine needs a second.
 START_SECONDS = 120.0
 END_SECONDS = 120.0
 
@@ -45,8 +45,8 @@ if IN_GUEST:  # see in_fork
 
 
 def in_fork(program: Callable[[], Any]) -> NoReturn:
-    """For Popen's `preexec_fn`, in place of a new interpreter: an emulated processor takes seconds
-    to import what is imported here."""
+    """For Popen's `preexec_fn`, instead of a new interpreter: an emulated processor needs seconds
+    for the imports above."""
     code = 1
     try:
         os.closerange(3, 1024)  # Popen waits for an exec, or for this
@@ -73,12 +73,12 @@ class Summary:
 
 
 class Ktrace:
-    """`Ktrace("signals", "--all")` traces from the beginning of its `with` block, unless `until`
-    tells that the block may begin earlier.
+    """`Ktrace("signals", "--all")` traces from the beginning of its `with` block; with `until` the
+    block may begin earlier.
 
     `stdout` is a descriptor for its output, instead of a file that `output` and `events` read.
-    `only` is a probe and the number of the attach point that it is to have alone; `inside` is a
-    command that executes the words after it.
+    `only` is a probe and the number of its only attach point; `inside` is a command that executes
+    the words after it.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Ktrace:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The whole lines of JSON so far. A line that is no JSON object is the test's failure."""
+        """The whole lines of JSON so far. The test fails on a line that is no JSON object."""
         lines = self.output.split(b"\n")[:-1]
         events = [json.loads(line) for line in lines]
         assert all(isinstance(event, dict) for event in events), lines
@@ -156,7 +156,7 @@ class Ktrace:
         return Summary(int(found[1]), int(found[2]), float(found[3]))
 
     def stop(self, number: int = signal.SIGINT) -> list[dict[str, Any]]:
-        """Ends it as Ctrl-C does, expects exit code 0 and returns the events."""
+        """Ends it like Ctrl-C, expects exit code 0 and returns the events."""
         self._running.send_signal(number)
         return self.wait()
 
@@ -210,7 +210,7 @@ class Ktrace:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command that is expected to end at once."""
+    """Runs a command that should end at once."""
     command = [sys.executable, "-m", "tracer", *arguments]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=END_SECONDS, check=False

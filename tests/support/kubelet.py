@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A kubelet without a control plane: its pods are the manifests in a directory.
 
-It has the machine to itself, kills what it does not know, and sets what it likes: only for a
-guest of the lab.
+It kills unknown pods and changes settings of the machine, so it runs only in a guest of the lab.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from tests.support.containerd import IMAGE, Containerd
 
 PROGRAM = Path("/usr/local/bin/kubelet")
 NODE = "lab"
-GRACE_SECONDS = 10  # longer than its housekeeping takes to look at what is left
+GRACE_SECONDS = 10  # longer than its housekeeping takes to find leftovers
 END_SECONDS = 60.0
 
 
 class Kubelet:
-    """Runs during its `with` block, on a containerd. Its pods are not ended with it."""
+    """Runs during its `with` block, on a containerd. Its pods do not end with it."""
 
     def __init__(self, containerd: Containerd) -> None:
         self._containerd = containerd
@@ -69,8 +68,8 @@ class Kubelet:
     def run(
         self, name: str, command: Sequence[str], restarts: bool = True, **container: Any
     ) -> None:
-        """A pod `shop/NAME` with one container; the same name again is another pod. What the
-        container has besides may be said."""
+        """Runs a pod `shop/NAME` with one container; using the name again makes another pod. `more`
+        adds fields to the container."""
         app = {"name": "app", "image": IMAGE, "imagePullPolicy": "Never", "command": command}
         manifest = {
             "apiVersion": "v1",
@@ -82,7 +81,7 @@ class Kubelet:
                 "containers": [{**app, **container}],
             },
         }
-        # it must never be seen half written
+        # the kubelet must never see it half written
         fresh = self._root / name
         fresh.write_text(json.dumps(manifest))
         fresh.rename(self._manifests / f"{name}.json")

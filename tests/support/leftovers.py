@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a test containerd leaves on the machine, and how all of it goes away again.
+"""The things that a test containerd leaves on the machine, and their removal.
 
-Each instance keeps a journal in /run/ktrace-tests: a line for each thing, written before the thing
-is made. The journal is locked while its owner lives. So an instance that was killed is known by a
-journal that nobody holds, and is cleared in the same way as one that ends well: there is only one
-way to end, and every run of the tests tries it.
+Each instance keeps a journal in /run/ktrace-tests, with a line for each thing, written before the
+thing is made. The journal is locked while its owner lives. So the journal of a killed instance is
+not locked, and the instance is cleared in the same way as one that ends well. There is only one way
+to end, and every test run exercises it.
 
 Directories that other programs may use too (/var/log/pods, /kubepods in each cgroup hierarchy …)
 are removed only if the tests made them, are the last to leave, and the directory is empty.
@@ -31,14 +31,14 @@ from tracer.outputs.escape import escape
 STATE = Path("/run/ktrace-tests")
 KUBEPODS = ("kubepods", "kubepods/besteffort", "kubepods/burstable")
 
-# containerd and the CNI library have these paths built in.
+# These paths are built into containerd and the CNI library.
 SHIM_SOCKETS = Path("/run/containerd/s")
 CNI_RESULTS = Path("/var/lib/cni/results")
 
 _LOCK = STATE / "lock"
 _SHARED = STATE / "shared-directories"
 _RUNTIME_PROGRAMS = ("containerd", "ctr", "runc", "crun", "dockerd", "podman", "conmon")
-# Where the notes on shims' sockets lie below the directory of a containerd, or of a dockerd.
+# Where the files with shims' sockets lie below the directory of a containerd, or of a dockerd.
 _TASKS = ("state", "exec/containerd/daemon")
 
 
@@ -47,11 +47,11 @@ class LeftoverError(Exception):
 
 
 class HeldError(LeftoverError):
-    """The instance is in use; says by whom."""
+    """The instance is in use; names the holder."""
 
 
 class Journal:
-    """One instance's list of what it has put on the machine.
+    """The list of one instance's things on the machine.
 
     kinds: `directory` (all its files, and what marks its processes and mounts), `bridge`,
     `cgroup` (a pod's), `files` (a directory elsewhere), `link` (a symbolic link elsewhere), `owner`
@@ -60,12 +60,12 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # Not inherited by programs that the owner starts, so the lock ends with the owner.
+        # Programs that the owner starts do not inherit it, so the lock ends with the owner.
         self._file = path.open("a+", encoding="utf-8")
 
     @classmethod
     def open_new(cls, name: str, shared_directories: Iterable[Path]) -> Self:
-        """Start a journal, after clearing what killed instances left behind."""
+        """Start a journal, after clearing the things of killed instances."""
         with machine_lock():
             clear_stale()
             _note_missing(shared_directories)
@@ -151,7 +151,7 @@ def clear_stale() -> None:
 
 @contextlib.contextmanager
 def machine_lock(timeout: float = 60.0) -> Iterator[None]:
-    """Only one test run at a time makes or removes what they share."""
+    """Lets one test run at a time make or remove shared things."""
     file = wait_for("another test run to finish setting up or cleaning", _try_lock, timeout)
     try:
         yield
@@ -163,11 +163,11 @@ def _try_lock() -> int | None:
     STATE.mkdir(mode=0o700, exist_ok=True)
     try:
         file = os.open(_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    except FileNotFoundError:  # the last to leave took the directory away just now
+    except FileNotFoundError:  # the last to leave has just removed the directory
         return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(file).st_nlink:  # else the last to leave took the lock's file away
+        if os.fstat(file).st_nlink:  # else the last to leave removed the lock's file
             return file
     except BlockingIOError:
         pass
@@ -176,7 +176,7 @@ def _try_lock() -> int | None:
 
 
 def _note_missing(directories: Iterable[Path]) -> None:
-    """Remember which shared directories the tests are about to bring into the world."""
+    """Remember which shared directories the tests are about to create."""
     wanted = {path for directory in directories for path in (directory, *directory.parents)}
     with _SHARED.open("a", encoding="utf-8") as ledger:
         ledger.writelines(f"{path}\n" for path in sorted(wanted) if not path.exists())
@@ -189,12 +189,12 @@ def _leave_shared_directories(stay: bool = False) -> None:
     if _SHARED.exists():
         paths = {Path(line) for line in _SHARED.read_text(encoding="utf-8").splitlines()}
         for path in sorted(paths, key=lambda path: len(path.parts), reverse=True):
-            with contextlib.suppress(OSError):  # not empty: somebody else's by now
+            with contextlib.suppress(OSError):  # not empty: in use by others now
                 path.rmdir()
         _SHARED.unlink()
     if not stay:
         _LOCK.unlink()
-        with contextlib.suppress(OSError):  # the next one is already at the door
+        with contextlib.suppress(OSError):  # the next one has already started
             STATE.rmdir()
 
 
@@ -295,7 +295,7 @@ def mounts_below(directory: Path) -> list[str]:
 
 def _unmount(directory: Path) -> None:
     for point in mounts_below(directory):
-        # Lazily: a mount may still be in use by a process that is just dying.
+        # Lazily: a dying process may still use a mount.
         subprocess.run(["umount", "--lazy", point], check=False, capture_output=True, timeout=60)
     left = mounts_below(directory)
     if left:  # never delete through a mount
@@ -303,7 +303,7 @@ def _unmount(directory: Path) -> None:
 
 
 def _remove_shim_sockets(directory: Path) -> None:
-    """Shims listen outside of the instance's directory, and note the address inside it."""
+    """Shims listen outside the instance's directory, and note the address inside it."""
     for tasks in _TASKS:
         for note in directory.glob(f"{tasks}/io.containerd.runtime.v2.task/*/*/address"):
             socket = Path(note.read_text().removeprefix("unix://"))
@@ -312,9 +312,9 @@ def _remove_shim_sockets(directory: Path) -> None:
 
 
 def _remove_cni_results(directory: Path) -> None:
-    """The CNI library keeps each result in one place; ours name a namespace in our directory."""
+    """The CNI library keeps all results in one place; ours name a namespace in our directory."""
     for result in CNI_RESULTS.glob("*"):
-        with contextlib.suppress(FileNotFoundError):  # another instance's, removed just now
+        with contextlib.suppress(FileNotFoundError):  # another instance's, just removed
             if f"{directory}/" in result.read_text(encoding="utf-8", errors="replace"):
                 result.unlink()
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables that a program writes into a document, between two lines that say so.
+"""Tables that a program writes into a document, between two marked lines.
 
-What was measured goes in as code, on one line and of limited length: it may be anything.
+Measured values are written as code, on one line and of limited length, because they may be
+anything.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ LONGEST = 300
 
 
 class PartError(Exception):
-    """The document has no place for it, or not just one."""
+    """The document has no place for it, or more than one."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What this command writes."""
+    """The generated part of a command."""
 
     command: str
 
@@ -32,7 +33,7 @@ class Part:
         return f"<!-- Up to here written by {self.command}. -->"
 
     def replaced(self, text: str, part: str) -> str:
-        """The document with this part in place of the one it has."""
+        """The document with this part in place of its old one."""
         marks = rf"^(?:{re.escape(self.begin)}|{re.escape(self.end)})$"
         parts = re.split(marks, text, flags=re.MULTILINE)
         if len(parts) != 3 or text.find(f"{self.end}\n") < text.find(f"{self.begin}\n"):
@@ -43,14 +44,14 @@ class Part:
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:
-    """The first one is the title."""
+    """A Markdown table; the first row is the title."""
     title, *others = rows
     lines = [title, ["---"] * len(title), *others]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def code(text: str) -> str:
-    """No word of it means anything in Markdown or in a table's row."""
+    """The text as code, without Markdown meaning."""
     line = " ".join(text.split())
     plain = "".join(c if c.isprintable() else "�" for c in line)[:LONGEST]
     return f"`{plain.replace('`', chr(39)).replace('|', chr(92) + '|') or '–'}`"

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line with one of a probe's attach points instead of the first that the kernel takes.
+"""The command line with one chosen attach point of a probe, instead of the first that the kernel
+accepts.
 
-python -m tests.support.only PROBE NUMBER ARGUMENT…
+    python -m tests.support.only PROBE NUMBER ARGUMENT…
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Debian packages, fetched by name and kept outside the tree.
 
-apt does the work, signatures and all, in a directory of its own: nothing of this system changes.
-Where the packages lie is derived from the machine's own sources by changing the suite.
+apt does the work, including signatures, in a directory of its own: this system does not change. The
+address of the packages follows from the machine's own sources, with another suite.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ Say = Callable[[str], None]
 
 
 class FetchError(Exception):
-    """What the tests need cannot be fetched; says what to do about it."""
+    """A file that the tests need cannot be fetched; the message says what to do."""
 
 
 def cache() -> Path:
-    """What is fetched or made once, for all clones of this user."""
+    """The directory for files that are fetched or made once, for all clones of this user."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base, "ktrace")
 
 
 class Apt:
-    """apt with every file of its own below one directory. `security` asks for the suite's security
-    updates, too; `sources` for the lists of source packages."""
+    """apt with all of its files below one directory. `security` adds the suite's security updates;
+    `sources` the lists of source packages."""
 
     def __init__(
         self,
@@ -57,14 +57,15 @@ class Apt:
             "Dir::State::status=/dev/null",
             f"APT::Architecture={architecture}",
             f"APT::Architectures={architecture}",
-            # its own user may not write below a home directory
+            # apt's own user may not write below a home directory
             f"APT::Sandbox::User={'root' if os.geteuid() == 0 else ''}",
             "Acquire::Retries=3",
             "Acquire::Languages=none",
         ]
 
     def update(self) -> None:
-        """The suite must be there; its security updates may have moved to an archive."""
+        """Fetches the lists. The suite must exist; its security updates may have moved to an
+        archive."""
         main, security = archives()
         lines = [f"{kind} {main} {self.suite} main\n" for kind in self._kinds]
         if security and self._security:
@@ -87,7 +88,7 @@ class Apt:
         return int(found[1]) / 1e6 if found else 0
 
     def unpack(self, packages: Sequence[str], root: Path, say: Say) -> None:
-        """Into a directory that is there only when all of them are in it."""
+        """Unpacks into a directory that appears only once all packages are in it."""
         fresh, fetched = self._directory / "unpacked", self._directory / "packages"
         for leftover in (fresh, fetched):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -102,14 +103,14 @@ class Apt:
         fresh.rename(root)
 
     def needed(self, packages: Sequence[str]) -> list[str]:
-        """All that has to be there for these, from nothing."""
+        """The packages and all their dependencies, from nothing."""
         told = self.run(
             "apt-get", "install", "--simulate", "--no-install-recommends", "--yes", *packages
         )
         return re.findall(r"^Inst (\S+)", told, re.MULTILINE)
 
     def fetched(self, packages: Sequence[str]) -> list[Path]:
-        """Their archives, which are the caller's to remove."""
+        """The packages' archives. The caller removes them."""
         place = self._directory / "packages"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
@@ -136,7 +137,7 @@ class Apt:
 
 
 def archives() -> tuple[str, str | None]:
-    """Where this machine gets Debian and its security updates from."""
+    """The addresses of this machine's Debian and its security updates."""
     wanted = "$(ORIGIN) $(CODENAME) $(COMPONENT) $(REPO_URI)"
     told = subprocess.run(
         ["apt-get", "indextargets", "--format", wanted, "Created-By: Packages"],
@@ -155,7 +156,8 @@ def archives() -> tuple[str, str | None]:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Two at once fetch once. The wait is bounded by what the other one may take."""
+    """Two concurrent callers fetch only once. The wait is limited by the longest time of a
+    fetch."""
     with (directory / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -9,8 +9,8 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackEvent
 
 
 def slices(trace: Path) -> dict[str, tuple[int, int | None]]:
-    """Begin and end of each slice in nanoseconds since boot, by its name, which must be that of its
-    track; None for one that does not end."""
+    """Begin and end of each slice in nanoseconds since boot, by its name, which must equal its
+    track's; None for a slice without an end."""
     read = Trace()
     read.ParseFromString(trace.read_bytes())
     tracks: dict[int, str] = {}

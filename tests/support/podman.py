@@ -24,9 +24,9 @@ from tests.support.docker import IMAGE, NO_ENTRY, SECONDS, PlainContainer
 from tests.support.wait import wait_for
 
 UNIFIED = Path("/sys/fs/cgroup/unified")
-# crun refuses controllers of version 1 beside a mounted version 2.
+# crun refuses version 1 controllers beside a mounted version 2.
 WITHOUT_UNIFIED = ("unshare", "--mount", "sh", "-c", f'umount {UNIFIED}; exec "$@"', "sh")
-# For want of CAP_SYS_RESOURCE the usual limits, which are higher than ours, cannot be set.
+# Without CAP_SYS_RESOURCE the usual limits cannot be set, because they are higher than ours.
 LIMITS = ("--ulimit", "nofile=512:512", "--ulimit", "nproc=2000:2000")
 
 
@@ -70,13 +70,13 @@ class Podman:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What points ktrace to `service`."""
+        """The environment that points ktrace to `service`."""
         return {"CONTAINER_HOST": f"unix://{self.socket}"}
 
     def run(
         self, name: str, *words: str, options: Sequence[str] = (), runtime: str = "runc"
     ) -> PlainContainer:
-        """Starts a container that stays."""
+        """Starts a container that keeps running."""
         parent = ("--cgroup-parent", f"{self.parent}/libpod_parent")
         own = () if "--cgroup-parent" in options else parent
         run = ["run", "--detach", "--name", name, "--network", "none", *NO_ENTRY]
@@ -97,7 +97,7 @@ class Podman:
             process.wait(SECONDS)
 
     def __call__(self, *words: str, check: bool = True, runtime: str = "runc") -> str:
-        """What `podman WORDS…` prints."""
+        """The output of `podman WORDS…`."""
         done = subprocess.run(
             self._words(runtime, *words),
             check=False,

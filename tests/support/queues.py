@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A server whose queues can be filled, with its clients, in a network namespace of its own.
+"""A server whose queues can be filled, with its clients, in its own network namespace.
 
 `Queues()` starts this file as a program that runs alone, on Python's standard library. Each line on
 its standard input is a JSON list, a function's name and its arguments; each answer is a line,
@@ -34,7 +34,7 @@ SYS_USERFAULTFD = {"x86_64": 323, "aarch64": 282}[platform.machine()]
 UFFDIO_API, UFFDIO_REGISTER = 0xC018AA3F, 0xC020AA00
 LOOPBACK = {"ipv4": "127.0.0.1", "ipv6": "::1"}
 
-# The kernel does not always work on a packet at once.
+# The kernel may process a packet later.
 SOON_SECONDS = 10.0
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -75,7 +75,7 @@ def counters() -> dict[str, int]:
 
 
 def listen(port: int, backlog: int, address: str) -> None:
-    """Again on the same port: only changes the queue's length. Nobody accepts."""
+    """Listens without accepting. Again on the same port, it only changes the queue's length."""
     if port not in listening:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         listening[port] = socket.socket(family)
@@ -93,7 +93,7 @@ def inode(port: int) -> int:
 
 
 def connect(port: int, times: int, address: str) -> int:
-    """Connections that get through. Returns how many did, which a busy machine may do later."""
+    """Opens connections. Returns how many succeeded; a busy machine may complete them later."""
     for _ in range(times):
         client = _client(address)
         client.connect_ex((address, port))
@@ -102,7 +102,8 @@ def connect(port: int, times: int, address: str) -> int:
 
 
 def knock(port: int, times: int, address: str) -> list[int]:
-    """One SYN for each, and no second one: the client is closed at once. The clients' ports."""
+    """Sends one SYN each and no second one, because the client is closed at once. Returns the
+    clients' ports."""
     ports = []
     for _ in range(times):
         with _client(address) as client:
@@ -112,7 +113,7 @@ def knock(port: int, times: int, address: str) -> list[int]:
 
 
 def connect_halfway(port: int, times: int, address: str) -> list[int]:
-    """Clients that are deaf: the answer to their SYN never reaches them."""
+    """Opens connections by deaf clients: the answer to their SYN never reaches them."""
     for _ in range(times):
         client = _client(address)
         nothing = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF_RET 0
@@ -125,7 +126,7 @@ def connect_halfway(port: int, times: int, address: str) -> list[int]:
 
 
 def _halfway(port: int) -> int:
-    """How many connections to this port have not had their final ACK (TCP_SYN_RECV)."""
+    """The number of connections to this port without the final ACK (TCP_SYN_RECV)."""
     found = 0
     for name in ("tcp", "tcp6"):
         with open(f"/proc/self/net/{name}") as table:
@@ -135,7 +136,7 @@ def _halfway(port: int) -> int:
 
 
 def _soon(look: Callable[[], int], enough: int) -> int:
-    """What it is when it is enough, or after some seconds."""
+    """The value once it reaches `enough`, or its last value after some seconds."""
     end = time.monotonic() + SOON_SECONDS
     while (found := look()) < enough and time.monotonic() < end:
         time.sleep(0.001)
@@ -143,20 +144,20 @@ def _soon(look: Callable[[], int], enough: int) -> int:
 
 
 def hear(times: int) -> None:
-    """The oldest of them are deaf no more. They take part when the server sends again."""
+    """Makes the oldest clients hear again. They answer when the server sends again."""
     for client in clients[:times]:
         with contextlib.suppress(OSError):  # this one was never deaf
             client.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
 
 def overrun(port: int, drops: int, address: str) -> int:
-    """Packets at a connection whose reader holds the socket: it is copying into a page that nobody
-    provides. As many as it takes until so many were dropped. The client's port."""
+    """Sends packets to a connection whose reader holds the socket while copying into a page that is
+    never provided. Stops once that many were dropped. Returns the client's port."""
     client = socket.create_connection((address, port))
     served, _ = listening[port].accept()
-    clients.extend((client, served))  # who has it open is looked up later
+    clients.extend((client, served))  # the owner of the connection is looked up later
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        served.setsockopt(socket.SOL_SOCKET, option, 1)  # the least there is
+        served.setsockopt(socket.SOL_SOCKET, option, 1)  # the smallest possible
     before, theirs = counters()["TCPBacklogDrop"], client.getsockname()[1]
     with mmap.mmap(-1, mmap.PAGESIZE) as page:
         faults = _watch(page)
@@ -178,8 +179,8 @@ def overrun(port: int, drops: int, address: str) -> int:
 
 
 def _watch(page: mmap.mmap) -> int:
-    """A descriptor that becomes readable when the page is touched; who touched it waits until that
-    is closed (userfaultfd(2))."""
+    """A descriptor that becomes readable when the page is touched. The toucher waits until it is
+    closed (userfaultfd(2))."""
     descriptor: int = LIBC.syscall(SYS_USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK)
     if descriptor < 0:
         raise OSError(ctypes.get_errno(), "userfaultfd")
@@ -197,7 +198,7 @@ def _raw(address: str) -> socket.socket:
 
 
 def _segment(source: int, target: int, address: str) -> bytes:
-    """An ACK with data that belongs nowhere; RFC 9293 has the header and the sum."""
+    """An ACK with data outside the window; RFC 9293 has the header and the checksum."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     packed = socket.inet_pton(family, address)
     data = bytes(1000)
@@ -221,7 +222,7 @@ def _client(address: str) -> socket.socket:
 
 
 class Queues:
-    """The program, as a test sees it: `do` gives an order and returns the answer."""
+    """The program from a test's side: `do` gives an order and returns the answer."""
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(

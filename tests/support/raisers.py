@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes that send signals or get them, and what /proc says about them.
 
-An `Actor` is a Python process that does as it is told, one order at a time (tests.support.actor has
-the orders); a `Shell` is the same with a shell, which can be any copy of one. `facts` is what an
-event must say about a process: the tests compare it with what ktrace says, field by field.
+An `Actor` is a Python process that follows orders, one at a time (tests.support.actor has the
+orders); a `Shell` is the same with a shell, which can be any copy of one. `facts` is the expected
+description of a process: the tests compare it with ktrace's, field by field.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 class _Child:
-    """A process of ours that answers on standard output; killed at the end of its `with` block."""
+    """A child process that answers on standard output; killed at the end of its `with` block."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class _Child:
             pipe.close()
 
     def wait(self) -> int:
-        """Its exit code, when it ends by itself; negative for a signal."""
+        """Its exit code once it ends by itself; negative for a signal."""
         return self._process.wait(ANSWER_SECONDS)
 
     def _write(self, line: str) -> None:
@@ -91,8 +91,8 @@ class _Child:
 
 
 class Actor(_Child):
-    """`argv0` and `words` only stand in the process's arguments. In a guest it is a fork of the
-    tests' own process unless it has any of these, or must have been seen executing a program."""
+    """`argv0` and `words` only appear in the process's arguments. In a guest the actor is a fork of
+    the tests' own process, unless it has any of these or must be seen executing a program."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Actor(_Child):
         return self.answer(f"an answer to {order}")
 
     def start(self, *order: Any) -> None:
-        """Without waiting for an answer: for orders that end the actor."""
+        """Sends an order without waiting for an answer, for orders that end the actor."""
         self._write(json.dumps(order))
 
     def answer(self, what: str) -> Any:
@@ -137,21 +137,21 @@ class Shell(_Child):
         super().__init__(["sh"], program, descriptors)
 
     def do(self, line: str) -> None:
-        """Runs a line, and the shell itself must be there afterwards."""
+        """Runs a line. The shell itself must survive it."""
         self._write(f"{line}\necho done")
         assert self._read(f"the end of {line!r}") == "done\n"
 
     def execute(self, program: str, *words: str) -> None:
-        """Becomes another copy of a shell, with these arguments."""
+        """The shell becomes another copy of a shell, with these arguments."""
         argv = [program, "-s", *words]
-        # alone in its line and its write(2): what a shell has read too much goes with it
+        # alone in its line and its write(2), because input that a shell has read ahead is lost
         self._write(f"exec {' '.join(argv)}")
         wait_for(f"{self.pid} to run {argv}", lambda: facts(self.pid)["argv"] == argv)
         self.do(":")
 
 
 class Idle(_Child):
-    """A process that does nothing and dies of every signal."""
+    """A process that does nothing and dies of any signal."""
 
     def __init__(self) -> None:
         argv = ["sleep", "600"]
@@ -161,14 +161,14 @@ class Idle(_Child):
 
 
 def copy_of_shell(target: Path) -> str:
-    """A program of our own, which is a shell."""
+    """A program of our own, which is a copy of a shell."""
     shutil.copy(os.path.realpath("/bin/sh"), target)
     target.chmod(0o755)
     return str(target)
 
 
 def facts(pid: int, tid: int | None = None) -> dict[str, Any]:
-    """A process as an event must describe it, except for the exact nanosecond of its start."""
+    """The expected description of a process, except for the exact nanosecond of its start."""
     tid = tid or pid
     status = _status(pid)
     argv = Path(f"/proc/{pid}/cmdline").read_bytes().removesuffix(b"\0")
@@ -188,7 +188,7 @@ def facts(pid: int, tid: int | None = None) -> dict[str, Any]:
 
 
 def children_of(parent: int) -> list[int]:
-    """Zombies too."""
+    """Includes zombies."""
     found = []
     for directory in Path("/proc").glob("[0-9]*"):
         try:
@@ -208,8 +208,8 @@ def ancestry(pid: int) -> list[dict[str, Any]]:
 
 
 def own_child(pid: int, program: str, argv: list[str], started: int) -> dict[str, Any]:
-    """The facts of a child of ours that may be gone already, known without looking at it. It was
-    started not before `started`, by CLOCK_BOOTTIME."""
+    """The facts of a child of ours that may be gone already, derived without reading /proc. It
+    started no earlier than `started`, by CLOCK_BOOTTIME."""
     me = os.getpid()
     return {
         "pid": pid,
@@ -227,8 +227,8 @@ def own_child(pid: int, program: str, argv: list[str], started: int) -> dict[str
 
 
 def check_process(seen: dict[str, Any] | None, expected: dict[str, Any]) -> None:
-    """Every field. /proc counts the start in ticks, and a child that is gone is known to have
-    started between two moments."""
+    """Compares every field. /proc counts the start in ticks; for a vanished child only the limits
+    of its start are known."""
     assert seen is not None, f"no process instead of {expected['comm']}"
     start, about = seen["start_boot_ns"], expected["start_boot_ns"]
     earliest, latest = about if isinstance(about, tuple) else (about, about + _TICK_NS - 1)
@@ -237,7 +237,7 @@ def check_process(seen: dict[str, Any] | None, expected: dict[str, Any]) -> None
 
 
 def text(raw: bytes) -> str:
-    """Bytes that a process chose, as docs/events.md says that they are shown."""
+    """Bytes that a process chose, shown as docs/events.md describes."""
     return raw.decode("utf-8", "backslashreplace")
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several backends say of the same incidents, event by event.
+"""Compares the backends' events about the same incidents.
 
-All trace while `stage` makes some of each thing that ktrace can tell, on a kernel that has what
-each of them needs; `differences` compares what two have seen of that, key by key.
+All trace while `stage` makes some events of each kind, on a kernel with the features that each
+backend needs. `differences` compares two backends' events key by key.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from tests.support.raisers import Actor
 Event = dict[str, Any]
 BACKLOG_PORTS = range(8080, 8080 + TIMES)
 
-# By backend: keys that may be null there and not for core, of an event's kind.
-# docs/compatibility.md has the same as a table with the reasons.
-# What core is told by the kernel and another backend concludes, and says so, is in CONCLUDED.
+# By backend: keys of a kind of event that may be null there but not for core. docs/compatibility.md
+# has the same table with reasons. CONCLUDED are the keys that the kernel gives to core and another
+# backend infers, and marks as such.
 DOCUMENTED_NULLS: dict[str, frozenset[str]] = {
     "bcc": frozenset({"tcp_reset.reason"}),
     "stap": frozenset(
@@ -45,7 +45,7 @@ CONCLUDED: dict[str, frozenset[str]] = {
     "bcc": frozenset({"tcp_reset.reason_inferred"}),
     "stap": frozenset(),
 }
-# When two programs at one place run, one of them is later.
+# When two programs run at one place, one of them is later.
 _OF_THE_MOMENT = ("time", "boot_ns")
 
 
@@ -54,12 +54,12 @@ def _form(zones: Any) -> Any:
 
 
 def _beginning(reading: str) -> str:
-    """What follows is concluded from the free lists."""
+    """The part before the colon. The rest is inferred from the free lists."""
     return reading.partition(":")[0]
 
 
-# Each ktrace reads the free lists for itself: how many pieces there were at that moment is not
-# compared, nor what one of them was too late for.
+# Each ktrace reads the free lists itself, so their contents at that moment are not compared, nor
+# the reason why a reading was too late.
 _OF_THE_MOMENT_IN_PART: dict[str, Callable[[Any], Any]] = {
     "page_alloc_failure.buddyinfo": _form,
     "page_alloc_failure.reading": _beginning,
@@ -68,7 +68,7 @@ _OF_THE_MOMENT_IN_PART: dict[str, Callable[[Any], Any]] = {
 
 @dataclass
 class Staged:
-    """Whom and what the events are about that were made on purpose."""
+    """The processes and ports of the staged events."""
 
     pids: set[int] = field(default_factory=set)
     ports: set[int] = field(default_factory=set)
@@ -81,10 +81,10 @@ class Staged:
 
 @contextmanager
 def stage() -> Iterator[Staged]:
-    """Signals of a known sender and of a timer, exits, OOM kills in a cgroup, refused connections,
-    full accept queues, and page allocations that fail: 23 of each, or of each kind of it. Whose the
-    queues are is looked up by each ktrace when it comes to them: that process lives as long as the
-    block."""
+    """Stages signals of a known sender and of a timer, exits, OOM kills in a cgroup, refused
+    connections, full accept queues, and failing page allocations: 23 of each, or of each kind of
+    it. Each ktrace looks up a queue's owner when an event arrives, so that process lives as long as
+    the block."""
     staged = Staged()
     _send_signals(staged)
     _exit(staged)
@@ -98,8 +98,8 @@ def stage() -> Iterator[Staged]:
 def differences(
     one: Iterable[Event], other: Iterable[Event], staged: Staged, kinds: Collection[str]
 ) -> list[str]:
-    """Of the staged events of these kinds; `kind.key: this here, that there` for each. One that is
-    missing, or stands elsewhere, is a difference too."""
+    """Differences between the staged events of these kinds, each as `kind.key: this here, that
+    there`. Missing or misplaced events count too."""
     pairs = [_by_kind(events, staged) for events in (one, other)]
     found = []
     for kind in sorted(kinds):
@@ -124,7 +124,7 @@ def undocumented(found: Iterable[str], backend: str) -> list[str]:
 
 
 def counts(events: Iterable[Event], staged: Staged) -> dict[str, int]:
-    """By kind."""
+    """The number of events by kind."""
     return {kind: len(those) for kind, those in _by_kind(events, staged).items()}
 
 
@@ -137,8 +137,8 @@ def _by_kind(events: Iterable[Event], staged: Staged) -> dict[str, list[Event]]:
 
 
 def _folded(drops: Iterable[Event]) -> list[Event]:
-    """What follows the first drop at a queue each ktrace adds up for a second of its own. Here all
-    of a queue are one event: the first, with the count of all."""
+    """Each ktrace sums up the drops after a queue's first one, in seconds of its own. Here a
+    queue's drops become one event: the first, with the total count."""
     first: dict[Any, Event] = {}
     for drop in drops:
         queue = (drop["local"]["port"], drop["queue"], drop["stage"])
@@ -149,7 +149,7 @@ def _folded(drops: Iterable[Event]) -> list[Event]:
     return list(first.values())
 
 
-# Keys that are there only where there is something to say (docs/events.md).
+# Keys that are present only if they have a value (docs/events.md).
 OPTIONAL = frozenset(("memory", "unknown_because", "target_state", "call"))
 
 
@@ -178,7 +178,7 @@ def _send_signals(staged: Staged) -> None:
             for _ in range(TIMES):
                 sender.do(call, target.pid, usr1)
                 target.do("take")
-        for _ in range(2):  # blocked, and then pending
+        for _ in range(2):  # first blocked, then pending
             sender.do("kill", target.pid, term)
         target.do("alarm_in", 0.01)
         assert {target.do("take")[0] for _ in range(2)} == {term, signal.SIGALRM}
@@ -197,7 +197,7 @@ def _exit(staged: Staged) -> None:
             staged.pids.add(victim.pid)
             assert victim.stdin and victim.stdout
             victim.stdin.write(b"!")
-            assert victim.stdout.read(1) == b"!"  # so that its arguments are known to all
+            assert victim.stdout.read(1) == b"!"  # so that every tracer knows its arguments
             victim.kill()
 
 
@@ -222,7 +222,7 @@ def _meet_closed_port(staged: Staged) -> None:
 
 @contextmanager
 def _full_queues(staged: Staged) -> Iterator[None]:
-    """Two knocks at each."""
+    """Causes two drops at each queue."""
     staged.ports |= set(BACKLOG_PORTS)
     with Queues() as queues:
         queues.do("sysctl", "ipv4/tcp_syncookies", 0)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clients and servers in pods' network namespaces, which do with their connections what real ones
-do, and a witness that counts the resets on the wire.
+"""Clients and servers in pods' network namespaces that use connections as real ones do, and a
+witness that counts the resets on the wire.
 
-They are processes of the host that have entered a pod's network and a container's cgroups, as
-nothing else of theirs matters. Each takes one order: a function's name and its arguments.
+They are host processes that have entered a pod's network and a container's cgroups; nothing else
+about them matters. Each takes one order: a function's name and its arguments.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from tests.support.containerd import ContainerHandle
 from tracer.kernel.hierarchies import hierarchies
 
-# It ends with the test that started it. `say` tells that it is ready, or has done what it should.
+# It ends with the test that started it. `say` reports that it is ready, or has done its task.
 TALKER = r"""
 import ctypes, json, select, signal, socket, struct, sys, time
 
@@ -270,7 +270,7 @@ class Talker:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        """It ends by itself when nobody is left to order."""
+        """It ends by itself once its input is closed."""
         try:
             self._process.communicate(timeout=60)
         finally:
@@ -283,7 +283,7 @@ class Talker:
         self._process.stdin.flush()
 
     def said(self) -> Any:
-        """Waits for what it says next."""
+        """Waits for its next message."""
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
@@ -300,7 +300,7 @@ def server(container: ContainerHandle, *order: Any) -> Iterator[Talker]:
 
 
 class Witness:
-    """tcpdump in a pod's network: the resets that came and went on its wire."""
+    """tcpdump in a pod's network: all resets on its wire."""
 
     def __init__(self, container: ContainerHandle) -> None:
         dump = ("tcpdump", "-n", "-l", "-i", "eth0", "tcp[tcpflags] & tcp-rst != 0")
@@ -322,8 +322,8 @@ class Witness:
             self._process.communicate()
 
     def count(self) -> int:
-        """Of all that have passed until now, as the kernel's filter has counted them for tcpdump:
-        what that has printed may be less. It ends with that."""
+        """The number of all packets so far, as the kernel's filter counted them for tcpdump, which
+        may have printed fewer. Ends the witness."""
         os.kill(self._process.pid, signal.SIGINT)
         _, said = self._process.communicate(timeout=60)
         (line,) = (line for line in said.splitlines() if "received by filter" in line)
@@ -331,7 +331,7 @@ class Witness:
 
 
 def _cgroups(container: ContainerHandle) -> list[str]:
-    """Where a process is put into all of the container's cgroups."""
+    """The directories that put a process into all of the container's cgroups."""
     files = []
     for line in Path(f"/proc/{container.pid}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -343,7 +343,7 @@ def _cgroups(container: ContainerHandle) -> list[str]:
 
 
 def rule(container: ContainerHandle, *words: str) -> None:
-    """Of iptables, in a pod's network; it goes with the pod."""
+    """Adds an iptables rule in a pod's network; it disappears with the pod."""
     command = [*in_network(container), "iptables", "--wait", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -356,7 +356,7 @@ def setting(container: ContainerHandle, name: str, value: str) -> None:
 
 
 def counted(container: ContainerHandle, *names: str) -> int:
-    """Of the counters of a pod's network, nstat(8): the sum of these."""
+    """The sum of these counters of a pod's network, nstat(8)."""
     found = 0
     for file in ("netstat", "snmp"):
         lines = Path(f"/proc/{container.pid}/net/{file}").read_text().splitlines()

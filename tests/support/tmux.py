@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real terminal to run something in: keys go in, and what is on the screen comes out."""
+"""A real terminal for programs: sends keys, and reads the screen."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Tmux:
 
     @property
     def settings(self) -> str:
-        """What the terminal's driver is set to, as the shell sees it between two commands."""
+        """The terminal driver's settings, as the shell sees them between two commands."""
         self._settings.unlink(missing_ok=True)
         self.type(f"stty -a > {self._settings}.new; mv {self._settings}.new {self._settings}")
         self.press("Enter")
@@ -64,7 +64,7 @@ class Tmux:
         return self._settings.read_text()
 
     def command(self, *words: str) -> None:
-        """Has the shell run this."""
+        """Runs this in the shell."""
         self.type(shlex.join(words))
         self.press("Enter")
 
@@ -75,7 +75,7 @@ class Tmux:
         self._run("send-keys", *keys)
 
     def wait_for(self, *texts: str) -> str:
-        """Returns the screen as soon as all of these are on it."""
+        """Returns the screen once all of these are on it."""
 
         def look() -> str:
             screen = self.screen
@@ -84,7 +84,7 @@ class Tmux:
         return self.wait_until(f"{texts} on the screen", look)
 
     def wait_until(self, what: str, look: Callable[[], T | None]) -> T:
-        """As `wait_for` of tests.support.wait; what is on the screen instead is told."""
+        """As `wait_for` of tests.support.wait; its error includes the screen."""
         try:
             return wait_for(what, look, interval=0.05)
         except WaitTimeout as error:

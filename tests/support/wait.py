@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one way the tests wait: look, look again soon, and give up in words.
+"""The one way the tests wait: look, look again soon, and give up with an explanation.
 
-A bare sleep is either too short on a slow machine or too long on a fast one. `wait_for` returns
-the moment the thing is there, and when it never comes the error says what was awaited.
+A bare sleep is either too short on a slow machine or too long on a fast one. `wait_for` returns as
+soon as the condition holds; if it never does, the error names the condition.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-# So long a machine may be busy with something else; what comes at once is not waited for.
+# The longest that a busy machine may take; a condition that holds at once needs no wait.
 PATIENCE_SECONDS = 60.0
 
 
@@ -28,7 +28,7 @@ def wait_for(
 ) -> T:
     """Call `look` until it returns something true, and return that.
 
-    An exception from `look` ends the wait at once: `look` itself decides which troubles pass.
+    An exception from `look` ends the wait at once: `look` itself decides which errors to tolerate.
     """
     deadline = time.monotonic() + timeout
     while True:

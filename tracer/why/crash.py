@@ -130,8 +130,8 @@ class FaultFinder:
 
 
 def _own_root(pid: int) -> int | None:
-    """The process's own root; excludes the host's, which the first process has while the runtime
-    still prepares the container."""
+    """The process's own root; None while the runtime prepares the container, because its first
+    process then has the host's root."""
     with suppress(OSError):
         root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_CLOEXEC)
         with suppress(OSError, ValueError, IndexError):
