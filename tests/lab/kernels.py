@@ -22,9 +22,9 @@ class LabError(Exception):
 @dataclass(frozen=True)
 class Suite:
     """A Debian suite, with the series of its kernel when the tests were written, and the guest's
-    backends, the first being the one it is for. Suites that are not `in_tests` run only in `make
-    lab`, which may take longer than `make test`. `architecture` is Debian's name; if it is not this
-    machine's, it is part of the guest's name."""
+    backends, the first being the one it is for. Only `make lab`, which may take longer than
+    `make test`, runs suites that are not `in_tests`. `architecture` is Debian's name; if it is not
+    this machine's, it is part of the guest's name."""
 
     name: str
     series: str
@@ -85,7 +85,7 @@ def cache() -> Path:
 
 
 def fetched(suite: Suite, say: Say, refresh: bool = False) -> Kernel:
-    """The suite's newest kernel at the time of the first request, or now."""
+    """The suite's newest kernel at the time of the first request; with `refresh` as of now."""
     directory = suite.place
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory):

@@ -2,9 +2,9 @@
 """A process that follows orders: the tests' senders and targets (see tests.support.raisers).
 
 It runs alone, without the packages of the tests, on Python's standard library only. Each line on
-standard input is a JSON list, a function's name and its arguments; each answer is a line, `["done",
-value]` or `["failed", words]`. All signals are blocked from the beginning, so a target stays alive
-and takes each signal only when ordered.
+standard input is a JSON list, a function's name and its arguments; each answer is a line,
+`["done", value]` or `["failed", words]`. All signals are blocked from the beginning, so a target
+stays alive and takes each signal only when ordered.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def _made_below(parent: Path) -> Iterator[Path]:
 
 
 def _removed(cgroup: Path) -> bool:
-    """Removes the cgroup, retrying because a killed process stays for a moment."""
+    """Whether the cgroup could be removed: a killed process stays for a moment."""
     try:
         cgroup.rmdir()
     except OSError:

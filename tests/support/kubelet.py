@@ -68,8 +68,8 @@ class Kubelet:
     def run(
         self, name: str, command: Sequence[str], restarts: bool = True, **container: Any
     ) -> None:
-        """Runs a pod `shop/NAME` with one container; using the name again makes another pod. `more`
-        adds fields to the container."""
+        """Runs a pod `shop/NAME` with one container; using the name again makes another pod.
+        `container` adds fields to the container."""
         app = {"name": "app", "image": IMAGE, "imagePullPolicy": "Never", "command": command}
         manifest = {
             "apiVersion": "v1",

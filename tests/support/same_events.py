@@ -98,8 +98,8 @@ def stage() -> Iterator[Staged]:
 def differences(
     one: Iterable[Event], other: Iterable[Event], staged: Staged, kinds: Collection[str]
 ) -> list[str]:
-    """Differences between the staged events of these kinds, each as `kind.key: this here, that
-    there`. Missing or misplaced events count too."""
+    """Differences between the staged events of these kinds.
+    Each is `kind.key: this here, that there`. Missing or misplaced events count too."""
     pairs = [_by_kind(events, staged) for events in (one, other)]
     found = []
     for kind in sorted(kinds):

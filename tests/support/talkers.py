@@ -322,7 +322,7 @@ class Witness:
             self._process.communicate()
 
     def count(self) -> int:
-        """The number of all packets so far, as the kernel's filter counted them for tcpdump, which
+        """The number of all resets so far, as the kernel's filter counted them for tcpdump, which
         may have printed fewer. Ends the witness."""
         os.kill(self._process.pid, signal.SIGINT)
         _, said = self._process.communicate(timeout=60)

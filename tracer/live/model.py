@@ -24,7 +24,6 @@ from tracer.why.timelines import Timelines
 from tracer.why.verdict import Verdict
 
 MAX_PODS = 512
-# Of all events together, and of each pod: what stands out is kept apart, so that a storm of what
 # Bounds in events, for the stream and for each pod, and in bytes, for the stream and for all pods
 # together. Alarms are kept separately, so a storm of other events cannot push them out.
 MAX_STREAM, MAX_STREAM_BYTES = 10_000, 6 << 20
