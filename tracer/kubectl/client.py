@@ -104,7 +104,7 @@ class Kubectl:
                 self._running.discard(process)
 
     def abandon(self) -> None:
-        """Kills the running ones, and keeps threads from starting others, which would outlive us."""
+        """Kills the running ones and keeps threads from starting others, which would outlive us."""
         with self._lock:
             self._abandoned = True
             for process in self._running:
