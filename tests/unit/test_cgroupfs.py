@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finding the cgroups that exist: every form of mount table, and a tree of directories.
 
-`tracer.kernel.cgroupfs` reads /proc itself, so its `Path` is replaced by one that finds the test's
-files there. The cgroup directories are real ones elsewhere.
+`tracer.kernel.cgroupfs` and `hierarchies` read /proc themselves, so their `Path` is replaced by one
+that finds the test's files there. The cgroup directories are real ones elsewhere.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tracer.kernel import cgroupfs
+from tracer.kernel import cgroupfs, hierarchies
 from tracer.kernel.cgroupfs import Cgroup, container_cgroups
-from tracer.kernel.hierarchies import Hierarchy, hierarchies
+from tracer.kernel.hierarchies import Hierarchy
 
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 CID = "7dea796eb5d6826a85978fa316612874aa3d576ac576495bed83d77fbc9dc744"
@@ -53,14 +53,15 @@ class FakeProc:
     def mounts(self, *lines: bytes, cgroups: bytes | None = CGROUPS_V2) -> list[Hierarchy]:
         self.write("/proc/self/mountinfo", USUAL + b"".join(lines))
         self.write("/proc/cgroups", cgroups)
-        return hierarchies()
+        return hierarchies.hierarchies()
 
 
 @pytest.fixture
 def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeProc:
     fake = FakeProc(tmp_path / "fake")
-    monkeypatch.setattr(cgroupfs, "Path", fake.path)
-    monkeypatch.setattr(cgroupfs, "_is_root", lambda mount: mount not in fake.parts)
+    for module in (cgroupfs, hierarchies):
+        monkeypatch.setattr(module, "Path", fake.path)
+    monkeypatch.setattr(hierarchies, "_is_root", lambda mount: mount not in fake.parts)
     return fake
 
 
