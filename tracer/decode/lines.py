@@ -159,4 +159,6 @@ def _unquoted(text: str) -> str:
     for mark in "\"'`":
         if len(text) > 1 and text[0] == text[-1] == mark:
             return text[1:-1].strip()
-    return text.removesuffix('",').removeprefix('"') if text.startswith('"') else text
+    if text.startswith('"'):
+        return text.removesuffix('",').removeprefix('"').strip()
+    return text

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tracer.decode import Decoder, FlagNames, decode, eras
@@ -42,6 +42,7 @@ def test_any_two_halves(one: str, other: str, data: st.DataObject) -> None:
 
 
 @given(st.text(max_size=400))
+@example('"\r0')
 def test_any_line_is_read(text: str) -> None:
     line = read(text)
     assert line.text == line.text.strip()
