@@ -601,3 +601,12 @@ def test_free_lists_that_were_read_too_late_do_not_hide_others() -> None:
     world.allocation([1 << 18, 0, 0, 0, 0])
     world.allocation([])
     assert world.only().verdict.id == "page_allocation_fragmented"
+
+
+def test_pieces_that_compaction_made_by_the_last_time_do_not_hide_that_there_were_none() -> None:
+    world = World()
+    account = ["GFP_KERNEL_ACCOUNT"]
+    world.allocation([1 << 18, 0, 0, 0, 0], flags=account)
+    world.allocation([1 << 18, 0, 0, 0, 9], flags=account)
+    verdict = world.only().verdict
+    assert (verdict.id, verdict.certainty) == ("page_allocation_fragmented", Certainty.CERTAIN)

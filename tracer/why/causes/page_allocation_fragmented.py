@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from tracer.why.cause import Cause
-from tracer.why.common.allocation import FRAGMENTED, failures, sentence
+from tracer.why.common.allocation import FRAGMENTED, deciding, failures, sentence
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
 
@@ -15,7 +15,7 @@ def _judge(story: Story) -> Verdict | None:
         return None
     return Verdict(
         "page_allocation_fragmented",
-        f"memory is fragmented: {sentence(found)}; {found[-1].last.body['reading']}",
+        f"memory is fragmented: {sentence(found)}; {deciding(found[-1]).body['reading']}",
         Certainty.CERTAIN,
         tuple(found),
         "echo 1 > /proc/sys/vm/compact_memory helps at once; for good raise vm.min_free_kbytes and"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from tracer.why.cause import Cause
-from tracer.why.common.allocation import LACK, failures, gives_up_early, sentence
+from tracer.why.common.allocation import LACK, deciding, failures, gives_up_early, sentence
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
 
@@ -13,10 +13,10 @@ def _judge(story: Story) -> Verdict | None:
     found = failures(story, LACK)
     if not found:
         return None
-    early = all(gives_up_early(entry.last.body) for entry in found)
+    early = all(gives_up_early(deciding(entry).body) for entry in found)
     return Verdict(
         "page_allocation_lack",
-        f"the node is out of memory: {sentence(found)}; {found[-1].last.body['reading']}",
+        f"the node is out of memory: {sentence(found)}; {deciding(found[-1]).body['reading']}",
         Certainty.LIKELY if early else Certainty.CERTAIN,
         tuple(found),
         "free memory on the node: fewer pods or smaller ones, true memory requests, and"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from tracer.decode.buddyinfo import NOTHING, free_bytes, usable
+from tracer.model.event import Event
 from tracer.model.units import size
 from tracer.probes.pagealloc import AllocationBody
 from tracer.why.common.phrases import times, who
@@ -14,10 +15,19 @@ FRAGMENTED, LACK, LIMIT = "fragmented", "lack", "limit"
 
 
 def failures(story: Story, state: str) -> list[Entry[AllocationBody]]:
-    """Failures in this state. The last of a group of like events decides; the verdict is about
-    it."""
+    """Failures in this state, which their deciding event has."""
     found = story.of("page_alloc_failure")
-    return [entry for entry in found if state_of(entry.last.body) == state]
+    return [entry for entry in found if state_of(deciding(entry).body) == state]
+
+
+def deciding(entry: Entry[AllocationBody]) -> Event[AllocationBody]:
+    """The last of a group of like events, unless only the first one shows what was missing. The
+    free lists are read after a failure, and compaction, which the failure starts, may have made
+    large pieces by then."""
+    for event in (entry.last, entry.event):
+        if state_of(event.body) in (FRAGMENTED, LACK):
+            return event
+    return entry.last
 
 
 def state_of(body: AllocationBody) -> str | None:
@@ -46,7 +56,7 @@ def gives_up_early(body: AllocationBody) -> bool:
 
 def sentence(found: list[Entry[AllocationBody]]) -> str:
     """The part that all sentences share: who, how often, how much."""
-    last = found[-1].last
+    last = deciding(found[-1])
     count = sum(entry.count for entry in found)
     again = f", {times(count, 'time')} in all" if count > 1 else ""
     return f"{who(last.about)} could not get {size(last.body['bytes'])} in one piece{again}"
