@@ -41,6 +41,7 @@ def main() -> None:
         bed.kubectl("wait", "--for=condition=Ready", "pod/victim", "--timeout=100s")
         uid = bed.get("pod", "victim")["metadata"]["uid"]
         (victim,) = (p for p in pids(uid) if psutil.Process(p).cmdline() == ["sleep", "100000"])
+        bed.kubectl("create", "namespace", HOME)
         with shooting(victim):
             tell(bed, "in a pod that is made")
             bed.kubectl("apply", "--filename=-", input=manifest(bed))
