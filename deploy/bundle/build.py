@@ -82,7 +82,7 @@ def directory_name(architecture: Architecture) -> str:
 
 def build(wheel: Path, architecture: Architecture, into: Path, say: Say) -> Path:
     """Returns the bundle's directory, below `into`."""
-    root = into / directory_name(architecture)
+    root = into.absolute() / directory_name(architecture)  # the compiler runs elsewhere
     shutil.rmtree(root, ignore_errors=True)
     modules = root / "lib" / PYTHON
     modules.mkdir(parents=True)
