@@ -22,7 +22,9 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
 
 def main() -> None:
     from tracer import cli
+    from tracer.cli import _host
 
+    _host.join_if_needed()
     try:
         cli.main()
     finally:  # Python's own end takes a moment, too

@@ -20,6 +20,7 @@ from deploy.architecture import wanted
 from deploy.bundle.build import build, checksums, pack
 from tests.deploy.nodes import traces_kills
 from tests.support import bundle as made
+from tracer.kernel.hierarchies import hierarchies
 
 PYTHON = ("lib/ktrace", "--library-path", "lib", "bin/python3.11", "-IS", "-Xutf8", "-c")
 # A root in which are /proc, /sys and the bundle, and nothing else.
@@ -31,6 +32,15 @@ mount --bind "$2" "$1/ktrace"
 root=$1
 shift 2
 exec chroot "$root" /ktrace/ktrace "$@"
+"""
+# A container that shows nothing of the host but its processes.
+BARE_CONTAINER = """
+mkdir -p "$1/proc" "$1/opt/ktrace"
+mount --bind /proc "$1/proc"
+mount --bind "$2" "$1/opt/ktrace"
+root=$1
+shift 2
+exec chroot "$root" /opt/ktrace/ktrace "$@"
 """
 IMPORT_ALL = """
 import importlib, pkgutil, tracer
@@ -55,6 +65,33 @@ def test_a_kill_on_a_node_with_nothing(bundle: Path, tmp_path: Path) -> None:
     root.mkdir()
     unshared = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", EMPTY_NODE, "sh"]
     traces_kills([*unshared, str(root), str(bundle)], root / "ready")
+
+
+@pytest.mark.usefixtures("root")
+def test_a_pod_without_mounts(bundle: Path, tmp_path: Path) -> None:
+    """It sees as much as where it was started; outside of pods nothing is joined."""
+    root = tmp_path / "root"
+    root.mkdir()
+    unshared = ["unshare", "--mount", "--cgroup", "--propagation", "private"]
+    command = [*unshared, "sh", "-ec", BARE_CONTAINER, "sh", str(root), str(bundle)]
+
+    def cgroups(environment: dict[str, str]) -> dict[str, str]:
+        environment = {"PATH": os.environ["PATH"], **environment}
+        told = subprocess.run(
+            [*command, "doctor", "-o", "json", "--cri-socket", "/opt/ktrace/none"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
+        findings = [json.loads(line) for line in told.stdout.splitlines()]
+        assert findings, told.stderr
+        return next(one for one in findings if one["what"] == "cgroups")
+
+    assert cgroups({})["state"] == "problem"
+    seen = cgroups({"KUBERNETES_SERVICE_HOST": "198.19.255.1"})
+    assert all(one.mount in seen["found"] for one in hierarchies())
+    assert "only a part" not in seen["found"]
 
 
 def test_every_module_is_in_it(bundle: Path) -> None:

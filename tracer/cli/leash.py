@@ -32,12 +32,15 @@ SHARED = Path("/dev/shm")
 HELD = SHARED / "ktrace-held"
 
 
-def run(words: tuple[str, ...], token: str | None) -> None:
+def run(words: tuple[str, ...], token: str | None, zone: str | None) -> None:
     from tracer import cli
 
     if not words:
         _hold()
         return
+    if zone:
+        os.environ["TZ"] = zone
+        time.tzset()
     leash = Leash(token)
     leash.start()
     sys.argv = ["ktrace", *words]
@@ -124,6 +127,7 @@ command = click.Command(
     params=[
         click.Argument(["words"], nargs=-1, type=click.UNPROCESSED),
         click.Option(["--token"], metavar="WORD", help="What its lines to the holder begin with."),
+        click.Option(["--time-zone", "zone"], metavar="TZ", help="The holder's, as a rule."),
     ],
     callback=run,
     help="Run another command for as long as somebody holds standard input.",

@@ -18,7 +18,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, TypeVar
 
-from tracer.kubectl import nodes, show
+from tracer.kubectl import nodes, show, zone
 from tracer.kubectl.arguments import Request
 from tracer.kubectl.client import Kubectl, refusal
 from tracer.kubectl.home import CONTAINER, DELETE_SECONDS, Home, Homes
@@ -279,12 +279,13 @@ def _screen(kubectl: Kubectl, request: Request, asked: Asked) -> int:
         )
     import termios
 
+    time_zone = _take_zone(request)
     before = termios.tcgetattr(0)
     with housed(kubectl, request, asked.nodes) as (home,):
         process = subprocess.Popen(
             kubectl.command(
                 *("exec", "--stdin", "--tty", f"--namespace={home.namespace}", home.pod),
-                *(f"--container={CONTAINER}", "--", "ktrace", "leash"),
+                *(f"--container={CONTAINER}", "--", "ktrace", "leash", f"--time-zone={time_zone}"),
                 *remote_words(request, asked),
             )
         )
@@ -296,6 +297,19 @@ def _screen(kubectl: Kubectl, request: Request, asked: Asked) -> int:
                 process.wait()
             termios.tcsetattr(0, termios.TCSADRAIN, before)
     return code if code >= 0 else 1
+
+
+def _take_zone(request: Request) -> str:
+    """The time zone to show times in. Its name is understood here, where the zones are."""
+    option = "--time-zone="
+    names = [word.removeprefix(option) for word in request.rest if word.startswith(option)]
+    request.rest = [word for word in request.rest if not word.startswith(option)]
+    found = zone.rule(names[-1] if names else None)
+    if found is None:
+        raise UsageError(
+            f"there is no time zone {names[-1]!r}", "give UTC, or a name such as Europe/Berlin"
+        )
+    return found
 
 
 def take_away(homes: Homes) -> None:

@@ -29,7 +29,7 @@ def goes_on():
 import tracer.cli
 tracer.cli.main = goes_on
 {patch}
-leash.run(("signals",), "token")
+leash.run(("signals",), "token", None)
 """
 
 
@@ -122,9 +122,18 @@ def test_a_pod_that_nobody_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             leash.Leash(None)._beat()
 
     monkeypatch.setattr(time, "sleep", sleep)
-    leash.run((), None)
+    leash.run((), None, None)
     assert beats == 3
 
 
 def lines_of(text: str) -> list[str]:
     return text.removesuffix("\n").split("\n")
+
+
+def test_the_holders_time_zone() -> None:
+    patch = "import time; tracer.cli.main = lambda: print(time.strftime('%z', time.localtime(0)))"
+    program = GOES_ON.format(patch=patch, obeys=True)
+    program = program.replace('"token", None)', 'None, "<+0545>-5:45")')
+    process = held("-c", program)
+    out, err = process.communicate(timeout=60)
+    assert (out, process.returncode) == ("+0545\n", 0), err
