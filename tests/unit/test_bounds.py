@@ -61,6 +61,8 @@ ENGINE, NETWORK = f"{UNIT}/verdicts/test_engine.py", f"{UNIT}/verdicts/test_netw
 RECORDING, FILES = f"{UNIT}/test_recording.py", f"{UNIT}/test_recording_files.py"
 MODEL, CRI = f"{UNIT}/live/test_model.py", f"{UNIT}/identity/test_cri.py"
 KUBECTL = f"{UNIT}/kubectl"
+AGENT = f"{UNIT}/agent"
+OUTLET = f"{AGENT}/test_outlet.py"
 SIDES, STAP = "tests/kernel/test_sides.py", f"{UNIT}/test_stap.py"
 
 # Each row of the tables by what stands in front, and what fails without its bound.
@@ -228,6 +230,23 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "what SystemTap's programs say": (f"{HERE}::test_a_program_that_says_much",),
     "building a module": (f"{STAP}::test_a_compiler_that_hangs", f"{HERE}::test_patience"),
+    "a publisher's queues": (
+        f"{OUTLET}::test_a_full_queue_drops_and_counts",
+        f"{OUTLET}::test_a_storm_of_events_does_not_push_a_verdict_out",
+    ),
+    "events that become items for publishers": (
+        f"{AGENT}/test_feed.py::test_a_storm_is_cut_off_and_counted",
+    ),
+    "verdicts told, and containers about to be judged": (
+        f"{AGENT}/test_judge.py::test_what_it_remembers_is_bounded",
+    ),
+    "connections of the listener": (
+        f"{AGENT}/test_listener.py::test_silent_peers_keep_nobody_out",
+        f"{AGENT}/test_listener.py::test_a_peer_that_never_ends_is_left",
+        f"{AGENT}/test_listener.py::test_nonsense",
+    ),
+    "failures that a publisher says": (f"{OUTLET}::test_failures_that_vary_are_not_all_told",),
+    "the file with options": (f"{AGENT}/test_options.py::test_no_file",),
     "nodes that are asked at once": (f"{KUBECTL}/test_nodes.py::test_too_many_at_once",),
     "an answer of kubectl": (
         f"{KUBECTL}/test_client.py::test_an_answer_without_an_end",

@@ -10,7 +10,7 @@ share one entry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
@@ -155,12 +155,14 @@ class Timelines:
             if life.end is not None and is_sandbox(life)
         }
 
-    def stories(self) -> list[Story]:
+    def stories(self, of: Container[str] | None = None) -> list[Story]:
         """One story for each container with known events, and one for each pod whose network had
-        events of no certain container, in the order of their ends. A pod's sandbox has none."""
-        pods = {uid: life for uid, life in self._lives.items() if _is_pod(life)}
+        events of no certain container, in the order of their ends. A pod's sandbox has none. `of`
+        are the uids of pods, and ids of containers outside of pods; None is all."""
+        known = {key: life for key, life in self._lives.items() if of is None or _whose(life) in of}
+        pods = {uid: life for uid, life in known.items() if _is_pod(life)}
         lives: dict[str, list[Life]] = {uid: [] for uid in pods}
-        for life in self._lives.values():
+        for life in known.values():
             if not _is_pod(life) and not is_sandbox(life):
                 lives.setdefault(life.place.identity.pod_uid or "", []).append(life)
         stories: list[Story] = []
@@ -241,6 +243,10 @@ def _is_done(life: Life) -> bool:
 
 def _is_pod(life: Life) -> bool:
     return life.place.identity.container_id is None
+
+
+def _whose(life: Life) -> str | None:
+    return life.place.identity.pod_uid or life.place.identity.container_id
 
 
 def _end_ns(life: Life) -> float:

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent from its first probe to its last verdict.
+
+The session's thread traces, judges and hands over; whatever may be slow (publishers, the listener,
+the disk) has threads of its own with bounded queues.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracer.agent.feed import Feed
+from tracer.agent.health import Health, cpu_seconds, memory_bytes
+from tracer.agent.item import Item, Severity
+from tracer.agent.judge import Judge
+from tracer.agent.listener import Listener, Unwell
+from tracer.agent.lock import Lock
+from tracer.agent.outlet import Outlet
+from tracer.agent.publishers import Means, Options, Page, get
+from tracer.identity.resolver import Resolver
+from tracer.model.event import Clock
+from tracer.model.turn import Turn
+from tracer.session.run import Run, TraceRequest
+from tracer.session.session import Summary
+from tracer.why.crash import FaultFinder
+from tracer.why.engine import Explanation
+from tracer.why.timelines import Timelines, sees_both_ends
+
+HEALTH_SECONDS = 60.0
+# How long the publishers together may take at the end.
+FLUSH_SECONDS = 5.0
+JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`listen` is empty if nothing shall. `publishers` are the options of those that are on."""
+
+    directory: Path
+    request: TraceRequest
+    node: str
+    listen: str
+    publishers: Mapping[str, Options]
+
+
+class Agent:
+    """`run` works until `stop`. `say` informs the user, from any thread."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._say = say
+        self._clock = Clock()
+        self._began = self._came = time.monotonic()
+        self._next_health = self._began + HEALTH_SECONDS
+        means = Means(settings.node, self._clock, say, self.health)
+        self._outlets = [
+            Outlet(name, get(name).make(options, means), say)
+            for name, options in settings.publishers.items()
+        ]
+        kinds = {kind: probe for probe in settings.request.probes for kind in probe.whose}
+        self._feed = Feed(kinds, self._outlets, self._clock, settings.node, self._explained)
+        self._timelines = Timelines(self._clock)
+        self._faults = FaultFinder()
+        self._judge = self._feed.judge = Judge(self._timelines, self._faults, self._feed.explained)
+        self._run = Run(settings.request, self._feed, self._clock, say, lambda run: Rounds(self))
+
+    @property
+    def stopping(self) -> bool:
+        return self._run.stopping
+
+    def stop(self) -> None:
+        """Ends it in order. May be called from a signal handler."""
+        self._run.stop()
+
+    @property
+    def unrecorded(self) -> int:
+        """Events that are not in the history."""
+        return 0
+
+    def run(self, attached: Callable[[], None]) -> Summary:
+        """Calls `attached` when it traces."""
+        lock = Lock(self._settings.directory)
+        listener = self._listener()
+        try:
+            with self._run as run:
+                run.attach()
+                self._timelines.began_ns = self._clock.now()
+                self._timelines.traced = frozenset(probe.name for probe in run.probes)
+                self._timelines.both_ends = sees_both_ends(run.selection, run.cannot_tell)
+                for outlet in self._outlets:
+                    outlet.start()
+                if listener:
+                    listener.start()
+                attached()
+                summary = run.run()
+                self._judge.look(at_the_end=True)
+                return summary
+        finally:
+            self._end(listener)
+            lock.release()
+
+    def came_round(self) -> None:
+        """Called after each turn."""
+        now = self._came = time.monotonic()
+        if now >= self._next_health:
+            self._next_health = now + HEALTH_SECONDS
+            health = self.health()
+            severity = Severity.INFO if health.good else Severity.WARN
+            self._feed.put(Item("health", time.time_ns(), severity, health.sentence, health.json()))
+
+    def patience(self) -> float:
+        return self._judge.patience()
+
+    def health(self) -> Health:
+        """May be called from any thread."""
+        run, summary, now = self._run, self._run.summary, time.monotonic()
+        attached = {}
+        if hasattr(run, "backend"):
+            attached = {name: point.name for name, point in run.backend.attached.items()}
+        wanted = [probe.name for probe in self._settings.request.probes]
+        return Health(
+            attached=attached,
+            missing=tuple(name for name in wanted if attached and name not in attached),
+            events=summary.events,
+            lost=dict(self._feed.lost),
+            undescribed=summary.undescribed,
+            verdicts=self._judge.told,
+            forgotten=self._timelines.forgotten,
+            silent=dict(run.silent),
+            publishers={outlet.name: outlet.counts for outlet in self._outlets},
+            seconds=now - self._began,
+            quiet_seconds=now - self._came,
+            cpu_seconds=cpu_seconds(),
+            memory_bytes=memory_bytes(),
+        )
+
+    def _listener(self) -> Listener | None:
+        if not self._settings.listen:
+            return None
+        pages: dict[str, Page] = {"/healthz": self._healthz}
+        for outlet in self._outlets:
+            pages |= outlet.sender.pages()
+        return Listener(self._settings.listen, pages)
+
+    def _healthz(self) -> tuple[str, bytes]:
+        health = self.health()
+        if not health.good:
+            raise Unwell(JSON, health.json())
+        return JSON, health.json()
+
+    def _explained(self, explanation: Explanation, item: Item) -> None:
+        """A verdict, before it goes to the publishers."""
+
+    def _end(self, listener: Listener | None) -> None:
+        self._faults.close()
+        until = time.monotonic() + FLUSH_SECONDS
+        for outlet in self._outlets:
+            outlet.stop(max(0.1, until - time.monotonic()))
+        if listener:
+            listener.stop()
+
+
+class Rounds:
+    """Makes the session come back in time for the agent. Takes the place of its recorder."""
+
+    unrecorded = 0
+    failure: OSError | None = None
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def add(self, turn: Turn, waited: bool, resolver: Resolver) -> None:
+        self._agent.came_round()
+
+    def patience(self, now: int) -> float:
+        return self._agent.patience()
+
+    def close(self) -> None: ...

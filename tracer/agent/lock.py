@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One agent a directory: the lock says who holds it, and ends with its process."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from tracer.kernel.limits import reason
+from tracer.model.errors import KtraceError
+
+NAME = "lock"
+MAX_HOLDER = 64
+
+
+class Lock:
+    """Makes the directory and takes its lock. Raises `KtraceError` if another agent has it."""
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._fd = os.open(directory / NAME, flags, 0o600)
+        except OSError as error:
+            raise KtraceError(
+                f"nothing can be written in {directory}: {reason(error)}",
+                "give another directory with --dir",
+            ) from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            held = os.pread(self._fd, MAX_HOLDER, 0).decode("ascii", "replace").strip()
+            os.close(self._fd)
+            if error.errno != errno.EWOULDBLOCK:
+                raise KtraceError(f"{directory}: {reason(error)}") from error
+            raise KtraceError(
+                f"another agent, process {held or '?'}, already serves {directory}",
+                "one agent a node is enough; for a second one give another directory with --dir",
+            ) from error
+
+    def release(self) -> None:
+        os.close(self._fd)
+
+
+def holder(directory: Path) -> int | None:
+    """The pid of the agent that serves the directory, if one does."""
+    try:
+        fd = os.open(directory / NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        held = os.read(fd, MAX_HOLDER).strip()
+        return int(held) if held.isdigit() else None
+    finally:
+        os.close(fd)
+    return None

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A publisher's queue and thread. `accept` never blocks: what finds no room is dropped and counted.
+
+Events wait in a queue of their own, so that a storm of them cannot push a verdict out. A batch that
+could not be sent is sent again after a pause that doubles each time, with some jitter, so that the
+agents of a cluster do not all come back at once.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from tracer.agent.health import Counts
+from tracer.agent.item import Item
+from tracer.agent.publishers import NotSent, Refused, Sender
+
+# Bytes of a publisher's two queues together.
+MAX_QUEUE = 4 << 20
+FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0
+# The longest pause that a peer may ask for.
+MOST_ASKED_SECONDS = 300.0
+# Different failures that are told until something is sent again.
+MAX_TOLD = 8
+# Characters of a failure: peers and names take part in it.
+MAX_WORDS = 400
+
+
+class Outlet:
+    """`pause` is the first pause before another attempt, in seconds."""
+
+    def __init__(
+        self,
+        name: str,
+        sender: Sender,
+        say: Callable[[str], None],
+        *,
+        most: int = MAX_QUEUE,
+        pause: float = FIRST_PAUSE,
+    ) -> None:
+        self.name = name
+        self.sender = sender
+        self._say = say
+        self._most = most // 2
+        self._pause = pause
+        self._changed = threading.Condition()
+        self._first: deque[Item] = deque()
+        self._events: deque[Item] = deque()
+        self._first_bytes = self._events_bytes = 0
+        self._sending: Sequence[Item] = ()
+        self._sent = self._retried = self._dropped = 0
+        self._told: list[str] = []
+        self._deadline: float | None = None
+        self._thread = threading.Thread(target=self._run, name=f"publish {name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wants(self, item: Item) -> bool:
+        return item.kind in self.sender.kinds and (
+            item.kind != "event" or item.severity >= self.sender.least
+        )
+
+    def accept(self, item: Item) -> None:
+        """Never blocks. A full queue drops the new item."""
+        size = item.size
+        with self._changed:
+            if item.kind == "event":
+                if self._events_bytes + size > self._most:
+                    self._dropped += 1
+                    return
+                self._events.append(item)
+                self._events_bytes += size
+            else:
+                if self._first_bytes + size > self._most:
+                    self._dropped += 1
+                    return
+                self._first.append(item)
+                self._first_bytes += size
+            self._changed.notify()
+
+    def drop(self, count: int) -> None:
+        """Counts items that were not even made, because there were too many."""
+        with self._changed:
+            self._dropped += count
+
+    @property
+    def counts(self) -> Counts:
+        with self._changed:
+            waiting = len(self._first) + len(self._events) + len(self._sending)
+            size = self._first_bytes + self._events_bytes + sum(i.size for i in self._sending)
+            return Counts(self._sent, self._retried, self._dropped, waiting, size)
+
+    def stop(self, seconds: float) -> None:
+        """Sends what waits, for at most so many seconds; the rest counts as dropped."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            self._deadline = deadline
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+        with self._changed:
+            left = len(self._first) + len(self._events) + len(self._sending)
+            self._dropped += left
+            self._first.clear()
+            self._events.clear()
+            self._sending = ()
+            self._first_bytes = self._events_bytes = 0
+        if left:
+            self._say(f"ktrace: {self.name}: {left} items were not sent before the end")
+
+    def _run(self) -> None:
+        while (batch := self._next()) and self._send(batch):
+            pass
+        self.sender.close()
+
+    def _next(self) -> Sequence[Item]:
+        """The next items, verdicts first; none at the end."""
+        with self._changed:
+            while not (self._first or self._events):
+                if self._deadline is not None:
+                    return ()
+                self._changed.wait()
+            batch: list[Item] = []
+            while self._first and len(batch) < self.sender.batch:
+                batch.append(self._first.popleft())
+                self._first_bytes -= batch[-1].size
+            while self._events and len(batch) < self.sender.batch:
+                batch.append(self._events.popleft())
+                self._events_bytes -= batch[-1].size
+            self._sending = batch
+            return batch
+
+    def _send(self, batch: Sequence[Item]) -> bool:
+        """Tries until everything is sent or refused; False if there is no time left for that."""
+        pause = self._pause
+        while batch:
+            try:
+                self.sender.send(batch)
+            except NotSent as failure:
+                rest = batch if failure.rest is None else failure.rest
+                self._done(sent=len(batch) - len(rest), rest=rest)
+                self._tell(failure.reason, failure.remedy)
+                asked = min(failure.after or 0.0, MOST_ASKED_SECONDS)
+                if rest and not self._wait(max(asked, pause * random.uniform(0.5, 1))):  # noqa: S311
+                    return False
+                pause = min(pause * 2, LAST_PAUSE) if len(rest) == len(batch) else self._pause
+                self._retried += bool(rest)
+                batch = rest
+            except Refused as failure:
+                dropped = len(batch) if failure.dropped is None else failure.dropped
+                self._done(sent=len(batch) - dropped, dropped=dropped)
+                self._tell(failure.reason, failure.remedy)
+                return True
+            except Exception as error:  # a mistake in one publisher must not end the others
+                self._done(dropped=len(batch))
+                self._tell(f"{type(error).__name__}: {error}", None)
+                return True
+            else:
+                self._done(sent=len(batch))
+                self._told.clear()
+                return True
+        return True
+
+    def _done(self, sent: int = 0, dropped: int = 0, rest: Sequence[Item] = ()) -> None:
+        with self._changed:
+            if not self._sending:  # `stop` has given up, and has counted them
+                return
+            self._sent += sent
+            self._dropped += dropped
+            self._sending = rest
+
+    def _wait(self, seconds: float) -> bool:
+        """Waits for the next attempt; returns whether there is one before the end."""
+        until = time.monotonic() + seconds
+        with self._changed:
+            while (now := time.monotonic()) < until:
+                if self._deadline is not None and until > self._deadline:
+                    return False
+                self._changed.wait(until - now)
+            return self._deadline is None or now < self._deadline
+
+    def _tell(self, reason: str, remedy: str | None) -> None:
+        """Says each failure once until something is sent again."""
+        words = " ".join((f"{reason}; {remedy}" if remedy else reason).split())[:MAX_WORDS]
+        if words not in self._told and len(self._told) < MAX_TOLD:
+            self._told.append(words)
+            self._say(f"ktrace: {self.name}: {words}; tracing goes on")

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ktrace agent`: always on, one a node."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tracer import backends
+from tracer.agent import publishers
+from tracer.agent.lock import holder
+from tracer.cli._file import config_option
+from tracer.cli._options import (
+    Duration,
+    Size,
+    cri_socket,
+    every_probe,
+    limits,
+    no_argv,
+    node_name,
+    probe_options,
+)
+from tracer.cli._tracing import (
+    closing_line,
+    make_command,
+    node_of,
+    request,
+    say,
+    stop_on_signals,
+    tell_ready,
+)
+from tracer.model.errors import KtraceError
+from tracer.outputs.escape import escape
+
+DIRECTORY = "/var/lib/ktrace"
+LISTEN = "127.0.0.1:9464"
+# The selectors of the commands that trace: the agent traces every pod.
+_EVERY_POD: Mapping[str, Any] = {
+    **dict.fromkeys(("pods", "namespaces", "containers", "labels", "sender_pods", "pids"), ()),
+    **{"everything": False, "wait": True, "count": None, "duration": None},
+}
+_UNITS: Mapping[publishers.Unit, click.ParamType[Any] | None] = {
+    "plain": None,
+    "duration": Duration(),
+    "size": Size(),
+}
+
+
+def run(check: bool, listen: str, **values: Any) -> None:
+    directory = Path(values["dir"])
+    chosen = _chosen(values)
+    if check:
+        raise SystemExit(_check(directory, listen, chosen, values))
+    from tracer.agent.agent import Agent, Settings
+
+    settings = Settings(
+        directory=directory,
+        request=request(every_probe(), {**values, **_EVERY_POD}),
+        node=node_of(values["node_name"]),
+        listen=listen,
+        publishers=chosen,
+    )
+    agent = Agent(settings, say)
+    stop_on_signals(agent)
+
+    def attached() -> None:
+        tell_ready(values["ready_file"])
+        on = ", ".join(chosen) or "nothing"
+        say(f"ktrace: the agent traces {settings.node or 'this node'}; it publishes to {on}")
+
+    summary = agent.run(attached)
+    click.echo(closing_line(summary, agent.unrecorded, agent.health().forgotten), err=True)
+
+
+def _chosen(values: Mapping[str, Any]) -> dict[str, publishers.Options]:
+    """The options of the publishers that are on."""
+    chosen = {}
+    for name in publishers.names():
+        publisher = publishers.get(name)
+        asked = publishers.asked(name, publisher.options)
+        options = publisher.options(**{one.field: values[one.name] for one in asked})
+        if values[name]:
+            publisher.require(options)
+            chosen[name] = options
+    return chosen
+
+
+def _check(
+    directory: Path,
+    listen: str,
+    chosen: Mapping[str, publishers.Options],
+    values: Mapping[str, Any],
+) -> int:
+    """Says what the agent would do, and what it lacks for that."""
+    lacks = 0
+    asked = request(every_probe(), {**values, **_EVERY_POD})
+    for probe in asked.probes:
+        asked.settings(probe)
+        try:
+            name = backends.choose(asked.backend, [probe], lambda words: None).name
+            _line("traces", f"{probe.name}, by backend {name}")
+        except KtraceError as error:
+            lacks += 1
+            _lack(f"{probe.name}: {error.message}", error.remedy)
+    pid = holder(directory)
+    _line("keeps", f"its history in {directory}")
+    if pid is not None:
+        lacks += 1
+        _lack(f"another agent, process {pid}, serves {directory}", "one agent a node is enough")
+    _line("answers", f"on http://{listen}/healthz" if listen else "nobody on the network")
+    for name, options in chosen.items():
+        for words in publishers.get(name).plan(options):
+            _line("publishes", f"{name}: {words}")
+    if not chosen:
+        _line("publishes", f"nothing; there are {', '.join(publishers.names()) or 'no publishers'}")
+    return int(lacks > 0)
+
+
+def _line(what: str, words: str) -> None:
+    click.echo(f"{what:10} {escape(words)}")
+
+
+def _lack(what: str, remedy: str | None) -> None:
+    _line("lacks", what)
+    if remedy:
+        _line("", remedy)
+    sys.stdout.flush()
+
+
+def _options() -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["--check"],
+            is_flag=True,
+            help="Only say what the agent would do, and what it lacks; exit code 1 if anything.",
+        ),
+        config_option(),
+        click.Option(
+            ["--dir"],
+            type=click.Path(),
+            default=DIRECTORY,
+            show_default=True,
+            metavar="DIRECTORY",
+            help="Where its history is.",
+        ),
+        click.Option(
+            ["--listen"],
+            default=LISTEN,
+            show_default=True,
+            metavar="ADDRESS:PORT",
+            help="Where /healthz and the publishers' pages are; '' is nowhere.",
+        ),
+        *_publisher_options(),
+        *probe_options(every_probe()),
+        *(option for option in limits() if option.name != "duration"),
+        no_argv(),
+        cri_socket(),
+        node_name(),
+    ]
+
+
+def _publisher_options() -> list[click.Parameter]:
+    return [
+        click.Option(
+            [_words(one), one.name],
+            default=list(one.default) if isinstance(one.default, tuple) else one.default,
+            multiple=isinstance(one.default, tuple),
+            type=_UNITS[one.unit],
+            is_flag=isinstance(one.default, bool),
+            metavar=one.metavar,
+            help=one.help,
+        )
+        for name in publishers.names()
+        for one in publishers.asked(name, publishers.get(name).options)
+    ]
+
+
+def _words(one: publishers.Asked) -> str:
+    word = one.name.replace("_", "-")
+    return f"--{word}/--no-{word}" if one.default is True else f"--{word}"
+
+
+command = make_command(
+    "agent",
+    "Trace every pod of this node, always: verdicts, a history, and where to publish them.",
+    (
+        "ktrace agent                              with a history in /var/lib/ktrace",
+        "ktrace agent --check                      what it would do, and what it lacks",
+        "ktrace agent --config /etc/ktrace.yaml    options from a file, by the same words",
+        "KTRACE_DIR=/data ktrace agent             options from the environment",
+    ),
+    _options(),
+    run,
+)
+command.context_settings["auto_envvar_prefix"] = "KTRACE"
