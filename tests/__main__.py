@@ -28,7 +28,7 @@ UNIT = "tests/unit"
 HERE = ("tests/kernel", "tests/pods", "tests/deploy", ALONE)
 CLUSTER = "tests/cluster"
 SOFTWARE = "tests/software"
-PYTEST = (sys.executable, "-m", "pytest")
+PYTEST = (sys.executable, "-m", "pytest", "--durations", "15")
 # A kernel, a runtime and a kubelet that others use at the same time have moments of their own: what
 # fails with them is tried once more, and named with what it failed for. A unit test has no excuse.
 REAL = (*PYTEST, "--reruns", "1")
