@@ -17,13 +17,14 @@ from typing import Any, cast
 
 import pytest
 
-from tests.unit import records, test_watch
-from tests.unit import test_recording as recordings
+from tests.unit import records
+from tests.unit.cli import test_watch
 from tests.unit.decode.test_reports import NOBODY, report
 from tests.unit.identity import test_netns, test_network_lookup
-from tests.unit.test_resets import CLOSE, FIN_WAIT1, reset
-from tests.unit.verdicts import test_executed
-from tests.unit.verdicts.world import APP, RUNC, World, place_of, process
+from tests.unit.probes.test_resets import CLOSE, FIN_WAIT1, reset
+from tests.unit.recording import test_recording as recordings
+from tests.unit.why import test_executed
+from tests.unit.why.world import APP, RUNC, World, place_of, process
 from tracer.backends import core
 from tracer.backends.bcc import perf
 from tracer.backends.bcc import programs as bcc
@@ -55,15 +56,18 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "architecture.md"
 
 UNIT, HERE = "tests/unit", "tests/unit/test_bounds.py"
-RESOLVER = f"{UNIT}/test_resolver.py"
+RESOLVER = f"{UNIT}/identity/test_resolver.py"
 NETNS, LOOKUP = f"{UNIT}/identity/test_netns.py", f"{UNIT}/identity/test_network_lookup.py"
-ENGINE, NETWORK = f"{UNIT}/verdicts/test_engine.py", f"{UNIT}/verdicts/test_network.py"
-RECORDING, FILES = f"{UNIT}/test_recording.py", f"{UNIT}/test_recording_files.py"
+ENGINE, NETWORK = f"{UNIT}/why/test_engine.py", f"{UNIT}/why/test_network.py"
+RECORDING = f"{UNIT}/recording/test_recording.py"
+FILES = f"{UNIT}/recording/test_recording_files.py"
+BCC = f"{UNIT}/backends/test_bcc.py"
 MODEL, CRI = f"{UNIT}/live/test_model.py", f"{UNIT}/identity/test_cri.py"
 KUBECTL = f"{UNIT}/kubectl"
 AGENT = f"{UNIT}/agent"
 OUTLET = f"{AGENT}/test_outlet.py"
 SIDES, STAP = "tests/kernel/test_sides.py", f"{UNIT}/test_stap.py"
+SIDES, STAP = "tests/kernel/test_sides.py", f"{UNIT}/backends/test_stap.py"
 
 # Each row of the tables by what stands in front, and what fails without its bound.
 TESTS: dict[str, tuple[str, ...]] = {
@@ -73,8 +77,11 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "perf buffers, where there are no ring buffers": (f"{HERE}::test_sizes_of_buffers",),
     "`kt_lost`": (f"{HERE}::test_the_kernels_tables",),
-    "programs that BCC compiled": (f"{UNIT}/test_bcc.py::test_the_cache_is_bounded",),
-    "what BCC does": (f"{UNIT}/test_bcc.py::test_a_bcc_that_hangs", f"{HERE}::test_patience"),
+    "programs that BCC compiled": (f"{BCC}::test_the_cache_is_bounded",),
+    "what BCC does": (
+        f"{BCC}::test_a_bcc_that_hangs",
+        f"{HERE}::test_patience",
+    ),
     "`kt_cgroups`": (f"{HERE}::test_the_kernels_tables",),
     "`kt_processes`": (f"{HERE}::test_the_kernels_tables",),
     "`kt_reported` (exits)": (f"{HERE}::test_the_kernels_tables",),
@@ -87,7 +94,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "depth of a cgroup before 6.1": (f"{HERE}::test_the_way_to_a_cgroup_has_an_end",),
     "ancestors": (f"{SIDES}::test_ancestry",),
-    "records read ahead": (f"{UNIT}/test_session.py::test_the_backlog_is_bounded",),
+    "records read ahead": (f"{UNIT}/session/test_session.py::test_the_backlog_is_bounded",),
     "`kt_network_uses`": (f"{HERE}::test_the_kernels_tables",),
     "namespaces remembered": (
         f"{NETNS}::test_tables_are_bounded_in_bytes",
@@ -104,8 +111,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "processes in a search for a namespace": (f"{HERE}::test_a_search_among_many_processes",),
     "events held for a name or a namespace": (
-        f"{UNIT}/test_session.py::test_not_too_many_events_wait",
-        f"{UNIT}/test_waiting_for_networks.py::test_a_second_at_most",
+        f"{UNIT}/session/test_session.py::test_not_too_many_events_wait",
+        f"{UNIT}/session/test_waiting_for_networks.py::test_a_second_at_most",
     ),
     "cgroups remembered": (
         f"{RESOLVER}::test_tables_are_bounded",
@@ -120,13 +127,13 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{RESOLVER}::test_tables_are_bounded_in_bytes",
     ),
     "JSON of processes and pods that may be told again": (
-        f"{UNIT}/test_bounded.py::test_only_so_much_json_is_kept",
+        f"{UNIT}/model/test_bounded.py::test_only_so_much_json_is_kept",
     ),
     "arguments read from `/proc`": (
         f"{RESOLVER}::test_a_storm_of_processes_does_not_become_a_storm_of_reads",
     ),
     "cgroups looked at at the start": (
-        f"{UNIT}/test_cgroupfs.py::test_a_forest_of_cgroups_has_an_end",
+        f"{UNIT}/kernel/test_cgroupfs.py::test_a_forest_of_cgroups_has_an_end",
     ),
     "an answer of a runtime, Docker or podman, or podman's file": (
         f"{CRI}::test_huge_answer",
@@ -161,7 +168,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{UNIT}/identity/test_names.py::test_hanging_source_is_given_up_and_taken_back",
     ),
     "cgroups of a pod whose memory is read after an OOM kill": (
-        f"{UNIT}/test_oom.py::test_shares_are_bounded",
+        f"{UNIT}/probes/test_oom.py::test_shares_are_bounded",
     ),
     "timelines of `why` and `live`": (
         f"{ENGINE}::test_lives_are_bounded_in_bytes",
@@ -210,7 +217,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{HERE}::test_too_many_ancestors",
     ),
     "what hints look at of a command line": (
-        f"{UNIT}/test_words.py::test_of_any_command_line_a_bounded_part_is_looked_at",
+        f"{UNIT}/why/test_words.py::test_of_any_command_line_a_bounded_part_is_looked_at",
     ),
     "a program's file that is searched for a function": (
         f"{HERE}::test_a_program_that_is_too_large",
@@ -225,7 +232,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "answers that `decode` remembers, to tell each once": (f"{HERE}::test_answers_told_again",),
     "what staprun keeps for us": (f"{HERE}::test_sizes_of_buffers",),
     "a SystemTap line": (
-        f"{UNIT}/test_stap_lines.py::test_output_without_an_end_is_not_kept",
+        f"{UNIT}/backends/test_stap_lines.py::test_output_without_an_end_is_not_kept",
         f"{HERE}::test_the_tables_of_scripts",
     ),
     "what SystemTap's programs say": (f"{HERE}::test_a_program_that_says_much",),

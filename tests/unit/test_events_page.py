@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.test_recording import DATA
+from tests.unit.recording.test_recording import DATA
 from tracer import probes
 from tracer.model.event import LostBody, Place, Process
 from tracer.probes.oom.decoder import Facts, Victim

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.test_gfp import NEW
+from tests.unit.decode.test_gfp import NEW
 from tracer.decode import FlagNames, decode, decode_buddyinfo, gfp
 from tracer.decode.buddyinfo import parse_line
 from tracer.model.units import span

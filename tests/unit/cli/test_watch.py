@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When live `ktrace why` has something to say, and whether it goes on then."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from tests.unit.why.world import CRON, INIT, RUNC, UID, World, place_of, process
+from tracer.cli._watch import Watch
+from tracer.identity.states import PodState, States, StateService
+from tracer.model.event import Event, Place
+from tracer.model.names import Names, Pod
+from tracer.model.selection import Selection
+from tracer.model.turn import IDLE_SECONDS
+from tracer.why.engine import Explanation, explain_all
+from tracer.why.story import Story
+
+OTHER = "ffffffff-4e5f-6071-8293-a4b5c6d7e8f9"
+PAUSE = process(2, "pause", place_of("b" * 64, None), init=True)
+
+
+class Session:
+    def __init__(self) -> None:
+        self.ended = False
+        self.recorder: object = None
+        self.resolver = SimpleNamespace(places=lambda: self.places, names=Names(), changes=0)
+        self.places: list[Place] = []
+
+    def stop(self) -> None:
+        self.ended = True
+
+
+class Told(World):
+    watch: Watch
+
+    def add(self, event: Event) -> Event:
+        self.watch.event(event)
+        return event
+
+
+class Watched:
+    """What happens in `world` is watched; `pass_by` lets seconds pass."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, follows: bool = False) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr("tracer.cli._watch.time.monotonic", lambda: self.now)
+        self.world = Told()
+        self.session = Session()
+        self.states = SimpleNamespace(latest=None, hurry=False, asks_somebody=True)
+        self.said: list[str] = []
+        self.told: list[Explanation] = []
+        self.roots: list[set[str | None]] = []
+        faults = SimpleNamespace(
+            hold_roots=self.roots.append,
+            place_of=lambda process: None,
+            listen=lambda: False,
+            refused=lambda identity: None,
+        )
+        self.watch = Watch(
+            self.world.timelines,
+            cast(Any, faults),
+            self.said.append,
+            self.told.append if follows else None,
+        )
+        self.watch.begin(
+            cast(Any, self.session), Selection(pods=("web-0",)), cast(StateService, self.states)
+        )
+        self.world.watch = self.watch
+
+    def pass_by(self, seconds: float) -> bool:
+        """Whether it has ended by then."""
+        end = self.now + seconds
+        while self.now < end and not self.session.ended:
+            self.now += 0.1
+            self.world.now += 100_000_000
+            self.watch.flush()
+        return self.session.ended
+
+    def verdicts(self) -> list[str]:
+        return [one.verdict.id for one in self.watch.untold()]
+
+    def refuse(self) -> None:
+        self.world.reset("sent", "no_socket", "closed port")
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    return Watched(monkeypatch)
+
+
+@pytest.fixture
+def followed(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    return Watched(monkeypatch, follows=True)
+
+
+def test_an_end_is_told_within_a_second(watched: Watched) -> None:
+    assert not watched.pass_by(5)
+    watched.world.exit(3)
+    assert watched.pass_by(1)
+    assert watched.verdicts() == ["exited"]
+
+
+def test_an_end_is_not_told_at_the_next_event_only(watched: Watched) -> None:
+    """Nothing else may happen for a while."""
+    assert watched.session.recorder is watched.watch
+    assert watched.watch.patience(0) == IDLE_SECONDS
+    watched.world.exit(3)
+    watched.pass_by(0.1)
+    assert watched.watch.patience(0) <= 0.1
+
+
+def test_judging_takes_a_small_part_of_the_time(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much happens; and an end is told within a second all the same."""
+    judged: list[float] = []
+
+    def judge(stories: list[Story]) -> list[Explanation]:
+        judged.append(watched.now)
+        watched.now += 0.01
+        return explain_all(stories)
+
+    monkeypatch.setattr("tracer.cli._watch.explain_all", judge)
+    child = process(8, "worker", parents=[(INIT.pid, "app")])
+    for _ in range(50):
+        watched.world.signal("SIGUSR1", "host", CRON, child, result="ignored")
+        watched.pass_by(0.1)
+    assert 15 < len(judged) < 30
+    watched.world.exit(3)
+    assert watched.pass_by(1)
+
+
+def test_roots_are_held_when_something_has_changed(watched: Watched) -> None:
+    living, ended = place_of("a" * 64), place_of("c" * 64)
+    ended.ended = 1
+    watched.session.places = [living, ended]
+    watched.pass_by(0.85)
+    assert watched.roots == [{"a" * 64}], "nothing has changed since"
+    watched.session.resolver.changes += 1
+    watched.pass_by(0.1)
+    assert len(watched.roots) == 2
+    watched.pass_by(3)
+    assert 4 <= len(watched.roots) <= 6, "one that had no process yet may have one now"
+
+
+def test_an_end_that_follows_what_hurt(watched: Watched) -> None:
+    child = process(8, "worker", parents=[(INIT.pid, "app")])
+    watched.world.signal("SIGKILL", "host", CRON, child)
+    assert not watched.pass_by(1.9)
+    watched.world.exit(3)
+    assert watched.pass_by(1)
+    assert watched.verdicts() == ["exited"]
+
+
+def test_what_hurt_once(watched: Watched) -> None:
+    child = process(8, "worker", parents=[(INIT.pid, "app")])
+    watched.world.signal("SIGKILL", "host", CRON, child)
+    assert watched.pass_by(2.5)
+    assert watched.verdicts() == ["child_killed"]
+
+
+def test_refusals_of_a_probe_are_waited_for(watched: Watched) -> None:
+    for _ in range(3):
+        watched.refuse()
+        assert not watched.pass_by(1.9)
+    assert watched.pass_by(1)
+    (told,) = watched.watch.untold()
+    assert "3 attempts to connect refused, every 1.9 s" in told.verdict.sentence
+
+
+def test_one_refusal_is_not_waited_for_for_ever(watched: Watched) -> None:
+    watched.refuse()
+    assert not watched.pass_by(25)
+    assert watched.pass_by(6)
+
+
+def test_liveness_refused_is_told_with_the_end(watched: Watched) -> None:
+    for _ in range(3):
+        watched.refuse()
+        watched.pass_by(1)
+    watched.world.signal("SIGTERM", "runtime", RUNC)
+    assert not watched.pass_by(20)  # as long as the stop takes
+    watched.world.exit(by=15)
+    assert watched.pass_by(1)
+    assert "stopped_in_time" in watched.verdicts()
+
+
+def test_two_stops_at_once(watched: Watched) -> None:
+    """The end of the one is not the end of the other."""
+    sidecar = process(70, "side", place_of("c" * 64, "side"), init=True)
+    watched.world.signal("SIGTERM", "runtime", RUNC)
+    watched.world.signal("SIGTERM", "runtime", RUNC, sidecar)
+    watched.world.exit(by=15)
+    assert not watched.pass_by(5)
+    watched.world.exit(by=15, who=sidecar)
+    assert watched.pass_by(1)
+    assert watched.verdicts() == ["stopped_in_time"] * 2
+
+
+def replace_pod(followed: Watched) -> None:
+    """As a rollout does."""
+    followed.world.signal("SIGTERM", "runtime", RUNC)
+    followed.world.exit(0)
+    assert not followed.pass_by(1)
+    assert [one.verdict.id for one in followed.told] == ["stopped_in_time"]
+    followed.world.signal("SIGKILL", "runtime", RUNC, PAUSE)
+    followed.world.exit(by=9, who=PAUSE)
+
+
+def test_a_pod_that_is_replaced_is_followed_to_the_next(followed: Watched) -> None:
+    replace_pod(followed)
+    assert not followed.pass_by(60)
+    followed.refuse()  # what is told of the dead is not taken for news
+    assert not followed.pass_by(40)
+    new = process(77, place=place_of("d" * 64, "app", OTHER), init=True)
+    followed.world.exit(3, who=new)
+    assert not followed.pass_by(0.4)
+    assert followed.pass_by(6)
+    assert [one.verdict.id for one in followed.told] == ["stopped_in_time", "exited"]
+    assert followed.verdicts() == []
+
+
+def test_a_container_that_is_restarted_is_no_replacement(followed: Watched) -> None:
+    followed.world.exit(3)
+    assert not followed.pass_by(1)
+    assert [one.verdict.id for one in followed.told] == ["exited"]
+    assert followed.pass_by(3)
+
+
+def test_the_runtime_says_that_the_pod_is_gone(followed: Watched) -> None:
+    """Where its sandbox was not traced."""
+    followed.world.exit(3)
+    followed.pass_by(1)
+    followed.states.latest = States(followed.now, {UID: PodState(Pod(UID))})
+    assert not followed.pass_by(30)
+
+
+def test_what_hurts_ends_the_following(followed: Watched) -> None:
+    for _ in range(3):
+        followed.refuse()
+    assert followed.pass_by(3)
+    assert followed.verdicts() == ["closed_port"]
+
+
+def test_notes_are_said_once(watched: Watched) -> None:
+    pod = Pod(UID, "shop", "web-0", {})
+    watched.states.latest = States(watched.now, {UID: PodState(pod, 1)})
+    watched.pass_by(3)
+    (said,) = watched.said
+    assert said.startswith("ktrace: shop/web-0 has a sandbox for ")
+    watched.states.latest = States(watched.now + 11, {UID: PodState(pod, 1)})
+    assert watched.pass_by(1)
+    assert watched.verdicts() == ["no_container"]
