@@ -66,7 +66,7 @@ MODEL, CRI = f"{UNIT}/live/test_model.py", f"{UNIT}/identity/test_cri.py"
 KUBECTL = f"{UNIT}/kubectl"
 AGENT = f"{UNIT}/agent"
 OUTLET = f"{AGENT}/test_outlet.py"
-SIDES, STAP = "tests/kernel/test_sides.py", f"{UNIT}/test_stap.py"
+SIDES, STAP = "tests/kernel/test_sides.py", f"{UNIT}/backends/test_stap.py"
 SIDES, STAP = "tests/kernel/test_sides.py", f"{UNIT}/backends/test_stap.py"
 
 # Each row of the tables by what stands in front, and what fails without its bound.
@@ -543,7 +543,7 @@ def test_other_ends_of_many_sorts() -> None:
     assert most == entry.MAX_OTHERS
     world = World()
     world.reset("sent", "no_socket", "closed port")
-    (own,) = world.only().story.entries
+    (own,) = world.only().story.of("tcp_reset")
     sort: Any = own.sort
     for pod in range(3 * most):
         place = place_of(None, uid=f"{pod:032x}")

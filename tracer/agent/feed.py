@@ -11,7 +11,7 @@ from dataclasses import replace
 from tracer.agent.item import Item, ItemKind, Life, Severity, life_of
 from tracer.agent.judge import Judge
 from tracer.agent.outlet import Outlet
-from tracer.model.event import Clock, Event, to_json
+from tracer.model.event import Clock, Event, LostBody, is_loss, to_json
 from tracer.probes import Probe
 from tracer.session.session import DAMAGE
 from tracer.why.engine import Explanation
@@ -53,7 +53,7 @@ class Feed:
         self.judge.event(event)
         for observe in self._observe:
             observe(event)
-        if event.kind == "lost":
+        if is_loss(event):
             self._lose(event)
         elif self._least is not None:
             alarm = self._probes[event.kind].alarm(event)
@@ -79,7 +79,7 @@ class Feed:
             if outlet.wants(item):
                 outlet.accept(item)
 
-    def _lose(self, event: Event) -> None:
+    def _lose(self, event: Event[LostBody]) -> None:
         self.lost[event.body["probe"]] += event.body["count"]
         words = f"{event.body['count']} events of {event.body['probe']} were lost"
         self.put(self._item("lost", event, Severity.WARN, words))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from tracer.model.bounded import keep
 from tracer.model.event import Event, Place
+from tracer.probes.exits import is_exit
 from tracer.why.crash import FaultFinder
 from tracer.why.engine import Explanation, explain_all
 from tracer.why.life import ends_container, is_ordinary
@@ -50,7 +51,7 @@ class Judge:
     def event(self, event: Event) -> None:
         self._timelines.event(event)
         key = _key(event.place)
-        ends = event.kind == "exit" and ends_container(event)
+        ends = is_exit(event) and ends_container(event)
         if key is None or (is_ordinary(event) and not ends):
             return
         due = self._clock() + (END_SECONDS if ends else HARM_SECONDS)

@@ -15,8 +15,8 @@ from tracer.model.bounded import keep
 from tracer.model.event import Event, Place
 from tracer.model.selection import AS_TARGET, Selection
 from tracer.model.turn import IDLE_SECONDS, Turn
-from tracer.probes.exits import is_container_init
-from tracer.probes.signals import SignalBody
+from tracer.probes.exits import is_container_init, is_exit
+from tracer.probes.signals import SignalBody, is_signal
 from tracer.session.session import Session
 from tracer.why.crash import FaultFinder
 from tracer.why.engine import Explanation, explain_all
@@ -101,9 +101,9 @@ class Watch:
     def event(self, event: Event) -> None:
         self._timelines.event(event)
         self._fresh = True
-        if event.kind == "signal" and _asks_to_end(event):
+        if is_signal(event) and _asks_to_end(event):
             keep(self._stop_asked, _container(event), None, MAX_TOLD)
-        elif event.kind == "exit" and ends_container(event):
+        elif is_exit(event) and ends_container(event):
             self._stop_asked.pop(_container(event), None)
 
     def flush(self) -> None:

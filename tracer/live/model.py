@@ -16,7 +16,7 @@ from heapq import merge
 from operator import attrgetter
 
 from tracer.live.opinions import Opinions
-from tracer.model.event import Event, Place
+from tracer.model.event import Event, Place, is_loss
 from tracer.model.selection import Selection
 from tracer.probes import Probe
 from tracer.recording.view import wants
@@ -141,7 +141,7 @@ class Model:
         self._stream.add(event, size)
         self._streamed += 1
         self._stale = True
-        if lost:
+        if is_loss(event):
             self._lost += event.body["count"]
             self._choose(event, None, size)
             return

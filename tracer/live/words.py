@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from tracer.live.anatomy import joined
 from tracer.live.look import ALARM, LOST, Times, whole
 from tracer.live.model import PodRow
-from tracer.model.event import Event, LostBody
+from tracer.model.event import Event, is_loss
 from tracer.outputs.escape import escape
 from tracer.probes import Probe
 from tracer.probes.columns import container_name, pod_name
@@ -30,8 +30,8 @@ class Words:
         self._times = times
 
     def sentence(self, event: Event) -> str:
-        if event.kind == "lost":
-            body: LostBody = event.body
+        if is_loss(event):
+            body = event.body
             return f"{whole(body['count'])} {body['probe']} events lost here: too fast to be read"
         try:
             return escape(self._probes[event.kind].summary(event))

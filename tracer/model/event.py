@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypedDict
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeGuard
 
 import orjson
 
@@ -23,12 +23,14 @@ from tracer.model.names import Container, Pod
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    # A kind's body, as its probe declares it; where the kind is not known, anything.
-    B = TypeVar("B", bound=Mapping[str, object], default=Any)
+    # A kind's body, as its probe declares it. Where the kind is not known, its values are objects.
+    B = TypeVar("B", bound=Mapping[str, object], covariant=True, default=Mapping[str, object])
+    # The bodies that a function of events can take.
+    C = TypeVar("C", bound=Mapping[str, object], contravariant=True, default=Any)
 else:
     from typing import TypeVar
 
-    B = TypeVar("B")
+    B, C = TypeVar("B"), TypeVar("C")
 
 ANCESTOR = struct.Struct("=I16s")  # struct kt_ancestor
 # Bound of the JSON cached for processes and places, owners included.
@@ -239,6 +241,10 @@ class Event(Generic[B]):
             self.place = self.about.place
         if self.by_place is None and self.by is not None:
             self.by_place = self.by.place
+
+
+def is_loss(event: Event) -> TypeGuard[Event[LostBody]]:
+    return event.kind == "lost"
 
 
 class Clock:

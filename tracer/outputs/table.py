@@ -11,11 +11,11 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 import click
 
-from tracer.model.event import Clock, Event, LostBody
+from tracer.model.event import Clock, Event, LostBody, is_loss
 from tracer.outputs.escape import escape
 from tracer.outputs.terminal import cells, folded, shorten
 from tracer.probes.columns import UNKNOWN, Column
@@ -47,7 +47,7 @@ class Table:
         out: TextIO,
         clock: Clock,
         columns: Sequence[Column],
-        alarm: Callable[[Event], bool],
+        alarm: Callable[[Event[Any]], bool],
         *,
         wide: bool,
         colour: bool,
@@ -67,7 +67,7 @@ class Table:
         self._rows: list[tuple[bool, list[str]]] = []
 
     def event(self, event: Event) -> None:
-        if event.kind == "lost":
+        if is_loss(event):
             self._rows.append((True, [_lost_note(event)]))
             return
         alarm = self._alarm(event)

@@ -11,11 +11,12 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+from tracer.model.event import C, Event
 
 if TYPE_CHECKING:
     from tracer.identity.resolver import Resolver
-    from tracer.model.event import Event
     from tracer.model.schema import Schema
     from tracer.model.selection import Selection
     from tracer.probes.columns import Column
@@ -156,8 +157,8 @@ def asked(options: type[Options]) -> list[Asked]:
 
 
 @dataclass(frozen=True)
-class Probe:
-    """The description of a probe.
+class Probe(Generic[C]):
+    """The description of a probe, whose type says what its events' bodies hold.
 
     `object` is the BPF object in `probes/` (without `.bpf.c`). `attach_points` are in order of
     preference. `decoder` makes the decoders of one stream, by record name. `bodies` are the types
@@ -179,11 +180,11 @@ class Probe:
     decoder: Callable[[Stream], Mapping[str, Decode]]
     bodies: Mapping[str, type]
     whose: Mapping[str, str]
-    columns: tuple[Column, ...]
-    summary: Callable[[Event], str]
-    alarm: Callable[[Event], bool]
+    columns: tuple[Column[C], ...]
+    summary: Callable[[Event[C]], str]
+    alarm: Callable[[Event[C]], bool]
     state: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    grouping: Callable[[Event], Alike] = by_process
+    grouping: Callable[[Event[C]], Alike] = by_process
     options: type[Options] = Options
     shorthand: Callable[[str], str] = field(default=lambda words: words)
     besides: tuple[str, ...] = ()

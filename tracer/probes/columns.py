@@ -5,19 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic
 
-from tracer.model.event import Event, Place, Process
+from tracer.model.event import C, Event, Place, Process
 
 UNKNOWN = "–"
 
 
 @dataclass(frozen=True)
-class Column:
+class Column(Generic[C]):
     """A column takes `narrow` to `width` cells. If the terminal is too narrow, the highest `rank`
     is dropped first, and rank 0 never. `wide` columns only show with `-o wide`."""
 
     title: str
-    value: Callable[[Event], str | None]
+    value: Callable[[Event[C]], str | None]
     narrow: int
     width: int
     rank: int = 0
@@ -57,5 +58,5 @@ def ancestry_chain(process: Process | None) -> str | None:
     return " → ".join([comm for _, comm in reversed(process.ancestry)] + [process.comm])
 
 
-POD = Column("POD", lambda e: pod_name(e.place), 14, 40, 1)
-CONTAINER = Column("CONTAINER", lambda e: container_name(e.place), 9, 20, 5)
+POD: Column = Column("POD", lambda e: pod_name(e.place), 14, 40, 1)
+CONTAINER: Column = Column("CONTAINER", lambda e: container_name(e.place), 9, 20, 5)

@@ -119,7 +119,7 @@ def _client_of(here: End, there: End) -> End | None:
     return None
 
 
-def _is_same_reset(one: Event, other: Event) -> bool:
+def _is_same_reset(one: Event[ResetBody], other: Event[ResetBody]) -> bool:
     """Whether both are the same reset of one connection. Each pod has its own loopback
     addresses."""
     if one.body["direction"] == other.body["direction"]:

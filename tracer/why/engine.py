@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from tracer.model.origin import outside_of_packages
+from tracer.probes.exits import ExitBody
+from tracer.probes.signals import is_signal
 from tracer.why.cause import ALL_OF_AN_END, RESTART_LOOP, Cause
 from tracer.why.causes import causes
 from tracer.why.common.kubectl import events
@@ -85,7 +87,7 @@ def _with_reasons(verdict: Verdict, story: Story) -> Verdict:
 class _Lives:
     """One container's lives: the end of each with its verdict, and the explanations to show."""
 
-    ends: list[tuple[Entry, Verdict]] = field(default_factory=list)
+    ends: list[tuple[Entry[ExitBody], Verdict]] = field(default_factory=list)
     told: list[Explanation] = field(default_factory=list)
 
 
@@ -150,7 +152,8 @@ def _doubted(verdict: Verdict, cause: Cause, story: Story) -> Verdict:
         )
     for entry in verdict.evidence:
         sender = entry.event.by
-        what = _OF_THE_NODE.get(entry.body.get("origin") or "")
+        origin = entry.event.body["origin"] if is_signal(entry.event) else None
+        what = _OF_THE_NODE.get(origin or "")
         if what and sender and outside_of_packages(sender.exe):
             doubts.append(f"{sender.exe} lies where no package puts a {what}")
         doubts += entry.event.doubts

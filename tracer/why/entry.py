@@ -9,6 +9,8 @@ from typing import Generic
 
 from tracer.identity.netns import owner_of
 from tracer.model.event import B, Event
+from tracer.probes.resets import ResetBody
+from tracer.probes.signals import SignalBody
 from tracer.why.sorts import End, Sort
 
 MAX_ALIKE = 16  # entries in one group
@@ -63,7 +65,7 @@ class Entry(Generic[B]):
         regular = len(near) * 3 >= len(self.gaps) * 2
         return period if regular and period >= SHORTEST_PERIOD_NS else None
 
-    def meet(self, own: Event, other: Event, sort: Sort) -> None:
+    def meet(self, own: Event[ResetBody], other: Event[ResetBody], sort: Sort) -> None:
         """Records that one of its resets was also seen at the other end, where it was of this
         sort."""
         place = other.place
@@ -80,18 +82,17 @@ class OtherEnd:
     """Resets seen at both ends: the last one as reported here and there, its sort there, and their
     number."""
 
-    own: Event
-    event: Event
+    own: Event[ResetBody]
+    event: Event[ResetBody]
     sort: Sort
     count: int
 
 
-def target_state(event: Event) -> str | None:
+def target_state(event: Event[SignalBody]) -> str | None:
     """The state of a signal's target. Older recordings and some backends do not have it."""
-    state: str | None = event.body.get("target_state")
-    return state
+    return event.body.get("target_state")
 
 
-def took_effect(entry: Entry) -> bool:
+def took_effect(entry: Entry[SignalBody]) -> bool:
     """Whether a signal was neither ignored nor refused."""
     return entry.body["signal"]["result"] in ("delivered", "lost_info", None)

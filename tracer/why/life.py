@@ -6,9 +6,12 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import Any
 
 from tracer.model.bounded import size_of
-from tracer.model.event import Event, Place, Process
+from tracer.model.event import B, Event, Place, Process
+from tracer.probes.exits import ExitBody, is_exit
+from tracer.probes.signals import is_signal
 from tracer.why.entry import MAX_ALIKE, MAX_GAPS, SIGKILL, Entry
 from tracer.why.executed import may_be_executed
 
@@ -34,13 +37,13 @@ class Life:
     """
 
     place: Place
-    groups: dict[Hashable, dict[tuple[int, Hashable], Entry]] = field(default_factory=dict)
-    end: Entry | None = None
+    groups: dict[Hashable, dict[tuple[int, Hashable], Entry[Any]]] = field(default_factory=dict)
+    end: Entry[ExitBody] | None = None
     events: int = 0
     left_out: int = 0
     executed: dict[Hashable, int] = field(default_factory=dict)
     chapter: int = 0
-    outlived: list[Event] = field(default_factory=list)
+    outlived: list[Event[ExitBody]] = field(default_factory=list)
     survivors: list[Process] = field(default_factory=list)
     entries_size: int = 0
     weighed: int = 0  # the size of the entries when it was last reported
@@ -68,19 +71,19 @@ class Life:
         process = event.about
         if _is_last_kill(event) and process is not None and len(self.survivors) < MAX_ALIKE:
             self.survivors.append(process)
-        if event.kind == "exit" and process is not None and may_be_executed(process):
+        if is_exit(event) and process is not None and may_be_executed(process):
             self.outlived = [*self.outlived, event][-MAX_ALIKE:]
 
     def add(
-        self, group: Hashable, alike: Hashable, event: Event, count: int, fold: bool = False
-    ) -> Entry:
+        self, group: Hashable, alike: Hashable, event: Event[B], count: int, fold: bool = False
+    ) -> Entry[B]:
         """Adds an event to its entry. With `fold`, events that find no free entry share one."""
         alike = (self.chapter, alike)
         entries = self.groups.get(group)
         if entries is None:
             entries = self._begin_group(group)
         room = MAX_ALIKE - fold  # one entry is reserved for the rest
-        known = entries.get(alike)
+        known: Entry[B] | None = entries.get(alike)
         full = fold and known is None and len(entries) >= room
         if full and next(iter(entries))[0] == self.chapter:
             alike, room = (self.chapter, FOLDED), MAX_ALIKE
@@ -97,12 +100,13 @@ class Life:
         while len(entries) >= room:
             self._leave_out(entries.pop(next(iter(entries))))
         size = event.size
-        entry = entries[alike] = Entry(event, event, count, size=size)
+        entry: Entry[B] = Entry(event, event, count, size=size)
+        entries[alike] = entry
         entry.folded = fold and alike[1] == FOLDED
         self.entries_size += size
         return entry
 
-    def _begin_group(self, group: Hashable) -> dict[tuple[int, Hashable], Entry]:
+    def _begin_group(self, group: Hashable) -> dict[tuple[int, Hashable], Entry[Any]]:
         if len(self.groups) >= MAX_GROUPS:
             for oldest in self.groups.pop(next(iter(self.groups))).values():
                 self._leave_out(oldest)
@@ -122,10 +126,10 @@ class Life:
 
 def is_ordinary(event: Event) -> bool:
     """Whether a child ended after doing its work. Such events are not shown."""
-    return event.kind == "exit" and event.body["exit_code"] == 0
+    return is_exit(event) and event.body["exit_code"] == 0
 
 
-def ends_container(event: Event) -> bool:
+def ends_container(event: Event[ExitBody]) -> bool:
     """Whether an `exit` is the exit of a container's first process. In a shared PID namespace this
     is not known: there a process that the runtime started counts if a signal ended it. One that
     exits by itself may be a command that was run in the container."""
@@ -139,9 +143,9 @@ def ends_container(event: Event) -> bool:
 def _is_last_kill(event: Event) -> bool:
     """Whether it is the kernel's SIGKILL to the rest of a PID namespace whose first process has
     ended."""
-    if event.kind != "signal" or event.body["origin"] != "kernel":
+    if not is_signal(event) or event.body["origin"] != "kernel":
         return False
-    return bool(event.body["signal"]["number"] == SIGKILL)
+    return event.body["signal"]["number"] == SIGKILL
 
 
 def is_sandbox(life: Life) -> bool:

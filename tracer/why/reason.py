@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tracer.model.event import Event
+from tracer.probes.exits import ExitBody
+from tracer.probes.signals import SignalBody
 from tracer.why.entry import LATE_NS, Entry
 from tracer.why.story import Story
 
@@ -36,8 +38,8 @@ class Stop:
     `decided_ns` the latest moment at which it was decided."""
 
     story: Story
-    first: Entry
-    hook: Event | None
+    first: Entry[SignalBody]
+    hook: Event[ExitBody] | None
     decided_ns: int
 
     def came_just_before(self, entry: Entry) -> bool:

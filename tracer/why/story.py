@@ -59,10 +59,10 @@ class Story:
     traced: frozenset[str] | None
     losses: list[Loss]
     left_out: int = 0
-    earlier: list[tuple[Entry, Verdict]] = field(default_factory=list)
+    earlier: list[tuple[Entry[ExitBody], Verdict]] = field(default_factory=list)
     found: list[Verdict] = field(default_factory=list)
     network: list[Entry] = field(default_factory=list)
-    outlived: list[Event] = field(default_factory=list)
+    outlived: list[Event[ExitBody]] = field(default_factory=list)
     survivors: list[Process] = field(default_factory=list)
     message: str | None = None
     state: PodState | None = None

@@ -19,11 +19,11 @@ from operator import attrgetter
 
 from tracer import probes
 from tracer.model.bounded import Table, keep
-from tracer.model.event import Clock, Event, Place
+from tracer.model.event import Clock, Event, LostBody, Place, is_loss
 from tracer.model.selection import Selection
 from tracer.probes import Alike, by_process
-from tracer.probes.exits import ExitBody
-from tracer.probes.resets import WITHOUT_SOCKET
+from tracer.probes.exits import ExitBody, is_exit
+from tracer.probes.resets import WITHOUT_SOCKET, is_reset
 from tracer.why.connections import Connections, Seen
 from tracer.why.entry import MAX_GAPS, Entry
 from tracer.why.executed import command_of, may_be_executed
@@ -66,10 +66,10 @@ class Timelines:
         self.events += 1
         if self.began_ns is None:
             self.began_ns = event.boot_ns
-        if event.kind == "lost":
+        if is_loss(event):
             self._add_loss(event)
             return
-        seen = self._connections.add(event) if event.kind == "tcp_reset" else None
+        seen = self._connections.add(event) if is_reset(event) else None
         if seen is None and _is_anybodys(event):
             self._add_undescribed(event)
         if seen is not None and seen.overtaken is not None:
@@ -105,7 +105,7 @@ class Timelines:
         ended = life.end
         if seen is not None:
             _add_reset(life, seen)
-        elif event.kind == "exit":
+        elif is_exit(event):
             _add_exit(life, event)
         else:
             group, alike, times = _groupings().get(event.kind, by_process)(event)
@@ -205,7 +205,7 @@ class Timelines:
         ]
         return story
 
-    def _add_loss(self, event: Event) -> None:
+    def _add_loss(self, event: Event[LostBody]) -> None:
         since = _boot_ns(event.body["since"], self._clock)
         self._keep_loss(Loss(event.body["probe"], event.body["count"], since, event.boot_ns))
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.agent.fakes.board import Board
-from tests.unit.verdicts.world import CLOCK, CRON, INIT, World, process
+from tests.unit.why.world import CLOCK, CRON, INIT, World, process
 from tracer import probes
 from tracer.agent import feed as module
 from tracer.agent.feed import MAX_EVENTS_A_SECOND, Feed

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.verdicts.world import CLOCK, CRON, INIT, RUNC, World, place_of, process
+from tests.unit.why.world import CLOCK, CRON, INIT, RUNC, World, place_of, process
 from tracer.agent import judge as module
 from tracer.agent.judge import AGAIN_SECONDS, END_SECONDS, HARM_SECONDS, Judge
 from tracer.model.event import Event, Process

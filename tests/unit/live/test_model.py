@@ -125,7 +125,7 @@ def test_what_is_kept_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> No
     world = World()
     busy = [signal(n / 1e6, 3 + n % 3, KILL if n < 60 else USR1) for n in range(600)]
     for one in busy:
-        one.body["large"] = "x" * 2000
+        one.body = {**one.body, "large": "x" * 2000}
     shown = world.told(signal(0, 1, KILL), signal(0, 2), *busy)
     assert 10 < len(shown.stream) < 100
     assert shown.stream[-1] is busy[-1]

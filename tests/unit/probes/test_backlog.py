@@ -82,7 +82,7 @@ def test_the_last_quarter_of_the_syn_queue() -> None:
     assert attribute(known(), Counters(0, 5), answer) == [Told(SYN, 5, one, 13, 12)]
 
 
-def event(**body: Any) -> Event:
+def event(**body: Any) -> Event[Any]:
     local = {"address": "10.0.0.5", "port": 8080, "pod": None}
     filled = {"queue": "accept", "local": local, "depth": 129, "limit": 128, "count": 37}
     return Event("backlog_drop", 1, None, None, filled | body)

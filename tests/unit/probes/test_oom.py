@@ -103,7 +103,7 @@ class World:
         self.resolver.add_path(7, path)
         self.resolver.add_path(8, POD_PATH)
 
-    def take(self, name: str, **values: Any) -> Event | None:
+    def take(self, name: str, **values: Any) -> Event[Any] | None:
         (record,) = SCHEMAS[name].cells(memoryview(cell(SCHEMAS[name].pack(**values))))
         return self.resolver.decode[name](record)
 
@@ -119,7 +119,7 @@ class World:
             )
         )
 
-    def kill(self, **values: Any) -> Event:
+    def kill(self, **values: Any) -> Event[Any]:
         self.process(23438, 1)
         known = {"time": 5000, "victim_process": 1, "victim_pid": 23438, "victim_tid": 23438}
         known |= {"memory_anon": 30 * MIB, "limit": -1, "usage": -1, "trigger_pid": 9}

@@ -94,14 +94,14 @@ def read(tmp_path: Path, text: str | None) -> list[bytes]:
     return FreeLists(SCHEMAS, str(path)).records(frozenset({"page_alloc_failure"}))
 
 
-def decoded(resolver: Decoding, name: str, raw: bytes) -> Event | None:
+def decoded(resolver: Decoding, name: str, raw: bytes) -> Event[Any] | None:
     (record,) = SCHEMAS[name].cells(memoryview(cell(raw)))
     if name == "buddyinfo":
         record = record._replace(nowarn=0x2000, can_wait=0x400, page_size=PAGE)
     return resolver.decode[name](record)
 
 
-def failure(tmp_path: Path, text: str | None, gfp: int = 0xCC0, later: int = 0) -> Event:
+def failure(tmp_path: Path, text: str | None, gfp: int = 0xCC0, later: int = 0) -> Event[Any]:
     resolver = Decoding(PROBE)
     raw = read(tmp_path, text)[-1]
     (record,) = SCHEMAS["buddyinfo"].cells(memoryview(cell(raw)))

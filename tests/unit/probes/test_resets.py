@@ -64,7 +64,7 @@ def resolver() -> Decoding:
     return made
 
 
-def reset(resolver: Decoding, **values: Any) -> Event:
+def reset(resolver: Decoding, **values: Any) -> Event[Any]:
     given = {
         "time": 5,
         "sent": 1,

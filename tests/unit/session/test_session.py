@@ -16,7 +16,7 @@ import itertools
 import queue
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -30,7 +30,7 @@ from tracer.model import turn
 from tracer.model.batch import DISCARDED, HEADER, Batch, split
 from tracer.model.cgroup import parse
 from tracer.model.errors import KtraceError
-from tracer.model.event import Clock, Event
+from tracer.model.event import Clock, Event, LostBody, is_loss
 from tracer.model.names import Container, Names, Pod
 from tracer.model.schema import Schema
 from tracer.model.selection import AS_SENDER, BOTH_SIDES, Mode, Selection
@@ -226,8 +226,8 @@ class World:
         return [numbered(event) for event in self.sink.events if event.kind != "lost"]
 
     @property
-    def lost(self) -> list[dict[str, Any]]:
-        return [event.body for event in self.sink.events if event.kind == "lost"]
+    def lost(self) -> list[LostBody]:
+        return [event.body for event in self.sink.events if is_loss(event)]
 
     def names_come(self, names: Names = NAMED) -> Callable[[], object]:
         return lambda: self.arrivals.put(names)
@@ -589,7 +589,7 @@ def test_what_is_lost_at_the_very_end_is_reported(world: Make) -> None:
 def test_a_report_says_since_when(world: Make) -> None:
     w = world()
     w.run(lose(w, signal=1), None, None, None, lose(w, signal=2), None, None, None)
-    events = [event for event in w.sink.events if event.kind == "lost"]
+    events = [event for event in w.sink.events if is_loss(event)]
     assert len(events) == 2
     first, second = (w.time.iso(event.boot_ns) for event in events)
     assert events[0].body["since"] < first <= events[1].body["since"] < second

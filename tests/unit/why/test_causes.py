@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -590,7 +591,7 @@ def test_a_limit_that_nobody_told() -> None:
 def test_the_zone_for_old_devices_is_no_memory_that_anybody_could_have_had() -> None:
     """Its large blocks do not make fragmented memory whole."""
     world = World()
-    zones = world.allocation([1 << 18, 0, 0, 0, 0]).body["buddyinfo"]
+    zones: Any = world.allocation([1 << 18, 0, 0, 0, 0]).body["buddyinfo"]
     zones.append({"node": 0, "zone": "DMA", "free": [0, 0, 0, 0, 200]})
     assert world.only().verdict.id == "page_allocation_fragmented"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 if TYPE_CHECKING:
-    from tracer.model.event import Clock, Event, LostBody, Place
+    from tracer.model.event import Clock, Event, Place
     from tracer.probes import Probe
 
 
@@ -39,9 +39,10 @@ class Target:
 
     def sentence(self, event: Event) -> str:
         """The event in words."""
-        if event.kind == "lost":
-            lost: LostBody = event.body
-            return f"{lost['count']} events of {lost['probe']} were lost"
+        from tracer.model.event import is_loss
+
+        if is_loss(event):
+            return f"{event.body['count']} events of {event.body['probe']} were lost"
         if event.kind == "verdict":
             return str(event.body["sentence"])
         return self.probes[event.kind].summary(event)

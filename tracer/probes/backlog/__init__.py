@@ -175,7 +175,7 @@ def _alarm(event: Event[DropBody]) -> bool:
     return event.place is not None and event.place.pod is not None
 
 
-PROBE = Probe(
+PROBE: Probe[DropBody] = Probe(
     name="backlog",
     object="backlog",
     help="Show connections that a full queue turned away.",

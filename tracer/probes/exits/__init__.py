@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeGuard
 
 from tracer.decode.exitcodes import describe_exit_code, describe_signal_death, split_status
 from tracer.decode.signals import signal_name
@@ -27,6 +27,10 @@ class ExitBody(TypedDict):
     core_dumped: bool
     container_exit: bool | None
     meaning: str
+
+
+def is_exit(event: Event) -> TypeGuard[Event[ExitBody]]:
+    return event.kind == "exit"
 
 
 def _decoder(stream: Stream) -> dict[str, Decode]:
@@ -87,7 +91,7 @@ def _alarm(event: Event[ExitBody]) -> bool:
     return bool(event.body["container_exit"]) and _code(event) not in fine
 
 
-PROBE = Probe(
+PROBE: Probe[ExitBody] = Probe(
     name="exits",
     object="exits",
     help="Show how processes end, with the exit code in words.",

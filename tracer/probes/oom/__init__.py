@@ -100,7 +100,7 @@ class KillOptions(Options):
         return {"kt_page_size": mmap.PAGESIZE}
 
 
-PROBE = Probe(
+PROBE: Probe[KillBody] = Probe(
     name="oom",
     object="oom",
     help="Show whom the OOM killer kills, and whose limit was hit.",

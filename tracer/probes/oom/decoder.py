@@ -10,7 +10,7 @@ import os
 import re
 from dataclasses import dataclass, fields
 from struct import Struct
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeGuard
 
 import orjson
 
@@ -112,6 +112,10 @@ class KillBody(_WhereKnown):
     gfp_flags: list[str] | None
     members: list[Victim]
     largest: list[Task] | None
+
+
+def is_kill(event: Event) -> TypeGuard[Event[KillBody]]:
+    return event.kind == "oom"
 
 
 class Decoder:

@@ -184,7 +184,7 @@ def _alarm(event: Event[AllocationBody]) -> bool:
     return bool(event.place and event.place.pod and body["order"] <= 3 and body["quiet"] is False)
 
 
-PROBE = Probe(
+PROBE: Probe[AllocationBody] = Probe(
     name="pagealloc",
     object="pagealloc",
     help="Show page allocations that fail, and whether memory was gone or fragmented.",

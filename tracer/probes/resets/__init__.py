@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeGuard
 
 from tracer.identity.netns import MAPPED, OBJECT, STATE, PodNetworks
 from tracer.kernel.enums import enum_names
@@ -109,6 +109,10 @@ class ResetBody(Traffic):
     local: End
     remote: End
     process: Process | None
+
+
+def is_reset(event: Event) -> TypeGuard[Event[ResetBody]]:
+    return event.kind == "tcp_reset"
 
 
 class Decoder:
@@ -304,7 +308,7 @@ def _alarm(event: Event[ResetBody]) -> bool:
 _NO_REASONS = ("the kernel's own reasons",)
 WITHOUT_SOCKET = "resets without a socket: those for a closed port"
 
-PROBE = Probe(
+PROBE: Probe[ResetBody] = Probe(
     name="resets",
     object="resets",
     help="Show TCP connections that are reset: by whom, and why.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeGuard
 
 from tracer.decode.signals import RESULTS, SIGRTMAX, code_name, parse_signals, signal_name
 from tracer.identity.resolver import Resolver
@@ -57,6 +57,10 @@ class SignalBody(_WhereTold):
     origin: str | None
     sender: Process | None
     target: Process
+
+
+def is_signal(event: Event) -> TypeGuard[Event[SignalBody]]:
+    return event.kind == "signal"
 
 
 def _decoder(stream: Stream) -> dict[str, Decode]:
@@ -162,7 +166,7 @@ def _argv(process: Process | None) -> str | None:
     return " ".join(process.argv) if process and process.argv else None
 
 
-PROBE = Probe(
+PROBE: Probe[SignalBody] = Probe(
     name="signals",
     object="signals",
     help="Show who sends which signal to whom.",

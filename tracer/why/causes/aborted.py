@@ -4,6 +4,8 @@ runtime's panic."""
 
 from __future__ import annotations
 
+from tracer.probes.exits import ExitBody
+from tracer.probes.signals import SignalBody
 from tracer.why.cause import Cause
 from tracer.why.common.faults import ABORT, abort_calls, kernel_fault_before, own_fault, reason
 from tracer.why.common.kubectl import logs
@@ -28,7 +30,8 @@ def _judge(story: Story) -> Verdict | None:
     leaves = last is end and not executes_others(story.init)
     if last.boot_ns - calls[-1].last.boot_ns > (LEAVING_NS if leaves else AT_ONCE_NS):
         return None
-    direct = last is not end and last.body["signal"]["name"] == ABORT
+    raised = last.body["signal"] if last is not end else None
+    direct = raised is not None and raised["name"] == ABORT
     ignored = "" if direct else f": SIGABRT, which PID 1 ignores, and then {_end(end)}"
     fault = kernel_fault_before(story, calls[-1]) if _is_java(story) else None
     doubts: tuple[str, ...]
@@ -46,18 +49,18 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-def _last_act(story: Story) -> Entry | None:
+def _last_act(story: Story) -> Entry[SignalBody] | Entry[ExitBody] | None:
     """The event by which abort(3) ended the first process: a signal, or its own exit."""
     if story.end is not None and story.end.body["exit_code"] == LAST_RESORT:
         return story.end
     return own_fault(story, (ABORT, "SIGSEGV", "SIGILL", "SIGTRAP"))
 
 
-def _end(end: Entry) -> str:
+def _end(end: Entry[ExitBody]) -> str:
     return ending(end.body, explained=False)
 
 
-def _before(fault: Entry) -> str:
+def _before(fault: Entry[SignalBody]) -> str:
     name = fault.body["signal"]["name"]
     sender = "" if fault.event.by is None else f" from {who(fault.event.by)}"
     return f"it had got {name}{sender} just before{reason(fault)}"

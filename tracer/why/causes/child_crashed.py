@@ -4,6 +4,7 @@ nothing."""
 
 from __future__ import annotations
 
+from tracer.probes.signals import SignalBody
 from tracer.why.cause import Cause
 from tracer.why.common.children import own_blow
 from tracer.why.common.faults import SECCOMP, meaning
@@ -36,7 +37,7 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-def _remedy(blow: Entry) -> str:
+def _remedy(blow: Entry[SignalBody]) -> str:
     if blow.body["signal"]["code"] == SECCOMP:
         return (
             "allow the call in the profile (securityContext.seccompProfile), or find out why the"

@@ -6,6 +6,7 @@ PostgreSQL does, the verdict says so."""
 from __future__ import annotations
 
 from tracer.model.event import Process
+from tracer.probes.signals import SignalBody
 from tracer.why.cause import Cause
 from tracer.why.common.children import ended_by, parent_of
 from tracer.why.common.phrases import ending, times, who
@@ -54,16 +55,16 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-def _is_blow(story: Story, entry: Entry) -> bool:
+def _is_blow(story: Story, entry: Entry[SignalBody]) -> bool:
     return is_foreign(entry) and took_effect(entry) and not story.is_init(entry.event.about)
 
 
-def _kills(entry: Entry) -> bool:
+def _kills(entry: Entry[SignalBody]) -> bool:
     """Whether the signal kills for certain, even if the exit was not seen."""
     return bool(entry.body["signal"]["number"] == SIGKILL)
 
 
-def _consequence(story: Story, blow: Entry) -> str:
+def _consequence(story: Story, blow: Entry[SignalBody]) -> str:
     """The parent's signals to the victim's siblings, if it ended them because of the loss."""
     victim = blow.event.about
     parent = parent_of(victim)

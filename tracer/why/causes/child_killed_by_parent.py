@@ -9,6 +9,7 @@ time limit sends SIGTERM, and they retire idle workers in another way.
 from __future__ import annotations
 
 from tracer.model.event import Process
+from tracer.probes.signals import SignalBody
 from tracer.why.cause import Cause
 from tracer.why.common.children import STOPPING_NS, ended_by, is_stopping, oom_of, parent_of
 from tracer.why.common.phrases import times, who
@@ -54,7 +55,7 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-def _is_blow(story: Story, entry: Entry) -> bool:
+def _is_blow(story: Story, entry: Entry[SignalBody]) -> bool:
     """Whether a program killed a fork of itself, as a master does its worker. Killing any other
     child is the program's own business."""
     victim, sender = entry.event.about, entry.event.by
@@ -70,7 +71,7 @@ def _is_blow(story: Story, entry: Entry) -> bool:
     return ended_by(story, entry) is not None and oom_of(story, victim) is None
 
 
-def _is_time_limit(story: Story, entry: Entry) -> bool:
+def _is_time_limit(story: Story, entry: Entry[SignalBody]) -> bool:
     """Whether a known program's SIGTERM can only be its time limit, and was deadly. Idle workers
     are retired in another way."""
     sender, end = entry.event.by, ended_by(story, entry)
@@ -94,12 +95,12 @@ def _has_time_limits(process: Process) -> bool:
     return any(name in scripts for name in _SCRIPTS) or program.startswith(_PROGRAMS)
 
 
-def _are_one_program(entry: Entry) -> bool:
+def _are_one_program(entry: Entry[SignalBody]) -> bool:
     victim, sender = entry.event.about, entry.event.by
     return bool(victim and sender and victim.exe and victim.exe == sender.exe)
 
 
-def _names(found: list[Entry], last: Entry) -> str:
+def _names(found: list[Entry[SignalBody]], last: Entry[SignalBody]) -> str:
     """The names of all signals that this worker got."""
     assert last.event.about is not None
     pid = last.event.about.pid

@@ -4,6 +4,8 @@ had asked for that signal (PR_SET_PDEATHSIG)."""
 
 from __future__ import annotations
 
+from tracer.probes.exits import ExitBody
+from tracer.probes.signals import SignalBody
 from tracer.why.cause import Cause
 from tracer.why.common.children import ended_by, is_stopping, was_asked
 from tracer.why.common.phrases import ending, who
@@ -35,7 +37,7 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-def _end_of_parent(story: Story, blow: Entry) -> Entry | None:
+def _end_of_parent(story: Story, blow: Entry[SignalBody]) -> Entry[ExitBody] | None:
     """The exit of the signal's sender, if it came before the signal.
 
     An ended process sends nothing by itself. The child's own description may be younger than the

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from tracer.model.event import Process
 from tracer.model.units import span
+from tracer.probes.exits import ExitBody
 from tracer.why.cause import Cause
 from tracer.why.common.children import parent_of
 from tracer.why.common.commands import quoted
@@ -22,7 +23,7 @@ TIMES = 3
 
 
 def _judge(story: Story) -> Verdict | None:
-    rows: dict[object, list[Entry]] = {}
+    rows: dict[object, list[Entry[ExitBody]]] = {}
     for entry in story.of("exit"):
         process = entry.event.about
         if process is not None and entry is not story.end and _is_child(process):
@@ -56,7 +57,7 @@ def _is_child(process: Process) -> bool:
     return not executes_others(Process(parents[0][0], parents[0][0], parents[0][1]))
 
 
-def _is_loop(story: Story, row: list[Entry]) -> bool:
+def _is_loop(story: Story, row: list[Entry[ExitBody]]) -> bool:
     """Whether each run began after the one before had ended, and all failed alike by themselves.
     Crashes have a verdict of their own."""
     codes = {entry.body["exit_code"] for entry in row}

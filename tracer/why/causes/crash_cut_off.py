@@ -4,6 +4,7 @@ shows SIGKILL, and requests to stop had no effect."""
 
 from __future__ import annotations
 
+from tracer.probes.signals import SignalBody
 from tracer.why.cause import Cause
 from tracer.why.common.faults import ABORT, dump_cut_off, reason
 from tracer.why.common.phrases import where, who
@@ -34,7 +35,7 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-def _what(story: Story, fault: Entry) -> tuple[str, str]:
+def _what(story: Story, fault: Entry[SignalBody]) -> tuple[str, str]:
     init, name = who(story.init), fault.body["signal"]["name"]
     by_itself = story.is_init(fault.event.by)
     if name == ABORT and by_itself:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from tracer.probes.signals import SignalBody
 from tracer.why.cause import Cause
 from tracer.why.common.children import lost_child
 from tracer.why.common.phrases import ending, who
@@ -41,7 +42,7 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-def _request(story: Story) -> Entry | None:
+def _request(story: Story) -> Entry[SignalBody] | None:
     """The last request, excluding the runtime's (stops have their own verdicts) and the process's
     own."""
     end = story.end
@@ -59,13 +60,13 @@ def _request(story: Story) -> Entry | None:
     return max(found, key=lambda entry: entry.last.boot_ns, default=None)
 
 
-def _sender(asked: Entry) -> str:
+def _sender(asked: Entry[SignalBody]) -> str:
     if asked.event.by is None and asked.body["origin"] == "kernel":
         return "the kernel, as of a terminal's Ctrl-C or Ctrl-\\"
     return sender_of(asked)
 
 
-def _remedy(asked: Entry) -> str:
+def _remedy(asked: Entry[SignalBody]) -> str:
     if is_executed_sender(asked):
         return (
             "look who executed that in the container: a person, a probe or a hook; for Kubernetes"

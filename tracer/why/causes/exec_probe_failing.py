@@ -7,6 +7,7 @@ from __future__ import annotations
 import shlex
 
 from tracer.model.units import span
+from tracer.probes.exits import ExitBody
 from tracer.why.cause import Cause
 from tracer.why.common.kubectl import kubectl
 from tracer.why.common.phrases import code_words, times
@@ -39,7 +40,7 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-def _fails_regularly(story: Story, entry: Entry) -> bool:
+def _fails_regularly(story: Story, entry: Entry[ExitBody]) -> bool:
     process = entry.event.about
     return (
         entry is not story.end
@@ -51,12 +52,13 @@ def _fails_regularly(story: Story, entry: Entry) -> bool:
     )
 
 
-def _what(entry: Entry) -> str:
+def _what(entry: Entry[ExitBody]) -> str:
     if is_preparing(entry.event.about):
         return f"the runtime failed {times(entry.count, 'time')} to execute a command there"
     command = f"a command that the runtime executed in this container{_command(entry)}"
     signal, code = entry.body["signal"], entry.body["exit_code"]
     if signal is None:
+        assert code is not None
         return f"{command} failed {times(entry.count, 'time')} with exit code {code}" + (
             code_words(code)
         )
@@ -64,7 +66,7 @@ def _what(entry: Entry) -> str:
     return f"{command} was ended {times(entry.count, 'time')} by {signal['name']}{late}"
 
 
-def _command(entry: Entry) -> str:
+def _command(entry: Entry[ExitBody]) -> str:
     process = entry.event.about
     if process is None or not process.argv:
         return ""
@@ -72,7 +74,7 @@ def _command(entry: Entry) -> str:
     return f" ({words if len(words) <= MAX_COMMAND else words[: MAX_COMMAND - 1] + '…'})"
 
 
-def _try_it(story: Story, entry: Entry) -> str:
+def _try_it(story: Story, entry: Entry[ExitBody]) -> str:
     process = entry.event.about
     if is_preparing(process) or process is None or not process.argv:
         return "does the image have the command?"

@@ -4,6 +4,9 @@ another: a pool that lost a worker, a shell whose pipe broke."""
 
 from __future__ import annotations
 
+from tracer.probes.exits import ExitBody
+from tracer.probes.oom.decoder import KillBody
+from tracer.probes.signals import SignalBody
 from tracer.why.cause import Cause
 from tracer.why.common.children import Lost, lost_child, oom_of
 from tracer.why.common.faults import is_own, reason
@@ -33,9 +36,10 @@ def _judge(story: Story) -> Verdict | None:
         return _judged_lost(story, lost)
     if child is None:
         return None
-    how, evidence = _how(story, child)
-    not_oom = "; it was not out of memory" if _is_no_oom(evidence) else ""
-    asked = _asked(story, evidence)
+    how, oom, blow = _how(story, child)
+    evidence = tuple(entry for entry in (oom, blow) if entry is not None)
+    not_oom = "; it was not out of memory" if _is_no_oom(blow) else ""
+    asked = _asked(story, blow)
     if asked is not None:
         got = "which had got it" if story.is_init(asked.event.about) else "as it had got it"
         how += f", {got} from {sender_of(asked)}"
@@ -44,7 +48,7 @@ def _judge(story: Story) -> Verdict | None:
         "look at the child: it is what failed; with exec in the start script there would be no"
         " shell in between, and Kubernetes would show the cause itself"
     )
-    if _is_by_others(evidence):
+    if blow is not None and is_foreign(blow):
         remedy = _LOOK_AT_SENDER
     return Verdict(
         "exited_after_child",
@@ -57,47 +61,37 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-def _is_no_oom(evidence: tuple[Entry, ...]) -> bool:
+def _is_no_oom(blow: Entry[SignalBody] | None) -> bool:
     """Whether a SIGKILL is known to come from a process and not from the OOM killer."""
-    return any(
-        entry.event.kind == "signal"
-        and entry.body["signal"]["number"] == SIGKILL
-        and entry.event.by is not None
-        for entry in evidence
+    return (
+        blow is not None and blow.body["signal"]["number"] == SIGKILL and blow.event.by is not None
     )
 
 
-def _is_by_others(evidence: tuple[Entry, ...]) -> bool:
-    return any(entry.event.kind == "signal" and is_foreign(entry) for entry in evidence)
-
-
-def _asked(story: Story, evidence: tuple[Entry, ...]) -> Entry | None:
+def _asked(story: Story, blow: Entry[SignalBody] | None) -> Entry[SignalBody] | None:
     """The same signal, which its sender had received itself: tini and the like forward signals, and
     many programs clean up and then end by the signal."""
-    for blow in evidence:
-        if blow.event.kind != "signal" or not (story.is_init(blow.event.by) or is_own(blow)):
-            continue
-        got = [
-            entry
-            for entry in story.signals(blow.event.by)
-            if entry.body["signal"]["number"] == blow.body["signal"]["number"]
-            and not is_own(entry)
-            and 0 <= blow.boot_ns - entry.last.boot_ns <= SIGNAL_NS
-        ]
-        if got:
-            return got[-1]
-    return None
+    if blow is None or not (story.is_init(blow.event.by) or is_own(blow)):
+        return None
+    got = [
+        entry
+        for entry in story.signals(blow.event.by)
+        if entry.body["signal"]["number"] == blow.body["signal"]["number"]
+        and not is_own(entry)
+        and 0 <= blow.boot_ns - entry.last.boot_ns <= SIGNAL_NS
+    ]
+    return got[-1] if got else None
 
 
 def _judged_lost(story: Story, lost: Lost) -> Verdict:
     assert story.end is not None
-    how, evidence = _how(story, lost.end)
+    how, oom, blow = _how(story, lost.end)
     code = story.end.body["exit_code"]
     remedy = (
         remedy_of_child(lost.oom.body)
         if lost.oom is not None
         else _LOOK_AT_SENDER
-        if _is_by_others(evidence)
+        if blow is not None and is_foreign(blow)
         else "look at the child: it is what failed, and its parent gave up for it"
     )
     if code == 0:
@@ -107,14 +101,14 @@ def _judged_lost(story: Story, lost: Lost) -> Verdict:
         f"its child {who(lost.end.event.about)} {how}, and {who(story.init)} ended"
         f" {between(lost.end, story.end)} later with {ending(story.end.body)}",
         Certainty.LIKELY,
-        (*evidence, lost.end, story.end),
+        (*(entry for entry in (oom, blow) if entry is not None), lost.end, story.end),
         remedy,
         ("that the one ended because of the other is told by the order of events",),
         hints=hints_of(lost.oom.body) if lost.oom is not None else (),
     )
 
 
-def _child_that_explains(story: Story, end: Entry) -> Entry | None:
+def _child_that_explains(story: Story, end: Entry[ExitBody]) -> Entry[ExitBody] | None:
     """The first process's last child that ended just before it with the same code."""
     children = [
         entry
@@ -127,31 +121,33 @@ def _child_that_explains(story: Story, end: Entry) -> Entry | None:
     return children[-1] if children else None
 
 
-def _shell_code(entry: Entry) -> int:
-    signal, code = entry.body["signal"], entry.body["exit_code"]
-    return 128 + int(signal["number"]) if signal else int(code)
+def _shell_code(entry: Entry[ExitBody]) -> int | None:
+    signal = entry.body["signal"]
+    return 128 + signal["number"] if signal else entry.body["exit_code"]
 
 
-def _is_child(story: Story, entry: Entry) -> bool:
+def _is_child(story: Story, entry: Entry[ExitBody]) -> bool:
     child, init = entry.event.about, story.init
     return bool(child and init and child.ancestry[:1] and child.ancestry[0][0] == init.pid)
 
 
-def _how(story: Story, child: Entry) -> tuple[str, tuple[Entry, ...]]:
+def _how(
+    story: Story, child: Entry[ExitBody]
+) -> tuple[str, Entry[KillBody] | None, Entry[SignalBody] | None]:
+    """How the child ended, in words; and the OOM kill or the signal that ended it."""
     process, signal = child.event.about, child.body["signal"]
     assert process is not None
     oom = oom_of(story, process)
     if signal and oom is not None:
-        return f"was killed because {whose_limit(oom.body)} was used up", (oom,)
+        return f"was killed because {whose_limit(oom.body)} was used up", oom, None
     blow = story.deadly(signal["number"], process) if signal else None
     if blow is not None:
-        return (
-            f"was ended by {signal['name']} from"
-            f" {sender_of(blow) if is_foreign(blow) else f'{who(blow.event.by)} {where(blow)}'}"
-            if blow.event.by and not is_own(blow)
-            else f"was ended by {signal['name']}{reason(blow)}"
-        ), (blow,)
-    return f"ended with {ending(child.body)}", ()
+        name = blow.body["signal"]["name"]
+        if not blow.event.by or is_own(blow):
+            return f"was ended by {name}{reason(blow)}", None, blow
+        sender = sender_of(blow) if is_foreign(blow) else f"{who(blow.event.by)} {where(blow)}"
+        return f"was ended by {name} from {sender}", None, blow
+    return f"ended with {ending(child.body)}", None, None
 
 
 CAUSE = Cause(50, _judge)

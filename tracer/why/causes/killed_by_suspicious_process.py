@@ -5,6 +5,7 @@ world-writable directory. A weaker sign: a node's program outside the directorie
 from __future__ import annotations
 
 from tracer.model.origin import outside_of_packages, suspicious
+from tracer.probes.signals import SignalBody
 from tracer.why.cause import Cause
 from tracer.why.common.killed import blow_of_a_process, judged, sentence
 from tracer.why.common.stopped import request
@@ -35,7 +36,7 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-def _blow_of_a_stranger(story: Story) -> Entry | None:
+def _blow_of_a_stranger(story: Story) -> Entry[SignalBody] | None:
     """The blow of a node's program outside the directories of packages. Excludes an orderly stop by
     a runtime that is installed there. A runtime's file name alone proves nothing."""
     blow = story.blow()
@@ -46,7 +47,7 @@ def _blow_of_a_stranger(story: Story) -> Entry | None:
 
 
 def _judged(
-    story: Story, blow: Entry, words: str, advice: str, doubts: tuple[str, ...] = ()
+    story: Story, blow: Entry[SignalBody], words: str, advice: str, doubts: tuple[str, ...] = ()
 ) -> Verdict:
     assert blow.event.by is not None
     return judged(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from tracer.model.units import span
+from tracer.probes.exits import ExitBody
 from tracer.why.cause import RESTART_LOOP, Cause
 from tracer.why.entry import Entry
 from tracer.why.story import Story
@@ -41,7 +42,7 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-def _rhythm(ends: list[Entry]) -> str:
+def _rhythm(ends: list[Entry[ExitBody]]) -> str:
     """The rhythm of the restarts. Pauses mostly grow (CrashLoopBackOff), so an average would match
     none of them."""
     between = [after.boot_ns - before.boot_ns for before, after in pairwise(ends)]
@@ -54,7 +55,7 @@ def _rhythm(ends: list[Entry]) -> str:
     return f"started again after {_range(told)}{_growing(told)}"
 
 
-def _pause(before: Entry, after: Entry) -> int | None:
+def _pause(before: Entry[ExitBody], after: Entry[ExitBody]) -> int | None:
     """The time from an end to the next start."""
     started = after.event.about.start_boot_ns if after.event.about else None
     return None if started is None or started < before.boot_ns else started - before.boot_ns

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from tracer.probes.signals import SignalBody
 from tracer.why.cause import Cause
 from tracer.why.common.faults import DUMP_CORE
 from tracer.why.common.phrases import who
@@ -40,7 +41,7 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-def _raised_again(story: Story, asked: Entry) -> Entry | None:
+def _raised_again(story: Story, asked: Entry[SignalBody]) -> Entry[SignalBody] | None:
     """The same signal, sent by the first process to itself in answer to the request. It does not
     end PID 1: the second signal waits while the first is handled, and then the kernel drops it."""
     if story.init is None or story.init.pid_in_pod != 1 or not took_effect(asked):
@@ -56,7 +57,9 @@ def _raised_again(story: Story, asked: Entry) -> Entry | None:
     return found[0] if found else None
 
 
-def _dropped(story: Story, asked: Entry, raised: Entry, blow: Entry) -> Verdict:
+def _dropped(
+    story: Story, asked: Entry[SignalBody], raised: Entry[SignalBody], blow: Entry[SignalBody]
+) -> Verdict:
     assert story.end is not None
     name = asked.body["signal"]["name"]
     ignored = raised.body["signal"]["result"] == "ignored"
@@ -74,7 +77,7 @@ def _dropped(story: Story, asked: Entry, raised: Entry, blow: Entry) -> Verdict:
     )
 
 
-def _may_be_dying(story: Story, asked: Entry) -> tuple[str, ...]:
+def _may_be_dying(story: Story, asked: Entry[SignalBody]) -> tuple[str, ...]:
     """Without the target's state, a crash that writes its core dump looks the same."""
     if target_state(asked.event) is not None:
         return ()

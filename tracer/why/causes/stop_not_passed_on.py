@@ -5,6 +5,8 @@ child ended, and the program behind it never got the signal, as with `npm start`
 from __future__ import annotations
 
 from tracer.model.event import Process
+from tracer.probes.exits import ExitBody
+from tracer.probes.signals import SignalBody
 from tracer.why.cause import Cause
 from tracer.why.common.children import parent_of
 from tracer.why.common.commands import quoted
@@ -41,7 +43,9 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-def _passed(story: Story, asked: Entry, entry: Entry) -> tuple[Entry, Entry, Process] | None:
+def _passed(
+    story: Story, asked: Entry[SignalBody], entry: Entry[SignalBody]
+) -> tuple[Entry[SignalBody], Entry[ExitBody], Process] | None:
     """The signal that was passed on, the exit of its target, and the program that the target had
     started."""
     child, number = entry.event.about, asked.body["signal"]["number"]
@@ -57,7 +61,7 @@ def _passed(story: Story, asked: Entry, entry: Entry) -> tuple[Entry, Entry, Pro
     return (entry, ends[-1], unasked[0]) if ends and unasked else None
 
 
-def _is_end(entry: Entry, child: Process, number: int) -> bool:
+def _is_end(entry: Entry[ExitBody], child: Process, number: int) -> bool:
     about, signal = entry.event.about, entry.body["signal"]
     if about is None or about.pid != child.pid or signal is None:
         return False

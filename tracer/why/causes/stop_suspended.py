@@ -4,6 +4,7 @@ handler could not run."""
 
 from __future__ import annotations
 
+from tracer.probes.signals import SignalBody
 from tracer.why.cause import Cause
 from tracer.why.common.phrases import descent, where, who
 from tracer.why.common.stopped import between, final_blow, request
@@ -36,7 +37,7 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-def _by(stop: Entry | None, asked: Entry) -> str:
+def _by(stop: Entry[SignalBody] | None, asked: Entry[SignalBody]) -> str:
     if stop is None:
         return "it had been stopped before, and who did that was not seen"
     sender = f"{who(stop.event.by)} {where(stop)}{descent(stop.event.by)}"

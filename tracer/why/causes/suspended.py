@@ -4,6 +4,7 @@ nothing."""
 
 from __future__ import annotations
 
+from tracer.probes.signals import SignalBody
 from tracer.why.cause import Cause
 from tracer.why.common.phrases import descent, where, who
 from tracer.why.common.suspended import STOP, suspension
@@ -34,7 +35,7 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-def _holds(story: Story, entry: Entry) -> bool:
+def _holds(story: Story, entry: Entry[SignalBody]) -> bool:
     """Whether the signal still holds the process. A program may stop its own processes and a
     debugger (whose SIGSTOP is the kernel's) any process; neither counts. An ended process is not
     held."""
@@ -47,7 +48,7 @@ def _holds(story: Story, entry: Entry) -> bool:
     return entry is suspension(story, process, story.until_ns()) and not _has_ended(story, entry)
 
 
-def _has_ended(story: Story, entry: Entry) -> bool:
+def _has_ended(story: Story, entry: Entry[SignalBody]) -> bool:
     process = entry.event.about
     assert process is not None
     return any(

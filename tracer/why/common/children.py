@@ -6,6 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tracer.model.event import Process
+from tracer.probes.exits import ExitBody
+from tracer.probes.oom.decoder import KillBody
+from tracer.probes.signals import SignalBody
 from tracer.why.common.faults import ABORT, FAULTS
 from tracer.why.common.senders import is_foreign
 from tracer.why.entry import Entry, took_effect
@@ -29,16 +32,16 @@ class Lost:
     """A child that the OOM killer took, that crashed, or that another process killed: its end and
     the cause of the end."""
 
-    end: Entry
-    oom: Entry | None
-    blow: Entry | None
+    end: Entry[ExitBody]
+    oom: Entry[KillBody] | None
+    blow: Entry[SignalBody] | None
 
     @property
     def evidence(self) -> tuple[Entry, ...]:
         return tuple(entry for entry in (self.oom, self.oom is None and self.blow) if entry)
 
 
-def own_blow(story: Story, entry: Entry) -> Entry | None:
+def own_blow(story: Story, entry: Entry[ExitBody]) -> Entry[SignalBody] | None:
     """The child's own fault, or the signal it raised itself, that ended it."""
     signal, child = entry.body["signal"], entry.event.about
     if child is None or signal is None or signal["name"] not in (*FAULTS, ABORT):
@@ -56,7 +59,9 @@ def parent_of(process: Process | None) -> int | None:
     return parents[0][0] if parents else None
 
 
-def ended_by(story: Story, blow: Entry, within_ns: int = SOON_NS) -> Entry | None:
+def ended_by(
+    story: Story, blow: Entry[SignalBody], within_ns: int = SOON_NS
+) -> Entry[ExitBody] | None:
     """The end of a child that a signal caused: by the signal itself, or within `within_ns` after a
     request to end."""
     child, signal = blow.event.about, blow.body["signal"]
@@ -92,7 +97,7 @@ def is_stopping(story: Story, moment_ns: int) -> bool:
     return story.init is not None and was_asked(story, story.init, moment_ns)
 
 
-def oom_of(story: Story, process: Process) -> Entry | None:
+def oom_of(story: Story, process: Process) -> Entry[KillBody] | None:
     ooms = [
         entry
         for entry in story.of("oom")
@@ -126,20 +131,21 @@ def _at_once_ns(lost: Lost) -> int:
     return AT_ONCE_NS + TIMES_SLOWER * slow
 
 
-def _lost(story: Story, entry: Entry) -> Lost | None:
+def _lost(story: Story, entry: Entry[ExitBody]) -> Lost | None:
     child = entry.event.about
     if child is None or not _reaches_first(story, child, entry):
         return None
     oom = oom_of(story, child)
     blow = own_blow(story, entry)
     if blow is None:
-        deadly = story.deadly(entry.body["signal"]["number"], child)
+        signal = entry.body["signal"]
+        deadly = story.deadly(signal["number"], child) if signal else None
         own = deadly is None or not (is_foreign(deadly) or deadly.body["origin"] == "kernel")
         blow = None if own else deadly
     return Lost(entry, oom, blow) if oom or blow else None
 
 
-def _reaches_first(story: Story, child: Process, lost: Entry) -> bool:
+def _reaches_first(story: Story, child: Process, lost: Entry[ExitBody]) -> bool:
     """Whether the first process could notice the loss. It could if it was the parent, or if the
     parent has ended: then the parent passed the end on or left its child to the first process. A
     parent that lived on kept the loss to itself. A command that the runtime executed has no parent

@@ -10,6 +10,7 @@ from tracer.probes.columns import pod_name, process_name
 from tracer.probes.exits import ExitBody
 from tracer.probes.oom.decoder import KillBody, limit_owner
 from tracer.probes.resets import End
+from tracer.probes.signals import SignalBody
 from tracer.why.entry import Entry
 
 
@@ -20,7 +21,7 @@ def who(process: Process | None) -> str:
     return f"{name} ({process.exe})" if process.exe else name
 
 
-def where(entry: Entry) -> str:
+def where(entry: Entry[SignalBody]) -> str:
     """Where the sender of a signal runs."""
     origin = entry.body["origin"]
     return {
@@ -34,13 +35,13 @@ def where(entry: Entry) -> str:
     }.get(origin or "", "at a place that is not known")
 
 
-def _container(entry: Entry) -> str:
+def _container(entry: Entry[SignalBody]) -> str:
     place = entry.event.by_place
     container = place.container if place else None
     return (container.name or container.id[:12]) if container else "unknown"
 
 
-def _other_pod(entry: Entry) -> str:
+def _other_pod(entry: Entry[SignalBody]) -> str:
     pod = pod_name(entry.event.by_place)
     return f"pod {pod}" if pod else "a container of no pod"
 

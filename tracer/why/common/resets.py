@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from tracer.model.event import Event
 from tracer.model.units import span
 from tracer.probes.columns import pod_name
-from tracer.probes.resets import ResetBody
+from tracer.probes.resets import ResetBody, is_reset
 from tracer.why.common.phrases import address
 from tracer.why.entry import Entry, OtherEnd
 from tracer.why.sorts import Since, Sort, at_service, idle_ns
@@ -44,6 +45,10 @@ def of_sort(story: Story, *sorts: Sort) -> list[Entry[ResetBody]]:
     return [entry for entry in story.of("tcp_reset") if entry.sort in sorts]
 
 
+def is_of_resets(entry: Entry) -> TypeGuard[Entry[ResetBody]]:
+    return is_reset(entry.event)
+
+
 def parts(story: Story, *sorts: Sort) -> Iterator[Part]:
     """Parts whose other end was seen come first."""
     for entry in of_sort(story, *sorts):
@@ -55,7 +60,7 @@ def parts(story: Story, *sorts: Sort) -> Iterator[Part]:
             yield Part(entry, unseen, entry.last, None, _is_from_elsewhere(story, entry.last))
 
 
-def _is_from_elsewhere(story: Story, event: Event) -> bool:
+def _is_from_elsewhere(story: Story, event: Event[ResetBody]) -> bool:
     """Whether the other end was not seen although a reset sent there would have been."""
     place = event.by_place
     of_pod = place is not None and place.identity.pod_uid is not None
@@ -110,7 +115,7 @@ def _entry(one: Entry[ResetBody] | Part) -> Entry[ResetBody]:
     return one.entry if isinstance(one, Part) else one
 
 
-def peer(event: Event, other: OtherEnd | None = None) -> str:
+def peer(event: Event[ResetBody], other: OtherEnd | None = None) -> str:
     """The peer's name. An observation at the other end takes precedence."""
     body = event.body
     pod = pod_name(other.event.place if other else None) or pod_name(event.by_place)

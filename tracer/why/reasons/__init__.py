@@ -14,6 +14,8 @@ import pkgutil
 from functools import cache
 
 from tracer.model.event import Event, Process
+from tracer.probes.exits import ExitBody
+from tracer.probes.signals import SignalBody
 from tracer.why.common.stopped import deciding_blow, request
 from tracer.why.entry import Entry
 from tracer.why.executed import command_of, is_executed
@@ -41,7 +43,7 @@ def reasons_of(story: Story) -> list[Reason]:
     return [reason for finder in _finders() if (reason := finder.find(stop)) is not None]
 
 
-def _hook(story: Story, first: Entry) -> Event | None:
+def _hook(story: Story, first: Entry[SignalBody]) -> Event[ExitBody] | None:
     """The exit of a command that the runtime executed once and that ran at least until the stop's
     first signal. A probe would come again."""
     exits = [entry.event for entry in story.of("exit") if entry.count == 1]
@@ -50,14 +52,14 @@ def _hook(story: Story, first: Entry) -> Event | None:
     return once[-1] if once else None
 
 
-def _ran_until(event: Event, first: Entry) -> bool:
+def _ran_until(event: Event[ExitBody], first: Entry[SignalBody]) -> bool:
     process = event.about
     if process is None or process.start_boot_ns is None or not is_executed(process):
         return False
     return process.start_boot_ns < first.boot_ns and first.boot_ns - event.boot_ns <= AT_ONCE_NS
 
 
-def _is_only_one(story: Story, event: Event) -> bool:
+def _is_only_one(story: Story, event: Event[ExitBody]) -> bool:
     assert event.about is not None
     command = command_of(event.about)
     others = [

@@ -4,6 +4,8 @@ for taking too long."""
 
 from __future__ import annotations
 
+from tracer.probes.exits import ExitBody
+from tracer.probes.signals import SignalBody
 from tracer.why.common.commands import quoted
 from tracer.why.common.kubectl import events
 from tracer.why.common.phrases import times
@@ -39,7 +41,7 @@ def _find(stop: Stop) -> Reason | None:
     )
 
 
-def _failed(stop: Stop, entry: Entry) -> bool:
+def _failed(stop: Stop, entry: Entry[ExitBody]) -> bool:
     """Whether the probe failed often enough. One kill for taking too long is enough, because a
     probe may have a failure threshold of one."""
     if entry is stop.story.end or entry.body["exit_code"] == 0 or entry.event is stop.hook:
@@ -52,7 +54,7 @@ def _failed(stop: Stop, entry: Entry) -> bool:
     return regular and (entry.count > 1 or _killed_by_runtime(stop, entry) is not None)
 
 
-def _was_held_up(stop: Stop, entry: Entry) -> bool:
+def _was_held_up(stop: Stop, entry: Entry[ExitBody]) -> bool:
     """Whether a child of a killed command kept its output open. The runtime waits for that child
     and reports the probe's failure late to the kubelet."""
     killed = entry.last.about
@@ -63,7 +65,7 @@ def _was_held_up(stop: Stop, entry: Entry) -> bool:
     return any(pid == killed.pid for process in stop.story.survivors for pid, _ in process.ancestry)
 
 
-def _killed_by_runtime(stop: Stop, entry: Entry) -> Entry | None:
+def _killed_by_runtime(stop: Stop, entry: Entry[ExitBody]) -> Entry[SignalBody] | None:
     """The runtime's SIGKILL to the last command before the stop. A stop itself kills all at
     once."""
     signal, process = entry.last.body["signal"], entry.last.about

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from tracer.probes.resets import CLOSED_PORT
+from tracer.probes.resets import CLOSED_PORT, ResetBody
 from tracer.why.common.kubectl import events
 from tracer.why.common.phrases import times
-from tracer.why.common.resets import peers
+from tracer.why.common.resets import is_of_resets, peers
 from tracer.why.entry import Entry
 from tracer.why.reason import Finder, Reason, Stop
 
@@ -15,7 +15,8 @@ TIMES = 2
 
 
 def _find(stop: Stop) -> Reason | None:
-    every = dict.fromkeys((*stop.story.of("tcp_reset"), *stop.story.network))
+    shared = (entry for entry in stop.story.network if is_of_resets(entry))
+    every = dict.fromkeys((*stop.story.of("tcp_reset"), *shared))
     found = [entry for entry in every if _is_of_a_probe(stop, entry)]
     if not found:
         return None
@@ -33,10 +34,10 @@ def _find(stop: Stop) -> Reason | None:
     )
 
 
-def _is_of_a_probe(stop: Stop, entry: Entry) -> bool:
+def _is_of_a_probe(stop: Stop, entry: Entry[ResetBody]) -> bool:
     """Whether the attempts are regular and come from the node's own address, which belongs to no
     pod, as the kubelet's do."""
-    if entry.event.kind != "tcp_reset" or entry.count < TIMES:
+    if entry.count < TIMES:
         return False
     if not (stop.came_just_before(entry) or stop.ceased(entry)):
         return False

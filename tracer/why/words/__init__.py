@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from tracer.model.event import Event, Process
 from tracer.model.units import size
+from tracer.probes.exits import is_exit
+from tracer.probes.oom.decoder import is_kill
+from tracer.probes.signals import is_signal
 
 if TYPE_CHECKING:
     from tracer.why.verdict import Verdict
@@ -159,18 +162,18 @@ def _seen(process: Process, verdict: Verdict) -> _Seen:
     code = limit = None
     signals, reasons = set(), set()
     for entry in verdict.evidence:
-        body = entry.body
-        if entry.event.kind == "oom":
-            limit = body["limit_bytes"]
-        if signal := body.get("signal"):
-            signals.add(signal["name"])
-            reasons.add(signal.get("code") or "")
-        if (
-            entry.event.kind == "exit"
-            and entry.event.about
-            and entry.event.about.pid == process.pid
-        ):
-            code = body["exit_code"]
+        event = entry.event
+        if is_kill(event):
+            limit = event.body["limit_bytes"]
+        elif is_signal(event):
+            signals.add(event.body["signal"]["name"])
+            reasons.add(event.body["signal"]["code"])
+        elif is_exit(event):
+            if event.body["signal"]:
+                signals.add(event.body["signal"]["name"])
+                reasons.add("")
+            if event.about and event.about.pid == process.pid:
+                code = event.body["exit_code"]
     return _Seen(
         _base(process.exe or ""),
         [word[:MAX_LENGTH] for word in argv[:MAX_WORDS]],
