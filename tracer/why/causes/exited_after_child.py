@@ -48,7 +48,7 @@ def _judge(story: Story) -> Verdict | None:
         "look at the child: it is what failed; with exec in the start script there would be no"
         " shell in between, and Kubernetes would show the cause itself"
     )
-    if blow is not None and is_foreign(blow):
+    if any(entry is not None and is_foreign(entry) for entry in (asked, blow)):
         remedy = _LOOK_AT_SENDER
     return Verdict(
         "exited_after_child",
