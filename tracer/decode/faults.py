@@ -16,7 +16,7 @@ _LINE = re.compile(
     r" (?P<trap>general protection(?: fault)?|trap [a-z0-9 ]{1,40}?))"
     r" r?ip[: ](?P<ip>[0-9a-f]{1,16}) r?sp[: ][0-9a-f]{1,16} error[: ](?P<error>[0-9a-f]{1,16})"
     r"(?: in (?P<module>[^\n]{1,255})"
-    r"\[(?P<map>[0-9a-f]{1,16}(?:,[0-9a-f]{1,16})?)\+[0-9a-f]{1,16}\])?"
+    r"\[(?P<map>[0-9a-f]{1,16}(?:,[0-9a-f]{1,16})?)\+(?P<size>[0-9a-f]{1,16})\])?"
 )
 
 
@@ -24,7 +24,8 @@ _LINE = re.compile(
 class Fault:
     """One line of the kernel log. `address` and `error` (the processor's page fault code) belong to
     a segmentation fault. `module` is the mapped file's name without a path. `offset` counts from
-    the start of the file if `in_file`, else from the start of the mapping (older kernels)."""
+    the start of the file if `in_file`, else from the start of the mapping (older kernels); it is
+    None if the line contradicts itself."""
 
     comm: str
     tid: int
@@ -32,7 +33,7 @@ class Fault:
     address: int | None = None
     error: int = 0
     module: str | None = None
-    offset: int = 0
+    offset: int | None = None
     in_file: bool = False
 
     @property
@@ -50,7 +51,8 @@ def parse(text: str) -> Fault | None:
     found = _LINE.search(text)
     if not found:
         return None
-    offset, in_file = _offset(found["ip"], found["map"]) if found["module"] else (0, False)
+    where = _offset(found["ip"], found["map"], found["size"]) if found["module"] else None
+    offset, in_file = where or (None, False)
     return Fault(
         comm=found["comm"],
         tid=int(found["pid"]),
@@ -63,7 +65,12 @@ def parse(text: str) -> Fault | None:
     )
 
 
-def _offset(ip: str, mapped: str) -> tuple[int, bool]:
-    """Newer kernels write the offset in the file in front of the mapping's start."""
-    parts = [int(part, 16) for part in mapped.split(",") if part]
-    return (parts[0], True) if len(parts) == 2 else (int(ip, 16) - parts[0], False)
+def _offset(ip: str, mapped: str, size: str) -> tuple[int, bool] | None:
+    """The offset of the instruction, and whether it counts from the file's start. Newer kernels
+    write the offset in the file in front of the mapping's start. None if the instruction is not in
+    the mapping: the kernel writes no such line, but text may have lost digits."""
+    *in_file, start = (int(part, 16) for part in mapped.split(","))
+    offset = int(ip, 16) - start
+    if not 0 <= offset < int(size, 16):
+        return None
+    return (in_file[0], True) if in_file else (offset, False)

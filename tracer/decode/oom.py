@@ -256,12 +256,18 @@ _AMOUNTS = {
 
 
 def _score_words(score: int) -> str:
-    """The meaning of an oom_score_adj that the kubelet sets (its QoS policy)."""
-    if score <= -997:
-        return ", as the kubelet gives a Guaranteed container"
-    if score == 1000:
-        return ", as the kubelet gives a BestEffort container"
+    """The meaning of an oom_score_adj that the kubelet sets (pkg/kubelet/qos/policy.go)."""
+    if score in _SCORES:
+        return f", as {_SCORES[score]}"
     return ", as the kubelet gives a Burstable container" if 2 <= score <= 999 else ""
+
+
+_SCORES = {
+    -999: "kubelet, kube-proxy and runtime have",
+    -998: "a pod's sandbox has, and with older kubelets a Guaranteed container",
+    -997: "the kubelet gives a Guaranteed or critical container",
+    1000: "the kubelet gives a BestEffort container",
+}
 
 
 def used(one: Usage) -> str:

@@ -119,7 +119,7 @@ class FaultFinder:
         if container is not None:
             self.hold_roots({container.id})  # a worker's container may still run
         root = self._roots.get(container.id) if container else None
-        if root is None or fault.module is None:
+        if root is None or fault.module is None or fault.offset is None:
             return None
         for path in dict.fromkeys(_paths(root, fault.module, process)):
             try:

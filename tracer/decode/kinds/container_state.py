@@ -37,7 +37,8 @@ _REASONS = {
     "createcontainererror": "the container could not be made; no process of it ran",
     "createcontainerconfigerror": "a ConfigMap, Secret or key of its configuration is missing",
     "deadlineexceeded": "activeDeadlineSeconds is over: the kubelet stopped it",
-    "evicted": "the kubelet stopped the pod to get back memory, disk or process ids on the node",
+    "evicted": "the kubelet stopped the pod: the node lacked memory, disk or process ids, or the"
+    " pod used more local storage than its own limit; its message says which",
     "crashloopbackoff": "it has ended again and again; the kubelet waits before it starts it anew",
     "imagepullbackoff": "its image cannot be fetched; nothing of it has run",
     "errimagepull": "its image cannot be fetched; nothing of it has run",

@@ -75,7 +75,8 @@ def _x86(text: str) -> Answer | None:
         lines.append(f"  it {fault.access}")
     if fault.module:
         of = "of the file" if fault.in_file else "behind the beginning of its mapping"
-        lines.append(f"  in {fault.module}, offset {fault.offset:#x} {of}")
+        where = f", offset {fault.offset:#x} {of}" if fault.offset is not None else ""
+        lines.append(f"  in {fault.module}{where}")
     return lines
 
 

@@ -11,14 +11,19 @@ from tracer.decode.lines import Line
 from tracer.decode.signals import NUMBERS
 
 _NUMBER = r"(?P<code>-?\d{1,20}\b|0[xX][0-9a-fA-F]{1,16}\b)"
+_NOT_HTTP = r"(?!(?:10[0-3]|2[0-2]\d|[3-9]\d\d)\b)"
 _CODES = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         r"\bExited \((?P<code>-?\d{1,20})\)",
-        r"exit(?:ed|s|ing)?[ _-]?(?:with[ _-])?(?:a )?(?:non-?zero[ _-])?(?:code|status|value)"
+        r"exit(?:ed|s|ing)?[ _-]?(?:with[ _-])?(?:a )?(?:non-?zero[ _-])?"
+        r"(?:status code|code|status|value)"
         rf"""["']?\s{{0,40}}(?:of|is|was|with)?\s?[:=]?\s{{0,40}}["'(]{{0,2}}{_NUMBER}""",
-        r"(?:return(?:ed)?|error|status|termination|non-?zero)(?: a non-?zero)?[ _-]?code"
+        r"(?:return(?:ed)?|termination|non-?zero)(?: a non-?zero)?[ _-]?code"
         rf"""["']?\s{{0,40}}[:=]?\s{{0,40}}["'(]{{0,2}}{_NUMBER}""",
+        # others have status codes and error codes, too: HTTP, libraries
+        rf"""(?:error|status)[ _-]?code["']?\s{{0,40}}[:=]?\s{{0,40}}["'(]{{0,2}}"""
+        rf"{_NOT_HTTP}(?P<code>-?\d{{1,3}}\b)",
         rf"\A(?:exit|exited|rc|ret|status|code)[ :=]{{1,3}}{_NUMBER}\Z",
         rf"npm ERR! (?:code|errno) {_NUMBER}",
         rf"\*\*\* [^\n]{{0,200}} Error {_NUMBER}",

@@ -30,6 +30,17 @@ _BUFFER = re.compile(
     r"Buffer I/O error on dev(?:ice)? (?P<device>[\w-]{1,32}), logical block (?P<at>\d{1,20})"
     r"(?P<rest>[^\n]{0,80})"
 )
+# fs/xfs: xfs_do_force_shutdown(), kmem_alloc()
+_XFS_SHUTDOWN = re.compile(r"xfs_do_force_shutdown\(|[Ll]og I/O [Ee]rror [Dd]etected")
+_XFS_MEMORY = re.compile(
+    r"XFS: (?P<comm>[^\n(]{1,64})\((?P<pid>\d{1,10})\) possible memory allocation deadlock"
+    r"(?: size (?P<size>\d{1,12}))?"
+)
+# drivers/nvme/host/pci.c
+_NVME = re.compile(
+    r"nvme (?P<device>nvme\w{1,16}): (?:I/O (?:tag )?\d{1,10} [^\n]{0,60}?timeout"
+    r"(?:, (?P<then>[a-z ]{3,40}))?|(?P<down>controller is down))"
+)
 _NFS = re.compile(r"nfs: server (?P<server>\S{1,255}) (?P<how>not responding[^\n]{0,40}|OK)")
 _READ_ONLY = re.compile(r"[Rr]emounting file ?system read-only|[Ss]hutting down file ?system", re.I)
 _INODE = re.compile(r"inode #(?P<inode>\d{1,20})")
@@ -45,17 +56,40 @@ def _read(line: Line, _kernel: Kernel) -> Answer | None:
     if found := _BTRFS.search(text):
         bad = found["how"] in ("error", "critical")
         return _state("btrfs", found["device"], found["rest"], bad)
+    if found := _XFS_MEMORY.search(text):
+        size = f" of {int(found['size']) >> 10} KiB in one piece" if found["size"] else ""
+        return [
+            f"xfs: {found['comm']}, pid {found['pid']}, tries again and again to get kernel memory"
+            f"{size}, and waits meanwhile",
+            "often memory is free but in small pieces; ktrace decode < /proc/buddyinfo shows it",
+        ]
     if found := _XFS.search(text):
+        if _XFS_SHUTDOWN.search(found["rest"]):
+            return [
+                f"xfs on {found['device'] or 'a device'} is shut down from now on: every access"
+                " fails with EIO until it is mounted anew",
+            ]
         return _state("xfs", found["device"] or "a device", found["rest"])
     if found := _BUFFER.search(text):
         return _disk(found, "a block of the disk")
     if found := _IO.search(text):
         return _disk(found, "a sector of the disk")
+    if found := _NVME.search(text):
+        if found["down"]:
+            return [f"the disk {found['device']} does not answer any more: its driver resets it"]
+        return [
+            f"the disk {found['device']} did not answer in time"
+            + (f": {found['then'].strip()}" if found["then"] else ""),
+            "who reads or writes there waits meanwhile",
+        ]
     if found := _NFS.search(text):
         if found["how"] == "OK":
             return [f"the NFS server {found['server']} answers again"]
+        head = f"the NFS server {found['server']} does not answer"
+        if "timed out" in found["how"]:
+            return [head, "the mount is soft: who reads or writes there gets an error"]
         return [
-            f"the NFS server {found['server']} does not answer",
+            head,
             "who reads or writes there waits, and on a hard mount no signal but SIGKILL ends it",
         ]
     return None
@@ -103,6 +137,6 @@ def _disk(found: re.Match[str], what: str) -> Answer:
 
 KIND = Kind(
     _read,
-    marks=("-fs ", "XFS", "BTRFS", " error, dev ", "error on dev", "nfs: server"),
+    marks=("-fs ", "XFS", "BTRFS", " error, dev ", "error on dev", "nfs: server", "nvme "),
     rank=43,
 )

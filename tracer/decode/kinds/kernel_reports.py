@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from tracer.decode import allocation, kinds, oom
@@ -16,6 +17,9 @@ from tracer.decode.reports import AllocationReport, OomReport
 PATIENCE_BEFORE, PATIENCE_AFTER = 1000, 100
 # Bound of the victims whose oom_reaper line may still come.
 MAX_REMEMBERED = 256
+
+# A line of its own until 5.0 (ef8444ea01d7), then a part of the line oom-kill:
+_CPUSET = re.compile(r"[^\n]{1,64} cpuset=[^\n]{1,255} mems_allowed=[\d,-]{1,255}\Z")
 
 _MARKS = (
     *("oom-kill:", "oom_reaper:", "invoked oom-killer", "illed process", "ill process", "Node "),
@@ -61,6 +65,8 @@ class _Reports:
         if marked and any(step(line, answers) for step in self._steps):
             return self._mine(line)
         if isinstance(self._open, OomReport) and self._open.add_task(text):
+            return self._mine(line)
+        if self._open is not None and _CPUSET.match(text):
             return self._mine(line)
         self._foreign += self._open is not None
         unfinished = isinstance(self._open, OomReport) and not self._open.complete

@@ -24,6 +24,7 @@ _NEIGHBOURS = re.compile(
     r"(?P<which>arp_cache|ndisc_cache|neighbour)[^\n]{0,40}?table overflow", re.I
 )
 _ORPHANS = re.compile(r"(?:TCP: )?too many (?:of )?orphaned sockets", re.I)
+_TIME_WAIT = re.compile(r"TCP: time wait bucket table overflow", re.I)
 _TCP_MEMORY = re.compile(r"TCP: out of memory", re.I)
 _MARTIAN = re.compile(
     r"martian (?:source|destination) (?P<to>[0-9a-f.:]{2,45}) from (?P<from>[0-9a-f.:]{2,45}),?"
@@ -64,6 +65,11 @@ def _read(line: Line, _kernel: Kernel) -> Answer | None:
         return [
             "too many TCP sockets without a process: new ones are reset (tcp_max_orphans, or"
             " no memory for TCP)"
+        ]
+    if _TIME_WAIT.search(text):
+        return [
+            "more connections are in TIME_WAIT than net.ipv4.tcp_max_tw_buckets: the kernel forgets"
+            " the others at once, and late packets of those may be answered with a reset"
         ]
     if _TCP_MEMORY.search(text):
         return ["TCP has used what memory it may have: net.ipv4.tcp_mem"]

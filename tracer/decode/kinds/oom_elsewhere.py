@@ -8,10 +8,11 @@ import re
 
 from tracer.decode import whose
 from tracer.decode.kind import Answer, Kernel, Kind
-from tracer.decode.lines import Line, name_before
+from tracer.decode.lines import Line
 
 _UNIT = re.compile(
-    r": (?:A process of this unit has been killed by the OOM killer|Failed with result 'oom-kill')"
+    r"(?P<unit>[\w.@:\\-]{1,255}): (?:A process of this unit has been killed by the OOM"
+    r" killer|Failed with result 'oom-kill')"
 )
 _OOMD = re.compile(
     r"Killed (?P<path>/\S{1,4096}) due to "
@@ -26,21 +27,20 @@ _KUBELET = re.compile(
     r" pid: (?P<pid>\d{1,10})"
 )
 _CONTAINERD = re.compile(
-    r"TaskOOM[^\n]{0,80}?(?:container_id:|ContainerID:|id=)\"?(?P<id>[0-9a-f]{64})"
+    r"TaskOOM[^\n]{0,80}?(?:container_id:|ContainerID:|id=)\\?\"?(?P<id>[0-9a-f]{64})"
 )
 
 
 def _read(line: Line, _kernel: Kernel) -> Answer | None:
     text = line.text
     if found := _UNIT.search(text):
-        unit = name_before(text, found.start())
         return [
-            f"systemd: the kernel's OOM killer killed a process of {unit}",
+            f"systemd: the kernel's OOM killer killed a process of {found['unit']}",
             "whose limit it was, the kernel's own lines say: oom-kill:",
         ]
     if found := _OOMD.search(text):
         return [
-            f"systemd-oomd, not the kernel, killed all of {whose.in_words(found['path'])}:"
+            f"systemd-oomd, not the kernel, killed what ran in {whose.in_words(found['path'])}:"
             f" {found['why']}",
         ]
     if found := _KUBELET.search(text):
