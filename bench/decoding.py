@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from tracer import probes
+from tracer.backends import Cost
 from tracer.backends.core import CoreBackend
 from tracer.identity.names import NameService
 from tracer.model.batch import Batch
@@ -65,6 +66,9 @@ class Recorded:
 
     def lost(self) -> dict[str, int]:
         return {}
+
+    def cost(self) -> Cost:
+        return Cost()
 
     def detach(self) -> None: ...
 

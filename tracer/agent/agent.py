@@ -20,6 +20,7 @@ from tracer.agent.listener import Listener, Unwell
 from tracer.agent.lock import Lock
 from tracer.agent.outlet import Outlet
 from tracer.agent.publishers import Means, Options, Page, get
+from tracer.backends import Cost
 from tracer.identity.resolver import Resolver
 from tracer.model.event import Clock
 from tracer.model.turn import Turn
@@ -30,6 +31,7 @@ from tracer.why.engine import Explanation
 from tracer.why.timelines import Timelines, sees_both_ends
 
 HEALTH_SECONDS = 60.0
+COST_SECONDS = 5.0
 # How long the publishers together may take at the end.
 FLUSH_SECONDS = 5.0
 JSON = "application/json"
@@ -55,6 +57,8 @@ class Agent:
         self._clock = Clock()
         self._began = self._came = time.monotonic()
         self._next_health = self._began + HEALTH_SECONDS
+        self._next_cost = self._began
+        self._cost = Cost()
         means = Means(settings.node, self._clock, say, self.health)
         self._outlets = [
             Outlet(name, get(name).make(options, means), say)
@@ -105,6 +109,9 @@ class Agent:
     def came_round(self) -> None:
         """Called after each turn."""
         now = self._came = time.monotonic()
+        if now >= self._next_cost:
+            self._next_cost = now + COST_SECONDS
+            self._cost = self._run.backend.cost()
         if now >= self._next_health:
             self._next_health = now + HEALTH_SECONDS
             health = self.health()
@@ -135,6 +142,7 @@ class Agent:
             quiet_seconds=now - self._came,
             cpu_seconds=cpu_seconds(),
             memory_bytes=memory_bytes(),
+            cost=self._cost,
         )
 
     def _listener(self) -> Listener | None:

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 
 import orjson
 
+from tracer.backends import Cost
+
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # Without a turn for so long, tracing hangs.
 STUCK_SECONDS = 30.0
@@ -46,7 +48,7 @@ class Health:
     """`attached` are the attach points by probe, `missing` the probes that this node refuses.
     `lost` are lost events by probe, `forgotten` timelines of what still ran. `silent` are sources
     of names that fail, with the reason. `seconds` is the age of the agent, `quiet_seconds` the time
-    since it last came round."""
+    since it last came round. `cost` is what tracing takes of the kernel."""
 
     attached: Mapping[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
@@ -62,6 +64,7 @@ class Health:
     quiet_seconds: float = 0.0
     cpu_seconds: float = 0.0
     memory_bytes: int = 0
+    cost: Cost = field(default_factory=Cost)
 
     @property
     def good(self) -> bool:

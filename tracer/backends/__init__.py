@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tracer.backends import privileges
@@ -25,6 +26,16 @@ from tracer.backends.lack import Lack
 NAMES = ("core", "bcc", "stap")
 # Called with messages for the user: what will take long, and why.
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """`ring_bytes` wait in the kernel's ring, of at most `ring_size`; None if that is not known.
+    `programs` are the seconds and the runs of each BPF program, while the kernel counts them."""
+
+    ring_bytes: int | None = None
+    ring_size: int | None = None
+    programs: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
 
 class Backend(Protocol):
@@ -57,6 +68,9 @@ class Backend(Protocol):
 
     def lost(self) -> dict[str, int]:
         """Records that found no room, by event name, since attaching."""
+
+    def cost(self) -> Cost:
+        """What tracing takes of the kernel now. Called in the thread that reads."""
 
     def detach(self) -> None:
         """Ends tracing in the kernel; the records in the ring can still be read."""

@@ -16,7 +16,10 @@ from tracer.model.errors import KtraceError
 # The number of the system call depends on the machine; the commands of bpf(2) do not.
 _NUMBERS = {"x86_64": 321, "aarch64": 280}
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _OBJECT_INFO = 0, 1, 2, 3, 4, 15
+_ENABLE_STATS, _STATS_RUN_TIME = 32, 0
 _ANY = 0
+# Offsets in struct bpf_prog_info, include/uapi/linux/bpf.h.
+_RUN_TIME_NS, _RUN_COUNT, _RECURSION_MISSES = 192, 200, 208
 _NAME_BYTES = 16
 
 
@@ -53,6 +56,10 @@ class _Info(ctypes.Structure):
         ("info_len", ctypes.c_uint32),
         ("info", ctypes.c_void_p),
     )
+
+
+class _Stats(ctypes.Structure):
+    _fields_ = (("type", ctypes.c_uint32),)
 
 
 class Map:
@@ -160,9 +167,24 @@ def possible_cpus() -> list[int]:
 def recursion_misses(program: int) -> int:
     """`bpf_prog_info.recursion_misses` (9ed9e9ba2337, 5.12): runs that the kernel refused because
     the same program was already running on that CPU; 0 where the kernel does not fill it."""
+    return _program_info(program, _RECURSION_MISSES)
+
+
+def run_time(program: int) -> tuple[int, int]:
+    """Nanoseconds that the program took, and its runs; 0 unless the kernel counts both."""
+    return _program_info(program, _RUN_TIME_NS), _program_info(program, _RUN_COUNT)
+
+
+def count_run_time() -> int | None:
+    """A descriptor. While it is open, the kernel counts the run time of every BPF program (since
+    5.8). None if it refuses: that takes CAP_SYS_ADMIN."""
+    fd, _ = _call(_ENABLE_STATS, _Stats(_STATS_RUN_TIME))
+    return fd if fd >= 0 else None
+
+
+def _program_info(program: int, at: int) -> int:
     info = ctypes.create_string_buffer(256)
     _call(_OBJECT_INFO, _Info(program, len(info), ctypes.addressof(info)))
-    at = 208  # offsetof(struct bpf_prog_info, recursion_misses), include/uapi/linux/bpf.h
     return int.from_bytes(info.raw[at : at + 8], "little")
 
 

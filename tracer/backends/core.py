@@ -8,7 +8,7 @@ import errno
 import sys
 from collections.abc import Iterable, Mapping
 
-from tracer.backends import Backend, Say, none_accepted, privileges
+from tracer.backends import Backend, Cost, Say, none_accepted, privileges
 from tracer.backends.bpf import Map, Misses, count_lost
 from tracer.backends.lack import Lack
 from tracer.backends.libbpf import Libbpf, LibbpfError, LoadedObject
@@ -110,6 +110,15 @@ class CoreBackend:
 
     def lost(self) -> dict[str, int]:
         return count_lost(self._maps["kt_lost"], self._shipped.kinds, self._misses.lost)
+
+    def cost(self) -> Cost:
+        times = {
+            f"{name}/{program}": (nanoseconds / 1e9, runs)
+            for name, loaded in self._objects.items()
+            for program, (nanoseconds, runs) in loaded.run_times().items()
+            if runs
+        }
+        return Cost(self._ring.waiting if self._ring else None, RING_BYTES, times)
 
     def detach(self) -> None:
         """Closes the programs; the maps stay because the ring is still mapped."""

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tracer.backends.bpf import Map, recursion_misses
+from tracer.backends.bpf import Map, recursion_misses, run_time
 from tracer.kernel import limits
 from tracer.model.errors import CannotOnThisKernel, KtraceError
 
@@ -216,11 +216,11 @@ class LoadedObject:
     def recursion_misses(self) -> dict[str, int]:
         """By program name: runs that the kernel refused because the same program was already
         running on that CPU."""
-        return {
-            name: recursion_misses(self._lib.bpf_program__fd(program))
-            for name, program in self._programs()
-            if self._lib.bpf_program__autoload(program)
-        }
+        return {name: recursion_misses(fd) for name, fd in self._descriptors()}
+
+    def run_times(self) -> dict[str, tuple[int, int]]:
+        """By program name: nanoseconds and runs, if the kernel counts them."""
+        return {name: run_time(fd) for name, fd in self._descriptors()}
 
     def detach(self) -> None:
         while self._links:
@@ -231,6 +231,12 @@ class LoadedObject:
         if self._object:
             self._lib.bpf_object__close(self._object)
             self._object = 0
+
+    def _descriptors(self) -> Iterator[tuple[str, int]]:
+        """Of the loaded programs."""
+        for name, program in self._programs():
+            if self._lib.bpf_program__autoload(program):
+                yield name, self._lib.bpf_program__fd(program)
 
     def _programs(self) -> Iterator[tuple[str, int]]:
         program = self._lib.bpf_object__next_program(self._object, None)

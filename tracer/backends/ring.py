@@ -54,6 +54,11 @@ class MappedRing:
         self._consumer[0] = consumed + used
         return batch if used else None
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that were written and not yet read."""
+        return int(self._producer[0] - self._consumer[0])
+
     def close(self) -> None:
         for view in (self._consumer, self._producer, self._data):
             view.release()
@@ -73,6 +78,11 @@ class CopyingRing:
         data = b"".join(self._cells)
         self._cells.clear()
         return split(data)[0]
+
+    @property
+    def waiting(self) -> None:
+        """libbpf does not tell."""
+        return None
 
     def close(self) -> None:
         self._ring.close()

@@ -113,6 +113,18 @@ class Alike(NamedTuple):
     times: int = 1
 
 
+@dataclass(frozen=True)
+class Metric(Generic[C]):
+    """How the agent counts a probe's events. `name` is a plural such as `oom_kills`. `labels` are
+    by name; a value is one of a few, or None if it is not known. `times` is the number of
+    occurrences that the event stands for."""
+
+    name: str
+    help: str
+    labels: Mapping[str, Callable[[Event[C]], str | None]]
+    times: Callable[[Event[C]], int] = field(default=lambda event: 1)
+
+
 def by_process(event: Event) -> Alike:
     return Alike(event.kind, event.about.pid if event.about else 0)
 
@@ -170,7 +182,7 @@ class Probe(Generic[C]):
     `grouping` tells which events of a container are alike. `options` is the class of the probe's
     options. `shorthand` turns the words after `KIND:` in a condition into an expression of
     tracer.model.expression. `besides` are further objects, of which all programs are attached, once
-    for all probes that name them."""
+    for all probes that name them. `metric` says how the agent counts the events."""
 
     name: str
     object: str
@@ -188,6 +200,7 @@ class Probe(Generic[C]):
     options: type[Options] = Options
     shorthand: Callable[[str], str] = field(default=lambda words: words)
     besides: tuple[str, ...] = ()
+    metric: Metric[C] | None = None
 
 
 def names() -> list[str]:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from tracer import probes
+from tracer.backends import Cost
 from tracer.backends.objects import Objects
 from tracer.cli._tracing import to_the_end
 from tracer.identity.resolver import Resolver
@@ -69,6 +70,9 @@ class Kernel:
 
     def lost(self) -> dict[str, int]:
         return {}
+
+    def cost(self) -> Cost:
+        return Cost()
 
     def detach(self) -> None: ...
 

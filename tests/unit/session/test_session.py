@@ -23,6 +23,7 @@ import pytest
 from tests.unit import records
 from tests.unit.records import argv, cgroup_path, exe
 from tracer import probes
+from tracer.backends import Cost
 from tracer.identity.arguments import Arguments
 from tracer.identity.names import NameService
 from tracer.kernel.cgroupfs import Cgroup
@@ -125,6 +126,9 @@ class FakeBackend:
 
     def lost(self) -> dict[str, int]:
         return dict(self.counts)
+
+    def cost(self) -> Cost:
+        return Cost()
 
     def detach(self) -> None:
         self.calls.append("detach")

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from tracer.backends import Backend, Say, bpf, none_accepted, privileges, tell, toolchain
+from tracer.backends import Backend, Cost, Say, bpf, none_accepted, privileges, tell, toolchain
 from tracer.backends.bcc.perf import PerfRing
 from tracer.backends.bcc.programs import Link, Programs, Refused, Site
 from tracer.backends.bcc.text import SLOT_BYTES, SLOTS, make_text
@@ -132,6 +132,9 @@ class BccBackend:
 
     def lost(self) -> dict[str, int]:
         return bpf.count_lost(self._maps["kt_lost"], self._shipped.kinds, self._misses.lost)
+
+    def cost(self) -> Cost:
+        return Cost()
 
     def detach(self) -> None:
         for name, links in self._links.items():

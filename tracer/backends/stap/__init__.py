@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from tracer.backends import Backend, Say, privileges, tell, toolchain
+from tracer.backends import Backend, Cost, Say, privileges, tell, toolchain
 from tracer.backends.lack import Lack
 from tracer.backends.objects import CONTEXT, Objects
 from tracer.backends.reader import Reader
@@ -152,6 +152,9 @@ class StapBackend:
         for running in (*self._running, *self._ended):
             lost.update(running.lost(settled=self._detached))
         return {name: count for name, count in lost.items() if count}
+
+    def cost(self) -> Cost:
+        return Cost()
 
     def detach(self) -> None:
         """Waits for the modules to end, and reads their remaining output."""

@@ -16,7 +16,7 @@ from tracer.identity.netns import MAPPED, OBJECT, STATE, PodNetworks
 from tracer.model.bounded import keep
 from tracer.model.event import Event, Place, Process
 from tracer.model.schema import Schema
-from tracer.probes import Alike, AttachPoint, Companion, Decode, Probe, Stream, Table
+from tracer.probes import Alike, AttachPoint, Companion, Decode, Metric, Probe, Stream, Table
 from tracer.probes.columns import CONTAINER, Column, pod_name, process_name
 
 # the enums of probes/backlog.bpf.c
@@ -234,4 +234,10 @@ PROBE: Probe[DropBody] = Probe(
     summary=_summary,
     alarm=_alarm,
     grouping=_grouping,
+    metric=Metric(
+        "backlog_drops",
+        "Connections that a full queue turned away; of the queue of a socket, packets.",
+        {"queue": lambda e: e.body["queue"], "stage": lambda e: e.body["stage"]},
+        lambda e: e.body["count"],
+    ),
 )

@@ -11,7 +11,7 @@ from tracer.decode.exitcodes import describe_exit_code, describe_signal_death, s
 from tracer.decode.signals import signal_name
 from tracer.identity.resolver import Resolver
 from tracer.model.event import Event, Process
-from tracer.probes import AttachPoint, Decode, Probe, Stream
+from tracer.probes import AttachPoint, Decode, Metric, Probe, Stream
 from tracer.probes.columns import CONTAINER, POD, Column, ancestry_chain, exe, process_name
 
 
@@ -83,6 +83,17 @@ def _summary(event: Event[ExitBody]) -> str:
     return f"{process_name(event.about)} ended, {event.body['meaning']}"
 
 
+def _container_exit(event: Event[ExitBody]) -> str | None:
+    return {True: "true", False: "false", None: None}[event.body["container_exit"]]
+
+
+def _class(event: Event[ExitBody]) -> str:
+    code = event.body["exit_code"]
+    if code is None:
+        return "signal"
+    return {0: "success", 126: "cannot_execute", 127: "cannot_execute"}.get(code, "error")
+
+
 def _alarm(event: Event[ExitBody]) -> bool:
     """The end of a sandbox's pause is normal: a signal ends it with each pod. An unusual sender
     makes the signal event stand out."""
@@ -120,4 +131,9 @@ PROBE: Probe[ExitBody] = Probe(
     summary=_summary,
     alarm=_alarm,
     shorthand=lambda words: re.sub(r"\bcode\b", "exit_code", words),
+    metric=Metric(
+        "exits",
+        "Processes that ended; with the first process of a container the container ends.",
+        {"class": _class, "container_exit": _container_exit},
+    ),
 )

@@ -18,7 +18,7 @@ from tracer.model.event import Event
 from tracer.model.schema import Schema
 from tracer.model.selection import Selection
 from tracer.model.units import size
-from tracer.probes import Alike, AttachPoint, Companion, Options, Probe
+from tracer.probes import Alike, AttachPoint, Companion, Metric, Options, Probe
 from tracer.probes.columns import CONTAINER, POD, Column, ancestry_chain, exe, process_name
 from tracer.probes.oom.decoder import Facts, KillBody, decoders, limit_owner
 
@@ -160,6 +160,12 @@ PROBE: Probe[KillBody] = Probe(
     alarm=_alarm,
     grouping=_grouping,
     options=KillOptions,
+    metric=Metric(
+        "oom_kills",
+        "Processes that the OOM killer killed.",
+        {"scope": lambda e: e.body["scope"], "limit_of": lambda e: e.body["limit_of"]},
+        lambda e: 1 + len(e.body["members"]),
+    ),
 )
 
 

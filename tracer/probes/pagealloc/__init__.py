@@ -17,7 +17,7 @@ from tracer.model.event import Event, Process, text
 from tracer.model.schema import Schema
 from tracer.model.selection import Selection
 from tracer.model.units import size
-from tracer.probes import Alike, AttachPoint, Decode, Options, Probe, Stream, option
+from tracer.probes import Alike, AttachPoint, Decode, Metric, Options, Probe, Stream, option
 from tracer.probes.columns import CONTAINER, POD, Column, ancestry_chain, exe, process_name
 from tracer.probes.gfp import FlagNames
 
@@ -229,6 +229,11 @@ PROBE: Probe[AllocationBody] = Probe(
     alarm=_alarm,
     grouping=_grouping,
     options=AllocationOptions,
+    metric=Metric(
+        "page_allocation_failures",
+        "Page allocations that failed; 2^order pages were asked for.",
+        {"order": lambda e: str(e.body["order"])},
+    ),
 )
 
 

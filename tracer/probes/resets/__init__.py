@@ -15,7 +15,7 @@ from tracer.kernel.enums import enum_names
 from tracer.model.bounded import keep
 from tracer.model.event import Event, Place, Process
 from tracer.model.selection import Selection
-from tracer.probes import AttachPoint, Decode, Options, Probe, Stream
+from tracer.probes import AttachPoint, Decode, Metric, Options, Probe, Stream
 from tracer.probes.columns import CONTAINER, Column, pod_name, process_name
 
 # include/net/tcp_states.h
@@ -354,4 +354,9 @@ PROBE: Probe[ResetBody] = Probe(
     summary=_summary,
     alarm=_alarm,
     options=ResetOptions,
+    metric=Metric(
+        "tcp_resets",
+        "TCP connections that were reset or refused.",
+        {"direction": lambda e: e.body["direction"], "reason": lambda e: e.body["reason"]},
+    ),
 )

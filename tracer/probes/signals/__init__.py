@@ -12,7 +12,7 @@ from tracer.identity.resolver import Resolver
 from tracer.model.event import Event, Process
 from tracer.model.origin import origin_of, suspicious
 from tracer.model.selection import Selection
-from tracer.probes import Alike, AttachPoint, Decode, Options, Probe, Stream, option
+from tracer.probes import Alike, AttachPoint, Decode, Metric, Options, Probe, Stream, option
 from tracer.probes.columns import (
     CONTAINER,
     POD,
@@ -200,4 +200,9 @@ PROBE: Probe[SignalBody] = Probe(
     grouping=_grouping,
     options=SignalOptions,
     shorthand=lambda names: f"signal.number in {sorted(parse_signals(names))}",
+    metric=Metric(
+        "signals",
+        "Signals that were generated, by the sender's place relative to the target.",
+        {"signal": lambda e: e.body["signal"]["name"], "origin": lambda e: e.body["origin"]},
+    ),
 )
