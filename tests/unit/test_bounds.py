@@ -56,6 +56,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "architecture.md"
 
 UNIT, HERE = "tests/unit", "tests/unit/test_bounds.py"
+KUBERNETES = f"{UNIT}/kubernetes"
 RESOLVER = f"{UNIT}/identity/test_resolver.py"
 NETNS, LOOKUP = f"{UNIT}/identity/test_netns.py", f"{UNIT}/identity/test_network_lookup.py"
 ENGINE, NETWORK = f"{UNIT}/why/test_engine.py", f"{UNIT}/why/test_network.py"
@@ -229,6 +230,15 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{UNIT}/decode/test_reports.py::test_a_report_is_told_when_nothing_more_comes",
     ),
     "zones of which `decode` has free lists": (f"{HERE}::test_free_lists_of_many_zones",),
+    "what Kubernetes says of pods": (
+        f"{KUBERNETES}/test_objects.py::test_facts_have_a_bound",
+        f"{KUBERNETES}/test_objects.py::test_events_of_one_pod_have_a_bound",
+    ),
+    "an Event or a pod of Kubernetes": (
+        f"{KUBERNETES}/test_objects.py::test_texts_are_cut_and_are_one_line",
+        f"{KUBERNETES}/test_objects.py::test_containers_of_a_pod_have_a_bound",
+    ),
+    "a file with Events": (f"{KUBERNETES}/test_file.py::test_a_file_that_is_too_large",),
     "answers that `decode` remembers, to tell each once": (f"{HERE}::test_answers_told_again",),
     "what staprun keeps for us": (f"{HERE}::test_sizes_of_buffers",),
     "a SystemTap line": (

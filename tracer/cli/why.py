@@ -41,6 +41,7 @@ from tracer.cli._watch import Watch
 from tracer.identity.states import StateService
 from tracer.model.errors import BadRecording, UsageError
 from tracer.model.event import Clock, Place, to_json
+from tracer.model.kubernetes import Facts
 from tracer.model.selection import AS_TARGET, Selection
 from tracer.model.workloads import parse as parse_workload
 from tracer.recording import SUFFIX
@@ -59,10 +60,11 @@ Show = Callable[[Explanation, Clock, str], None]
 
 
 def run(what: str | None, pods: tuple[str, ...], output: str, color: str, **values: Any) -> None:
+    facts = _facts(values.pop("events"), what)
     show = _show_json if output == "json" else partial(_show_text, in_colour(color))
     wanted = selection({**values, "pods": pods}, _BESIDES)
     if what and _is_recording(what):
-        _explain_recording(what, wanted, show)
+        _explain_recording(what, wanted, show, facts)
     elif what and pods:
         raise UsageError(f"there is no recording {what!r}", "--pod chooses a pod of a recording")
     elif not (what or wanted.about_target):
@@ -73,6 +75,22 @@ def run(what: str | None, pods: tuple[str, ...], output: str, color: str, **valu
         _watch(replace(wanted, containers=(what,)), values, show)
     else:
         _watch(replace(wanted, pods=(what,)) if what else wanted, values, show)
+
+
+def _facts(files: Sequence[str], what: str | None) -> Facts | None:
+    """What Kubernetes says in these files; None if there are none."""
+    if not files:
+        return None
+    if not (what and _is_recording(what)):
+        raise UsageError(
+            "--events tells what Kubernetes said of a recording", "ktrace why FILE --events EVENTS"
+        )
+    from tracer.kubernetes.file import facts_of_file
+
+    facts = Facts(MAX_RECORDED)
+    for file in files:
+        facts.learn(facts_of_file(file))
+    return facts
 
 
 def _is_recording(what: str) -> bool:
@@ -157,7 +175,9 @@ def _missed(timelines: Timelines) -> list[str]:
 # From a recording
 
 
-def _explain_recording(file: str, chosen: Selection, show: Show) -> None:
+def _explain_recording(
+    file: str, chosen: Selection, show: Show, facts: Facts | None = None
+) -> None:
     """Explains the readable part of a damaged recording, then reports the damage."""
     from tracer.cli._recording import Wanted, check_pods, play
 
@@ -167,6 +187,7 @@ def _explain_recording(file: str, chosen: Selection, show: Show) -> None:
         both_ends = sees_both_ends(metadata.selection, metadata.cannot_tell)
         traced = frozenset(metadata.attached)
         timelines = Timelines(clock, metadata.began, traced, both_ends, most=MAX_RECORDED)
+        timelines.facts = facts
         told.append((metadata, clock, timelines))
         return timelines
 
@@ -186,6 +207,11 @@ def _explain_recording(file: str, chosen: Selection, show: Show) -> None:
         ]
         for explanation in wanted:
             show(explanation, clock, metadata.node)
+        if facts is not None and wanted and not any(one.verdict.told for one in wanted):
+            say(
+                f"ktrace: Kubernetes says nothing of them: {facts.learned} Events and pods are"
+                " about others"
+            )
         if not wanted and not damage:
             _say_nothing(_missed(timelines))
         if timelines.forgotten:
@@ -224,6 +250,7 @@ command = make_command(
         "ktrace why web                         a container, on a node without pods",
         "ktrace why node.ktrace                 everything that ended or was hurt in a recording",
         "ktrace why node.ktrace --pod web-0     one pod of it",
+        "ktrace why node.ktrace --events FILE   with what kubectl get events,pods -o json printed",
     ),
     [
         click.Argument(
@@ -247,6 +274,13 @@ command = make_command(
         color(),
         click.Option(
             ["--wait"], is_flag=True, help="Do not fail when no such pod is there yet: wait for it."
+        ),
+        click.Option(
+            ["--events"],
+            multiple=True,
+            metavar="FILE",
+            help="With a recording: what Kubernetes says, as kubectl get events,pods -A -o json"
+            " prints it; - is standard input.",
         ),
         *probe_options(every_probe()),
         *limits(),

@@ -16,8 +16,10 @@ from tracer.why.causes import causes
 from tracer.why.common.kubectl import events
 from tracer.why.common.shown import hints_of
 from tracer.why.entry import Entry
-from tracer.why.reasons import reasons_of
+from tracer.why.reasons import reasons_of, stop_of
+from tracer.why.statement import Statement
 from tracer.why.story import ANY_PROBE, UNDESCRIBED, Story
+from tracer.why.told import statement, with_told
 from tracer.why.verdict import Certainty, Verdict
 from tracer.why.words import with_words
 
@@ -40,8 +42,10 @@ def explain(story: Story) -> Explanation | None:
         verdict = cause.judge(story)
         if verdict is not None:
             verdict = with_words(verdict)
+            said = statement(story, ordered=cause.was_ordered)
             if cause.was_ordered:
-                verdict = _with_reasons(verdict, story)
+                verdict = _with_reasons(verdict, story, said)
+            verdict = with_told(verdict, said, story)
             story.found.append(_doubted(verdict, cause, story))
     if not story.found:
         return None
@@ -59,27 +63,34 @@ def _worst_last(found: Sequence[Verdict]) -> list[Verdict]:
     return [next(harmful) if verdict.harm else verdict for verdict in found]
 
 
-def _with_reasons(verdict: Verdict, story: Story) -> Verdict:
+def _with_reasons(verdict: Verdict, story: Story, said: Statement | None) -> Verdict:
     """Puts the reasons before the verdict. A reason is inferred, so the certainty is at most
-    likely. Without one, the remedy names the kubectl command that may know it."""
-    found = reasons_of(story)
+    likely, unless Kubernetes has `said` it. Without any, the remedy names the kubectl command that
+    may know it."""
+    stop = stop_of(story)
+    every = reasons_of(stop) if stop else []
+    known = [one for one in every if said and one.id in said.settles]
+    found = [one for one in every if one not in known]
+    evidence = dict.fromkeys(entry for reason in every for entry in reason.evidence)
+    verdict = replace(
+        verdict,
+        evidence=tuple(dict.fromkeys((*evidence, *verdict.evidence))),
+        reasons=tuple(reason.id for reason in every),
+    )
     if not found:
-        if story.place.identity.pod_uid is None:
+        if story.place.identity.pod_uid is None or said is not None:
             return verdict
         who = f"who ordered it (a rollout, a failed probe, a drain): {events(story.place)}"
         return replace(verdict, remedy=f"{verdict.remedy}; {who}")
     words = [f"{reason.words} (likely)" for reason in found]
     doubts = [f"that {reason.what} is told by {reason.inferred_from}" for reason in found]
     remedies = dict.fromkeys(reason.remedy for reason in found)
-    evidence = dict.fromkeys(entry for reason in found for entry in reason.evidence)
     return replace(
         verdict,
         sentence="; ".join([*words, verdict.sentence]),
         certainty=Certainty.LIKELY,
-        evidence=tuple(dict.fromkeys((*evidence, *verdict.evidence))),
         remedy="; ".join([*remedies, verdict.remedy]),
         doubts=(*verdict.doubts, *doubts),
-        reasons=tuple(reason.id for reason in found),
     )
 
 

@@ -22,7 +22,7 @@ SHORT_PERIOD_NS = 2_500_000_000
 @dataclass(frozen=True, slots=True)
 class Reason:
     """`words` go before the verdict. `what` and `inferred_from` form the doubt "that … is told by
-    …"."""
+    …". `seen` is what the kernel itself saw of it, in a clause, if that says more."""
 
     id: str
     words: str
@@ -30,6 +30,7 @@ class Reason:
     inferred_from: str
     evidence: tuple[Entry, ...]
     remedy: str
+    seen: str = ""
 
 
 @dataclass(frozen=True, slots=True)

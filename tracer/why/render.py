@@ -15,6 +15,7 @@ from tracer.outputs.escape import escape
 from tracer.outputs.terminal import wrapped
 from tracer.probes import Probe
 from tracer.probes.columns import container_name, pod_name
+from tracer.why.attributed import told_json, told_lines
 from tracer.why.engine import Explanation
 from tracer.why.entry import Entry
 from tracer.why.life import is_ordinary
@@ -59,6 +60,9 @@ def to_text(
     timeline = [line(text, TEXT_AT) for text in _timeline_lines(explanation, clock)]
     if timeline:  # empty for a pod in which nothing happened
         timeline.insert(0, "")
+    if verdict.told:
+        told = told_lines(verdict.told, story, until_ns=story.until_ns())
+        timeline += ["", *(line(text, TEXT_AT) for text in told)]
     hints = [line(f"  hint: {hint}", 8) for hint in verdict.hints]
     remedy = line(f"  do: {verdict.remedy}", 6)
     others = [line(f"  also: {o.sentence} ({o.certainty})", 8) for o in explanation.others]
@@ -79,6 +83,7 @@ def to_event(explanation: Explanation, clock: Clock) -> Event:
             for entry in shown(explanation)
         ],
         "others": [_verdict_json(other) for other in explanation.others],
+        **({"kubernetes": told_json(verdict.told)} if verdict.told else {}),
     }
     because = tuple(entry.event for entry in verdict.evidence)
     return Event("verdict", until, None, None, body, story.place, because=because)

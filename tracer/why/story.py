@@ -9,6 +9,7 @@ from typing import Any, Literal, overload
 
 from tracer.identity.states import PodState
 from tracer.model.event import Event, Place, Process
+from tracer.model.kubernetes import Told
 from tracer.probes.backlog import DropBody
 from tracer.probes.exits import ExitBody, is_container_init
 from tracer.probes.oom.decoder import KillBody
@@ -49,7 +50,8 @@ class Story:
     in which nothing happens. `locate` returns the place of a process's crash in words, if known;
     `refused_ns` is when the kernel log reported that it was refused a process. With `both_ends`,
     resets at the other end of a connection were seen, too, if that end is on this node; `ends` are
-    the ends of all lives of a pod's only container.
+    the ends of all lives of a pod's only container. `told` is what Kubernetes says of the pod, None
+    if it was not asked or says nothing.
     """
 
     place: Place
@@ -71,6 +73,7 @@ class Story:
     _by_kind: dict[str, list[Entry]] = field(default_factory=dict, repr=False)
     both_ends: bool = False
     ends: list[int] = field(default_factory=list)
+    told: Told | None = None
 
     @property
     def init(self) -> Process | None:

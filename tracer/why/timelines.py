@@ -20,6 +20,7 @@ from operator import attrgetter
 from tracer import probes
 from tracer.model.bounded import Table, keep
 from tracer.model.event import Clock, Event, LostBody, Place, is_loss
+from tracer.model.kubernetes import Facts, Told
 from tracer.model.selection import Selection
 from tracer.probes import Alike, by_process
 from tracer.probes.exits import ExitBody, is_exit
@@ -41,7 +42,8 @@ GATHERED_NS = 1_000_000_000
 class Timelines:
     """A sink that keeps the timelines, in about `most` bytes. `forgotten` counts dropped timelines
     of containers that still ran. `traced` and `both_ends` are as in `Story`. `mine` selects the
-    events that have a timeline; the others are resets at the other ends of connections."""
+    events that have a timeline; the others are resets at the other ends of connections. `facts` are
+    what Kubernetes says, if it is asked."""
 
     def __init__(
         self,
@@ -58,6 +60,7 @@ class Timelines:
         self.traced = traced
         self.both_ends = both_ends
         self.mine = mine
+        self.facts: Facts | None = None
         self._connections = Connections()
         self._lives: Table[str, Life] = Table(most, attrgetter("size"))
         self._losses: list[Loss] = []
@@ -196,6 +199,7 @@ class Timelines:
             network=list(network),
             outlived=life.outlived,
             survivors=life.survivors,
+            told=self.told_of(life.place),
         )
         until = story.until_ns()
         story.losses = [
@@ -204,6 +208,13 @@ class Timelines:
             if loss.since_ns <= until and loss.until_ns >= until - WINDOW_NS
         ]
         return story
+
+    def told_of(self, place: Place) -> Told | None:
+        pod = place.pod
+        if not self.facts or pod is None or pod.name is None:
+            return None
+        uid = place.identity.pod_uid or pod.uid
+        return self.facts.about(pod.namespace or "", pod.name, uid, self._clock.offset_ns)
 
     def _add_loss(self, event: Event[LostBody]) -> None:
         since = _boot_ns(event.body["since"], self._clock)

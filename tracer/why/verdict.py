@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from tracer.model.kubernetes import Told
 from tracer.why.entry import Entry
 
 
@@ -25,7 +26,8 @@ class Verdict:
     """`id` is stable, for programs. `doubts` say why the certainty is no higher. `reasons` are the
     ids of likely reasons (see tracer.why.reasons). `hints` are facts about the running program, if
     its name is true (see tracer.why.words). `harm` is the number of connections or attempts that
-    were hurt; verdicts with harm are ordered by it, whatever their specificity."""
+    were hurt; verdicts with harm are ordered by it, whatever their specificity. `told` is what
+    Kubernetes says of the pod, if it was asked."""
 
     id: str
     sentence: str
@@ -36,3 +38,4 @@ class Verdict:
     reasons: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
     harm: int = 0
+    told: Told | None = None

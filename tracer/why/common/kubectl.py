@@ -33,6 +33,11 @@ def events(place: Place) -> str:
     return shlex.join([*words, "--field-selector", f"involvedObject.name={pod.name}"])
 
 
+def ask_kubernetes(place: Place) -> tuple[str, ...]:
+    """The commands whose answer is there already when Kubernetes has been asked."""
+    return events(place), describe(place)
+
+
 def logs(place: Place) -> str:
     """Shows the output of the ended container."""
     container = place.container

@@ -33,13 +33,16 @@ def _finders() -> tuple[Finder, ...]:
     return tuple(sorted(every, key=lambda finder: finder.order))
 
 
-def reasons_of(story: Story) -> list[Reason]:
+def stop_of(story: Story) -> Stop | None:
     first = request(story) or deciding_blow(story)
     if first is None:
-        return []
+        return None
     hook = _hook(story, first)
     started = hook.about.start_boot_ns if hook and hook.about else None
-    stop = Stop(story, first, hook, started or first.boot_ns)
+    return Stop(story, first, hook, started or first.boot_ns)
+
+
+def reasons_of(stop: Stop) -> list[Reason]:
     return [reason for finder in _finders() if (reason := finder.find(stop)) is not None]
 
 

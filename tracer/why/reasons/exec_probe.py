@@ -38,6 +38,7 @@ def _find(stop: Stop) -> Reason | None:
         (entry, *([killed] if killed else [])),
         f"{advice} see what the probe does there; for Kubernetes' own word:"
         f" {events(stop.story.place)}",
+        seen=f"{command} {how}",
     )
 
 

@@ -31,6 +31,7 @@ def _find(stop: Stop) -> Reason | None:
         "compare the probe's port with what the program listens on (ss -ltn in the container), and"
         " give it time to start (startupProbe, initialDelaySeconds); for Kubernetes' own word:"
         f" {events(stop.story.place)}",
+        seen=f"nothing listened on port {port}: {times(entry.count, 'attempt')} to connect refused",
     )
 
 
