@@ -69,7 +69,7 @@ check: install
 	$(BIN)/clang-format --dry-run --Werror probes/*.bpf.c probes/include/*.h
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/mypy --python-version 3.10 tracer
+	$(BIN)/mypy --python-version 3.10
 	$(BIN)/python -m build --wheel --outdir build/check . >build/check.log 2>&1 || { cat build/check.log; false; }
 	ruby -c Vagrantfile
 

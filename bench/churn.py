@@ -23,11 +23,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import grpc
 from rich.console import Console
 from rich.table import Table
+from typing_extensions import Self
 
 from bench.live import Terminal
 from tests.support.cri import message, message_class

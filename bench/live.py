@@ -24,11 +24,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
-from typing import Self
 
 import psutil
 from rich.console import Console
 from rich.table import Table
+from typing_extensions import Self
 
 RATE = 20_000
 SECONDS = float(os.environ.get("KTRACE_BENCH_SECONDS", "60"))

@@ -6,8 +6,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tomllib
+import sys
 from pathlib import Path
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 

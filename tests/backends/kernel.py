@@ -9,7 +9,8 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+
+from typing_extensions import Self
 
 KPROBES = Path("/sys/kernel/debug/kprobes/list")
 KPROBE_EVENTS = Path("/sys/kernel/tracing/kprobe_events")

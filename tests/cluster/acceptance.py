@@ -18,7 +18,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Self
+
+from typing_extensions import Self
 
 from tests.cluster.bed import Bed
 from tests.cluster.incidents import NAMESPACE, Row

@@ -23,9 +23,10 @@ from functools import partial
 from itertools import cycle
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import click
+from typing_extensions import Self
 
 from tests.support.containerd import Containerd, Runtime
 from tests.support.ktrace import Ktrace

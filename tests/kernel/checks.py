@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def check_circumstances(event: Event) -> None:
     seconds, nanoseconds = divmod(event["boot_ns"] + clock_offset, 1_000_000_000)
     written, dot, fraction = event["time"].partition(".")
     assert dot and len(fraction) == len("123456789Z") and fraction.endswith("Z")
-    told = datetime.fromisoformat(written).replace(tzinfo=UTC).timestamp()
+    told = datetime.fromisoformat(written).replace(tzinfo=timezone.utc).timestamp()
     told += int(fraction.removesuffix("Z")) / 1e9
     assert abs(told - seconds - nanoseconds / 1e9) < 0.1
     assert time.time() - 600 < told <= time.time()

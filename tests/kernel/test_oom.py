@@ -17,9 +17,10 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
+from typing_extensions import Self
 
 from tests.kernel.checks import (
     TIMES,

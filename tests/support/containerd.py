@@ -28,7 +28,9 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
+
+from typing_extensions import Self
 
 from tests.support import cri, image, leftovers
 from tests.support.wait import WaitTimeout, wait_for

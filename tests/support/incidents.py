@@ -26,9 +26,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import RLock
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import psutil
+from typing_extensions import Self
 
 from tests.support.containerd import Containerd, ContainerHandle, PodHandle
 from tests.support.cri import CriError

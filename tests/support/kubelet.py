@@ -12,7 +12,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from typing_extensions import Self
 
 from tests.support.containerd import IMAGE, Containerd
 
@@ -58,7 +60,7 @@ class Kubelet:
     ) -> None:
         assert self._process is not None
         if error is not None:
-            error.add_note(self.log_tail())
+            print(self.log_tail())
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(END_SECONDS)

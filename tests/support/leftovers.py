@@ -23,7 +23,8 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Self
+
+from typing_extensions import Self
 
 from tests.support.wait import WaitTimeout, wait_for
 from tracer.outputs.escape import escape

@@ -17,7 +17,8 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+
+from typing_extensions import Self
 
 from tests.support import image, leftovers
 from tests.support.docker import IMAGE, NO_ENTRY, SECONDS, PlainContainer

@@ -24,7 +24,9 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from typing_extensions import Self
 
 ANSWER_SECONDS = 60.0
 CLONE_NEWNET = 0x40000000

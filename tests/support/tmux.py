@@ -9,7 +9,9 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
+
+from typing_extensions import Self
 
 from tests.support.ktrace import ROOT
 from tests.support.wait import WaitTimeout, wait_for

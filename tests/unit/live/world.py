@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC
+from datetime import timezone
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ def live_app(speed: float | None = None, recording: Path = RECORDING) -> LiveApp
         lambda post, note: Player(recording, Selection(everything=True), speed, post),
         BY_KIND,
         _parse_selectors,
-        UTC,
+        timezone.utc,
     )
 
 

@@ -285,7 +285,7 @@ def test_any_bytes_give_valid_json(word: bytes, name: str) -> None:
 def test_times_are_utc_with_nanoseconds(boot_ns: int, offset: int) -> None:
     clock = Clock(offset)
     seconds, nanoseconds = divmod(boot_ns + offset, 10**9)
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC).replace(tzinfo=None)
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).replace(tzinfo=None)
     assert clock.iso(boot_ns) == f"{moment.isoformat()}.{nanoseconds:09d}Z"
     (found,) = json_lines(Event("x", boot_ns, None, None, {}), clock=clock)
     assert (found["boot_ns"], found["time"]) == (boot_ns, clock.iso(boot_ns))
@@ -301,7 +301,7 @@ def test_one_clock_tells_many_times(moments: list[int]) -> None:
 def test_the_clock_is_the_time_of_day() -> None:
     clock = Clock()
     shown = datetime.datetime.fromisoformat(clock.iso(clock.now())[:26] + "+00:00")
-    assert abs((datetime.datetime.now(datetime.UTC) - shown).total_seconds()) < 5
+    assert abs((datetime.datetime.now(datetime.timezone.utc) - shown).total_seconds()) < 5
 
 
 def test_a_storm_is_written_in_pieces() -> None:
