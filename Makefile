@@ -57,9 +57,9 @@ runbook: install
 lab: install
 	$(SUDO) $(BIN)/python -m tests.lab $(LAB)
 
-# The same on all of them, and the matrix goes into the documentation.
+# The same on all of them, and the matrix goes into the documentation. LAB=arm64: that of another kind of machines.
 matrix: install
-	$(SUDO) $(BIN)/python -m tests.lab --write docs/compatibility.md
+	$(SUDO) $(BIN)/python -m tests.lab $(LAB) --write docs/compatibility.md
 
 # Building the wheel compiles the BPF programs with warnings as errors.
 check: install

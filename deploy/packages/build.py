@@ -27,6 +27,9 @@ COMPLETIONS = {
     "fish": "/usr/share/fish/vendor_completions.d/ktrace.fish",
     "zsh": "/usr/share/zsh/site-functions/_ktrace",
 }
+UNIT = "ktrace-flight.service"
+UNIT_FILE = ROOT / "deploy" / "systemd" / UNIT
+UNITS = "/usr/lib/systemd/system"
 SUMMARY = "says what the kernel did to your pods"
 DESCRIPTION = """\
 ktrace asks the kernel, on the node, who killed, reset or starved a pod. It catches
@@ -77,7 +80,7 @@ def _rpm(tree: Path, scratch: Path, architecture: Architecture, into: Path) -> P
 
 
 def _tree(bundle: Path, tree: Path) -> None:
-    """Lays out the installed files below `tree`."""
+    """Lays out the installed files below `tree`. The service is not enabled."""
     shutil.copytree(bundle, tree / HOME[1:])
     for program in PROGRAMS:
         link = tree / program[1:]
@@ -89,6 +92,9 @@ def _tree(bundle: Path, tree: Path) -> None:
         command = [sys.executable, "-m", "tracer", "completion", shell]
         told = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
         completion.write_bytes(told.stdout)
+    unit = tree / UNITS[1:] / UNIT
+    unit.parent.mkdir(parents=True)
+    shutil.copy(UNIT_FILE, unit)
     licence = tree / "usr" / "share" / "doc" / "ktrace" / "copyright"
     licence.parent.mkdir(parents=True)
     licence.write_text(
@@ -132,7 +138,8 @@ def _md5sums(tree: Path) -> str:
 
 def _spec(tree: Path) -> str:
     """Turns off rpm's post-processing, which would strip files and add dependencies."""
-    files = "\n".join([HOME, *PROGRAMS, "/usr/share/doc/ktrace", *COMPLETIONS.values()])
+    installed = [HOME, *PROGRAMS, "/usr/share/doc/ktrace", f"{UNITS}/{UNIT}", *COMPLETIONS.values()]
+    files = "\n".join(installed)
     return f"""\
 %global __os_install_post %{{nil}}
 %global _build_id_links none

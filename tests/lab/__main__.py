@@ -9,18 +9,20 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
 from rich.console import Console
 
-from tests.lab.document import markdown, replaced
+from tests.lab import arm64
+from tests.lab.document import markdown, part_of, replaced
 from tests.lab.guests import SUITES, chosen
-from tests.lab.kernels import LabError
+from tests.lab.kernels import LabError, Suite
 from tests.lab.lab import Lab
 from tests.lab.matrix import show
 from tests.lab.results import Results, describe_failures
+from tests.support.markdown import Part, measured
 from tests.support.packages import FetchError
 
 
@@ -48,14 +50,14 @@ def main(
 ) -> None:
     """Run the kernel tests on Debian's kernels, in QEMU, and on this machine's own."""
     started = time.monotonic()
-    if document and (kernels or tests or not own):
-        raise click.UsageError("--write tells of a whole run: name no kernel and no test")
     # ends like Ctrl-C, so that nothing is left behind
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         suites = chosen(kernels)
         if document:
-            replaced(document.read_text(), "")  # raises if there is no place for the matrix
+            part = whole(suites, tests, own)
+            own = own and suites == list(SUITES)
+            replaced(document.read_text(), "", part)  # raises if there is no place for the matrix
         with Lab(suites, say, tests, refresh) as lab:
             everything = [told(lab.results(suite)) for suite in suites]
             if own:
@@ -66,10 +68,21 @@ def main(
     if slowest:
         show_slowest(everything, slowest)
     if document:
-        document.write_text(replaced(document.read_text(), markdown(everything)))
+        text = f"{markdown(everything)}\n{measured()}"
+        document.write_text(replaced(document.read_text(), text, part))
     show(everything, Console(width=None if sys.stdout.isatty() else 160))
     say(f"{len(everything)} kernels of {len(SUITES) + 1} in {time.monotonic() - started:.0f} s")
     raise SystemExit(not all(results.good for results in everything))
+
+
+def whole(suites: Sequence[Suite], tests: Sequence[str], own: bool) -> Part:
+    """The part of the document for all guests of an architecture."""
+    for every in (SUITES, arm64.SUITES):
+        if suites == list(every) and own and not tests:
+            return part_of(every[0].architecture)
+    raise click.UsageError(
+        "--write tells of a whole run: name no kernel and no test, or an architecture"
+    )
 
 
 def told(results: Results) -> Results:

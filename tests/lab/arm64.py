@@ -25,6 +25,8 @@ from tests.support.packages import Apt, Say, locked
 
 SUITES = (Suite("trixie", "6.12", in_tests=False, architecture="arm64"),)
 
+FORM = "wheel"
+
 # The suite with this machine's Python version, so that bytecode compiled here works there.
 USERLAND = "bookworm"
 PYTHON = "python3.11"

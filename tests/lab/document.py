@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tests.lab.kernels import LabError
+from tests.lab.kernels import OWN, LabError
 from tests.lab.results import Outcome, Results, in_brief
 from tests.support.markdown import Part, PartError, code, table
 
 PART = Part("make matrix")
 
 
-def replaced(text: str, matrix: str) -> str:
+def part_of(architecture: str) -> Part:
+    return PART if architecture == OWN else Part(f"{PART.command} LAB={architecture}")
+
+
+def replaced(text: str, matrix: str, part: Part = PART) -> str:
     """The document with this matrix in place of its old one."""
     try:
-        return PART.replaced(text, matrix)
+        return part.replaced(text, matrix)
     except PartError as error:
         raise LabError(str(error)) from error
 
@@ -32,12 +36,17 @@ def markdown(everything: Sequence[Results]) -> str:
 
 
 def _counts(everything: Sequence[Results]) -> Iterable[Sequence[str]]:
-    yield "guest", "kernel", "backend", "passed", "failed", "cannot", "second try", "seconds", "all"
+    yield (
+        *("guest", "kernel", "architecture", "form", "backend"),
+        *("passed", "failed", "cannot", "second try", "seconds", "all"),
+    )
     for results in everything:
         counts = results.counts()
         yield (
             results.label,
             code(results.release) if results.release else "not told",
+            results.architecture,
+            results.form,
             ", ".join(results.backends),
             *(str(counts[what]) for what in ("passed", "failed", "cannot")),
             str(len(results.repeated)),

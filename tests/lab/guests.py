@@ -15,9 +15,10 @@ SUITES = tuple(suite for name in backends.NAMES for suite in maker(name).SUITES)
 
 
 def chosen(words: Sequence[str]) -> list[Suite]:
-    """Suites by name, series or label; without names, all of this architecture."""
+    """Suites by name, series or label; without names, all of this architecture. An architecture
+    chooses all of another one."""
     called = {suite: {suite.name, suite.series, suite.label, str(suite)} for suite in SUITES}
-    called |= {suite: {suite.label, str(suite)} for suite in arm64.SUITES}
+    called |= {suite: {suite.label, str(suite), suite.architecture} for suite in arm64.SUITES}
     unknown = [word for word in words if not any(word in names for names in called.values())]
     if unknown:
         raise LabError(f"no kernel {unknown[0]}: there are {', '.join(map(str, called))}")

@@ -3,8 +3,8 @@
 
 It runs without a control plane: its pods are static, and their uids are no UUIDs. Some are
 incidents, which `ktrace why` explains from one recording. Others are replaced; after the kubelet
-has ended, pods of containerd alone are replaced, which is faster. The guest runs this module as a
-program.
+has ended, pods of containerd alone are replaced, which is faster. Before all that, ktrace itself is
+a service of systemd. The guest runs this module as a program.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 from tests.cluster import build
 from tests.cluster.churn import FRESH, OWN_INTERPRETER, Replacing, Witness
+from tests.lab import service
 from tests.lab.image import Additions
 from tests.lab.replaced import RAW, replaced
 from tests.lab.results import Results
@@ -33,8 +34,8 @@ from tests.support.ktrace import run as ktrace_once
 from tests.support.kubelet import NODE, PROGRAM, Kubelet
 from tests.support.packages import Say
 
-LISTED, INCIDENTS, STATIC = "listed", "incidents", "static pods replaced"
-STAGES = LISTED, INCIDENTS, STATIC, RAW
+SERVICE, LISTED, INCIDENTS, STATIC = "service", "listed", "incidents", "static pods replaced"
+STAGES = SERVICE, LISTED, INCIDENTS, STATIC, RAW
 # How many pods of each kind are replaced. The kubelet needs seconds for each under emulation.
 STATIC_PODS, RAW_PODS = 2, 11
 TOGETHER = 2
@@ -89,13 +90,14 @@ TABLE = (
 def kubelet_guest(say: Say) -> Results:
     """The guest's results. LabError if the machine was lost or a stage failed."""
     program = build.binaries(say) / "kubelet"
-    additions = CONTAINERD + SYSTEMD + Additions(contents=((str(PROGRAM), program.read_bytes()),))
-    return told_by(__name__, say, (), additions)
+    additions = Additions(contents=((str(PROGRAM), program.read_bytes()),)) + service.additions()
+    return told_by(__name__, say, (), CONTAINERD + SYSTEMD + additions)
 
 
 def main(port: str) -> int:
     """The guest's main program."""
     with telling(port, STAGES) as stage:
+        stage.run(SERVICE, partial(service.recorded, stage))
         stage.begin("starting containerd")
         with Containerd(timeout=CALL_SECONDS, systemd=True) as containerd:
             stage.begin("starting the witness")

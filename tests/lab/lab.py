@@ -93,6 +93,9 @@ class Lab:
         self._say(f"booting {kernel.release} for {suite.backend}")
         results = self._machines.boot(suite.label, kernel, initramfs, disk, scratch)
         results.backends = suite.backends
+        results.architecture = suite.architecture
+        if suite.architecture != OWN:
+            results.form = arm64.FORM
         self._say(f"{suite.label}: {results.in_words()}")
         return results
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from tests.lab.kernels import OWN
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -47,10 +49,12 @@ class Attached:
 class Results:
     """One kernel's results. `lost` says how the machine was lost, if it was. `verdicts` are those
     on staged incidents, if any (tests.lab.pods). `backends` are those in the machine; the first is
-    the one whose probes are reported."""
+    the one whose probes are reported. `form` is how ktrace was installed there."""
 
     label: str
     backends: Sequence[str] = ("core",)
+    architecture: str = OWN
+    form: str = "clone"
     release: str | None = None
     probes: dict[str, Attached] = field(default_factory=dict)
     collected: list[str] = field(default_factory=list)

@@ -13,6 +13,7 @@ from tests.lab.kubelet import (
     INCIDENTS,
     LISTED,
     RAW_PODS,
+    SERVICE,
     STATIC_PODS,
     TABLE,
     TOGETHER,
@@ -34,6 +35,15 @@ SLICES = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slic
 @pytest.fixture(scope="module")
 def told() -> Results:
     return kubelet_guest(print)
+
+
+def test_ktrace_as_a_service(told: Results) -> None:
+    (service,) = told.verdicts[SERVICE]
+    assert (service["ActiveState"], service["NRestarts"]) == ("active", "0")
+    assert 0 < int(service["MemoryCurrent"]) < int(service["MemoryHigh"]) == 128 << 20
+    assert service["StateDirectoryMode"] == "0700"
+    assert service["after"] == {"ActiveState": "inactive", "Result": "success"}
+    assert service["targets"] > 0
 
 
 def test_static_pods_are_listed(told: Results) -> None:

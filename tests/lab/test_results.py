@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tests.lab import core, lab, machine
+from tests.lab import arm64, core, lab, machine
 from tests.lab.__main__ import main
-from tests.lab.document import PART, markdown, replaced
+from tests.lab.document import PART, markdown, part_of, replaced
 from tests.lab.guest import judge_skip
 from tests.lab.guests import SUITES, chosen
 from tests.lab.image import PROJECT, Additions
@@ -375,7 +375,7 @@ def test_the_matrix_of_the_documentation() -> None:
         *(ended(SECOND, "cannot", "no cgroup.kill"), line("end", code=0)),
     )
     whole.seconds = 61.7
-    other = Results("6.1-bcc", ("bcc", "core"))
+    other = Results("6.1-bcc", ("bcc", "core"), "arm64", "wheel")
     for each in [
         line("kernel", release="6.1.0-1-test"),
         line("probe", name="signals", point="raw_tp/signal_generate", cannot=None, log=None),
@@ -390,10 +390,12 @@ def test_the_matrix_of_the_documentation() -> None:
     assert [dict(zip(titles, row, strict=True)) for row in rows[:2]] == [
         {
             **{"guest": "5.10", "kernel": "`5.10.0-1-test`", "backend": "core", "all": "good"},
+            **{"architecture": "amd64", "form": "clone"},
             **{"passed": "1", "failed": "0", "cannot": "1", "second try": "1", "seconds": "62"},
         },
         {
             **{"guest": "6.1-bcc", "kernel": "`6.1.0-1-test`", "backend": "bcc, core"},
+            **{"architecture": "arm64", "form": "wheel"},
             **{"passed": "0", "failed": "1", "cannot": "0", "second try": "0", "seconds": "0"},
             "all": "**not good**",
         },
@@ -447,7 +449,7 @@ def test_nothing_that_a_guest_tells_leaves_its_place(release: str, point: str, w
     text = markdown([results])
     lines = text.splitlines()
     assert [each[:2] for each in lines] == ["| "] * 3 + [""] + ["| "] * 3 + [""] + ["- "]
-    assert {len(row) for row in rows_of(text)} == {3, 9}
+    assert {len(row) for row in rows_of(text)} == {3, 11}
     assert max(map(len, lines)) < 3 * LONGEST
     assert replaced(replaced(DOCUMENT, text), text) == replaced(DOCUMENT, text)
 
@@ -471,11 +473,18 @@ def test_the_documentation_tells_of_every_guest() -> None:
     """If this fails: make matrix."""
     text = (PROJECT / "docs" / "compatibility.md").read_text()
     matrix = text.partition(BEGIN)[2].partition(END)[0]
-    told = [row[0] for row in rows_of(matrix) if len(row) == 9]
+    told = [row[0] for row in rows_of(matrix) if len(row) == 11]
     assert told == ["guest", *(suite.label for suite in SUITES), "own"]
+    part = part_of("arm64")
+    matrix = text.partition(part.begin)[2].partition(part.end)[0]
+    told = [row[0] for row in rows_of(matrix) if len(row) == 11]
+    assert told == ["guest", *(suite.label for suite in arm64.SUITES)]
 
 
-@pytest.mark.parametrize("chosen", [["6.1"], ["--no-own"], ["--test", "tests/unit"]])
+@pytest.mark.parametrize(
+    "chosen",
+    [["6.1"], ["--no-own"], ["--test", "tests/unit"], ["arm64", "--test", "tests/unit"]],
+)
 def test_the_documentation_tells_of_whole_runs_only(tmp_path: Path, chosen: list[str]) -> None:
     document = tmp_path / "document.md"
     document.write_text(DOCUMENT)

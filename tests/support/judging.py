@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import click
 
 from tests.support.ktrace import ROOT
-from tests.support.markdown import Part, code, table
+from tests.support.markdown import Part, code, measured, table
 
 Verdict = dict[str, Any]
 LOOP = "restart_loop"
@@ -119,7 +119,7 @@ class Table(Generic[R]):
 
     def written(self, text: str, outcomes: Sequence[Outcome[R]]) -> str:
         """The document with these outcomes in place of its old ones."""
-        return self.part.replaced(text, self.markdown(outcomes))
+        return self.part.replaced(text, f"{self.markdown(outcomes)}\n{measured()}")
 
     def markdown(self, outcomes: Sequence[Outcome[R]]) -> str:
         rows = [(*self.columns, "`ktrace why` says", "how sure"), *map(_as_row, outcomes)]

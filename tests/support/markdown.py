@@ -8,10 +8,13 @@ anything.
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 LONGEST = 300
+MEASURED = "Measured at commit "
 
 
 class PartError(Exception):
@@ -41,6 +44,20 @@ class Part:
                 f"the document needs these two lines, once each: {self.begin} and {self.end}"
             )
         return f"{parts[0]}{self.begin}\n\n{part}\n{self.end}{parts[2]}"
+
+
+def measured() -> str:
+    """The line that ends a part with measurements: what they are of."""
+    status = _git("status", "--porcelain", "--untracked-files=no")
+    changed = "" if status == "" else ", with changes that are not committed"
+    return f"{MEASURED}`{_git('rev-parse', 'HEAD') or 'unknown'}`{changed}.\n"
+
+
+def _git(*words: str) -> str | None:
+    done = subprocess.run(
+        ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return None if done.returncode else done.stdout.strip()
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:
