@@ -104,6 +104,7 @@ def build(wheel: Path, architecture: Architecture, into: Path, say: Say) -> Path
     _licences(root / "licences", debian, parts, carried / "licences")
     sbom = _sbom(parts, json.loads((carried / "sbom.cdx.json").read_text()))
     (root / "sbom.cdx.json").write_text(sbom)
+    set_modes(root)
     return root
 
 
@@ -127,6 +128,13 @@ def checksums(directory: Path) -> None:
         if path.name != "SHA256SUMS"
     ]
     (directory / "SHA256SUMS").write_text("".join(lines))
+
+
+def set_modes(root: Path) -> None:
+    """Modes that do not depend on who builds: all may read, and execute what is a program."""
+    for path in [root, *root.rglob("*")]:
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
 
 
 def _interpreter(debian: System, root: Path, modules: Path) -> Iterator[Part]:

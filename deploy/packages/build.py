@@ -18,6 +18,7 @@ from pathlib import Path
 
 from deploy import ROOT, BuildError, made_at, version
 from deploy.architecture import Architecture
+from deploy.bundle.build import set_modes
 
 HOME = "/opt/ktrace"
 # Under the second name the launcher is the plugin of kubectl.
@@ -57,7 +58,7 @@ def _deb(tree: Path, architecture: Architecture, into: Path) -> Path:
     about.mkdir()
     (about / "md5sums").write_text(sums)
     (about / "control").write_text(control)
-    _at_one_time(tree)
+    _as_anybody(tree)
     _run(
         *("dpkg-deb", "--root-owner-group", "--threads-max=1", "-Zxz", "--build"),
         *(str(tree), str(target)),
@@ -67,7 +68,7 @@ def _deb(tree: Path, architecture: Architecture, into: Path) -> Path:
 
 
 def _rpm(tree: Path, scratch: Path, architecture: Architecture, into: Path) -> Path:
-    _at_one_time(tree)
+    _as_anybody(tree)
     (scratch / "ktrace.spec").write_text(_spec(tree))
     _run(
         *("rpmbuild", "--quiet", "-bb", "--target", f"{architecture.machine}-linux"),
@@ -100,12 +101,11 @@ def _tree(bundle: Path, tree: Path) -> None:
     licence.write_text(
         f"ktrace: {LICENCE}. The texts, and those of what it brings: {HOME}/licences\n"
     )
-    for path in [tree, *tree.rglob("*")]:
-        if not path.is_symlink():
-            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
 
 
-def _at_one_time(tree: Path) -> None:
+def _as_anybody(tree: Path) -> None:
+    """Of no particular owner's modes and times."""
+    set_modes(tree)
     moment = made_at()
     for path in [tree, *tree.rglob("*")]:
         os.utime(path, (moment, moment), follow_symlinks=False)

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 from deploy import ROOT, BuildError, made_at, version
@@ -42,8 +44,20 @@ def build(architecture: Architecture, into: Path, say: Say) -> Path:
     if done.returncode:
         raise BuildError(f"building the wheel: {(done.stdout + done.stderr).strip()[-2000:]}")
     wheel = into / file_name(architecture)
+    set_modes(wheel)
     check(wheel, architecture)
     return wheel
+
+
+def set_modes(wheel: Path) -> None:
+    """Modes that do not depend on who builds: a checkout's are those of its owner's umask."""
+    fresh = wheel.with_suffix(".part")
+    with zipfile.ZipFile(wheel) as told, zipfile.ZipFile(fresh, "w") as archive:
+        for item in told.infolist():
+            program = item.external_attr >> 16 & 0o100
+            item.external_attr = (stat.S_IFREG | (0o755 if program else 0o644)) << 16
+            archive.writestr(item, told.read(item))
+    fresh.rename(wheel)
 
 
 def check(wheel: Path, architecture: Architecture) -> None:

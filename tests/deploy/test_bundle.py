@@ -151,7 +151,12 @@ def test_two_builds_are_the_same(
 ) -> None:
     """Also in a directory that is named from here, as `make bundle` names it."""
     monkeypatch.chdir(tmp_path)
-    another = build(made.wheel(bundle), wanted(), Path("elsewhere", "deeper"), lambda words: None)
+    before = os.umask(0o077)
+    try:
+        place = Path("elsewhere", "deeper")
+        another = build(made.wheel(bundle), wanted(), place, lambda words: None)
+    finally:
+        os.umask(before)
     assert contents(another) == contents(bundle)
 
 

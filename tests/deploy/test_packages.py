@@ -62,14 +62,19 @@ def test_an_rpm_where_nothing_else_is(packages: tuple[Path, Path], tmp_path: Pat
 def test_two_builds_are_the_same(tmp_path: Path) -> None:
     """Of the same files, whenever and by whomever they were written."""
     digests = []
-    for moment, mode in ((1, 0o600), (2, 0o644)):
+    for moment, mode, mask in ((1, 0o600, 0o077), (2, 0o644, 0o022)):
         bundle = tmp_path / str(moment) / "bundle"
         (bundle / "lib").mkdir(parents=True)
         for name in ("ktrace", "lib/words"):
             (bundle / name).write_text(name)
             (bundle / name).chmod(mode | 0o100 * (name == "ktrace"))
             os.utime(bundle / name, (moment, moment))
-        digests.append([digest(path) for path in build(bundle, wanted(), bundle.parent)])
+        before = os.umask(mask)
+        try:
+            packages = build(bundle, wanted(), bundle.parent)
+        finally:
+            os.umask(before)
+        digests.append([digest(path) for path in packages])
     assert digests[0] == digests[1]
 
 

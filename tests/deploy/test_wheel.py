@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import zipfile
@@ -15,7 +16,7 @@ import pytest
 
 from deploy import BuildError
 from deploy.architecture import wanted
-from deploy.wheel.build import check
+from deploy.wheel.build import check, set_modes
 from tests.deploy.nodes import debian, traces_kills
 from tests.support import bundle as made
 
@@ -83,6 +84,23 @@ def test_a_wheel_that_needs_more_than_its_name_says(wheel: Path, tmp_path: Path)
     check(wheel, wanted())
     with pytest.raises(BuildError, match="needs more than its name says"):
         check(spoilt, wanted())
+
+
+def test_modes_of_nobodys_umask(tmp_path: Path) -> None:
+    """They say what is a program, and nothing else."""
+    wheels = []
+    for mode in (0o640, 0o600):
+        wheels.append(tmp_path / f"{mode}.whl")
+        with zipfile.ZipFile(wheels[-1], "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, more in (("words", 0), ("program", 0o100)):
+                item = zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0))
+                item.external_attr = (stat.S_IFREG | mode | more) << 16
+                archive.writestr(item, name * 99)
+        set_modes(wheels[-1])
+    assert wheels[0].read_bytes() == wheels[1].read_bytes()
+    with zipfile.ZipFile(wheels[0]) as archive:
+        assert archive.read("program") == b"program" * 99
+        assert [item.external_attr >> 16 & 0o777 for item in archive.infolist()] == [0o644, 0o755]
 
 
 def fetch(wheel: Path, version: str, into: Path) -> None:

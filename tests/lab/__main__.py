@@ -49,7 +49,7 @@ def main(
     document: Path | None,
 ) -> None:
     """Run the kernel tests on Debian's kernels, in QEMU, and on this machine's own."""
-    started = time.monotonic()
+    started, of_commit = time.monotonic(), measured()
     # ends like Ctrl-C, so that nothing is left behind
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
@@ -68,7 +68,7 @@ def main(
     if slowest:
         show_slowest(everything, slowest)
     if document:
-        text = f"{markdown(everything)}\n{measured()}"
+        text = f"{markdown(everything)}\n{of_commit}"
         document.write_text(replaced(document.read_text(), text, part))
     show(everything, Console(width=None if sys.stdout.isatty() else 160))
     say(f"{len(everything)} kernels of {len(SUITES) + 1} in {time.monotonic() - started:.0f} s")

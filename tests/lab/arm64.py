@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.architecture import ARCHITECTURES, Architecture
+from deploy.bundle.build import build as build_bundle
+from deploy.packages.build import HOME
 from deploy.wheel.build import build as build_wheel
 from tests.lab import image
 from tests.lab.image import PROJECT, TESTS_MODULE
@@ -25,7 +27,7 @@ from tests.support.packages import Apt, Say, locked
 
 SUITES = (Suite("trixie", "6.12", in_tests=False, architecture="arm64"),)
 
-FORM = "wheel"
+FORM = "wheel, bundle"
 
 # The suite with this machine's Python version, so that bytecode compiled here works there.
 USERLAND = "bookworm"
@@ -66,7 +68,10 @@ def build_disk(suite: Suite, tests: Sequence[str], scratch: Path, say: Say) -> P
     for directory in ("dev", "proc", "sys", "run", "root", "lab", "tmp", "etc"):
         (tree / directory).mkdir(parents=True, exist_ok=True)
     (architecture,) = (one for one in ARCHITECTURES if one.debian == suite.architecture)
-    _install(architecture, tree / SITE, scratch, say)
+    wheel = build_wheel(architecture, scratch / "wheel", say)
+    _install(wheel, architecture, tree / SITE)
+    bundle = build_bundle(wheel, architecture, scratch / "bundle", say)
+    shutil.move(bundle, tree / HOME[1:])
     for part in PARTS:
         source, target = PROJECT / part, tree / str(PROJECT / part)[1:]
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,8 +86,7 @@ def build_disk(suite: Suite, tests: Sequence[str], scratch: Path, say: Say) -> P
     return image.finish(tree, scratch)
 
 
-def _install(architecture: Architecture, site: Path, scratch: Path, say: Say) -> None:
-    wheel = build_wheel(architecture, scratch / "wheel", say)
+def _install(wheel: Path, architecture: Architecture, site: Path) -> None:
     command = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     command += ["--root-user-action=ignore", "--no-compile", "--only-binary=:all:"]
     command += ["--python-version", PYTHON.removeprefix("python"), "--target", str(site)]

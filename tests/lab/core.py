@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from deploy.packages.build import HOME
 from tests.lab import kernels
 from tests.lab.image import Additions
 from tests.lab.kernels import Kernel, Suite
 from tests.lab.results import Attached
+from tests.support import bundle
 from tests.support.packages import Say
 from tracer import probes
 from tracer.backends.core import CoreBackend
@@ -29,7 +31,8 @@ fetched = kernels.fetched
 
 
 def additions(suite: Suite, kernel: Kernel, scratch: Path, say: Say) -> Additions:
-    return Additions()
+    """The bundle, in guests that are for this backend."""
+    return Additions(trees=((HOME, bundle.bundle()),) if suite in SUITES else ())
 
 
 def attach() -> Iterator[tuple[str, Attached]]:

@@ -24,7 +24,7 @@ from tests.lab.kernels import Kernel, LabError
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[1]
-PROJECT_PARTS = ("tracer", "tests", "bench", "pyproject.toml")
+PROJECT_PARTS = ("tracer", "tests", "bench", "deploy", "pyproject.toml")
 
 TESTS_MODULE = "tests.lab.guest"
 

@@ -12,6 +12,7 @@ from types import TracebackType
 
 from typing_extensions import Self
 
+from deploy.packages.build import HOME
 from tests.lab import arm64
 from tests.lab.image import Additions, build_disk, build_initramfs
 from tests.lab.kernels import OWN, Suite
@@ -80,11 +81,14 @@ class Lab:
         scratch = Path(self._scratch.name) / suite.label
         scratch.mkdir()
         kernel = maker(suite.backend).fetched(suite, self._say, self._refresh)
+        form = arm64.FORM
         if suite.architecture == OWN:
             additions = Additions()
             for backend in suite.backends:
                 additions += maker(backend).additions(suite, kernel, scratch, self._say)
             disk = self._disk(suite, additions)
+            has_bundle = HOME in dict(additions.trees)
+            form = "clone, bundle" if has_bundle else "clone"
             initramfs = build_initramfs(kernel, scratch)
         else:
             tests = tuple(self._tests or maker(suite.backend).TESTS)
@@ -94,8 +98,7 @@ class Lab:
         results = self._machines.boot(suite.label, kernel, initramfs, disk, scratch)
         results.backends = suite.backends
         results.architecture = suite.architecture
-        if suite.architecture != OWN:
-            results.form = arm64.FORM
+        results.form = form
         self._say(f"{suite.label}: {results.in_words()}")
         return results
 

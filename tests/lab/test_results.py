@@ -510,6 +510,7 @@ def disks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any
     made.additions = lambda *_: Additions((Path("/made"),))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, made.__name__, made)
     monkeypatch.setattr(core, "fetched", lambda *_: kernel)
+    monkeypatch.setattr(core, "additions", lambda *_: Additions())
     monkeypatch.setattr(lab, "build_disk", build)
     monkeypatch.setattr(lab, "build_initramfs", lambda *_: tmp_path)
     whole = [*BEGINNING, ended(FIRST, "passed"), ended(SECOND, "passed"), line("end", code=0)]

@@ -116,10 +116,11 @@ def _full_pipe(stack: ExitStack) -> int:
 
 
 def _has_large_block() -> bool:
-    """Whether a large piece is free. Zone DMA does not count: it is reserved for callers that ask
-    for it."""
-    zones = [free for _, zone, free in buddyinfo() if zone != "DMA"]
-    return any(sum(free[order_of(LARGE) :]) for free in zones)
+    """Whether a large piece is free. Zone DMA does not count, because it is reserved for callers
+    that ask for it, except on machines that have no other: small ones of arm64."""
+    zones = buddyinfo()
+    usable = [free for _, zone, free in zones if zone != "DMA" or len(zones) == 1]
+    return any(sum(free[order_of(LARGE) :]) for free in usable)
 
 
 if __name__ == "__main__":

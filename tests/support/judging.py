@@ -103,7 +103,7 @@ class Table(Generic[R]):
     ) -> int:
         """Stages the rows whose name contains one of the words, or all. Returns 1 if any is
         wrong."""
-        began = time.monotonic()
+        began, of_commit = time.monotonic(), measured()
         self.written(DOCUMENT.read_text(encoding="utf-8"), ())  # fails early without a place
         rows = [row for row in self.rows if not words or any(word in row.name for word in words)]
         outcomes = []
@@ -112,14 +112,14 @@ class Table(Generic[R]):
             outcomes.append(outcome)
         if not words:
             text = DOCUMENT.read_text(encoding="utf-8")
-            DOCUMENT.write_text(self.written(text, outcomes), encoding="utf-8")
+            DOCUMENT.write_text(self.written(text, outcomes, of_commit), encoding="utf-8")
         print_confusion(Counter(map(_confusion, outcomes)))
         click.echo(f"\n{_counted(outcomes, f' in {time.monotonic() - began:.0f} s')}")
         return int(any(not outcome.right for outcome in outcomes))
 
-    def written(self, text: str, outcomes: Sequence[Outcome[R]]) -> str:
+    def written(self, text: str, outcomes: Sequence[Outcome[R]], of_commit: str = "") -> str:
         """The document with these outcomes in place of its old ones."""
-        return self.part.replaced(text, f"{self.markdown(outcomes)}\n{measured()}")
+        return self.part.replaced(text, f"{self.markdown(outcomes)}\n{of_commit}")
 
     def markdown(self, outcomes: Sequence[Outcome[R]]) -> str:
         rows = [(*self.columns, "`ktrace why` says", "how sure"), *map(_as_row, outcomes)]

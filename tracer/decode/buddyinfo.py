@@ -4,7 +4,7 @@ pages in each zone, and their meaning for a failed allocation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TypedDict
 
 from tracer.model.units import size
@@ -44,10 +44,12 @@ def free_bytes(zones: Iterable[FreeBlocks], page_size: int, order: int = 0) -> i
 
 
 def usable(
-    zones: Iterable[FreeBlocks], page_size: int, flags: list[str] | None
+    zones: Collection[FreeBlocks], page_size: int, flags: list[str] | None
 ) -> list[FreeBlocks]:
-    """The zones without the one that an allocation with these GFP flags could not use."""
+    """The zones without the one that an allocation with these GFP flags could not use. Small
+    machines of arm64 have no other."""
     asks = flags is None or "GFP_DMA" in flags or "__GFP_DMA" in flags
+    asks = asks or {zone["zone"] for zone in zones} == {"DMA"}
     return [
         zone
         for zone in zones

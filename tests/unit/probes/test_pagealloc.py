@@ -79,6 +79,7 @@ LOWER_HALF = {"node": 0, "zone": "DMA", "free": [0] * 10 + [300]}
         ([OLD_DEVICES, zone(4096)], ["GFP_KERNEL", "__GFP_DMA"], "12 MiB"),
         ([OLD_DEVICES, zone(4096)], None, "12 MiB"),
         ([LOWER_HALF, zone(4096)], ["GFP_KERNEL"], "1.2 GiB"),  # as arm64 has it
+        ([OLD_DEVICES], ["GFP_KERNEL"], "12 MiB"),  # a small machine's, with nearly nothing left
     ],
 )
 def test_what_is_kept_for_old_devices_is_nobody_elses(zones: Any, flags: Any, large: str) -> None:
