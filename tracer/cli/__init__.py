@@ -118,8 +118,7 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except click.ClickException as error:
-        context = error.ctx if isinstance(error, click.UsageError) else None
-        _say(error.format_message(), f"{context.command_path} --help" if context else None)
+        _say(error.format_message(), _remedy(error))
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = 130
@@ -130,6 +129,25 @@ def main() -> None:
     except (OSError, MemoryError, RuntimeError) as error:
         code = _say_system_error(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _remedy(error: click.ClickException) -> str:
+    """Where the command's help is; for a word too many or too few also its usage."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is None:  # click's parser does not always tell
+        word = next((word for word in sys.argv[1:] if word in probes.names() + _modules()), None)
+        return f"ktrace {word} --help" if word else "ktrace --help"
+    words, path = [f"{context.command_path} --help"], context.command_path
+    problem = error.format_message()
+    if problem.startswith(("Missing argument", "Got unexpected extra argument")):
+        words.insert(0, " ".join(["usage:", path, *context.command.collect_usage_pieces(context)]))
+    if problem.startswith("Got unexpected") and "-p" in _flags(context):
+        words.insert(0, "-p NAME selects a pod")
+    return "; ".join(words)
+
+
+def _flags(context: click.Context) -> list[str]:
+    return [word for param in context.command.params for word in param.opts]
 
 
 def _say_system_error(error: Exception) -> int:

@@ -147,7 +147,7 @@ def selectors() -> list[click.Option]:
         click.Option(
             ["--pid", "pids"],
             multiple=True,
-            type=click.IntRange(1, MAX_PID),
+            type=Number(1, MAX_PID),
             metavar="PID",
             help="The process it happened to. Repeatable.",
         ),
@@ -160,6 +160,12 @@ def selectors() -> list[click.Option]:
             help="Do not fail when no such pod or process is there yet: wait for it.",
         ),
     ]
+
+
+class Number(click.IntRange):
+    """Named so that click's complaint is a sentence."""
+
+    name = "number"
 
 
 class Size(click.ParamType[int]):
@@ -208,9 +214,7 @@ def in_colour(choice: str) -> bool:
 
 
 def count() -> click.Option:
-    return click.Option(
-        ["--count"], type=click.IntRange(1), metavar="N", help="Stop after N events."
-    )
+    return click.Option(["--count"], type=Number(1), metavar="N", help="Stop after N events.")
 
 
 def no_argv() -> click.Option:
@@ -263,6 +267,15 @@ def options_of(probe: Probe, values: Mapping[str, Any]) -> Options:
     )
 
 
+def _refuse_empty(values: Mapping[str, Any]) -> None:
+    """An empty name comes from an unset variable of a shell, and would match nothing."""
+    for option in selectors():
+        asked = values.get(option.name or "")
+        if isinstance(asked, tuple) and any(not str(word).strip() for word in asked):
+            word = option.opts[-1]
+            raise UsageError(f"{word} is empty", f"leave out {word} to select all")
+
+
 def selection(values: Mapping[str, Any], besides: tuple[str, ...] = ()) -> Selection:
     """From the options of a command with all or some of the selectors."""
     everything, pids = values.get("everything", False), values.get("pids", ())
@@ -272,6 +285,7 @@ def selection(values: Mapping[str, Any], besides: tuple[str, ...] = ()) -> Selec
         raise UsageError(
             "--all and a selector of pods exclude each other", "leave out --all, or the selector"
         )
+    _refuse_empty(values)
     if len(set(pids)) > MAX_PIDS:
         raise UsageError(
             f"--pid takes at most {MAX_PIDS} processes", "select a pod instead: -p NAME"

@@ -35,14 +35,14 @@ def build(wanted: tuple[str, ...], kernel: str | None, output: Path | None) -> N
     release, directory = kernel or platform.release(), output or cache()
     if "/" in release or release.startswith("."):
         raise UsageError(f"{release!r} is no kernel release", "it is what uname -r prints there")
-    failed = 0
+    failed, remedy = 0, None
     for script in _chosen(wanted):
         click.echo(f"{script.probe}: building for {release} …", err=True)
         began = time.monotonic()
         try:
             module = build_module(script, release, directory)
         except KtraceError as error:
-            failed += 1
+            failed, remedy = failed + 1, error.remedy
             click.echo(f"{script.probe}: {error.message}", err=True)
         else:
             click.echo(f"{script.probe}: done in {time.monotonic() - began:.0f} s", err=True)
@@ -50,7 +50,7 @@ def build(wanted: tuple[str, ...], kernel: str | None, output: Path | None) -> N
     if failed:
         raise KtraceError(
             f"{failed} of the modules could not be built",
-            "docs/compatibility.md tells which SystemTap builds modules for which kernel",
+            remedy or "docs/compatibility.md tells which SystemTap builds modules for which kernel",
         )
 
 

@@ -124,10 +124,10 @@ def check_globs(
         bare = {name.rpartition("/")[2]: name for name in known}
         near = [bare[n] for n in difflib.get_close_matches(glob.rpartition("/")[2], bare, 3, 0.4)]
         hint = f"the nearest: {', '.join(near)}" if near else f"{len(known)} pods are on this node"
-        raise NoSuchPod(
-            "; ".join([f"no pod {glob!r} on this node", hint, *doubts]),
-            "ktrace pods lists them; --wait traces a pod that is still to come",
-        )
+        remedy = "ktrace pods lists them; --wait traces a pod that is still to come"
+        if glob.isascii() and glob.isdecimal() and _process_of(int(glob)):
+            remedy = f"a process is selected by --pid {glob}; ktrace pods lists the pods"
+        raise NoSuchPod("; ".join([f"no pod {glob!r} on this node", hint, *doubts]), remedy)
     return doubts
 
 

@@ -38,9 +38,11 @@ class Asked:
 
 def find(kubectl: Kubectl, request: Request) -> Asked:
     """Raises `NoSuchPod` if no pod matches, and `UsageError` if nothing identifies the node."""
-    pods = [*request.pods]
+    from tracer.model.selection import without_kind
+
+    pods = [without_kind(pod) for pod in request.pods]
     if request.command == "why" and request.target:
-        pods.insert(0, request.target)
+        pods.insert(0, without_kind(request.target))
     about_pods = bool(pods or request.labels or set(request.namespaces) - {"*"})
     asked = Asked((), tuple(pods), (), to_come=request.wait)
     if about_pods:

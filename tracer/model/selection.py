@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from tracer.model import workloads
 from tracer.model.errors import UsageError
@@ -24,6 +24,7 @@ AS_TARGET, AS_SENDER = 1, 2
 BOTH_SIDES = AS_TARGET | AS_SENDER
 
 
+_POD = re.compile(r"(?:(?P<namespace>[^/]+)/)?(?:pods?|po)/(?P<name>[^/]+)")
 _LABEL = re.compile(r"\s*(?P<key>[\w./-]+)\s*(?:==?\s*(?P<value>[^\s,()!]*)\s*)?")
 
 
@@ -40,10 +41,11 @@ class Mode(IntEnum):
 class Selection:
     """The selectors. An empty field selects everything.
 
-    `pods` and `sender_pods` are globs of `name`, `namespace/name` or a uid, or workloads such as
-    `deploy/web`. `labels` are pairs that must all be present. `without_pods` is for a node without
-    pods: there containers are shown by default, as pods are elsewhere. Events of the kinds
-    `besides` pass whatever their target, because other events may need them as evidence."""
+    `pods` and `sender_pods` are globs of `name`, `namespace/name`, `pod/name` or a uid, or
+    workloads such as `deploy/web`. `labels` are pairs that must all be present. `without_pods` is
+    for a node without pods: there containers are shown by default, as pods are elsewhere. Events of
+    the kinds `besides` pass whatever their target, because other events may need them as
+    evidence."""
 
     pods: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
@@ -155,7 +157,10 @@ def parse_labels(text: Sequence[str]) -> tuple[tuple[str, str | None], ...]:
             continue
         match = _LABEL.fullmatch(word)
         if match is None:
-            raise UsageError(f"the label selector {word!r} is not of the form key=value or key")
+            raise UsageError(
+                f"the label selector {word.strip()!r} is not of the form key=value or key",
+                "a node can be asked for equality and presence, several with commas: app=web,tier",
+            )
         pairs.append((match["key"], match["value"]))
     return tuple(pairs)
 
@@ -163,6 +168,13 @@ def parse_labels(text: Sequence[str]) -> tuple[tuple[str, str | None], ...]:
 def _is_in_pod(place: Place) -> bool:
     """Whether its path, or its runtime, names a pod."""
     return place.identity.pod_uid is not None or place.pod is not None
+
+
+@lru_cache(maxsize=256)
+def without_kind(pod: str) -> str:
+    """`pod/web-0` and `shop/pod/web-0` in kubectl's words as `web-0` and `shop/web-0`."""
+    found = _POD.fullmatch(pod)
+    return "/".join(filter(None, (found["namespace"], found["name"]))) if found else pod
 
 
 def pod_matches(pod: Pod, glob: str) -> bool:
@@ -174,6 +186,7 @@ def _pod_matches(pod: Pod | None, glob: str) -> bool | None:
         return False
     if fnmatchcase(pod.uid, glob):
         return True
+    glob = without_kind(glob)
     namespace, slash, name = glob.rpartition("/")
     named = _matches(pod.name, name)
     if not slash:

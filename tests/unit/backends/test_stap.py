@@ -362,6 +362,13 @@ def test_modules_are_built_by_a_command(
     assert "SystemTap cannot build the module of oom for 5.0: no" in said.err
 
 
+def test_a_missing_compiler_has_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(KtraceError) as caught:
+        build_command(("build", "exits", "--kernel", "5.0", "-o", str(tmp_path / "out")))
+    assert "install the package systemtap" in str(caught.value.remedy)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -201,6 +201,15 @@ USAGE = {
     "a probe": (["trace", "signals,exit"], "'exit'"),
     "no probe": (["trace", ","], "the probes are"),
     "nothing to trace": (["trace"], "PROBE"),
+    "a pod without its option": (["signals", "web-0"], "-p NAME selects a pod; usage: ktrace"),
+    "probes with blanks": (["trace", "signals", "exits"], "usage: ktrace trace [OPTIONS] PROBE[,"),
+    "no file": (["replay"], "usage: ktrace replay [OPTIONS] FILE; ktrace replay --help"),
+    "an option without its value": (["record", "-o"], "\n  ktrace record --help"),
+    "a pid of letters": (["exits", "--pid", "x"], "'x' is not a valid number"),
+    **{
+        f"an empty {option}": (["exits", option, ""], f"leave out {option} to select all")
+        for option in ("--pod", "--namespace", "--container", "--selector", "--sender-pod")
+    },
     "a shell": (["completion", "tcsh"], "tcsh"),
     "a socket": (["pods", "--cri-socket", "/no/such.sock"], "/no/such.sock"),
 }

@@ -114,6 +114,12 @@ def test_a_pod_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--wait" in str(refused.value.remedy)
 
 
+def test_a_number_may_be_meant_as_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    with node(monkeypatch, [LOGS]) as asked, pytest.raises(NoSuchPod) as refused:
+        check_globs((str(os.getpid()),), *asked)
+    assert f"--pid {os.getpid()}" in str(refused.value.remedy)
+
+
 def test_the_nearest_pods_live(monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         node(monkeypatch, [LOGS], Cgroup("u1", 7), Cgroup("u2")) as asked,

@@ -37,6 +37,13 @@ def test_a_pod_by_its_name(cluster: Cluster) -> None:
     assert asked(cluster) == ["why shop/web-0 --color=never"]
 
 
+@pytest.mark.parametrize("said", ["pod/web-0", "pods/web-0"])
+def test_a_pod_in_kubectls_words(cluster: Cluster, said: str) -> None:
+    cluster.answers("get pod web-0 --output", pod("web-0"))
+    assert cluster("why", said).code == 0
+    assert asked(cluster) == ["why shop/web-0 --color=never"]
+
+
 def test_labels_in_a_namespace(cluster: Cluster) -> None:
     found = {"items": [pod("web-0", on="node1"), pod("web-1", on="node2")]}
     cluster.agents("node1", "node2")

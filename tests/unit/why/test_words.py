@@ -22,6 +22,7 @@ from tracer.why.verdict import Certainty, Verdict
 JAVA = "/usr/lib/jvm/java-17/bin/java"
 NODE = "/usr/local/bin/node"
 SH = "/usr/bin/dash"
+BUSYBOX = "/bin/busybox"
 
 
 def program(exe: str, *argv: str) -> Process:
@@ -84,6 +85,8 @@ def faulted(first: Process, name: str, number: int, code: str) -> Verdict:
         (stopped(program("/usr/bin/dumb-init", "dumb-init"), code=None), "its child's session"),
         (stopped(program(NODE, "node", "/usr/bin/npm", "start"), code=None), "below a shell"),
         (stopped(program(SH, "sh", "-c", "x"), "ignored", None), "passes no signal on"),
+        (stopped(program(BUSYBOX, "/bin/sh", "-c", "x"), "ignored", None), "passes no signal on"),
+        (stopped(program(BUSYBOX, "busybox", "sh", "x"), "ignored", None), "passes no signal on"),
         (stopped(program("/usr/bin/uwsgi-core", "uwsgi"), "ignored", None), "--die-on-term"),
         (stopped(program("/usr/lib/postgresql/15/bin/postgres"), code=None), "smart stop"),
         (faulted(program("/server"), "SIGBUS", 7, "BUS_ADRERR"), "/dev/shm has 64 MiB"),
@@ -104,6 +107,9 @@ def test_what_is_said(verdict: Verdict, hint: str) -> None:
         ended(program("/usr/bin/ruby", "ruby", "java"), 0),
         stopped(program("/usr/bin/uwsgi-core", "uwsgi", "--die-on-term"), "ignored", None),
         stopped(program("/usr/bin/redis-server")),
+        stopped(program(BUSYBOX, "sleep", "1000"), "ignored", None),
+        stopped(program(BUSYBOX, "busybox", "httpd", "-f"), "ignored", None),
+        stopped(program(BUSYBOX), "ignored", None),
         faulted(program("/server"), "SIGBUS", 7, "BUS_ADRALN"),
         faulted(program("/server"), "SIGSEGV", 11, "SEGV_MAPERR"),
     ],

@@ -34,6 +34,8 @@ MAX_SCRIPT_AT = 8
 MAX_SHOWN = 80
 # From this size on, the kernel side may have cut a command line.
 WHOLE_BYTES = 1000
+# One executable that is many programs, by the name with which it is called
+_MANY_IN_ONE = {"busybox", "toybox"}
 AMOUNT = "{amount}"  # of memory, at the end of a pattern
 _NUMBER = re.compile(r"([0-9]{1,15})([kmgt]?)", re.IGNORECASE)
 _SHIFTS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
@@ -219,8 +221,17 @@ def _is_script(program: Program, seen: _Seen) -> bool:
 
 
 def _is_named(program: Program, seen: _Seen) -> bool:
-    command = _base(seen.argv[0].partition(" ")[0]) if seen.argv else ""
-    return any(matches(name, word) for name in program.names for word in (seen.exe, command))
+    return any(matches(name, word) for name in program.names for word in _names(seen))
+
+
+def _names(seen: _Seen) -> Iterator[str]:
+    """The executable's name and the command's; of a busybox only that of the program in it."""
+    commands = [_base(word.partition(" ")[0]) for word in seen.argv[:2]]
+    if seen.exe not in _MANY_IN_ONE:
+        yield seen.exe
+        yield from commands[:1]
+        return
+    yield from commands[1:] if commands[:1] == [seen.exe] else commands[:1]
 
 
 def _argument(rule: Rule, program: Program, seen: _Seen) -> str | None:
