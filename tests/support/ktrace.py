@@ -86,7 +86,7 @@ class Ktrace:
     def __init__(
         self,
         *arguments: str,
-        output: str = "json",
+        output: str | None = "json",
         environment: Mapping[str, str] | None = None,
         stdout: int | None = None,
         only: tuple[str, int] | None = None,
@@ -107,7 +107,8 @@ class Ktrace:
         if backend != "auto":
             options = ["--backend", backend, *options]
         self._arguments = [*map(str, only or ()), command, *options]
-        self._arguments += ["-o", output, "--ready-file", str(self._ready)]
+        self._arguments += ["-o", output] if output else []
+        self._arguments += ["--ready-file", str(self._ready)]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

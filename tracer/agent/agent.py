@@ -14,7 +14,11 @@ from pathlib import Path
 
 from tracer.agent.feed import Feed
 from tracer.agent.health import Health, cpu_seconds, memory_bytes
-from tracer.agent.item import Item, Severity
+from tracer.agent.history.bounds import Bounds
+from tracer.agent.history.entry import Told
+from tracer.agent.history.lives import Lives
+from tracer.agent.history.store import Store
+from tracer.agent.item import Item, Life, Severity
 from tracer.agent.judge import Judge
 from tracer.agent.listener import Listener, Unwell
 from tracer.agent.lock import Lock
@@ -22,12 +26,15 @@ from tracer.agent.outlet import Outlet
 from tracer.agent.publishers import Means, Options, Page, get
 from tracer.backends import Cost
 from tracer.identity.resolver import Resolver
+from tracer.kernel.limits import reason
 from tracer.model.event import Clock
 from tracer.model.turn import Turn
+from tracer.recording.recorder import Recorder, recorder_of
 from tracer.session.run import Run, TraceRequest
 from tracer.session.session import Summary
 from tracer.why.crash import FaultFinder
 from tracer.why.engine import Explanation
+from tracer.why.render import to_text
 from tracer.why.timelines import Timelines, sees_both_ends
 
 HEALTH_SECONDS = 60.0
@@ -42,6 +49,7 @@ class Settings:
     """`listen` is empty if nothing shall. `publishers` are the options of those that are on."""
 
     directory: Path
+    bounds: Bounds
     request: TraceRequest
     node: str
     listen: str
@@ -65,11 +73,15 @@ class Agent:
             for name, options in settings.publishers.items()
         ]
         kinds = {kind: probe for probe in settings.request.probes for kind in probe.whose}
-        self._feed = Feed(kinds, self._outlets, self._clock, settings.node, self._explained)
+        self._store: Store | None = None
+        self._lives = Lives(self._clock, self._lived)
+        self._feed = Feed(
+            *(kinds, self._outlets, self._clock, settings.node, self._lives, self._explained)
+        )
         self._timelines = Timelines(self._clock)
         self._faults = FaultFinder()
         self._judge = self._feed.judge = Judge(self._timelines, self._faults, self._feed.explained)
-        self._run = Run(settings.request, self._feed, self._clock, say, lambda run: Rounds(self))
+        self._run = Run(settings.request, self._feed, self._clock, say, self._record)
 
     @property
     def stopping(self) -> bool:
@@ -82,14 +94,18 @@ class Agent:
     @property
     def unrecorded(self) -> int:
         """Events that are not in the history."""
-        return 0
+        return self._store.state.unrecorded if self._store else 0
 
     def run(self, attached: Callable[[], None]) -> Summary:
         """Calls `attached` when it traces."""
-        lock = Lock(self._settings.directory)
-        listener = self._listener()
+        directory = self._settings.directory
+        lock = Lock(directory)
+        listener: Listener | None = None
         try:
+            listener = self._listener()
+            self._store = Store(directory, self._clock, self._settings.bounds, self._say)
             with self._run as run:
+                self._lives.began_ns = self._clock.now()
                 run.attach()
                 self._timelines.began_ns = self._clock.now()
                 self._timelines.traced = frozenset(probe.name for probe in run.probes)
@@ -99,15 +115,16 @@ class Agent:
                 if listener:
                     listener.start()
                 attached()
-                summary = run.run()
-                self._judge.look(at_the_end=True)
-                return summary
+                return run.run()
         finally:
             self._end(listener)
             lock.release()
 
-    def came_round(self) -> None:
+    def came_round(self, turn: Turn, resolver: Resolver) -> None:
         """Called after each turn."""
+        self._lives.look(turn.now, resolver)
+        if turn.last:
+            self._judge.look(at_the_end=True)
         now = self._came = time.monotonic()
         if now >= self._next_cost:
             self._next_cost = now + COST_SECONDS
@@ -138,6 +155,7 @@ class Agent:
             forgotten=self._timelines.forgotten,
             silent=dict(run.silent),
             publishers={outlet.name: outlet.counts for outlet in self._outlets},
+            history=self._store.state if self._store else None,
             seconds=now - self._began,
             quiet_seconds=now - self._came,
             cpu_seconds=cpu_seconds(),
@@ -161,10 +179,32 @@ class Agent:
 
     def _explained(self, explanation: Explanation, item: Item) -> None:
         """A verdict, before it goes to the publishers."""
+        story, verdict = explanation.story, explanation.verdict
+        assert self._store and item.life
+        self._store.tell(
+            Told(
+                *(item.life, item.time_ns, verdict.id, verdict.certainty.value, verdict.sentence),
+                *(story.end is not None, item.json, to_text(explanation, self._clock)),
+            ),
+            min((entry.boot_ns for entry in verdict.evidence), default=story.until_ns()),
+        )
+
+    def _lived(self, life: Life) -> None:
+        if self._store:
+            self._store.live(life)
+
+    def _record(self, run: Run) -> Rounds:
+        assert self._store
+        return Rounds(self, recorder_of(run, self._store, self._settings.node, self._unrecorded))
+
+    def _unrecorded(self, error: OSError) -> None:
+        self._say(f"ktrace: the history ends here: {reason(error)}; tracing goes on")
 
     def _end(self, listener: Listener | None) -> None:
         self._faults.close()
         until = time.monotonic() + FLUSH_SECONDS
+        if self._store:
+            self._store.finish(FLUSH_SECONDS)
         for outlet in self._outlets:
             outlet.stop(max(0.1, until - time.monotonic()))
         if listener:
@@ -174,16 +214,24 @@ class Agent:
 class Rounds:
     """Makes the session come back in time for the agent. Takes the place of its recorder."""
 
-    unrecorded = 0
-    failure: OSError | None = None
-
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, recorder: Recorder) -> None:
         self._agent = agent
+        self._recorder = recorder
+
+    @property
+    def unrecorded(self) -> int:
+        return self._recorder.unrecorded
+
+    @property
+    def failure(self) -> OSError | None:
+        return self._recorder.failure
 
     def add(self, turn: Turn, waited: bool, resolver: Resolver) -> None:
-        self._agent.came_round()
+        self._agent.came_round(turn, resolver)
+        self._recorder.add(turn, waited, resolver)
 
     def patience(self, now: int) -> float:
-        return self._agent.patience()
+        return min(self._agent.patience(), self._recorder.patience(now))
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self._recorder.close()

@@ -6,15 +6,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
+from tracer.agent.history.lives import Lives
 from tracer.agent.item import Item, ItemKind, Life, Severity, life_of
 from tracer.agent.judge import Judge
 from tracer.agent.outlet import Outlet
 from tracer.model.event import Clock, Event, LostBody, is_loss, to_json
 from tracer.probes import Probe
+from tracer.probes.exits import is_exit
 from tracer.session.session import DAMAGE
 from tracer.why.engine import Explanation
+from tracer.why.life import ends_container
 from tracer.why.render import subject, to_event
 
 # Events that become items. Their JSON is what is expensive, and one takes 50 µs.
@@ -25,8 +27,8 @@ Tell = Callable[[Explanation, Item], None]
 
 
 class Feed:
-    """A `tracer.session.session.Sink`. `tell` gets each verdict, for the history. `probes` are by
-    the kinds of their events; set `judge` before the first event."""
+    """A `tracer.session.session.Sink`. `tell` gets each verdict and `lives` each end, for the
+    history. `probes` are by the kinds of their events; set `judge` before the first event."""
 
     judge: Judge
 
@@ -36,6 +38,7 @@ class Feed:
         outlets: Sequence[Outlet],
         clock: Clock,
         node: str,
+        lives: Lives,
         tell: Tell,
     ) -> None:
         self.lost: Counter[str] = Counter()
@@ -43,6 +46,7 @@ class Feed:
         self._outlets = outlets
         self._clock = clock
         self._node = node
+        self._lives = lives
         self._tell = tell
         self._observe = [o.sender.observe for o in outlets if o.sender.observes]
         least = [o.sender.least for o in outlets if "event" in o.sender.kinds]
@@ -53,6 +57,8 @@ class Feed:
         self.judge.event(event)
         for observe in self._observe:
             observe(event)
+        if is_exit(event) and ends_container(event):
+            self._lives.ended(event)
         if is_loss(event):
             self._lose(event)
         elif self._least is not None:
@@ -67,10 +73,13 @@ class Feed:
     def explained(self, explanation: Explanation) -> None:
         """A verdict of the judge."""
         event = to_event(explanation, self._clock)
-        sentence = f"{subject(explanation.story)}: {explanation.verdict.sentence}"
-        item = self._item(
-            "verdict", event, Severity.WARN, sentence, _life(explanation, self._clock)
-        )
+        story = explanation.story
+        sentence = f"{subject(story)}: {explanation.verdict.sentence}"
+        if story.end is not None:
+            life = self._lives.with_end(story.end.event)
+        else:
+            life = self._lives.life(story.place)
+        item = self._item("verdict", event, Severity.WARN, sentence, life)
         self._tell(explanation, item)
         self.put(item)
 
@@ -110,19 +119,3 @@ class Feed:
     ) -> Item:
         json = to_json(event, self._clock, self._node)
         return Item(kind, event.boot_ns + self._clock.offset_ns, severity, words, json, life)
-
-
-def _life(explanation: Explanation, clock: Clock) -> Life:
-    """With its end, if the verdict is on one."""
-    story = explanation.story
-    life = life_of(story.place, clock.offset_ns)
-    if story.end is None:
-        return life
-    signal = story.end.body["signal"]
-    number = signal["number"] if signal else None
-    return replace(
-        life,
-        ended_ns=story.end.boot_ns + clock.offset_ns,
-        exit_code=story.end.body["exit_code"] if number is None else 128 + number,
-        signal=number,
-    )

@@ -12,8 +12,10 @@ import click
 
 from tracer import backends
 from tracer.agent import publishers
+from tracer.agent.history.bounds import Bounds
 from tracer.agent.lock import holder
 from tracer.cli._file import config_option
+from tracer.cli._history import directory as directory_option
 from tracer.cli._options import (
     Duration,
     Size,
@@ -34,9 +36,9 @@ from tracer.cli._tracing import (
     tell_ready,
 )
 from tracer.model.errors import KtraceError
+from tracer.model.units import size, span
 from tracer.outputs.escape import escape
 
-DIRECTORY = "/var/lib/ktrace"
 LISTEN = "127.0.0.1:9464"
 # The selectors of the commands that trace: the agent traces every pod.
 _EVERY_POD: Mapping[str, Any] = {
@@ -59,6 +61,7 @@ def run(check: bool, listen: str, **values: Any) -> None:
 
     settings = Settings(
         directory=directory,
+        bounds=_bounds(values),
         request=request(every_probe(), {**values, **_EVERY_POD}),
         node=node_of(values["node_name"]),
         listen=listen,
@@ -74,6 +77,12 @@ def run(check: bool, listen: str, **values: Any) -> None:
 
     summary = agent.run(attached)
     click.echo(closing_line(summary, agent.unrecorded, agent.health().forgotten), err=True)
+
+
+def _bounds(values: Mapping[str, Any]) -> Bounds:
+    return Bounds(
+        values["history_time"], values["history_max_size"], values["history_max_share"] / 100
+    )
 
 
 def _chosen(values: Mapping[str, Any]) -> dict[str, publishers.Options]:
@@ -107,7 +116,9 @@ def _check(
             lacks += 1
             _lack(f"{probe.name}: {error.message}", error.remedy)
     pid = holder(directory)
-    _line("keeps", f"its history in {directory}")
+    bounds = _bounds(values)
+    _line("keeps", f"its history in {directory}: {span(int(bounds.seconds * 1e9))}")
+    _line("", _most(bounds, directory))
     if pid is not None:
         lacks += 1
         _lack(f"another agent, process {pid}, serves {directory}", "one agent a node is enough")
@@ -118,6 +129,14 @@ def _check(
     if not chosen:
         _line("publishes", f"nothing; there are {', '.join(publishers.names()) or 'no publishers'}")
     return int(lacks > 0)
+
+
+def _most(bounds: Bounds, directory: Path) -> str:
+    """The smaller of the two bounds in bytes, for the directory or the nearest that exists."""
+    there = next((path for path in (directory, *directory.parents) if path.is_dir()), Path("/"))
+    most = bounds.bytes(there)
+    why = "" if most == bounds.size else f", {bounds.share * 100:g} % of its file system"
+    return f"at most {size(most)}{why}"
 
 
 def _line(what: str, words: str) -> None:
@@ -139,13 +158,30 @@ def _options() -> list[click.Parameter]:
             help="Only say what the agent would do, and what it lacks; exit code 1 if anything.",
         ),
         config_option(),
+        directory_option(),
         click.Option(
-            ["--dir"],
-            type=click.Path(),
-            default=DIRECTORY,
+            ["--history-time"],
+            type=Duration(),
+            default="7d",
             show_default=True,
-            metavar="DIRECTORY",
-            help="Where its history is.",
+            metavar="TIME",
+            help="How far it reaches back at most.",
+        ),
+        click.Option(
+            ["--history-max-size"],
+            type=Size(),
+            default="1G",
+            show_default=True,
+            metavar="SIZE",
+            help="How much it takes at most; the oldest makes room.",
+        ),
+        click.Option(
+            ["--history-max-share"],
+            type=click.FloatRange(0, 100, min_open=True),
+            default=10,
+            show_default=True,
+            metavar="PERCENT",
+            help="The part of the file system that it never exceeds.",
         ),
         click.Option(
             ["--listen"],

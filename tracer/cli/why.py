@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ktrace why POD` and `ktrace why FILE`: what happened, how sure that is, the evidence, and what
-to do. Live, it waits until there is something to explain."""
+to do. With an agent's history it answers at once; else it waits until there is something to
+explain."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tracer import probes
+from tracer.cli._history import directory, verdict_text
 from tracer.cli._options import (
     color,
     complete_pod,
@@ -37,29 +40,34 @@ from tracer.cli._tracing import (
     timelines_forgotten,
     to_the_end,
 )
-from tracer.cli._watch import Watch
-from tracer.identity.states import StateService
-from tracer.model.errors import BadRecording, UsageError
+from tracer.model.errors import BadRecording, KtraceError, UsageError
 from tracer.model.event import Clock, Place, to_json
 from tracer.model.kubernetes import Facts
 from tracer.model.selection import AS_TARGET, Selection
+from tracer.model.units import span
 from tracer.model.workloads import parse as parse_workload
 from tracer.recording import SUFFIX
 from tracer.session.run import Run
-from tracer.why.crash import FaultFinder
-from tracer.why.engine import Explanation, explain_all
-from tracer.why.timelines import MAX_RECORDED, Timelines, sees_both_ends
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # slow: the history needs none of it
     from tracer.recording.metadata import Metadata
+    from tracer.why.engine import Explanation
+    from tracer.why.timelines import Timelines
 
 # Kinds wanted from any pod: a connection's other end knows why it was reset.
 _BESIDES = ("tcp_reset",)
 
-Show = Callable[[Explanation, Clock, str], None]
+Show = Callable[["Explanation", Clock, str], None]
 
 
-def run(what: str | None, pods: tuple[str, ...], output: str, color: str, **values: Any) -> None:
+def run(
+    what: str | None,
+    pods: tuple[str, ...],
+    output: str,
+    color: str,
+    wait_for_next: bool,
+    **values: Any,
+) -> None:
     facts = _facts(values.pop("events"), what)
     show = _show_json if output == "json" else partial(_show_text, in_colour(color))
     wanted = selection({**values, "pods": pods}, _BESIDES)
@@ -71,6 +79,8 @@ def run(what: str | None, pods: tuple[str, ...], output: str, color: str, **valu
         raise UsageError(
             "which pod?", "ktrace why NAMESPACE/POD, deploy/NAME or -l KEY=VALUE; or a recording"
         )
+    elif what and not wait_for_next and _told_before(what, values, output, in_colour(color)):
+        return
     elif what and not wanted.containers and _is_plain(what, values):
         _watch(replace(wanted, containers=(what,)), values, show)
     else:
@@ -86,6 +96,7 @@ def _facts(files: Sequence[str], what: str | None) -> Facts | None:
             "--events tells what Kubernetes said of a recording", "ktrace why FILE --events EVENTS"
         )
     from tracer.kubernetes.file import facts_of_file
+    from tracer.why.timelines import MAX_RECORDED
 
     facts = Facts(MAX_RECORDED)
     for file in files:
@@ -113,10 +124,47 @@ def _is_plain(what: str, values: Mapping[str, Any]) -> bool:
     return bool(values["wait"] or plain_container(what, names))
 
 
+# From the agent's history
+
+
+def _told_before(what: str, values: Mapping[str, Any], output: str, colour: bool) -> bool:
+    """Shows the last death that the agent's history knows of; False if there is none."""
+    from tracer.agent.history.query import History, exists, wants
+
+    place = Path(values["dir"])
+    if values["labels"] or values["wait"] or not exists(place):
+        return False
+    try:
+        history = History(place)
+        told = history.last_death(wants(what, values["namespaces"], values["containers"]))
+        history.close()
+    except KtraceError as error:
+        say(f"ktrace: {error.message}")
+        return False
+    if told is None:
+        say(f"ktrace: the history knows of no end of {what}; waiting for the next")
+        return False
+    age = span(max(0, time.time_ns() - told.at_ns))
+    say(f"ktrace: this was {age} ago, says the agent's history; --next waits for the next")
+    if output == "json":
+        sys.stdout.buffer.write(told.json.rstrip(b"\n") + b"\n")
+    else:
+        from tracer.outputs.terminal import terminal_width
+
+        text = verdict_text(told, colour=colour, width=terminal_width())
+        click.echo(text, color=colour)
+    return True
+
+
 # Live
 
 
 def _watch(chosen: Selection, values: Mapping[str, Any], show: Show) -> None:
+    from tracer.cli._watch import Watch
+    from tracer.identity.states import StateService
+    from tracer.why.crash import FaultFinder
+    from tracer.why.timelines import Timelines, sees_both_ends
+
     clock, node = Clock(), node_of(values["node_name"])
     timelines = Timelines(clock)
     faults = FaultFinder()
@@ -180,6 +228,8 @@ def _explain_recording(
 ) -> None:
     """Explains the readable part of a damaged recording, then reports the damage."""
     from tracer.cli._recording import Wanted, check_pods, play
+    from tracer.why.engine import explain_all
+    from tracer.why.timelines import MAX_RECORDED, Timelines, sees_both_ends
 
     told: list[tuple[Metadata, Clock, Timelines]] = []
 
@@ -242,7 +292,8 @@ command = make_command(
     "why",
     "Say what happened to a pod, how sure that is, and what to do.",
     (
-        "ktrace why shop/web-0                  wait until it ends or something happens to it",
+        "ktrace why shop/web-0                  its last end, if an agent has seen one; else wait",
+        "ktrace why shop/web-0 --next           wait until it ends or something happens to it",
         "ktrace why web-0 --duration 10m        give up after ten minutes",
         "ktrace why web-0 --wait -o json        a pod that is still to come",
         "ktrace why deploy/web                  its pods, and those that replace them",
@@ -282,6 +333,12 @@ command = make_command(
             help="With a recording: what Kubernetes says, as kubectl get events,pods -A -o json"
             " prints it; - is standard input.",
         ),
+        click.Option(
+            ["--next", "wait_for_next"],
+            is_flag=True,
+            help="Wait for what happens next, also if the agent's history knows of an end.",
+        ),
+        directory(),
         *probe_options(every_probe()),
         *limits(),
         no_argv(),

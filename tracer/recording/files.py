@@ -73,6 +73,10 @@ class RecordingFile:
             raise
         self.size += len(blocks)
 
+    def sync(self) -> None:
+        """Returns when the data is on the disk. Raises OSError."""
+        os.fdatasync(self._fd)
+
     def close(self) -> None:
         """Raises OSError if the data did not reach the disk."""
         try:

@@ -58,6 +58,7 @@ class Kind(IntEnum):
     IDENTITY = 3
     LOST = 4
     END = 5
+    HISTORY = 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ FLUSH_BYTES = 4 << 20
 class Recorder:
     """A `tracer.session.session.Recorder`. On its first error it calls `on_failure`, keeps the
     error in `failure`, and writes no more. `events` counts written events, `unrecorded` the
-    others."""
+    others. A file that begins later has the offset of `clock` at that time."""
 
     def __init__(
         self,
@@ -55,12 +55,14 @@ class Recorder:
         metadata: Metadata,
         probes: Sequence[Probe],
         on_failure: Callable[[OSError], None],
+        clock: Clock | None = None,
     ) -> None:
         self.events = self.unrecorded = 0
         self._out = out
         self._metadata = metadata
         self._schemas = metadata.schemas
         self._on_failure = on_failure
+        self._clock = clock or Clock(metadata.clock_offset_ns)
         self.failure: OSError | None = None
         self._events = _events(metadata, probes)
         self._pending: list[Turn] = []
@@ -100,7 +102,8 @@ class Recorder:
     def _beginning(self, now: int) -> bytes:
         """The first bytes of a file: its header, its metadata, and the records that later ones
         refer to."""
-        metadata = replace(self._metadata, began=now)
+        offset = self._clock.offset_ns
+        metadata = replace(self._metadata, began=now, clock_offset_ns=offset)
         blocks = [file_header(), json_block(Kind.META, metadata.json())]
         if self._context and self._resolver:
             for turn in self._context.turns(now, self._resolver.names):
@@ -215,7 +218,7 @@ def recorder_of(
 ) -> Recorder:
     """The recorder of a run that has just been attached."""
     metadata = metadata_here(node, run.backend, run.clock, run.selection, run.request.count)
-    return Recorder(out, metadata, run.probes, on_failure)
+    return Recorder(out, metadata, run.probes, on_failure, run.clock)
 
 
 def metadata_here(

@@ -12,7 +12,8 @@ from tests.unit.why.world import CLOCK, CRON, INIT, World, process
 from tracer import probes
 from tracer.agent import feed as module
 from tracer.agent.feed import MAX_EVENTS_A_SECOND, Feed
-from tracer.agent.item import Item, Severity
+from tracer.agent.history.lives import Lives
+from tracer.agent.item import Item, Life, Severity
 from tracer.agent.judge import Judge
 from tracer.agent.outlet import Outlet
 from tracer.model.event import Event
@@ -29,8 +30,10 @@ class Desk(World):
         super().__init__()
         self.outlets = [Outlet("board", board, lambda words: None) for board in boards]
         self.told: list[Item] = []
+        self.lives: list[Life] = []
         self.feed = Feed(
-            KINDS, self.outlets, CLOCK, "n1", lambda told, item: self.told.append(item)
+            *(KINDS, self.outlets, CLOCK, "n1", Lives(CLOCK, self.lives.append)),
+            lambda told, item: self.told.append(item),
         )
         self.feed.judge = Judge(self.timelines, FaultFinder(), self.feed.explained)
 

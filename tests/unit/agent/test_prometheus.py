@@ -14,6 +14,7 @@ from tests.unit.why.world import CLOCK, CRON, INIT, World, process
 from tracer.agent import metrics as module
 from tracer.agent.feed import Feed
 from tracer.agent.health import Counts, Health, HistoryState
+from tracer.agent.history.lives import Lives
 from tracer.agent.judge import Judge
 from tracer.agent.metrics import MAX_SERIES, MAX_VALUE, Metrics
 from tracer.agent.outlet import Outlet
@@ -50,7 +51,8 @@ class Target(World):
         assert isinstance(sender, PrometheusSender)
         self.sender = sender
         self.outlet = Outlet("prometheus", sender, print)
-        self.feed = Feed(KINDS, [self.outlet], CLOCK, "n1", lambda told, item: None)
+        lives = Lives(CLOCK, lambda life: None)
+        self.feed = Feed(KINDS, [self.outlet], CLOCK, "n1", lives, lambda told, item: None)
         self.feed.judge = Judge(self.timelines, FaultFinder(), self.feed.explained)
 
     def add(self, event: Event) -> Event:

@@ -277,8 +277,9 @@ def test_where_pods_are_a_name_is_a_pods(monkeypatch: pytest.MonkeyPatch) -> Non
 
 FORGETFUL = """
 import sys
-from tracer.cli import main, why
-why.MAX_RECORDED = 1
+from tracer.cli import main
+from tracer.why import timelines
+timelines.MAX_RECORDED = 1
 main()
 """
 

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent with real pods: killed by a real killer, found in its history by name, uid and
+container id, also when pod and agent are gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.containerd import Containerd, ContainerHandle
+from tests.support.ktrace import Ktrace, run
+from tests.support.wait import wait_for
+
+# Other tests may run beside this one, and an agent sees them all.
+NAME = f"web-{os.getpid()}"
+SLEEP = ["sleep", "100000"]
+
+
+@pytest.fixture
+def agent(tmp_path: Path, cri: tuple[str, str]) -> Callable[[], Ktrace]:
+    def make() -> Ktrace:
+        words = ("agent", "--dir", str(tmp_path / "history"), "--listen", "", *cri)
+        return Ktrace(*words, output=None)
+
+    return make
+
+
+def history(tmp_path: Path, *words: str) -> list[dict[str, Any]]:
+    told = run("history", *words, "--dir", str(tmp_path / "history"), "-o", "json")
+    return [json.loads(line) for line in told.stdout.splitlines()]
+
+
+def judged(tmp_path: Path, uid: str) -> list[dict[str, Any]]:
+    """The history of a pod once it holds a verdict."""
+
+    def look() -> list[dict[str, Any]]:
+        return [row for row in history(tmp_path, uid) if row["verdict"]]
+
+    return wait_for("the verdict", look, interval=0.3)
+
+
+def kill(container: ContainerHandle) -> str:
+    """Killed by a process of the host that is gone at once; its pid."""
+    killer = subprocess.Popen(["sh", "-c", f"kill -9 {container.pid}"])
+    assert killer.wait() == 0
+    container.wait_exit()
+    return str(killer.pid)
+
+
+def test_who_killed_it(containerd: Containerd, agent: Callable[[], Ktrace], tmp_path: Path) -> None:
+    pod = containerd.run_pod(NAME, "shop", labels={"app": "web"})
+    with agent() as first:
+        container = pod.run("app", SLEEP)
+        killer = kill(container)
+        judged(tmp_path, pod.uid)
+        pod.remove()
+        first.signal(signal.SIGKILL)
+        wait_for("the agent's end", lambda: first.ended)
+    for name in (f"shop/{NAME}", NAME, pod.uid, container.id[:12]):
+        (row,) = history(tmp_path, name)
+        assert (row["namespace"], row["pod"], row["pod_uid"]) == ("shop", NAME, pod.uid)
+        assert (row["container"], row["container_id"]) == ("app", container.id)
+        assert (row["exit_code"], row["signal"], row["running"]) == (137, 9, False)
+        assert (row["verdict"], row["certainty"]) == ("killed_from_host", "certain")
+        assert f"sh[{killer}]" in row["sentence"]
+        assert row["began"] < row["ended"]
+    with agent() as again:
+        told = run("why", f"shop/{NAME}", "--dir", str(tmp_path / "history"))
+        assert told.returncode == 0
+        assert f"sh[{killer}]" in told.stdout.splitlines()[0]
+        assert told.stdout.splitlines()[1] == "  certain: the kernel said so"
+        assert " ago, says the agent's history; --next waits for the next" in told.stderr
+        assert len(history(tmp_path, pod.uid)) == 1
+        again.stop(signal.SIGTERM)
+    replayed = run("replay", str(_recording(tmp_path, row)), "-o", "json", "-p", pod.uid)
+    assert any(json.loads(line)["kind"] == "exit" for line in replayed.stdout.splitlines())
+
+
+def _recording(tmp_path: Path, row: dict[str, Any]) -> Path:
+    (path,) = (tmp_path / "history").glob(f"{row['recording']:08d}-*.ktrace")
+    assert 0 < row["offset"] < path.stat().st_size
+    return path
+
+
+def test_a_piece_of_it(containerd: Containerd, agent: Callable[[], Ktrace], tmp_path: Path) -> None:
+    """A recording of the incident alone, which says the same."""
+    pod = containerd.run_pod(NAME, "shop")
+    with agent() as first:
+        kill(pod.run("app", SLEEP))
+        (row,) = judged(tmp_path, pod.uid)
+        first.stop(signal.SIGTERM)
+    pod.remove()
+    span = f"{row['began'][:19]}Z..{row['ended'][:19]}Z"
+    piece = tmp_path / "incident.ktrace"
+    cut = run("history", "--dir", str(tmp_path / "history"), "--cut", span, "-o", str(piece))
+    assert cut.returncode == 0, cut.stderr
+    told = json.loads(run("why", str(piece), "--pod", pod.uid, "-o", "json").stdout)
+    assert (told["verdict"], told["sentence"]) == (row["verdict"], row["sentence"])
+    assert (told["pod"]["name"], told["container"]["name"]) == (NAME, "app")
+
+
+def test_a_second_agent_says_who_is_there(agent: Callable[[], Ktrace], tmp_path: Path) -> None:
+    with agent() as first:
+        second = run("agent", "--dir", str(tmp_path / "history"), "--listen", "")
+        assert second.returncode == 1
+        assert f"another agent, process {first.pid}, already serves" in second.stderr
+        first.stop(signal.SIGTERM)
+    assert os.listdir(tmp_path / "history")
+
+
+def test_no_history_no_change(cri: tuple[str, str], tmp_path: Path) -> None:
+    failed = run("why", "no-such-pod-anywhere", *cri, "--dir", str(tmp_path / "none"))
+    assert failed.returncode == 5
+    assert "history" not in failed.stderr

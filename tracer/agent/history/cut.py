@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cuts a piece out of a history: a recording that replays by itself, with the context that its
+events refer to. Sessions of the agent do not mix: each gives a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, groupby
+from operator import attrgetter
+from pathlib import Path
+
+from tracer import probes
+from tracer.agent.history.segments import Segment, segments
+from tracer.kernel.limits import reason
+from tracer.model.errors import BadRecording, KtraceError
+from tracer.model.event import Clock
+from tracer.model.turn import Turn
+from tracer.recording.files import Beginning, RecordingFile, close_in_order
+from tracer.recording.reader import Reader
+from tracer.recording.recorder import Recorder
+from tracer.recording.replay import ReplaySource
+from tracer.session.session import Session
+
+
+def cut(directory: Path, begin_ns: int, end_ns: int, out: Path) -> list[Path]:
+    """Writes what happened between two moments (since 1970); returns the files. The piece begins
+    and ends with a whole block, which is up to a second. Raises `KtraceError`."""
+    try:
+        every = segments(directory)
+    except OSError as error:
+        raise KtraceError(f"the history in {directory}: {reason(error)}") from error
+    written: list[Path] = []
+    for _, session in groupby(every, key=attrgetter("session")):
+        path = out if not written else out.with_name(f"{out.stem}-{len(written) + 1}{out.suffix}")
+        if _cut_session([*session], begin_ns, end_ns, path):
+            written.append(path)
+    return written
+
+
+def _cut_session(pieces: Sequence[Segment], begin_ns: int, end_ns: int, out: Path) -> bool:
+    """Whether there was anything of this session to write."""
+    readers: list[Reader] = []
+    try:
+        for piece in pieces:
+            try:
+                readers.append(Reader(piece.path))
+            except BadRecording:  # the agent has just made it, or was killed while it did
+                continue
+        readers = _overlapping(readers, begin_ns, end_ns)
+        if not readers:
+            return False
+        metadata = readers[0].metadata
+        # the wall clock may have been set between two recordings
+        offset = readers[-1].metadata.clock_offset_ns
+        piece_of = _Piece(out, begin_ns - offset, end_ns - offset)
+        known = [probes.get(name) for name in probes.names() if name in metadata.attached]
+        source = _Chain(readers)
+        clock = Clock(offset)
+        session = Session(source, known, metadata.selection, None, clock, metadata.count)
+        recorder = Recorder(piece_of, metadata, known, piece_of.failed, clock)
+        session.recorder = recorder
+        session.run()
+        recorder.close()
+        return piece_of.file is not None
+    finally:
+        for reader in readers:
+            reader.__exit__(None, None, None)
+
+
+def _overlapping(readers: list[Reader], begin_ns: int, end_ns: int) -> list[Reader]:
+    """A recording lasts until the next one of its session begins."""
+    began = [reader.metadata.began + reader.metadata.clock_offset_ns for reader in readers]
+    until = [*began[1:], end_ns + 1]
+    kept = []
+    for reader, first, last in zip(readers, began, until, strict=True):
+        if first <= end_ns and last >= begin_ns:
+            kept.append(reader)
+        else:
+            reader.__exit__(None, None, None)
+    return kept
+
+
+class _Chain(ReplaySource):
+    """The turns of several recordings of one session."""
+
+    def __init__(self, readers: Sequence[Reader]) -> None:
+        super().__init__(readers[0])
+        self._turns = chain.from_iterable(_turns(reader) for reader in readers)
+
+
+def _turns(reader: Reader) -> Iterator[Turn]:
+    """All but the end, which only the last recording may have."""
+    for turn in reader.turns():
+        turn.last = False
+        yield turn
+
+
+class _Piece:
+    """A `tracer.recording.files.Destination` that begins a file with the first block that reaches
+    into the span."""
+
+    resumes = True
+
+    def __init__(self, path: Path, begin: int, end: int) -> None:
+        self.file: RecordingFile | None = None
+        self._path = path
+        self._begin, self._end = begin, end
+
+    def begin(self, beginning: Beginning, now: int) -> None:
+        self._beginning = beginning
+
+    def write(self, blocks: bytes, first: int, last: int) -> None:
+        if last < self._begin or first > self._end:
+            return
+        if self.file is None:
+            self.file = RecordingFile(self._path)
+            self.file.write(self._beginning(first))
+        self.file.write(blocks)
+
+    def tick(self, now: int) -> None: ...
+
+    def close(self, end: bytes) -> None:
+        if self.file:
+            close_in_order(self.file, end)
+
+    def failed(self, error: OSError) -> None:
+        raise KtraceError(f"{self._path}: {reason(error)}", "make room, or give another file")

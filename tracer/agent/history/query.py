@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Questions to a history, with or without an agent. It reads the agent's files: the index, or if
+that is missing or damaged, what the recordings say."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from tracer.agent.history import INDEX
+from tracer.agent.history.entry import Told
+from tracer.agent.history.index import Damaged, Index
+from tracer.agent.item import Life
+from tracer.kernel.limits import reason
+from tracer.model.errors import KtraceError, MissingPrivilege
+from tracer.model.names import Pod
+from tracer.model.selection import pod_matches
+
+_ID = re.compile(r"[0-9a-f]{6,64}", re.ASCII)
+
+Wanted = Callable[[Life], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A life with the verdict on its end, a verdict on harm, or a life without any. `running` is
+    None if nobody saw its end: it was there when an agent stopped, and gone when the next began."""
+
+    life: Life
+    told: Told | None
+    running: bool | None = False
+
+    @property
+    def at_ns(self) -> int:
+        if self.told:
+            return self.told.at_ns
+        return self.life.ended_ns or self.life.began_ns or 0
+
+
+class History:
+    """Raises `KtraceError` if it cannot be read. `whole` is False if the index could not be used,
+    so the answers come from the recordings."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.whole = True
+        try:
+            self._index = self._open()
+        except PermissionError as error:
+            raise MissingPrivilege(
+                f"the history in {directory} is root's alone", "run it as root: sudo ktrace …"
+            ) from error
+        except OSError as error:
+            raise KtraceError(f"the history in {directory}: {reason(error)}") from error
+
+    def close(self) -> None:
+        self._index.close()
+
+    def last_death(self, wanted: Wanted) -> Told | None:
+        """The verdict on the last end."""
+        for number, life in self._index.subjects(ends=True):
+            if wanted(life):
+                return self._index.verdict(number)
+        return None
+
+    def rows(self, wanted: Wanted, since_ns: int, *, running: bool) -> list[Row]:
+        """In order of time. With `running`, also what has not ended."""
+        rows: list[Row] = []
+        explained = set()
+        for told in self._index.verdicts(since_ns):
+            if wanted(told.life):
+                rows.append(Row(told.life, told))
+                if told.is_end:
+                    explained.add((told.life.container_id, told.life.ended_ns))
+        for life, session in self._lives(since_ns):
+            if not wanted(life) or (life.container_id, life.ended_ns) in explained:
+                continue
+            if life.ended_ns is not None:
+                rows.append(Row(life, None))
+            elif running:
+                rows.append(Row(life, None, True if session == self._session() else None))
+        return sorted(rows, key=lambda row: (row.running is not False, row.at_ns))
+
+    def _lives(self, since_ns: int) -> Iterator[tuple[Life, int]]:
+        for life, _seen, session in self._index.lives(since_ns):
+            yield life, session
+
+    def _session(self) -> int:
+        """The number of the session of the agent that runs now; 0 if none does."""
+        from tracer.agent.history.segments import segments
+        from tracer.agent.lock import holder
+
+        if holder(self.directory) is None:
+            return 0
+        found = segments(self.directory)
+        return found[-1].session if found else 0
+
+    def _open(self) -> Index:
+        path = self.directory / INDEX
+        try:
+            if path.stat().st_size:
+                return Index(path)
+        except FileNotFoundError:
+            self.directory.stat()
+        except (Damaged, sqlite3.Error):
+            pass
+        return self._from_recordings()
+
+    def _from_recordings(self) -> Index:
+        from tracer.agent.history.store import take_in
+
+        self.whole = False
+        index = Index(None)
+        take_in(index, self.directory)
+        return index
+
+
+def exists(directory: Path) -> bool:
+    """Whether there is a history that this process may read."""
+    try:
+        return any(directory.iterdir())
+    except OSError:
+        return False
+
+
+def wants(
+    what: str | None, namespaces: tuple[str, ...] = (), containers: tuple[str, ...] = ()
+) -> Wanted:
+    """`what` is a pod as in other commands ([namespace/]name, uid, glob, deploy/NAME), the first
+    digits of a container's id, or outside of pods a container's name."""
+
+    def wanted(life: Life) -> bool:
+        if what is not None and not _is(life, what):
+            return False
+        if namespaces and not any(fnmatchcase(life.namespace or "", n) for n in namespaces):
+            return False
+        return not containers or any(_contains(life, name) for name in containers)
+
+    return wanted
+
+
+def _is(life: Life, what: str) -> bool:
+    if life.pod_uid is not None:
+        pod = Pod(life.pod_uid, life.namespace, life.pod)
+        if pod_matches(pod, what):
+            return True
+    elif life.container is not None and fnmatchcase(life.container, what):
+        return True
+    return _has_id(life, what)
+
+
+def _contains(life: Life, name: str) -> bool:
+    return fnmatchcase(life.container or "", name) or _has_id(life, name)
+
+
+def _has_id(life: Life, what: str) -> bool:
+    return bool(
+        _ID.fullmatch(what) and life.container_id is not None and life.container_id.startswith(what)
+    )
