@@ -66,7 +66,7 @@ BCC = f"{UNIT}/backends/test_bcc.py"
 MODEL, CRI = f"{UNIT}/live/test_model.py", f"{UNIT}/identity/test_cri.py"
 KUBECTL = f"{UNIT}/kubectl"
 AGENT = f"{UNIT}/agent"
-OUTLET = f"{AGENT}/test_outlet.py"
+OUTLET, HISTORY = f"{AGENT}/test_outlet.py", f"{AGENT}/test_history.py"
 SIDES, STAP = "tests/kernel/test_sides.py", f"{UNIT}/backends/test_stap.py"
 SIDES, STAP = "tests/kernel/test_sides.py", f"{UNIT}/backends/test_stap.py"
 
@@ -264,6 +264,26 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "failures that a publisher says": (f"{OUTLET}::test_failures_that_vary_are_not_all_told",),
     "the file with options": (f"{AGENT}/test_options.py::test_no_file",),
+    "the history, its index included": (
+        f"{HISTORY}::test_bytes_are_bounded",
+        f"{HISTORY}::test_time_is_bounded",
+        f"{HISTORY}::test_a_share_of_the_file_system",
+    ),
+    "a recording of the history": (
+        f"{HISTORY}::test_parts_are_small_enough_to_go_one_by_one",
+        f"{HISTORY}::test_a_recording_lasts_an_hour",
+    ),
+    "the index of the history": (f"{HISTORY}::test_the_index_is_bounded",),
+    "blocks of the history that wait for the disk": (
+        f"{HISTORY}::test_a_slow_disk_holds_nobody_up",
+    ),
+    "blocks of which the place is remembered for verdicts": (
+        f"{HISTORY}::test_evidence_of_long_ago",
+    ),
+    "lives and verdicts that wait for a block": (f"{HISTORY}::test_many_at_once",),
+    "containers of which the history has been told": (
+        f"{AGENT}/test_lives.py::test_what_is_remembered_is_bounded",
+    ),
     "nodes that are asked at once": (f"{KUBECTL}/test_nodes.py::test_too_many_at_once",),
     "an answer of kubectl": (
         f"{KUBECTL}/test_client.py::test_an_answer_without_an_end",

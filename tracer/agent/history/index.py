@@ -69,6 +69,7 @@ class Index:
             elif whole and (found := execute("PRAGMA quick_check(1)").fetchone()) != ("ok",):
                 raise Damaged(str(found[0])[:200])
             execute("PRAGMA synchronous = NORMAL")
+            execute("PRAGMA wal_autocheckpoint = 256")
             execute("PRAGMA journal_size_limit = 1048576")
             execute("PRAGMA cache_size = -1024")
         except sqlite3.OperationalError:
@@ -126,7 +127,7 @@ class Index:
             ).fetchone()
             before_ns = max(before_ns, row[0] if row else before_ns)
         execute("DELETE FROM verdicts WHERE at_ns < ?", (before_ns,))
-        execute("DELETE FROM lives WHERE max(seen_ns, coalesce(ended_ns, 0)) < ?", (before_ns,))
+        execute("DELETE FROM lives WHERE coalesce(ended_ns, seen_ns) < ?", (before_ns,))
         for segment in self.taken().keys() - segments:
             execute("DELETE FROM segments WHERE segment = ?", (segment,))
         execute("PRAGMA incremental_vacuum").fetchall()
@@ -180,11 +181,10 @@ class Index:
 
     # Questions
 
-    def verdicts(self, since_ns: int = -(1 << 63), newest_first: bool = False) -> Iterator[Told]:
+    def verdicts(self, since_ns: int = -(1 << 63)) -> Iterator[Told]:
         """In order of time."""
-        order = "DESC" if newest_first else "ASC"
         found = self._db.execute(
-            f"SELECT {_TOLD} FROM verdicts WHERE at_ns >= ? ORDER BY at_ns {order}",  # noqa: S608
+            f"SELECT {_TOLD} FROM verdicts WHERE at_ns >= ? ORDER BY at_ns, rowid",  # noqa: S608
             (since_ns,),
         )
         for row in found:

@@ -50,6 +50,8 @@ CLOCK_SET_NS = NS
 # Blocks of which the place is remembered, until a verdict on their events is told.
 MAX_PLACES = 4096
 MAX_TOLD = 8
+# Lives and verdicts in one block.
+MAX_ENTRIES = 256
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -140,10 +142,17 @@ class Store:
     def live(self, life: Life) -> None:
         """A container that began or ended, or of which more is known now."""
         self._lives.append(life)
+        self._flush_many()
 
     def tell(self, told: Told, boot_ns: int) -> None:
         """A verdict, and the time of its first evidence."""
         self._told.append((told, boot_ns))
+        self._flush_many()
+
+    def _flush_many(self) -> None:
+        """A block has a bound of its own."""
+        if len(self._lives) + len(self._told) >= MAX_ENTRIES:
+            self._flush()
 
     def _flush(self) -> None:
         """Writes lives and verdicts, of which the evidence has been written by now."""
@@ -195,7 +204,7 @@ class _Disk:
         self._changed = threading.Condition()
         self._jobs: deque[_Begin | _Blocks | _End] = deque()
         self._pending = 0
-        self._stopping = False
+        self._stopping = self._busy = False
         self._session = 0
         # Set in the thread, read in both.
         self.broken = False
@@ -210,6 +219,7 @@ class _Disk:
         self._index: Index | None = None
         self._index_at = 0.0
         self._index_bytes = 0
+        self._index_told = False
         self._told: list[str] = []
         self._oldest: int | None = None
         for segment in segments(directory):
@@ -246,6 +256,12 @@ class _Disk:
                 return
         if isinstance(job, _Blocks):
             self.leave_out(job.data)
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything has been written, or left out."""
+        with self._changed:
+            return not (self._jobs or self._busy)
 
     def leave_out(self, blocks: bytes) -> None:
         with self._changed:
@@ -287,8 +303,10 @@ class _Disk:
 
     def _take(self) -> list[_Begin | _Blocks | _End]:
         with self._changed:
+            self._busy = False
             while not self._jobs and not self._stopping:
                 self._changed.wait()
+            self._busy = True
             jobs = list(self._jobs)
             self._jobs.clear()
             self._pending = 0
@@ -430,7 +448,7 @@ class _Disk:
                 break
             self._remove_oldest()
         if self._index:
-            with self._index_may_fail():
+            with _IndexMayFail(self):
                 self._index.forget(before_ns, set(self._sizes), self._most // INDEX_PART)
                 self._index_bytes = self._index.bytes
 
@@ -441,25 +459,23 @@ class _Disk:
         if self._index is None or entries is None:
             return
         now_ns = self._clock.now() + self._clock.offset_ns
-        with self._index_may_fail():
+        with _IndexMayFail(self):
             self._index.take(self._number, self._session, until, entries, now_ns)
             self._index_bytes = self._index.bytes
 
     def _mend_index(self) -> None:
         """Opens the index, makes it again if it is damaged, and takes in what it lacks."""
         path = self._directory / INDEX
-        with self._index_may_fail():
+        with _IndexMayFail(self):
             try:
                 self._index = Index(path, whole=True)
             except Damaged as error:
                 self._say(f"ktrace: the index is damaged and is made again: {error}")
                 remove(path)
                 self._index = Index(path)
-            take_in(self._index, self._directory, self._session)
+            take_in(self._index, self._directory)
             self._index_bytes = self._index.bytes
-
-    def _index_may_fail(self) -> _IndexMayFail:
-        return _IndexMayFail(self)
+            self._index_told = False
 
     def index_failed(self, error: Exception) -> None:
         """It is opened again later, and what it lacks then is still in the recordings."""
@@ -470,7 +486,9 @@ class _Disk:
         self._index_at = time.monotonic() + LAST_PAUSE
         with self._changed:
             self._failures += 1
-        self._tell(f"the index cannot be written: {error}")
+        if not self._index_told:
+            self._index_told = True
+            self._say(f"ktrace: the index cannot be written: {error}; the recordings go on")
 
 
 class _IndexMayFail:
@@ -488,7 +506,7 @@ class _IndexMayFail:
         return False
 
 
-def take_in(index: Index, directory: Path, session: int = 0) -> None:
+def take_in(index: Index, directory: Path) -> None:
     """Takes in what the recordings say and the index lacks. Raises OSError and `sqlite3.Error`."""
     taken = index.taken()
     for segment in segments(directory):
