@@ -98,7 +98,7 @@ command = make_command(
         "ktrace export incident.ktrace | jq -r .kind | sort | uniq -c",
     ),
     [
-        click.Argument(["file"], type=click.Path(), metavar="FILE"),
+        click.Argument(["file"], type=click.Path(readable=False), metavar="FILE"),
         click.Option(
             ["-f", "--format", "format_"],
             type=click.Choice(exporters.names()),

@@ -108,7 +108,7 @@ command = make_command(
     "Say what a recording is of: node, time, probes, pods, losses, damage.",
     ("ktrace info incident.ktrace", "ktrace info incident.ktrace -o json | jq .pods"),
     [
-        click.Argument(["file"], type=click.Path(), metavar="FILE"),
+        click.Argument(["file"], type=click.Path(readable=False), metavar="FILE"),
         click.Option(
             ["-o", "--output"],
             type=click.Choice(["table", "json"]),

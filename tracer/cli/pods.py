@@ -23,7 +23,7 @@ from tracer.probes.columns import UNKNOWN
 def run(namespaces: tuple[str, ...], output: str, no_headers: bool, cri_socket: str | None) -> None:
     entries = [
         entry
-        for entry in inventory(current_names(cri_socket))
+        for entry in inventory(current_names(cri_socket, _say))
         if not namespaces or any(fnmatch.fnmatchcase(entry.namespace or "", n) for n in namespaces)
     ]
     if output == "json":
@@ -37,6 +37,10 @@ def run(namespaces: tuple[str, ...], output: str, no_headers: bool, cri_socket: 
             "is this the right node? kubectl get pods -o wide tells where a pod runs",
         )
     _print(entries, wide=output == "wide", headers=not no_headers)
+
+
+def _say(words: str) -> None:
+    click.echo(escape(f"ktrace: {words}"), err=True)
 
 
 class Column(NamedTuple):

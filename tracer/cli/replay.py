@@ -31,7 +31,7 @@ command = make_command(
         "ktrace replay incident.ktrace --speed 1     as fast as it happened",
     ),
     [
-        click.Argument(["file"], type=click.Path(), metavar="FILE"),
+        click.Argument(["file"], type=click.Path(readable=False), metavar="FILE"),
         *chosen_of_recording(),
         *output(),
         click.Option(

@@ -9,7 +9,7 @@ import fnmatch
 import os
 import queue
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -49,12 +49,15 @@ def name_sources(socket: str | None) -> list[NameSource]:
         raise UsageError(str(error)) from error
 
 
-def current_names(socket: str | None) -> Names:
-    """The names from one round of all sources."""
+def current_names(socket: str | None, say: Callable[[str], None] = lambda words: None) -> Names:
+    """The names from one round of all sources. `say` is told which sources gave none, and why."""
     arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
     service = NameService(name_sources(socket), arrivals.put)
     service.start()
     names = first_names(service, arrivals)
+    late = dict.fromkeys(service.awaited, f"has not answered for {PATIENCE:g} s")
+    for source, failure in (service.failures | late).items():
+        say(f"names may be missing: {source}: {failure}")
     service.stop()
     return names
 

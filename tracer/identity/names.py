@@ -127,6 +127,12 @@ class NameService:
             return failures
 
     @property
+    def awaited(self) -> list[str]:
+        """The names of the sources that have been asked and have not answered yet."""
+        with self._changed:
+            return [state.source.name for state in self._awaited()]
+
+    @property
     def pods(self) -> dict[str, int]:
         """The number of pods in each source's last answer, by the source's name."""
         with self._changed:
@@ -146,6 +152,8 @@ class NameService:
             except Exception as error:
                 failure = _described(error)
             with self._changed:
+                if self._stopping:  # a failure may be that its connection was closed here
+                    return
                 self._take(state, answer, failure)
                 self._changed.notify_all()
 

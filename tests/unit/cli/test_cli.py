@@ -569,7 +569,7 @@ ENTRIES = [
 @pytest.fixture
 def entries(monkeypatch: pytest.MonkeyPatch) -> list[Entry]:
     shown = list(ENTRIES)
-    monkeypatch.setattr(pods, "current_names", lambda socket: Names())
+    monkeypatch.setattr(pods, "current_names", lambda socket, say: Names())
     monkeypatch.setattr(pods, "inventory", lambda names: shown)
     return shown
 
@@ -585,6 +585,19 @@ def test_pods_as_a_table(ktrace: Ktrace, entries: list[Entry]) -> None:
     assert header.index("POD") == first.index("web-0") == third.index("a\\nb")
     without = ktrace("pods", "--no-headers").out.rstrip("\n").split("\n")
     assert [line.split() for line in without] == [line.split() for line in (first, second, third)]
+
+
+def test_pods_says_why_names_are_missing(
+    ktrace: Ktrace, entries: list[Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(socket: str | None, say: Callable[[str], None]) -> Names:
+        say(f"names may be missing: cri {socket}: \x1b[2J")
+        return Names()
+
+    monkeypatch.setattr(pods, "current_names", silent)
+    code, out, err = ktrace("pods")
+    assert (code, "web-0" in out) == (0, True)
+    assert err == "ktrace: names may be missing: cri None: \\x1b[2J\n"
 
 
 def test_pods_wide(ktrace: Ktrace, entries: list[Entry]) -> None:

@@ -78,6 +78,21 @@ class Source:
     def close(self) -> None: ...
 
 
+class Silent(Source):
+    """A runtime that says nothing until it is left."""
+
+    def __init__(self) -> None:
+        super().__init__("cri /run/silent.sock", None)
+        self._left = threading.Event()
+
+    def snapshot(self) -> Names:
+        assert self._left.wait(60)
+        return super().snapshot()
+
+    def close(self) -> None:
+        self._left.set()
+
+
 class Cgroup:
     def __init__(self, uid: str, *processes: int) -> None:
         self.identity = CgroupIdentity(uid, uid * 8)
@@ -112,6 +127,17 @@ def test_a_pod_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         check_globs(("shop/xyz",), *asked)
     assert "--wait" in str(refused.value.remedy)
+
+
+@pytest.mark.parametrize("source", [RUNTIME, Silent()])
+def test_whoever_gave_no_names_is_told(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    if isinstance(source, Silent):
+        monkeypatch.setattr(inventory, "PATIENCE", 0.01)
+    monkeypatch.setattr(inventory, "name_sources", lambda socket: [source])
+    told: list[str] = []
+    assert inventory.current_names(None, told.append) == Names()
+    how = "did not answer in time" if source is RUNTIME else "has not answered for 0.01 s"
+    assert told == [f"names may be missing: {source.name}: {how}"]
 
 
 def test_a_number_may_be_meant_as_a_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,6 +216,17 @@ def test_hanging_source_is_given_up_and_taken_back() -> None:
         assert service.failures == {}
 
 
+def test_a_source_that_is_left_has_not_failed() -> None:
+    """At the end, connections are closed here."""
+    left = FakeSource("left", NameSourceError("was left"))
+    left.open.clear()
+    with running(left) as service:
+        assert left.asked.acquire(timeout=LONG)
+        assert service.awaited == ["left"]
+        service.stop()
+        assert service.failures == {}
+
+
 def test_what_was_done_stays_done_when_a_source_recovers() -> None:
     class AnswersOnce(FakeSource):
         def snapshot(self) -> Names:
