@@ -115,7 +115,9 @@ class Agent:
                 if listener:
                     listener.start()
                 attached()
-                return run.run()
+                summary = run.run()
+                self._tell_health()
+                return summary
         finally:
             self._end(listener)
             lock.release()
@@ -131,9 +133,7 @@ class Agent:
             self._cost = self._run.backend.cost()
         if now >= self._next_health:
             self._next_health = now + HEALTH_SECONDS
-            health = self.health()
-            severity = Severity.INFO if health.good else Severity.WARN
-            self._feed.put(Item("health", time.time_ns(), severity, health.sentence, health.json()))
+            self._tell_health()
 
     def patience(self) -> float:
         return self._judge.patience()
@@ -162,6 +162,11 @@ class Agent:
             memory_bytes=memory_bytes(),
             cost=self._cost,
         )
+
+    def _tell_health(self) -> None:
+        health = self.health()
+        severity = Severity.INFO if health.good else Severity.WARN
+        self._feed.put(Item("health", time.time_ns(), severity, health.sentence, health.json()))
 
     def _listener(self) -> Listener | None:
         if not self._settings.listen:

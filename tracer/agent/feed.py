@@ -12,6 +12,7 @@ from tracer.agent.item import Item, ItemKind, Life, Severity, life_of
 from tracer.agent.judge import Judge
 from tracer.agent.outlet import Outlet
 from tracer.model.event import Clock, Event, LostBody, is_loss, to_json
+from tracer.outputs.exporters.otlp import about_key
 from tracer.probes import Probe
 from tracer.probes.exits import is_exit
 from tracer.session.session import DAMAGE
@@ -118,4 +119,5 @@ class Feed:
         self, kind: ItemKind, event: Event, severity: Severity, words: str, life: Life | None = None
     ) -> Item:
         json = to_json(event, self._clock, self._node)
-        return Item(kind, event.boot_ns + self._clock.offset_ns, severity, words, json, life)
+        time_ns = event.boot_ns + self._clock.offset_ns
+        return Item(kind, time_ns, severity, words, json, life, about_key(event))

@@ -52,7 +52,8 @@ class Life:
 class Item:
     """`json` is one line of docs/events.md: of the event, the verdict or the loss; for `health` it
     is `Health.json`. `time_ns` is since 1970. `sentence` is the same in words. Names in it are
-    hostile: a publisher escapes them for where they go."""
+    hostile: a publisher escapes them for where they go. `about` is the key of an event's affected
+    process."""
 
     kind: ItemKind
     time_ns: int
@@ -60,6 +61,7 @@ class Item:
     sentence: str
     json: bytes
     life: Life | None = None
+    about: str | None = None
 
     @property
     def size(self) -> int:

@@ -110,7 +110,7 @@ class Metrics:
         info = Point((self._version, self._node), 1, self._began_ns)
         words = "The agent's version and node."
         yield Family("build_info", words, "gauge", "", ("version", "node"), (info,))
-        yield self._one("healthy", "Whether it traces.", health.good, gauge=True)
+        yield self._one("healthy", "Whether it traces.", int(health.good), gauge=True)
         attached = {**dict.fromkeys(health.attached, 1), **dict.fromkeys(health.missing, 0)}
         words = "Whether the probe is attached; 0 if this node refuses it."
         yield self._some("probe_attached", words, attached, "probe", gauge=True)

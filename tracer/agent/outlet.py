@@ -142,7 +142,8 @@ class Outlet:
                 self.sender.send(batch)
             except NotSent as failure:
                 rest = batch if failure.rest is None else failure.rest
-                self._done(sent=len(batch) - len(rest), rest=rest)
+                sent = len(batch) - len(rest) - failure.dropped
+                self._done(sent=sent, dropped=failure.dropped, rest=rest)
                 self._tell(failure.reason, failure.remedy)
                 asked = min(failure.after or 0.0, MOST_ASKED_SECONDS)
                 if rest and not self._wait(max(asked, pause * random.uniform(0.5, 1))):  # noqa: S311

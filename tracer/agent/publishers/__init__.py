@@ -39,7 +39,8 @@ class Means:
 class NotSent(Exception):
     """What could not be sent now may be sent later: the peer is away, slow or refuses for now.
     `rest` are the items that were not sent; None is all of them. `after` is the pause in seconds
-    that the peer asked for. `remedy` is the line that mends it."""
+    that the peer asked for. `remedy` is the line that mends it. `dropped` are items besides that
+    will never be sent."""
 
     def __init__(
         self,
@@ -48,10 +49,12 @@ class NotSent(Exception):
         *,
         after: float | None = None,
         remedy: str | None = None,
+        dropped: int = 0,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.rest = rest
+        self.dropped = dropped
         self.after = after
         self.remedy = remedy
 

@@ -40,7 +40,7 @@ class OtlpExport:
     def event(self, event: Event) -> None:
         target = self._target
         told = orjson.loads(to_json(event, target.clock, target.node))
-        about = next((k for k, v in event.body.items() if v is event.about and v), None)
+        about = about_key(event)
         number, text = WARN if target.alarm(event) else INFO
         time = str(event.boot_ns + target.clock.offset_ns)
         record = {
@@ -50,10 +50,10 @@ class OtlpExport:
             "severityText": text,
             "eventName": f"ktrace.{event.kind}",
             "body": {"stringValue": target.sentence(event)},
-            "attributes": _attributes(_named(told, about)),
+            "attributes": _attributes(named(told, about)),
         }
-        resource = orjson.dumps(_attributes(_resource(told)))
-        self._records.setdefault(resource, []).append(record)
+        whose = orjson.dumps(_attributes(resource(told)))
+        self._records.setdefault(whose, []).append(record)
 
     def flush(self) -> None:
         if self._records:
@@ -71,7 +71,13 @@ class OtlpExport:
         self.flush()
 
 
-def _resource(told: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def about_key(event: Event) -> str | None:
+    """The key of the affected process, whose attributes are `process.*`."""
+    return next((k for k, v in event.body.items() if v is event.about and v), None)
+
+
+def resource(told: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The attributes of the pod and container; None if not known."""
     yield "host.name", told["node"]
     yield "k8s.node.name", told["node"]
     pod, container = told["pod"] or {}, told["container"] or {}
@@ -85,7 +91,7 @@ def _resource(told: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "container.runtime.name", container.get("runtime")
 
 
-def _named(told: dict[str, Any], about: str | None) -> Iterator[tuple[str, Any]]:
+def named(told: dict[str, Any], about: str | None) -> Iterator[tuple[str, Any]]:
     """Every key of an event under its name in a log record, with its value."""
     for key, value in told.items():
         if key == about:
@@ -101,15 +107,15 @@ def _attributes(named: Iterator[tuple[str, Any]]) -> list[dict[str, Any]]:
     return [
         {"key": key, "value": _value(value)}
         for name, whole in named
-        for key, value in _flat(name, whole)
+        for key, value in flat(name, whole)
         if value is not None
     ]
 
 
-def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+def flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _flat(f"{name}.{key}", inner)
+            yield from flat(f"{name}.{key}", inner)
     else:
         yield name, value
 
