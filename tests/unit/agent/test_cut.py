@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A piece of a history, and the commands that ask it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.support.ktrace import run
+from tests.unit.agent.test_history import NOW, Keeping, death, told
+from tests.unit.recording.test_recording import (
+    BEGAN,
+    PROBES,
+    SECOND,
+    Script,
+    fail,
+    metadata,
+    replay,
+    shown,
+)
+from tests.unit.recording.test_recording_files import busy
+from tracer.agent.history import store as module
+from tracer.agent.history.bounds import Bounds
+from tracer.agent.history.cut import cut
+from tracer.agent.history.segments import segments
+from tracer.agent.history.store import Store
+from tracer.agent.item import Life
+from tracer.model.event import Clock
+from tracer.recording.recorder import Recorder
+
+OFFSET = metadata().clock_offset_ns
+COUNT = 60
+
+
+@pytest.fixture
+def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """A history of several recordings; returns what the session showed."""
+    monkeypatch.setattr(module, "MIN_PART", 0)
+    monkeypatch.setattr(module, "MAX_PART", 2000)
+    monkeypatch.setattr(module, "Clock", lambda: Clock(OFFSET))
+    clock = Clock(OFFSET)
+    store = Store(tmp_path / "history", clock, Bounds(1e9, 1 << 30, 1.0), print)
+    recorder = Recorder(store, metadata(), PROBES, fail, clock)
+    live = shown(Script(busy(COUNT)), metadata(), tmp_path / "live", recorder)
+    recorder.close()
+    store.finish(60)
+    assert len(segments(tmp_path / "history")) > 3
+    return live.splitlines()
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path) -> Path:
+    path = tmp_path / "history"
+    path.mkdir()
+    return path
+
+
+def utc(seconds: float) -> int:
+    return BEGAN + OFFSET + int(seconds * SECOND)
+
+
+def times(lines: list[bytes]) -> list[int]:
+    return [orjson.loads(line)["boot_ns"] for line in lines]
+
+
+@pytest.mark.parametrize(("first", "last"), [(10, 20), (0, 100), (30, 30), (59, 70)])
+def test_a_piece_shows_what_was_shown(
+    lines: list[bytes], tmp_path: Path, directory: Path, first: int, last: int
+) -> None:
+    (piece,) = cut(directory, utc(first), utc(last), tmp_path / "piece.ktrace")
+    assert piece.stat().st_mode & 0o777 == 0o600
+    again = replay(piece).splitlines()
+    assert {*again} <= {*lines}, "to the byte"
+    begin, end = BEGAN + first * SECOND, BEGAN + last * SECOND
+    assert {line for line in lines if begin <= orjson.loads(line)["boot_ns"] <= end} <= {*again}
+    assert begin - 2 * SECOND <= min(times(again)) <= max(times(again)) <= end + 2 * SECOND
+
+
+def test_nothing_there(lines: list[bytes], tmp_path: Path, directory: Path) -> None:
+    assert cut(directory, utc(1000), utc(2000), tmp_path / "piece.ktrace") == []
+    assert not (tmp_path / "piece.ktrace").exists()
+
+
+def test_each_session_gives_a_piece(lines: list[bytes], tmp_path: Path, directory: Path) -> None:
+    clock = Clock(OFFSET)
+    store = Store(directory, clock, Bounds(1e9, 1 << 30, 1.0), print)
+    recorder = Recorder(store, metadata(), PROBES, fail, clock)
+    shown(Script(busy(5)), metadata(), tmp_path / "live", recorder)
+    recorder.close()
+    store.finish(60)
+    pieces = cut(directory, utc(0), utc(100), tmp_path / "piece.ktrace")
+    assert [piece.name for piece in pieces] == ["piece.ktrace", "piece-2.ktrace"]
+    assert [len(replay(piece).splitlines()) for piece in pieces] == [len(lines), 10]
+
+
+def test_a_damaged_recording_costs_only_itself(
+    lines: list[bytes], tmp_path: Path, directory: Path
+) -> None:
+    segments(directory)[1].path.write_bytes(b"nonsense")
+    (piece,) = cut(directory, utc(0), utc(100), tmp_path / "piece.ktrace")
+    again = replay(piece).splitlines()
+    assert {*again} < {*lines}
+    assert len(again) > len(lines) // 2
+
+
+# The commands
+
+
+@pytest.fixture
+def kept(directory: Path) -> Path:
+    keeping = Keeping(directory)
+    keeping.tell(death(1, NOW), death(2, NOW + 1), told(Life("uid-3", "shop", "evil\x1b[31m")))
+    keeping.close()
+    return directory
+
+
+def asked(kept: Path, *words: str) -> Any:
+    return run("history", *words, "--dir", str(kept))
+
+
+def test_the_table(kept: Path) -> None:
+    lines = asked(kept).stdout.splitlines()
+    assert lines[0].split() == ["TIME", "POD", "CONTAINER", "CODE", "WHAT", "SURE"]
+    assert [line.split()[1] for line in lines[1:]] == [
+        *("shop/web-1", "shop/evil\\x1b[31m", "shop/web-2"),
+    ]
+    assert "137" in lines[1]
+    (line,) = asked(kept, "shop/web-2", "--no-headers", "-o", "wide").stdout.splitlines()
+    assert f"{2:064x}" in line
+    assert asked(kept, "--since", "1h", "--no-headers").stdout == ""
+
+
+def test_json(kept: Path) -> None:
+    (row,) = [orjson.loads(line) for line in asked(kept, "web-1", "-o", "json").stdout.splitlines()]
+    assert (row["pod"], row["running"], row["exit_code"]) == ("web-1", False, 137)
+    assert (row["verdict"], row["recording"]) == ("killed_from_host", 1)
+    assert row["offset"] > 0
+    assert row["time"] == row["ended"] == Clock(0).iso(NOW)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["web-9"], 5, "the history knows nothing of 'web-9'"),
+        (["-o", "xml"], 2, "-o 'xml' is none of"),
+        (["--cut", "03:10..03:14"], 2, "--cut needs a file"),
+        (["--cut", "03:10", "-o", "x"], 2, "is no span"),
+        (["--cut", "3..4", "-o", "x"], 2, "is no time"),
+        (["--cut", "2026-01-02T00:00:00Z..2026-01-01T00:00:00Z", "-o", "x"], 2, "ends before"),
+        (["--cut", "2020-01-01T00:00:00Z..2020-01-01T01:00:00Z", "-o", "x"], 1, "holds nothing"),
+    ],
+)
+def test_wrong_questions(kept: Path, words: list[str], code: int, said: str) -> None:
+    failed = asked(kept, *words)
+    assert failed.returncode == code
+    assert said in failed.stderr
+
+
+def test_nowhere(tmp_path: Path) -> None:
+    failed = asked(tmp_path / "none")
+    assert failed.returncode == 1
+    assert "there is no history in" in failed.stderr
+
+
+def test_why_answers_at_once(kept: Path) -> None:
+    answer = run("why", "shop/web-1", "--dir", str(kept))
+    assert answer.returncode == 0
+    assert answer.stdout == death(1).text + "\n"
+    assert answer.stderr.startswith("ktrace: this was 1 d ago, says the agent's history; --next")
+    answer = run("why", "web-1", "--dir", str(kept), "-o", "json")
+    assert orjson.loads(answer.stdout)["verdict"] == "killed_from_host"
+    hostile = run("why", "evil*", "--dir", str(kept))
+    assert "\x1b" not in hostile.stdout
+
+
+def test_a_damaged_index_is_said(kept: Path) -> None:
+    (kept / "index.db").write_bytes(b"nonsense" * 10_000)
+    told = asked(kept, "web-1", "--no-headers")
+    assert "web-1" in told.stdout
+    assert "the index is missing or damaged" in told.stderr
