@@ -6,19 +6,19 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 import orjson
 
 from tracer.agent.history.query import History, Row, exists, wants
+from tracer.cli import _listing
 from tracer.cli._history import directory as directory_option
+from tracer.cli._listing import Column
 from tracer.cli._options import Duration
 from tracer.model.errors import KtraceError, NoSuchPod, UsageError
-from tracer.outputs.escape import escape
 
 NS = 1_000_000_000
 _CLOCK = re.compile(r"(\d\d):(\d\d)(?::(\d\d))?")
@@ -62,7 +62,9 @@ def run(
         for row in rows:
             sys.stdout.buffer.write(orjson.dumps(_json(row), option=orjson.OPT_APPEND_NEWLINE))
     else:
-        _print(rows, wide=form == "wide", headers=not no_headers)
+        wide = form == "wide"
+        shown = (_row(row, wide) for row in rows)
+        _listing.show(COLUMNS + MORE_COLUMNS * wide, shown, wide=wide, headers=not no_headers)
 
 
 def _cut(directory: Path, span: str, output: str | None) -> None:
@@ -139,15 +141,6 @@ def _json(row: Row) -> dict[str, Any]:
     }
 
 
-class Column(NamedTuple):
-    """A `tracer.outputs.table.Width`."""
-
-    title: str
-    narrow: int
-    rank: int = 0
-    width: int = sys.maxsize
-
-
 COLUMNS = [
     Column("TIME", 20),
     Column("POD", 16),
@@ -159,29 +152,16 @@ COLUMNS = [
 MORE_COLUMNS = [Column("ID", 64), Column("UID", 36), Column("BEGAN", 20)]
 
 
-def _print(rows: Sequence[Row], wide: bool, headers: bool) -> None:
-    """Fitted to the terminal; with `wide` nothing is cut."""
-    from tracer.outputs.table import fit, lay_out
-    from tracer.outputs.terminal import cells, terminal_width
-
-    columns = COLUMNS + MORE_COLUMNS * wide
-    shown = [[column.title for column in columns]] if headers else []
-    shown += [[_shown(value) for value in _row(row, wide)] for row in rows]
-    if not shown:
-        return
-    needs = [max(map(cells, texts)) for texts in zip(*shown, strict=True)]
-    columns = [c._replace(narrow=min(c.narrow, n)) for c, n in zip(columns, needs, strict=True)]
-    terminal = None if wide else terminal_width()
-    widths = lay_out(columns, needs, terminal)
-    for line in shown:
-        click.echo(fit(line, widths, terminal))
-
-
-def _row(row: Row, wide: bool) -> list[str | int | None]:
+def _row(row: Row, wide: bool) -> list[_listing.Value]:
     life, told = row.life, row.told
     what = told.sentence if told else _STATES[row.running]
     moment = _iso(row.at_ns or None)
-    shown = [moment and moment[:19] + "Z", life.title or None, life.container, life.exit_code]
+    shown: list[_listing.Value] = [
+        moment and moment[:19] + "Z",
+        life.title or None,
+        life.container,
+        life.exit_code,
+    ]
     shown += [what, told.certainty if told else None]
     began = _iso(life.began_ns)
     more = [life.container_id, life.pod_uid, began and began[:19] + "Z"]
@@ -189,12 +169,6 @@ def _row(row: Row, wide: bool) -> list[str | int | None]:
 
 
 _STATES = {True: "runs", False: "ended", None: "its end was not seen: no agent ran"}
-
-
-def _shown(value: str | int | None) -> str:
-    from tracer.probes.columns import UNKNOWN
-
-    return UNKNOWN if value is None else escape(str(value))
 
 
 command = click.Command(

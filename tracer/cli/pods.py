@@ -6,18 +6,16 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import sys
-from typing import NamedTuple
 
 import click
 import orjson
 
+from tracer.cli import _listing
+from tracer.cli._listing import Column
 from tracer.cli._options import complete_namespace, cri_socket
 from tracer.identity.inventory import Entry, current_names, inventory
 from tracer.model.errors import KtraceError
 from tracer.outputs.escape import escape
-from tracer.outputs.table import fit, lay_out
-from tracer.outputs.terminal import cells, terminal_width
-from tracer.probes.columns import UNKNOWN
 
 
 def run(namespaces: tuple[str, ...], output: str, no_headers: bool, cri_socket: str | None) -> None:
@@ -36,20 +34,13 @@ def run(namespaces: tuple[str, ...], output: str, no_headers: bool, cri_socket: 
             "no containers on this node" + (" in that namespace" if namespaces else ""),
             "is this the right node? kubectl get pods -o wide tells where a pod runs",
         )
-    _print(entries, wide=output == "wide", headers=not no_headers)
+    wide = output == "wide"
+    rows = (_row(entry, wide) for entry in entries)
+    _listing.show(COLUMNS + MORE_COLUMNS * wide, rows, wide=wide, headers=not no_headers)
 
 
 def _say(words: str) -> None:
     click.echo(escape(f"ktrace: {words}"), err=True)
-
-
-class Column(NamedTuple):
-    """A `tracer.outputs.table.Width`."""
-
-    title: str
-    narrow: int
-    rank: int = 0
-    width: int = sys.maxsize
 
 
 COLUMNS = [
@@ -64,22 +55,9 @@ COLUMNS = [
 MORE_COLUMNS = [Column("RUNTIME", 10), Column("UID", 36), Column("CGROUP", 20)]
 
 
-def _print(entries: list[Entry], wide: bool, headers: bool) -> None:
-    """Fitted to the terminal; with `wide` nothing is cut."""
-    columns = COLUMNS + MORE_COLUMNS * wide
-    shown = [[column.title for column in columns]] if headers else []
-    shown += [[_shown(value) for value in _row(entry, wide)] for entry in entries]
-    needs = [max(map(cells, texts)) for texts in zip(*shown, strict=True)]
-    columns = [c._replace(narrow=min(c.narrow, n)) for c, n in zip(columns, needs, strict=True)]
-    terminal = None if wide else terminal_width()
-    widths = lay_out(columns, needs, terminal)
-    for row in shown:
-        click.echo(fit(row, widths, terminal))
-
-
-def _row(entry: Entry, wide: bool) -> list[str | int | None]:
+def _row(entry: Entry, wide: bool) -> list[_listing.Value]:
     short_id = entry.container_id[:12] if entry.container_id else None
-    row: list[str | int | None] = [
+    row: list[_listing.Value] = [
         entry.namespace,
         entry.pod or entry.pod_uid,
         entry.container,
@@ -87,10 +65,6 @@ def _row(entry: Entry, wide: bool) -> list[str | int | None]:
     ]
     row += [entry.init_pid, entry.qos, entry.netns]
     return [*row, entry.runtime, entry.pod_uid, entry.cgroup] if wide else row
-
-
-def _shown(value: str | int | None) -> str:
-    return UNKNOWN if value is None else escape(str(value))
 
 
 command = click.Command(
