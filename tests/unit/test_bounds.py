@@ -238,6 +238,21 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{KUBERNETES}/test_objects.py::test_texts_are_cut_and_are_one_line",
         f"{KUBERNETES}/test_objects.py::test_containers_of_a_pod_have_a_bound",
     ),
+    "an answer of the API server": (
+        f"{KUBERNETES}/test_client.py::test_an_answer_without_an_end",
+        f"{KUBERNETES}/test_client.py::test_an_answer_that_trickles",
+        f"{KUBERNETES}/test_client.py::test_a_line_without_an_end",
+    ),
+    "facts from the API server that wait": (
+        f"{KUBERNETES}/test_watch.py::test_what_waits_is_bounded_in_bytes_and_counted",
+    ),
+    "Events made, and pods that they are on": (
+        f"{AGENT}/test_events.py::test_what_it_remembers_is_bounded",
+    ),
+    "Events that are made": (
+        f"{AGENT}/test_events.py::test_too_many_of_one_pod",
+        f"{AGENT}/test_events.py::test_too_many_of_the_node",
+    ),
     "a file with Events": (f"{KUBERNETES}/test_file.py::test_a_file_that_is_too_large",),
     "answers that `decode` remembers, to tell each once": (f"{HERE}::test_answers_told_again",),
     "what staprun keeps for us": (f"{HERE}::test_sizes_of_buffers",),

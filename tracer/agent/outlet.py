@@ -8,7 +8,6 @@ agents of a cluster do not all come back at once.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections import deque
@@ -17,12 +16,11 @@ from collections.abc import Callable, Sequence
 from tracer.agent.health import Counts
 from tracer.agent.item import Item
 from tracer.agent.publishers import NotSent, Refused, Sender
+from tracer.model.backoff import Backoff
 
 # Bytes of a publisher's two queues together.
 MAX_QUEUE = 4 << 20
 FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0
-# The longest pause that a peer may ask for.
-MOST_ASKED_SECONDS = 300.0
 # Different failures that are told until something is sent again.
 MAX_TOLD = 8
 # Characters of a failure: peers and names take part in it.
@@ -60,9 +58,9 @@ class Outlet:
         self._thread.start()
 
     def wants(self, item: Item) -> bool:
-        return item.kind in self.sender.kinds and (
-            item.kind != "event" or item.severity >= self.sender.least
-        )
+        if item.kind not in self.sender.kinds or not self.sender.takes(item):
+            return False
+        return item.kind != "event" or item.severity >= self.sender.least
 
     def accept(self, item: Item) -> None:
         """Never blocks. A full queue drops the new item."""
@@ -136,7 +134,7 @@ class Outlet:
 
     def _send(self, batch: Sequence[Item]) -> bool:
         """Tries until everything is sent or refused; False if there is no time left for that."""
-        pause = self._pause
+        backoff = Backoff(self._pause, LAST_PAUSE)
         while batch:
             try:
                 self.sender.send(batch)
@@ -145,10 +143,10 @@ class Outlet:
                 sent = len(batch) - len(rest) - failure.dropped
                 self._done(sent=sent, dropped=failure.dropped, rest=rest)
                 self._tell(failure.reason, failure.remedy)
-                asked = min(failure.after or 0.0, MOST_ASKED_SECONDS)
-                if rest and not self._wait(max(asked, pause * random.uniform(0.5, 1))):  # noqa: S311
+                if len(rest) < len(batch):
+                    backoff.reset()
+                if rest and not self._wait(backoff.next(failure.after)):
                     return False
-                pause = min(pause * 2, LAST_PAUSE) if len(rest) == len(batch) else self._pause
                 self._retried += bool(rest)
                 batch = rest
             except Refused as failure:

@@ -46,6 +46,8 @@ def explain(story: Story) -> Explanation | None:
             if cause.was_ordered:
                 verdict = _with_reasons(verdict, story, said)
             verdict = with_told(verdict, said, story)
+            name = cause.headline or verdict.id.replace("_", " ").title().replace(" ", "")
+            verdict = replace(verdict, headline=name)
             story.found.append(_doubted(verdict, cause, story))
     if not story.found:
         return None

@@ -75,6 +75,7 @@ def to_event(explanation: Explanation, clock: Clock) -> Event:
     until = story.until_ns()
     body = {
         **_verdict_json(verdict),
+        "headline": verdict.headline,
         "evidence": [_reference(entry, clock) for entry in verdict.evidence],
         "remedy": verdict.remedy,
         "timeline": [

@@ -27,7 +27,8 @@ class Verdict:
     ids of likely reasons (see tracer.why.reasons). `hints` are facts about the running program, if
     its name is true (see tracer.why.words). `harm` is the number of connections or attempts that
     were hurt; verdicts with harm are ordered by it, whatever their specificity. `told` is what
-    Kubernetes says of the pod, if it was asked."""
+    Kubernetes says of the pod, if it was asked. `headline` is as in `Cause`, never empty once the
+    engine has it."""
 
     id: str
     sentence: str
@@ -39,3 +40,4 @@ class Verdict:
     hints: tuple[str, ...] = ()
     harm: int = 0
     told: Told | None = None
+    headline: str = ""

@@ -86,6 +86,10 @@ class Sender:
         """May take long, but must have a time limit of its own. Raises `NotSent` or `Refused`."""
         raise NotImplementedError
 
+    def takes(self, item: Item) -> bool:
+        """Whether an item of these kinds is for this publisher at all."""
+        return True
+
     def observe(self, event: Event) -> None:
         """Called with every event in the thread that traces, so it must take microseconds, and
         must keep nothing of the event."""

@@ -43,4 +43,4 @@ def _probes(story: Story, regular: Entry) -> str:
     )
 
 
-CAUSE = Cause(17, _judge, rests_on=RESTS_ON)
+CAUSE = Cause(17, _judge, rests_on=RESTS_ON, headline="ConnectionsRefused")

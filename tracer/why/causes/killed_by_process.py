@@ -29,4 +29,4 @@ def _judge(story: Story) -> Verdict | None:
     return judged(story, blow, verdict_id, sentence(blow), _REMEDIES[origin])
 
 
-CAUSE = Cause(80, _judge)
+CAUSE = Cause(80, _judge, headline="KilledByProcess")

@@ -69,4 +69,4 @@ def _hides(exe: str) -> str:
     return "lies where everybody may write"
 
 
-CAUSE = Cause(95, _judge)
+CAUSE = Cause(95, _judge, headline="KilledByProcess")

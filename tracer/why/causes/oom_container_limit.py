@@ -24,4 +24,4 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-CAUSE = Cause(90, _judge)
+CAUSE = Cause(90, _judge, headline="OutOfMemory")

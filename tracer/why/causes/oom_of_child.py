@@ -40,4 +40,4 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-CAUSE = Cause(25, _judge, rests_on=frozenset(("oom",)))
+CAUSE = Cause(25, _judge, rests_on=frozenset(("oom",)), headline="OutOfMemory")

@@ -25,4 +25,4 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-CAUSE = Cause(85, _judge)
+CAUSE = Cause(85, _judge, headline="OutOfMemory")

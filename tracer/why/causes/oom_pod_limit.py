@@ -36,4 +36,4 @@ def _shared(body: KillBody) -> str:
     return "that limit is shared by all containers of the pod, and may be the sum of theirs"
 
 
-CAUSE = Cause(90, _judge)
+CAUSE = Cause(90, _judge, headline="OutOfMemory")

@@ -28,4 +28,4 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-CAUSE = Cause(91, _judge)
+CAUSE = Cause(91, _judge, headline="OutOfMemory")

@@ -51,4 +51,4 @@ def _is_tiny(entry: Entry[KillBody]) -> bool:
     return limit < TINY or alone
 
 
-CAUSE = Cause(93, _judge, rests_on=frozenset(("oom",)))
+CAUSE = Cause(93, _judge, rests_on=frozenset(("oom",)), headline="OutOfMemory")
