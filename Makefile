@@ -79,7 +79,7 @@ format: install
 	$(BIN)/clang-format -i probes/*.bpf.c probes/include/*.h
 
 # Side by side with bpftrace and sigsnoop, in one run; then what the probes cost, what recordings cost, the backends, and
-# what is held while pods come and go.
+# what is held while pods come and go; how soon the plugin sees something, and how soon the bundle runs.
 bench: install
 	@$(call apt,$(BENCH_PACKAGES))
 	$(SUDO) $(BIN)/python -m bench.signals
@@ -91,6 +91,7 @@ bench: install
 	$(SUDO) $(BIN)/python -m bench.agent
 	$(SUDO) $(BIN)/python -m bench.churn
 	$(SUDO) $(BIN)/python -m bench.kubectl
+	$(SUDO) $(BIN)/python -m bench.startup
 
 # For any Linux with a C library of 2012 or later, with libbpf inside. KTRACE_ARCH=arm64 builds this and what follows for
 # another kind of machine. The first time takes some minutes, as libbpf is compiled.
