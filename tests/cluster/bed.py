@@ -295,6 +295,18 @@ class Bed:
             self._write_kubelet_configuration()
             self.restart("kubelet")
 
+    @contextlib.contextmanager
+    def apiserver_with(self, *options: str) -> Iterator[None]:
+        """Inside the block the API server runs with these options besides."""
+        daemon = self._daemons["apiserver"]
+        try:
+            daemon.options = options
+            self.restart("apiserver")
+            yield
+        finally:
+            daemon.options = ()
+            self.restart("apiserver")
+
     # --- its parts, in the order in which they begin ---------------------------------------------
 
     def _start(self, journal: leftovers.Journal) -> None:

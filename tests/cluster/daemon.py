@@ -16,13 +16,14 @@ STOP_SECONDS = 3.0
 
 
 class Daemon:
-    """`answers` looks whether it is ready."""
+    """`answers` looks whether it is ready. `options` are taken at the next start."""
 
     def __init__(
         self, name: str, command: Sequence[str], log: Path, answers: Callable[[], bool]
     ) -> None:
         self.name = name
         self.answers = answers
+        self.options: Sequence[str] = ()
         self._command = command
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -40,7 +41,7 @@ class Daemon:
         self._wanted = True
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command,
+                [*self._command, *self.options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

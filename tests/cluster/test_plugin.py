@@ -21,6 +21,8 @@ import pytest
 
 from deploy.image import build as image
 from tests.cluster.bed import Bed
+from tests.cluster.scene import pids
+from tests.support.tmux import Tmux
 from tests.support.wait import wait_for
 
 # Not that of the manifest, whose end another test may still wait for.
@@ -38,7 +40,7 @@ class Plugin:
         programs = place / "bin"
         programs.mkdir()
         (programs / "kubectl").symlink_to(kubectl)
-        self._environment = {
+        self.environment = {
             "PATH": str(programs),
             "HOME": str(place),
             "KUBECONFIG": str(kubeconfig),
@@ -52,7 +54,7 @@ class Plugin:
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env=self._environment,
+            env=self.environment,
             **options,
         )
 
@@ -267,6 +269,61 @@ def test_where_no_more_pods_may_be(today: Plugin, bed: Bed) -> None:
         bed.kubectl("delete", "namespace", "full", "--wait=false")
 
 
+def test_where_privileged_pods_are_refused(
+    bed: Bed, ktrace_image: str, victim: int, tmp_path: Path
+) -> None:
+    """By what a cluster of this age has for that: policies, of which this user has none."""
+    verbs = ("create", "get", "list", "watch", "delete")
+    rights = {"default": [*(("pods", verb) for verb in verbs), ("pods/exec", "create")]}
+    with (
+        a_user(bed, rights) as kubeconfig,
+        bed.apiserver_with("--enable-admission-plugins=PodSecurityPolicy"),
+    ):
+        (tmp_path / "few").mkdir()
+        few = Plugin(bed, bed.new_kubectl, tmp_path / "few", kubeconfig)
+        told = few("signals", "-p", "victim", "-n", "default", "--ktrace-namespace=default")
+        assert told.returncode in (1, 3)
+        refused, remedy = told.stderr.splitlines()
+        assert "PodSecurityPolicy" in refused or "pod security policy" in refused
+        assert "pod-security.kubernetes.io/enforce=privileged" in remedy
+
+
+def test_the_api_server_goes_away(today: Plugin, bed: Bed, victim: int) -> None:
+    """The plugin ends and says what it could not take away; ktrace ends there, and then its pod."""
+    with today.tracing("signals", "-p", "victim") as tracing:
+        (made,) = made_pods(bed)
+        bed.kill_daemon("apiserver")
+        try:
+            _, err = tracing.communicate(timeout=SECONDS)
+        finally:
+            bed.start_daemon("apiserver")
+    name = made["metadata"]["name"]
+    assert tracing.returncode == 1
+    assert f"/{name} was lost" in err
+    assert f"pod {name} could not be deleted, and ends by itself: " in err
+    uid = made["metadata"]["uid"]
+    wait_for("its processes to end", lambda: not ktraces(uid), SECONDS)
+    wait_for("the pod to end", lambda: phase(bed, made) in ("Succeeded", "Failed"), SECONDS)
+    bed.kubectl("-n", made["metadata"]["namespace"], "delete", "pod", name, "--now")
+
+
+def test_the_whole_screen(today: Plugin, bed: Bed, victim: int, tmp_path: Path) -> None:
+    """With times as they are here, keys and a size that changes."""
+    (tmp_path / "tmux").mkdir()
+    with Tmux(tmp_path / "tmux") as tmux:
+        tmux.command(
+            *("env", "TZ=Asia/Kathmandu", *(f"{k}={v}" for k, v in today.environment.items())),
+            *(sys.executable, "-m", "tracer.kubectl", "live", "--node", bed.node),
+        )
+        tmux.wait_for("+0545")
+        tmux.resize(70, 20)
+        wait_for("it to fit", lambda: "+0545" in tmux.screen.splitlines()[0][:70], SECONDS)
+        tmux.press("q")
+        tmux.wait_for("0 lost")
+        wait_for("the shell", lambda: not tmux.alternate, SECONDS)
+        wait_for("the pod to be taken away", lambda: made_pods(bed) == [], SECONDS)
+
+
 def test_an_image_that_nobody_has(today: Plugin) -> None:
     told = today("signals", "--image=127.0.0.1:1/none:1")
     assert told.returncode == 1
@@ -314,13 +371,22 @@ def made_pods(bed: Bed) -> list[Any]:
     return [pod for pod in every if not pod["metadata"].get("deletionTimestamp")]
 
 
+def phase(bed: Bed, pod: Any) -> str:
+    about = pod["metadata"]
+    found: str = bed.get("-n", about["namespace"], "pod", about["name"])["status"]["phase"]
+    return found
+
+
 def tracers(plugin: Plugin) -> list[psutil.Process]:
     """Processes called ktrace in the DaemonSet's pod."""
-    from tests.cluster.scene import pids
-
     (pod,) = plugin.bed.get("pods", "--namespace", HOME)["items"]
+    return ktraces(pod["metadata"]["uid"])
+
+
+def ktraces(uid: str) -> list[psutil.Process]:
+    """Processes called ktrace in this pod."""
     found = []
-    for pid in pids(pod["metadata"]["uid"]):
+    for pid in pids(uid):
         try:
             process = psutil.Process(pid)
             if process.name() == "ktrace":

@@ -76,6 +76,9 @@ class Tmux:
     def press(self, *keys: str) -> None:
         self._run("send-keys", *keys)
 
+    def resize(self, columns: int, rows: int) -> None:
+        self._run("resize-window", "-x", str(columns), "-y", str(rows))
+
     def wait_for(self, *texts: str) -> str:
         """Returns the screen once all of these are on it."""
 
