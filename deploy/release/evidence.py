@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The evidence for a release, gathered from the documentation: the matrix of kernels, verdicts on
-incidents against the truth, costs. Each part names the commit that wrote it.
+incidents against the truth, costs. Each part names the commit that last changed it, and the one
+that was measured, as far as the page says it.
 
 A part written by a program is found by the marked lines around it.
 """
@@ -14,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy import ROOT, BuildError
+from tests.support.markdown import MEASURED
 
 BEGIN = re.compile(r"^<!-- From here on written by (.+)\. -->$")
 END = re.compile(r"^<!-- Up to here written by (.+)\. -->$")
+UNSAID = "The page does not say which commit was measured: that one or an earlier one."
 # Sections with manual measurements: page and title.
 SECTIONS = (("docs/compatibility.md", "What they cost"),)
 
@@ -43,8 +46,10 @@ def evidence(root: Path = ROOT) -> str:
         commit = piece.written_at(root)
         day = _git(root, "show", "--no-patch", "--format=%cs", commit).strip()
         body = "\n".join(piece.lines).strip()
+        known = "" if MEASURED in body else f" {UNSAID}"
         texts.append(
-            f"## {piece.title}\n\n{piece.page}, as of commit `{commit}` ({day})\n\n{body}\n"
+            f"## {piece.title}\n\n{piece.page}, last changed by commit `{commit}` ({day})."
+            f"{known}\n\n{body}\n"
         )
     return "\n".join(texts)
 

@@ -11,7 +11,8 @@ import pytest
 from deploy import ROOT, BuildError, version
 from deploy.image.build import NAME, manifest
 from deploy.release.build import clean_commit
-from deploy.release.evidence import Piece, evidence, pieces
+from deploy.release.evidence import UNSAID, Piece, evidence, pieces
+from tests.support.markdown import measured
 
 MEASURED = """\
 # Page
@@ -47,7 +48,17 @@ def test_each_piece_has_the_commit_that_wrote_it(checkout: Path) -> None:
     assert subject(checkout, costs) == "costs"
     told = evidence(checkout)
     assert "| a | one |" in told and "little" in told and "Others" not in told
+    assert told.count(UNSAID) == 2
     assert matrix.written_at(checkout) in told and costs.written_at(checkout) in told
+
+
+def test_what_is_measured_says_of_which_commit(checkout: Path) -> None:
+    page = (checkout / "docs" / "compatibility.md").read_text()
+    commit(checkout, "measured", page.replace("| a | one |\n", f"| a | two |\n\n{measured()}"))
+    told = evidence(checkout)
+    assert told.count(UNSAID) == 1
+    assert measured() in told
+    assert git(ROOT, "rev-parse", "HEAD").strip() in measured()
 
 
 def test_the_documentation_has_all_of_it() -> None:
