@@ -4,15 +4,17 @@ and processes, its kernel log. Each remedy is a line of the pod's manifest."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from tracer.backends.privileges import has
 from tracer.cli._findings import Finding
 from tracer.kernel import limits, node
 
 if TYPE_CHECKING:
     from tracer.model.names import NameSource
 
+SYS_PTRACE = 19  # include/uapi/linux/capability.h
 NAME_LINE = "env: [{name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]"
 
 
@@ -49,6 +51,24 @@ def where(signs: list[str], told: str | None) -> Iterator[Finding]:
         yield Finding("note", "node", found, NAME_LINE)
     else:
         yield Finding("ok", "node", name)
+
+
+def privileges(signs: list[str], missing: Sequence[str]) -> Iterator[Finding]:
+    """`missing` are the capabilities without which nothing can be traced."""
+    if missing:
+        remedy = capabilities(missing) if signs else "sudo ktrace …"
+        yield Finding("problem", "privileges", f"without {', '.join(missing)}", remedy)
+    else:
+        yield Finding("ok", "privileges", "enough to load and attach BPF programs")
+    if signs and not has(SYS_PTRACE):
+        found = "without CAP_SYS_PTRACE: executables and namespaces of others' processes are hidden"
+        yield Finding("note", "privileges", found, capabilities(["CAP_SYS_PTRACE"]))
+
+
+def capabilities(names: Sequence[str]) -> str:
+    """The lines of a manifest that add them."""
+    added = ", ".join(name.removeprefix("CAP_") for name in names)
+    return f"securityContext: {{capabilities: {{add: [{added}]}}}}"
 
 
 def processes(signs: list[str]) -> Iterator[Finding]:

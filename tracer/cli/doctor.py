@@ -42,7 +42,7 @@ def findings(cri_socket: str | None, node_name: str | None = None) -> Iterator[F
     signs = node.signs_of_a_pod()
     yield Finding("ok", "kernel", f"{platform.release()} {platform.machine()}")
     yield from _in_pod.where(signs, node_name)
-    yield _privileges()
+    yield from _in_pod.privileges(signs, missing_capabilities())
     yield from _descriptors()
     lacks = {name: backends.lacking(name) for name in backends.NAMES}
     yield from _backends(lacks)
@@ -52,14 +52,6 @@ def findings(cri_socket: str | None, node_name: str | None = None) -> Iterator[F
     yield _in_pod.kernel_log(signs)
     yield from _runtimes(cri_socket, bool(signs))
     yield from _probes([name for name, lacking in lacks.items() if not lacking])
-
-
-def _privileges() -> Finding:
-    missing = missing_capabilities()
-    if missing:
-        remedy = "sudo ktrace …; in a pod: securityContext.privileged: true"
-        return Finding("problem", "privileges", f"without {', '.join(missing)}", remedy)
-    return Finding("ok", "privileges", "enough to load and attach BPF programs")
 
 
 def _descriptors() -> Iterator[Finding]:

@@ -9,7 +9,7 @@ import pytest
 
 from tracer import backends, probes
 from tracer.backends.lack import Lack
-from tracer.cli import doctor
+from tracer.cli import _in_pod, doctor
 from tracer.cli._findings import Finding
 from tracer.identity.logs import LogDirectorySource
 from tracer.kernel.cgroupfs import Cgroup
@@ -109,6 +109,25 @@ def test_where_no_backend_can_the_probes_are_one_line(node: Node) -> None:
     assert told("probes", *probes.names()) == [
         Finding("problem", "probes", "no backend can run them, see above"),
     ]
+
+
+@pytest.mark.parametrize("in_pod", [False, True])
+def test_each_capability_has_the_line_that_brings_it(
+    node: Node, in_pod: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outside of pods a process of root has all."""
+    monkeypatch.setattr(doctor.node, "signs_of_a_pod", lambda: ["a sign"] if in_pod else [])
+    monkeypatch.setattr(_in_pod, "has", lambda capability: False)
+    node.capabilities = ["CAP_BPF", "CAP_PERFMON"]
+    problem, *others = told("privileges")
+    assert (problem.state, problem.found) == ("problem", "without CAP_BPF, CAP_PERFMON")
+    if in_pod:
+        assert problem.remedy == "securityContext: {capabilities: {add: [BPF, PERFMON]}}"
+        assert [(one.state, one.remedy) for one in others] == [
+            ("note", "securityContext: {capabilities: {add: [SYS_PTRACE]}}")
+        ]
+    else:
+        assert (problem.remedy, others) == ("sudo ktrace …", [])
 
 
 def test_without_privileges_the_probes_are_one_line(node: Node) -> None:
