@@ -21,8 +21,10 @@ from tests.support.packages import FetchError
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    wanted = any("bed" in getattr(item, "fixturenames", ()) for item in session.items)
-    if wanted and not session.config.option.collectonly:
+    if session.config.option.collectonly:
+        return
+    bundle.build_if_wanted(session.items, "ktrace_image")
+    if any("bed" in getattr(item, "fixturenames", ()) for item in session.items):
         try:
             build.binaries(print)
         except (ClusterError, FetchError) as error:

@@ -11,6 +11,12 @@ import pytest
 from tests.support import bundle as made
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Before the first test: no test's time limit counts it."""
+    if not session.config.option.collectonly:
+        made.build_if_wanted(session.items, "bundle")
+
+
 @pytest.fixture(scope="session")
 def bundle() -> Path:
     return made.bundle()

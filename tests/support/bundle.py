@@ -5,9 +5,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from deploy import ROOT
+import pytest
+
+from deploy import ROOT, BuildError
 from deploy.architecture import wanted
 from deploy.bundle.build import build
 from deploy.wheel.build import build as make_wheel
@@ -39,6 +44,13 @@ def bundle() -> Path:
             fresh.rename(made)
     (found,) = (path for path in made.iterdir() if path.is_dir())
     return found
+
+
+def build_if_wanted(tests: Iterable[pytest.Item], fixture: str) -> None:
+    """If one of these tests asks for the fixture. What fails here is told to who asks."""
+    if any(fixture in getattr(test, "fixturenames", ()) for test in tests):
+        with suppress(BuildError, subprocess.CalledProcessError):
+            bundle()
 
 
 def wheel(bundle: Path) -> Path:

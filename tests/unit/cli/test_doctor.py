@@ -12,6 +12,7 @@ from tracer.backends.lack import Lack
 from tracer.cli import _in_pod, doctor
 from tracer.cli._findings import Finding
 from tracer.identity.logs import LogDirectorySource
+from tracer.kernel import node as node_of_now
 from tracer.kernel.cgroupfs import Cgroup
 from tracer.kernel.hierarchies import Hierarchy
 from tracer.model.cgroup import CgroupIdentity
@@ -116,7 +117,7 @@ def test_each_capability_has_the_line_that_brings_it(
     node: Node, in_pod: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Outside of pods a process of root has all."""
-    monkeypatch.setattr(doctor.node, "signs_of_a_pod", lambda: ["a sign"] if in_pod else [])
+    monkeypatch.setattr(node_of_now, "signs_of_a_pod", lambda: ["a sign"] if in_pod else [])
     monkeypatch.setattr(_in_pod, "has", lambda capability: False)
     node.capabilities = ["CAP_BPF", "CAP_PERFMON"]
     problem, *others = told("privileges")
