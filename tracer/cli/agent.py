@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -115,13 +116,7 @@ def _check(
         except KtraceError as error:
             lacks += 1
             _lack(f"{probe.name}: {error.message}", error.remedy)
-    pid = holder(directory)
-    bounds = _bounds(values)
-    _line("keeps", f"its history in {directory}: {span(int(bounds.seconds * 1e9))}")
-    _line("", _most(bounds, directory))
-    if pid is not None:
-        lacks += 1
-        _lack(f"another agent, process {pid}, serves {directory}", "one agent a node is enough")
+    lacks += _check_directory(directory, _bounds(values))
     _line("answers", f"on http://{listen}/healthz" if listen else "nobody on the network")
     for name, options in chosen.items():
         for words in publishers.get(name).plan(options):
@@ -131,12 +126,20 @@ def _check(
     return int(lacks > 0)
 
 
-def _most(bounds: Bounds, directory: Path) -> str:
-    """The smaller of the two bounds in bytes, for the directory or the nearest that exists."""
+def _check_directory(directory: Path, bounds: Bounds) -> int:
+    """With the smaller of its two bounds in bytes. A directory that is still to be made is judged
+    by the nearest that exists."""
     there = next((path for path in (directory, *directory.parents) if path.is_dir()), Path("/"))
     most = bounds.bytes(there)
     why = "" if most == bounds.size else f", {bounds.share * 100:g} % of its file system"
-    return f"at most {size(most)}{why}"
+    _line("keeps", f"its history in {directory}: {span(int(bounds.seconds * 1e9))}")
+    _line("", f"at most {size(most)}{why}")
+    pid = holder(directory)
+    if pid is not None:
+        _lack(f"another agent, process {pid}, serves {directory}", "one agent a node is enough")
+    if not os.access(there, os.W_OK):
+        _lack(f"nothing can be written in {there}", "give another directory with --dir")
+    return (pid is not None) + (not os.access(there, os.W_OK))
 
 
 def _line(what: str, words: str) -> None:

@@ -540,6 +540,24 @@ def test_a_full_disk_takes_the_oldest(
     assert keeping.said == []
 
 
+def test_a_disk_that_fails_now_and_then_is_told_once(
+    keep: Callable[..., Keeping], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.0)
+    disk = Disk(monkeypatch)
+    keeping = keep()
+    for _ in range(10):
+        disk.failing["write"] = errno.ENOSPC
+        keeping.second()
+        keeping.written()
+        disk.failing.clear()
+        keeping.second()
+        keeping.written()
+    keeping.close()
+    assert len(keeping.said) == 1, keeping.said
+    assert keeping.store.state.failures > 5
+
+
 def test_a_slow_disk_holds_nobody_up(
     keep: Callable[..., Keeping], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -646,5 +664,6 @@ def test_no_history(tmp_path: Path) -> None:
 def test_parts_are_small_enough_to_go_one_by_one(tmp_path: Path) -> None:
     store = Store(tmp_path, Clock(), Bounds(1, 1 << 30, 1.0), print)
     assert store._part == (1 << 30) // 16
-    assert Store(tmp_path, Clock(), Bounds(1, 1 << 20, 1.0), print)._part == MIN_PART
+    assert Store(tmp_path, Clock(), Bounds(1, 2 << 20, 1.0), print)._part == MIN_PART
+    assert Store(tmp_path, Clock(), Bounds(1, 1000, 1.0), print)._part == 250
     assert Segment(2, 1, tmp_path) > Segment(1, 1, tmp_path)

@@ -87,7 +87,8 @@ class Store:
         self._clock = clock
         self._bounds = bounds
         self._most = bounds.bytes(directory)
-        self._part = max(MIN_PART, min(MAX_PART, self._most // PARTS))
+        part = max(MIN_PART, min(MAX_PART, self._most // PARTS))
+        self._part = min(part, self._most // 4)  # of a history that is very small
         self._disk = _Disk(directory, bounds, clock, say)
         self._say = say
         self._session = self._number = self._disk.last_number + 1
@@ -209,7 +210,7 @@ class _Disk:
         # Set in the thread, read in both.
         self.broken = False
         self._pause = FIRST_PAUSE
-        self._retry_at = 0.0
+        self._retry_at = self._failed_at = 0.0
         self._failures = self._unrecorded = self._removed = 0
         # Of the thread alone.
         self._file: RecordingFile | None = None
@@ -376,10 +377,10 @@ class _Disk:
             self._fail(error)
             return
         self._dirty = False
-        if self._told:
+        if self._told and time.monotonic() >= self._failed_at + LAST_PAUSE:
             self._told.clear()
+            self._pause = FIRST_PAUSE
             self._say("ktrace: the history goes on")
-        self._pause = FIRST_PAUSE
 
     def _fail(self, error: OSError | KtraceError) -> None:
         file, self._file = self._file, None
@@ -391,6 +392,7 @@ class _Disk:
 
     def _break(self, why: str) -> None:
         self._failures += 1
+        self._failed_at = time.monotonic()
         if not self.broken:
             self.broken = True
             self._retry_at = time.monotonic() + self._pause
@@ -398,7 +400,7 @@ class _Disk:
         self._tell(f"the history has a gap: {why}")
 
     def _tell(self, words: str) -> None:
-        """Each failure once, until something is written again."""
+        """Each failure once, until writing has gone well for a while."""
         if words not in self._told and len(self._told) < MAX_TOLD:
             self._told.append(words)
             self._say(f"ktrace: {words}; tracing goes on")
