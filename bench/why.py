@@ -20,8 +20,7 @@ from typing import Any
 
 import orjson
 
-from tracer.backends.objects import object_file
-from tracer.kernel.bpf_object import BpfObject
+from tracer.kernel.bpf_object import shipped
 from tracer.model.batch import cell
 from tracer.model.names import Container, Names, Pod
 from tracer.model.schema import Schema
@@ -52,7 +51,7 @@ class Maker:
     def __init__(self) -> None:
         layouts: dict[str, Schema] = {}
         for name in ("context", "signals", "exits"):
-            layouts |= BpfObject(object_file(name)).schemas
+            layouts |= shipped(name).schemas
         self.by_name = {
             schema.name: schema.numbered(kind) for kind, schema in enumerate(layouts.values(), 1)
         }

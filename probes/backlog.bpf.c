@@ -13,22 +13,33 @@
 
 typedef __s64 s64;
 
-enum {
+enum backlog_queue {
 	KT_QUEUE_SYN,
 	KT_QUEUE_ACCEPT,
 	KT_QUEUE_SOCKET,
 };
 
-enum {
+enum backlog_stage {
 	KT_STAGE_UNKNOWN,
 	KT_STAGE_SYN,
 	KT_STAGE_ACK,
 };
 
-enum {
+enum backlog_source {
 	KT_SOURCE_FUNCTION,
 	KT_SOURCE_COUNTER,
 };
+
+enum backlog_remotes {
+	KT_REMOTE_UNKNOWN,
+	KT_REMOTE_ONE,
+	KT_REMOTE_SEVERAL, /* the flow has the last one's */
+};
+
+KT_NAMES(backlog_queue);
+KT_NAMES(backlog_stage);
+KT_NAMES(backlog_source);
+KT_NAMES(backlog_remotes);
 
 #define KT_UNKNOWN (-1)
 
@@ -44,10 +55,10 @@ struct backlog_drop_event {
 	kt_network network;
 	struct kt_flow flow;
 	kt_netns netns;
-	u8 queue;
-	u8 stage;
-	u8 source;
-	u8 remotes; /* 0: unknown, 1: the flow's, 2: several, the flow has the last one's */
+	u8 queue;   /* enum backlog_queue */
+	u8 stage;   /* enum backlog_stage */
+	u8 source;  /* enum backlog_source */
+	u8 remotes; /* enum backlog_remotes */
 };
 
 /* The process that holds a socket; found by user space in /proc. */
@@ -195,7 +206,7 @@ static __always_inline void count_drop(struct backlog_drop_event *drop)
 		return;
 	}
 	if (!same_address(held->flow.remote.address, drop->flow.remote.address))
-		held->remotes = 2;
+		held->remotes = KT_REMOTE_SEVERAL;
 	held->flow = drop->flow;
 	__sync_fetch_and_add(&held->count, 1);
 }
@@ -235,7 +246,7 @@ static __always_inline void drop_at_listener(struct sock *sk, struct sk_buff *sk
 	drop.limit = limit;
 	if (kt_flow_of_packet(&packet, skb)) {
 		drop.flow.remote = packet.remote;
-		drop.remotes = 1;
+		drop.remotes = KT_REMOTE_ONE;
 	}
 	count_drop(&drop);
 }
@@ -367,7 +378,7 @@ static __always_inline void exit_add_backlog(struct sock *sk, u64 returned, void
 	drop.stage = KT_STAGE_UNKNOWN;
 	drop.depth = depth;
 	drop.limit = KT_UNKNOWN;
-	drop.remotes = 1;
+	drop.remotes = KT_REMOTE_ONE;
 	count_drop(&drop);
 }
 

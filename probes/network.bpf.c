@@ -8,12 +8,14 @@
 #include "network.h"
 
 /* The relation of a process to its network namespace. */
-enum {
+enum kt_network_how {
 	KT_OF_HOST, /* the host's, which belongs to no container: nothing else is reported of it */
 	KT_AT_HOME, /* the same as that of the first process in the PID namespace */
 	KT_VISITING, /* another: made by a container for some of its processes, or another container's */
 	KT_CONCLUDED, /* user space has found such a process later, or, without a cgroup, none */
 };
+
+KT_NAMES(kt_network_how);
 
 /* A process of `cgroup` is in the network namespace. User space may know the inode alone: `network` 0. */
 struct network_event {
@@ -23,7 +25,7 @@ struct network_event {
 	kt_boot_ns start; /* of the process */
 	kt_netns netns;
 	kt_pid pid;
-	u32 how;
+	u32 how; /* enum kt_network_how */
 	u32 unused;
 };
 

@@ -16,6 +16,8 @@ enum oom_scope {
 	OOM_SCOPE_SYSTEM,
 };
 
+KT_NAMES(oom_scope);
+
 /* In bytes; -1: unknown. */
 struct oom_memory {
 	s64 anon;

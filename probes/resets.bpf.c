@@ -20,6 +20,8 @@ enum cause {
 	DATA_AFTER_CLOSE, /* for a connection that its program had closed */
 };
 
+KT_NAMES(cause);
+
 /* The earlier traffic on a connection that has a full socket. */
 struct traffic {
 	u64 sent_ago; /* ns, to a tick of the kernel's timers */

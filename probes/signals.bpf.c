@@ -28,6 +28,7 @@ enum kt_target_state {
 };
 
 KT_EVENT(signal);
+KT_NAMES(kt_target_state);
 
 /* bit n-1: signal n is wanted */
 KT_SETTING(u64, kt_signal_mask, ~0ULL);

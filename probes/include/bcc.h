@@ -53,6 +53,7 @@ struct mount {
 #define KT_RING(name, bytes) _Static_assert(true, "")
 #define KT_SETTING(type, name, default) _Static_assert(true, "")
 #define KT_EVENT(name) _Static_assert(true, "")
+#define KT_NAMES(name) _Static_assert(true, "")
 #define KT_GLOBAL static __always_inline
 
 /* Both are 64-bit constants that begin with a mark, which text.py has, too. The loader finds them and writes

@@ -37,6 +37,9 @@
 	KT_SETTING(u32, kt_kind_##name, 0); \
 	const struct name##_event *const volatile kt_layout_##name = 0
 
+/* Puts the names and numbers of an enum into the object's BTF, where user space reads them. */
+#define KT_NAMES(name) const enum name *const volatile kt_names_##name = 0
+
 /* A program that takes its context as it is; a program that needs the kernel's function tracing; a function
  * that the verifier checks once and not at every call. */
 #define KT_PROGRAM(name, context) int name(context)

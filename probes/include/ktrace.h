@@ -25,9 +25,23 @@ typedef u32 kt_pid;
 typedef u32 kt_uid;
 typedef u8 kt_signal;
 typedef char kt_comm[16];
-typedef char kt_argv[1024];              /* NUL between arguments */
-typedef char kt_path[768];               /* names from the leaf to the root, NUL after each */
-typedef char kt_cgroup_path[4096 + 256]; /* the same, with room for every name */
+typedef char kt_argv[1024]; /* NUL between arguments */
+
+/* Records hold no more than this. */
+enum kt_limits {
+	KT_ANCESTORS = 16,
+	KT_PATH_DEPTH = 24,
+	KT_CGROUP_DEPTH = 16,
+	KT_NAME = 256,       /* bytes of a path's name with its NUL */
+	KT_PATH_BYTES = 512, /* a power of two, like the next */
+	KT_CGROUP_PATH_BYTES = 4096,
+};
+
+KT_NAMES(kt_limits);
+
+/* Names from the leaf to the root, NUL after each, with room for one that does not fit. */
+typedef char kt_path[KT_PATH_BYTES + KT_NAME];
+typedef char kt_cgroup_path[KT_CGROUP_PATH_BYTES + KT_NAME];
 
 struct kt_header {
 	u32 kind; /* one of the kt_kind_* below; the first word of every record */
@@ -47,11 +61,6 @@ struct kt_ancestor {
 	kt_pid pid;
 	kt_comm comm;
 };
-
-#define KT_ANCESTORS 16
-#define KT_PATH_DEPTH 24
-#define KT_CGROUP_DEPTH 16
-#define KT_NAME 256
 
 /*
  * A task is described with its first event, and again with a later one if its key has changed (exec,
@@ -117,6 +126,9 @@ enum kt_selected {
 	KT_AS_SENDER = 2,
 	KT_UNDECIDED = KT_AS_TARGET | KT_AS_SENDER,
 };
+
+KT_NAMES(kt_selection_mode);
+KT_NAMES(kt_selected);
 
 KT_SETTING(enum kt_selection_mode, kt_mode, KT_ALL);
 KT_SETTING(bool, kt_by_pid, false);
@@ -271,7 +283,8 @@ KT_GLOBAL int kt_describe_cgroup(u64 address)
 		parent = kt_kernfs_parent(node);
 		if (!parent)
 			break;
-		if (!kt_append_name(event->path, &used, 4096, BPF_CORE_READ(node, name)))
+		if (!kt_append_name(event->path, &used, KT_CGROUP_PATH_BYTES,
+				    BPF_CORE_READ(node, name)))
 			break;
 		node = parent;
 	}
@@ -354,14 +367,15 @@ static __always_inline void kt_read_path(struct process_event *event, struct pat
 			dentry = BPF_CORE_READ(mount, mnt_mountpoint);
 			mount = above;
 		} else {
-			if (!kt_append_name(event->exe, &used, 512,
+			if (!kt_append_name(event->exe, &used, KT_PATH_BYTES,
 					    BPF_CORE_READ(dentry, d_name.name)))
 				break;
 			dentry = parent;
 		}
 	}
 	if (!used) /* a memfd lies in no directory, nor does a file that is a mount of its own */
-		kt_append_name(event->exe, &used, 512, BPF_CORE_READ(from, dentry, d_name.name));
+		kt_append_name(event->exe, &used, KT_PATH_BYTES,
+			       BPF_CORE_READ(from, dentry, d_name.name));
 	event->exe_bytes = used;
 }
 

@@ -22,7 +22,7 @@ import pytest
 from tests.kernel.checks import TIMES, check_circumstances
 from tests.support.ktrace import BACKEND, HAS_KPROBES, IN_GUEST, Ktrace
 from tests.support.raisers import _Child, check_process, facts
-from tracer.kernel.enums import enum_names
+from tracer.kernel.btf import kernel_enum
 
 Event = dict[str, Any]
 
@@ -30,7 +30,7 @@ STORM = 2_000 if IN_GUEST else 20_000
 KEYS = ["kind", "time", "boot_ns", "node", "pod", "container", "direction", "reason"]
 KEYS += ["reason_inferred", "meaning", "state", "local", "remote", "process", "idle"]
 KEYS += ["bytes", "answered"]
-REASONS = set(enum_names("sk_rst_reason").values())
+REASONS = set(kernel_enum("sk_rst_reason"))
 
 # The attach points by their place in the probe's table. Functions can be traced where there are
 # kprobes; fentry came earlier (5.5) than all else that ktrace needs. The first two ways need BTF.

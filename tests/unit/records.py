@@ -7,18 +7,16 @@ A value that is not given is zero. Kinds are numbered here as the loader would n
 from __future__ import annotations
 
 import functools
-import struct
 from collections.abc import Iterable
 from typing import Any
 
-from tracer.backends.objects import object_file
 from tracer.identity.resolver import Resolver
-from tracer.kernel.bpf_object import BpfObject
+from tracer.kernel.bpf_object import shipped
 from tracer.model.batch import cell
 from tracer.model.schema import Schema
 from tracer.probes import Probe, Stream
 
-ANCESTOR = struct.Struct("<I16s")  # struct kt_ancestor
+ANCESTOR = shipped("context").layout("kt_ancestor").struct
 OBJECTS = ("context", "signals", "exits")
 
 
@@ -30,9 +28,7 @@ class Decoding(Resolver):
         self.decode = probe.decoder(Stream(self))
 
 
-@functools.cache
-def described(name: str) -> BpfObject:
-    return BpfObject(object_file(name))
+described = shipped
 
 
 @functools.cache

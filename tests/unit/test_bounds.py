@@ -28,7 +28,6 @@ from tests.unit.why.world import APP, RUNC, World, place_of, process
 from tracer.backends import core
 from tracer.backends.bcc import perf
 from tracer.backends.bcc import programs as bcc
-from tracer.backends.objects import object_file
 from tracer.backends.stap import modules as stap_modules
 from tracer.backends.stap import program as stap_program
 from tracer.cli import _options, _watch
@@ -37,7 +36,7 @@ from tracer.decode import Decoder
 from tracer.decode import reports as oom_reports
 from tracer.decode.kinds import free_lists, kernel_reports
 from tracer.identity import cri, netns, network_lookup
-from tracer.kernel.bpf_object import BpfObject
+from tracer.kernel.bpf_object import shipped
 from tracer.kernel.kmsg import Line
 from tracer.model.batch import cell
 from tracer.model.errors import BadRecording, UsageError
@@ -380,7 +379,7 @@ _HASH, _PERCPU_ARRAY, _LRU_HASH, _RINGBUF = 1, 6, 9, 27
 def test_the_kernels_tables(what: str, in_object: str, type: int) -> None:
     """As the kernel makes them, so large and no larger, and those forget that are said to."""
     name = what.split("`")[1]
-    shape = BpfObject(object_file(in_object)).maps[name]
+    shape = shipped(in_object).maps[name]
     assert (shape.entries, shape.type) == (number(what), type)
     assert (type == _LRU_HASH) == ("LRU" in BOUNDS[what])
 
@@ -430,9 +429,9 @@ def test_the_way_to_a_cgroup_has_an_end() -> None:
     """The verifier lets no loop pass that has none, and the page tells the same number."""
     headers = ROOT / "probes" / "include"
     climbed = re.search(r"climbed < (\d+) &&", (headers / "compat.h").read_text())
-    own = re.search(r"#define KT_CGROUP_DEPTH (\d+)", (headers / "ktrace.h").read_text())
-    assert climbed and own
-    assert int(climbed[1]) + int(own[1]) == number("depth of a cgroup before 6.1")
+    own = shipped("context").numbers("kt_limits")["KT_CGROUP_DEPTH"]
+    assert climbed
+    assert int(climbed[1]) + own == number("depth of a cgroup before 6.1")
 
 
 # Names and namespaces

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
-from tracer.kernel.bpf_object import MapShape
+from tracer.kernel.btf import MapShape
 from tracer.kernel.limits import reached
 from tracer.model.errors import KtraceError
 

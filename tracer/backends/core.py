@@ -6,15 +6,14 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from tracer.backends import Backend, Cost, Say, none_accepted, privileges
-from tracer.backends.bpf import Map, Misses, count_lost
 from tracer.backends.lack import Lack
 from tracer.backends.libbpf import Libbpf, LibbpfError, LoadedObject
-from tracer.backends.objects import CONTEXT, Objects, besides
-from tracer.backends.reader import Reader
+from tracer.backends.objects import CONTEXT, besides
 from tracer.backends.ring import CopyingRing, MappedRing, open_ring
+from tracer.backends.with_maps import WithMaps
 from tracer.model.batch import Batch
 from tracer.model.errors import CannotOnThisKernel, KtraceError
 from tracer.probes import AttachPoint, Probe
@@ -58,21 +57,14 @@ def _lacking_libbpf() -> list[Lack]:
     return []
 
 
-class CoreBackend:
+class CoreBackend(WithMaps):
     name = "core"
 
     def __init__(self) -> None:
-        self.attached: dict[str, AttachPoint] = {}
+        super().__init__()
         self._library = Libbpf()
-        self._shipped = Objects()
-        self.schemas = self._shipped.schemas
-        self._reader = Reader(self.schemas)
         self._objects: dict[str, LoadedObject] = {}
-        self._maps: dict[str, Map] = {}
         self._ring: MappedRing | CopyingRing | None = None
-        self._misses = Misses()
-        self.unseen = self._misses.unseen
-        self._nested: dict[str, Mapping[str, str]] = {}  # by object
         self.walked = False
 
     def attach(self, probes: list[Probe], settings: dict[str, int]) -> None:
@@ -95,21 +87,9 @@ class CoreBackend:
         self._ring = open_ring(ring, RING_BYTES)
         self._reader.watch(ring.fd)
 
-    def select(self, cgroup: int, verdict: int) -> None:
-        self._maps["kt_cgroups"].update(cgroup.to_bytes(8, "little"), verdict.to_bytes(4, "little"))
-
-    def trace_pid(self, pid: int) -> None:
-        self._maps["kt_pids"].update(pid.to_bytes(4, "little"), b"\1")
-
     def read(self, timeout: float) -> Batch | None:
         assert self._ring is not None
         return self._reader.read(self._ring.read, timeout)
-
-    def wake(self) -> None:
-        self._reader.wake()
-
-    def lost(self) -> dict[str, int]:
-        return count_lost(self._maps["kt_lost"], self._shipped.kinds, self._misses.lost)
 
     def cost(self) -> Cost:
         times = {
@@ -123,8 +103,7 @@ class CoreBackend:
     def detach(self) -> None:
         """Closes the programs; the maps stay because the ring is still mapped."""
         for name, loaded in self._objects.items():
-            if event := self._shipped.event_of.get(name):
-                self._misses.add(event, self._nested.get(name, {}), loaded.recursion_misses())
+            self._count_refused(name, loaded.recursion_misses())
         for loaded in self._objects.values():
             loaded.detach()
         self._reader.last_call()
@@ -166,7 +145,7 @@ class CoreBackend:
                 self._load(name, None, settings)
             except LibbpfError:
                 self._objects.pop(name).close()
-                programs = self._shipped.open(name).described.programs.items()
+                programs = self._shipped.open(name).programs.items()
                 rest = [p for p, section in programs if not section.startswith("iter/")]
                 self._load(name, rest, settings)
         return [self._objects[name] for name in besides(probes)]
@@ -174,7 +153,7 @@ class CoreBackend:
     def _load(self, name: str, programs: Iterable[str] | None, settings: dict[str, int]) -> None:
         shipped = self._shipped.open(name)
         loaded = self._objects[name] = self._library.open(shipped.data, name)
-        places = shipped.described.settings
+        places = shipped.settings
         loaded.set_rodata(
             {
                 places[key][0]: value.to_bytes(places[key][1], "little")

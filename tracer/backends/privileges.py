@@ -96,7 +96,7 @@ def _is_short_of_locked_memory() -> bool:
 def _made(entries: int) -> int | None:
     """The errno of making a map of `entries`; None if that works."""
     from tracer.backends.bpf import create_map
-    from tracer.kernel.bpf_object import MapShape
+    from tracer.kernel.btf import MapShape
 
     try:
         create_map("trial", MapShape(_ARRAY, 4, 8, entries)).close()

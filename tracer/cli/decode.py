@@ -16,6 +16,7 @@ import click
 from tracer.decode import Decoder, FlagNames, gfp
 from tracer.decode.kind import THIS_KERNEL, Answer
 from tracer.kernel import limits
+from tracer.kernel.gfp import names_here
 from tracer.model.bounded import keep
 from tracer.model.errors import KtraceError, UsageError
 from tracer.outputs.escape import escape
@@ -47,7 +48,7 @@ def run(what: str | None, kernel_format: str | None) -> None:
 
 def _names(kernel_format: str | None) -> FlagNames:
     if kernel_format is None:
-        return FlagNames(gfp.names_here(), THIS_KERNEL)
+        return FlagNames(names_here(), THIS_KERNEL)
     try:
         with Path(kernel_format).open("rb") as file:
             text = file.read(MAX_FORMAT).decode("utf-8", "replace")

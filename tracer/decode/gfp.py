@@ -1,44 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of GFP flags on the running kernel: their numbers move between releases.
+"""Names of GFP flags, whose numbers move between the kernel's releases.
 
-The best source is tracefs's format of `kmem:mm_page_alloc`, because it has the combinations that
-the kernel's log shows (GFP_KERNEL and so on). It needs a mounted tracefs. Since 6.10 (772dd0342727,
-"mm: enumerate all gfp flags") an enum in the kernel's BTF names the bits. Without either, flags
-stay numbers.
-
-The table travels with the records that need it (`struct gfp_names_event`), so a recording is read
-with the names of its own kernel.
+A table comes from the format of a tracepoint, which has the combinations that the kernel's log
+shows (GFP_KERNEL and so on), or from an enum of the bits. It travels with the records that need it
+(`struct gfp_names_event`), so a recording is read with the names of its own kernel.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-import struct
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 # Masks and their names, in the order of matching; a match consumes its bits.
 Table = list[tuple[int, str]]
-
-TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
-BTF = "/sys/kernel/btf/vmlinux"
-MAX_PACKED = 4096
-
-
-def names_here() -> Table:
-    """The running kernel's table; empty if there is no source."""
-    for place in TRACEFS:
-        try:
-            text = Path(place, "events/kmem/mm_page_alloc/format").read_text()
-        except (OSError, UnicodeDecodeError):
-            continue
-        if table := from_format(text):
-            return table
-    try:
-        return from_btf(Path(BTF).read_bytes())
-    except (OSError, struct.error):
-        return []
 
 
 def words(mask: int, table: Table) -> list[str]:
@@ -57,11 +32,12 @@ def bit_of(name: str, table: Table) -> int | None:
     return next((bits for bits, known in table if known == name), None)
 
 
-def pack(table: Table) -> bytes:
+def pack(table: Table, room: int) -> bytes:
+    """The table in at most `room` bytes."""
     packed = b""
     for bits, name in table:
         entry = f"{bits:x} {name}".encode() + b"\0"
-        if len(packed) + len(entry) > MAX_PACKED:
+        if len(packed) + len(entry) > room:
             break
         packed += entry
     return packed
@@ -85,6 +61,7 @@ def from_format(text: str) -> Table:
     return table
 
 
+_BIT = re.compile(r"_(__GFP_\w+)_BIT")
 _FLAG = re.compile(r'\{([^"{}]*),\s*"(\w+)"\}')
 _CAST = re.compile(r"\(\s*(?:gfp_t|unsigned(?: long| int)?|int|long|u32|u64)\s*\)")
 _SUFFIX = re.compile(r"\b(0x[0-9a-fA-F]+|\d+)[uUlL]+\b")
@@ -115,29 +92,13 @@ def _value(node: ast.expr) -> int:
     raise ValueError(ast.dump(node))
 
 
-def from_btf(data: bytes) -> Table:
-    """The table from the enum with members `___GFP_…_BIT`. A search for the bytes of its first
-    member finds it: to parse all types of a kernel would take longer than the rest of the start."""
-    magic, _, _, header, type_at, type_bytes, text_at, text_bytes = struct.unpack_from(
-        "=HBBIIIII", data
-    )
-    text = data[header + text_at : header + text_at + text_bytes]
-    types = data[header + type_at : header + type_at + type_bytes]
-    name = text.find(b"\0___GFP_DMA_BIT\0") + 1
-    if magic != 0xEB9F or not name:
-        return []
-    at = types.find(struct.pack("=Ii", name, 0))
+def from_bits(members: Mapping[str, int]) -> Table:
+    """The table from the kernel's enum of bits, `___GFP_DMA_BIT` and so on."""
     bits: dict[str, int] = {}
-    while 0 <= at <= len(types) - 8:
-        name, value = struct.unpack_from("=Ii", types, at)
-        member = text[name : text.find(b"\0", name)]
-        found = re.fullmatch(rb"__(_GFP_\w+)_BIT", member)
-        if not found or not 0 <= value < 64:
-            break
-        bits["_" + found[1].decode()] = 1 << value
-        at += 8
-    bits.pop("__GFP_LAST", None)
-    bits = {name: mask for name, mask in bits.items() if "UNUSED" not in name}
+    for member, value in members.items():
+        found = _BIT.fullmatch(member)
+        if found and found[1] != "__GFP_LAST" and "UNUSED" not in member and 0 <= value < 64:
+            bits[found[1]] = 1 << value
     return [*_combinations(bits), *((mask, name) for name, mask in bits.items())]
 
 

@@ -13,9 +13,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from tracer.identity.resolver import MAX_IMAGES, exe_of, image_of
+from tracer.kernel.bpf_object import shipped
 from tracer.kernel.procfs import stat_of
 from tracer.model.bounded import Table, keep, size_of
-from tracer.model.event import ANCESTOR, text
+from tracer.model.event import text
 from tracer.model.schema import Schema
 
 MAX_RUNNING = 4096
@@ -29,6 +30,8 @@ class Arguments:
 
     def __init__(self, schema: Schema, blank: bool = False) -> None:
         self._schema = schema
+        self._ancestor_bytes = shipped("context").layout("kt_ancestor").size
+        self._most = schema.room("argv")
         self._blank = blank
         # by task and exec: its program, and whether its arguments are known
         self._images: Table[tuple[int, int, int], tuple[str | None, bool]] = Table(
@@ -41,7 +44,7 @@ class Arguments:
         """Remembers the arguments of running processes: after a kill they cannot be read any
         more."""
         for pid in pids:
-            image = _image_from_proc(pid)
+            image = _image_from_proc(pid, self._most)
             if image is not None:
                 keep(self._running, pid, image, MAX_RUNNING)
 
@@ -52,7 +55,9 @@ class Arguments:
         return b"".join(pack(*self._completed(record)) for record in self._schema.cells(cells))
 
     def _completed(self, record: Any) -> Any:
-        record = record._replace(ancestry=record.ancestry[: record.ancestors * ANCESTOR.size])
+        record = record._replace(
+            ancestry=record.ancestry[: record.ancestors * self._ancestor_bytes]
+        )
         if self._blank:
             return record._replace(argv=b"", argv_bytes=0)
         told_exe, told_argv = self._images.get(image_of(record), (None, False))
@@ -67,17 +72,17 @@ class Arguments:
     def _from_proc(self, record: Any, exe: str | None) -> bytes:
         """The arguments read now or at the start, if it was the same process with the same
         program."""
-        image = _image_from_proc(record.pid) if self._proc_reads.take() else None
+        image = _image_from_proc(record.pid, self._most) if self._proc_reads.take() else None
         started, shown, argv = image or self._running.get(record.pid, (-1, "", b""))
         return argv if started == record.start // _TICK_NS and shown == exe else b""
 
 
-def _image_from_proc(pid: int) -> tuple[int, str, bytes] | None:
-    """Start time in clock ticks, executable and arguments; None for a process that is gone or has
-    none."""
+def _image_from_proc(pid: int, most: int) -> tuple[int, str, bytes] | None:
+    """Start time in clock ticks, executable and at most `most` bytes of arguments; None for a
+    process that is gone or has none."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            argv = file.read(1024)
+            argv = file.read(most)
         started = stat_of(pid)
         exe = os.fsencode(os.readlink(f"/proc/{pid}/exe"))
     except OSError:

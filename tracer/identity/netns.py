@@ -25,6 +25,7 @@ from enum import IntEnum
 from typing import Any
 
 from tracer.identity.resolver import Resolver
+from tracer.kernel.bpf_object import shipped
 from tracer.model.bounded import Table, keep, size_of
 from tracer.model.event import Place
 
@@ -44,9 +45,19 @@ NO_ADDRESS = bytes(16)
 
 
 class How(IntEnum):
-    """The enum of probes/network.bpf.c."""
+    """`enum kt_network_how`, by names. Of two uses by one cgroup, the smaller one counts."""
 
     OF_HOST, AT_HOME, VISITING, CONCLUDED = range(4)
+
+    @property
+    def number(self) -> int:
+        """In a record."""
+        return shipped("network").numbers("kt_network_how")[f"KT_{self.name}"]
+
+
+def hows() -> dict[int, How]:
+    """By the numbers in records."""
+    return shipped("network").words("kt_network_how", {f"KT_{how.name}": how for how in How})
 
 
 _CONCLUDED_FROM = "whose network namespace it is was concluded from "
@@ -97,6 +108,7 @@ class PodNetworks:
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
+        self._how = hows()
         self._networks: Table[int, _Network] = Table(MAX_KNOWN, _size_of_network)
         self._newest: Table[int, int] = Table(MAX_INODES, size_of)  # network by inode
         self._by_address: Table[bytes, dict[int, None]] = Table(MAX_ADDRESSES, size_of)  # networks
@@ -109,7 +121,7 @@ class PodNetworks:
 
     def add_use(self, record: Any) -> None:
         """A `struct network_event`."""
-        how = How(record.how)
+        how = self._how[record.how]
         known = self._networks.touch(record.network)
         if known is None:
             known = _Network(record.netns)

@@ -95,6 +95,7 @@ class NetworkLookup:
         self._wanted: dict[int, int] = {}  # network by inode
         self._next_search = 0.0
         self._ended = False
+        self._of_host = How.OF_HOST.number
         self._thread = threading.Thread(target=self._work, name="ktrace-networks", daemon=True)
         self._thread.start()
 
@@ -140,7 +141,7 @@ class NetworkLookup:
         uses = [
             _Use(record.network, record.netns, record.pid, record.start // _TICK_NS, record.time)
             for record in records
-            if record.how != How.OF_HOST
+            if record.how != self._of_host
         ]
         if self._waiting + len(uses) <= MAX_WAITING:
             self._waiting += len(uses)
@@ -228,7 +229,7 @@ class NetworkLookup:
         if pid is not None:
             with suppress(OSError, ValueError, LookupError):
                 cgroup = self._cgroup(pid)[0]
-        values = {"network": network, "netns": netns, "how": How.CONCLUDED}
+        values = {"network": network, "netns": netns, "how": How.CONCLUDED.number}
         told = self._tell("network", **values, cgroup=cgroup, pid=pid or 0)
         if pid is not None and cgroup:
             self._read(_Use(network, netns, pid, self._start(pid) or 0, told))

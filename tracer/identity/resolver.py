@@ -15,9 +15,10 @@ from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any, TypeVar
 
+from tracer.kernel.bpf_object import shipped
 from tracer.model.bounded import Table, size_of
 from tracer.model.cgroup import CgroupIdentity, parse
-from tracer.model.event import ANCESTOR, Place, Process, text
+from tracer.model.event import Place, Process, text
 from tracer.model.names import Container, Names, Pod
 
 # About enough for as many cgroups as the kernel side remembers (kt_cgroups).
@@ -64,6 +65,7 @@ class Resolver:
         self._container_names: Table[str, Container] = Table(MAX_NAMES, _size_of_container)
         self.names = Names(self._pod_names, self._container_names)
         self._there: set[str | None] | None = None  # uids and ids with a cgroup; None: recount
+        self._ancestor = shipped("context").layout("kt_ancestor").struct
         self.unknown = 0
         self.changes = 0  # counts what has become known or has ended
 
@@ -157,7 +159,8 @@ class Resolver:
             start_boot_ns=record.start,
             place=self._place_of(record.cgroup),
             init_place=self._place_of(record.init_cgroup),
-            ancestors=record.ancestry[: record.ancestors * ANCESTOR.size],
+            ancestors=record.ancestry[: record.ancestors * self._ancestor.size],
+            ancestor=self._ancestor,
             kernel_thread=bool(record.kernel_thread),
         )
         for reference, _ in self._processes.keep(record.process, process):

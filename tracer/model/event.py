@@ -32,7 +32,6 @@ else:
 
     B, C = TypeVar("B"), TypeVar("C")
 
-ANCESTOR = struct.Struct("=I16s")  # struct kt_ancestor
 # Bound of the JSON cached for processes and places, owners included.
 MAX_JSON = 4 << 20
 
@@ -83,7 +82,8 @@ class Place:
 @dataclass(slots=True)
 class Process:
     """A task at the moment of an event. `tid` differs from `pid` when a thread took part. If the
-    kernel's description was lost, only these two numbers are known."""
+    kernel's description was lost, only these two numbers are known. `ancestors` are rows of
+    `ancestor`, a `struct kt_ancestor`, the parent first."""
 
     pid: int
     tid: int
@@ -97,6 +97,7 @@ class Process:
     place: Place | None = None
     init_place: Place | None = None
     ancestors: bytes = b""
+    ancestor: struct.Struct | None = field(default=None, repr=False, compare=False)
     kernel_thread: bool = False
     _json: tuple[int, Any] | None = field(default=None, compare=False)
     _told: bool = field(default=False, compare=False)
@@ -105,7 +106,9 @@ class Process:
     @property
     def ancestry(self) -> list[tuple[int, str]]:
         """Pid and comm, the parent first. Decoded on demand, because most are never read."""
-        return [(pid, text(comm)) for pid, comm in ANCESTOR.iter_unpack(self.ancestors)]
+        if self.ancestor is None:
+            return []
+        return [(pid, text(comm)) for pid, comm in self.ancestor.iter_unpack(self.ancestors)]
 
     @property
     def pod(self) -> Pod | None:

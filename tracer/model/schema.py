@@ -64,11 +64,18 @@ class Schema:
 
     def pack(self, **values: int | bytes) -> bytes:
         """A record made in user space. `kind` is set; members not given are zero."""
-        values["kind"] = self.kind
+        return self.plain(**values, kind=self.kind)
+
+    def plain(self, **values: int | bytes) -> bytes:
+        """The same of a struct that has no kind, such as a row in a record."""
         empty = {field.name: b"" if field.code.endswith("s") else 0 for field in self.fields}
         if unknown := values.keys() - empty.keys():
             raise KeyError(f"{self.name} records have no {', '.join(sorted(unknown))}")
         return self.struct.pack(*(empty | values).values())
+
+    def room(self, member: str) -> int:
+        """The size of a member in bytes."""
+        return next(field.size for field in self.fields if field.name == member)
 
     def make(self, values: tuple[Any, ...]) -> Any:
         """A named tuple of the values that `struct` or `cell` unpacked."""

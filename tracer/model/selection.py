@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 
@@ -19,8 +19,9 @@ from tracer.model.errors import UsageError
 from tracer.model.event import Event, Place
 from tracer.model.names import Container, Pod
 
-# enum kt_selected
+# Bits of a verdict, each by its name in `enum kt_selected`.
 AS_TARGET, AS_SENDER = 1, 2
+SIDES = {AS_TARGET: "KT_AS_TARGET", AS_SENDER: "KT_AS_SENDER"}
 BOTH_SIDES = AS_TARGET | AS_SENDER
 
 
@@ -28,13 +29,13 @@ _POD = re.compile(r"(?:(?P<namespace>[^/]+)/)?(?:pods?|po)/(?P<name>[^/]+)")
 _LABEL = re.compile(r"\s*(?P<key>[\w./-]+)\s*(?:==?\s*(?P<value>[^\s,()!]*)\s*)?")
 
 
-class Mode(IntEnum):
-    """`enum kt_mode` in probes/include/ktrace.h."""
+class Mode(Enum):
+    """How the kernel side selects, by the names in `enum kt_selection_mode`."""
 
-    ALL = 0
-    EITHER = 1
-    TARGET = 2
-    BOTH = 3
+    ALL = "KT_ALL"
+    EITHER = "KT_EITHER"
+    TARGET = "KT_TARGET"
+    BOTH = "KT_BOTH"
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Selection:
         return Mode.ALL if self.everything or self.pids else Mode.EITHER
 
     def verdict(self, place: Place) -> int | None:
-        """`enum kt_selected` for a cgroup; None while it depends on unknown names."""
+        """A cgroup's verdict; None while it depends on unknown names."""
         if place.path is None:  # in cgroups nested too deep: show it rather than hide it
             return BOTH_SIDES if self.mode is Mode.EITHER else None
         if self.mode is Mode.EITHER:

@@ -18,13 +18,14 @@ from tracer.backends import Backend
 from tracer.identity.arguments import Arguments
 from tracer.identity.names import NameService
 from tracer.identity.network_lookup import NetworkLookup
+from tracer.kernel.bpf_object import shipped
 from tracer.kernel.cgroupfs import Cgroup, container_cgroups
 from tracer.model.batch import Batch, Run, cell
 from tracer.model.errors import KtraceError
 from tracer.model.event import Clock
 from tracer.model.names import Names
 from tracer.model.schema import Schema
-from tracer.model.selection import Selection
+from tracer.model.selection import BOTH_SIDES, SIDES, Selection
 from tracer.model.turn import IDLE_SECONDS, NAME_SECONDS, Lost, Part, Turn
 from tracer.probes import Probe
 
@@ -39,8 +40,6 @@ UNDECODED_BYTES = 1 << 20
 # Waiting events are checked often, because their deadlines are near.
 WAITING_SECONDS = 0.02
 NS = 1_000_000_000
-# A cgroup's record holds at most so many path components, the outermost, and so many bytes.
-MAX_DEPTH, MAX_PATH = 16, 4096
 
 T = TypeVar("T")
 
@@ -86,11 +85,13 @@ class LiveSource:
         self, probes: Sequence[Probe], selection: Selection, settings: Mapping[str, int]
     ) -> None:
         """Attaches everything; nothing is missed after it returns."""
-        values = {"kt_mode": int(selection.mode), "kt_by_pid": int(bool(selection.pids))}
+        modes = shipped("context").numbers("kt_selection_mode")
+        values = {"kt_mode": modes[selection.mode.value], "kt_by_pid": int(bool(selection.pids))}
         self._backend.attach(list(probes), values | dict(settings))
         self.schemas = self._backend.schemas
         for pid in selection.pids:
             self._backend.trace_pid(pid)
+        self._numbers = _verdicts()
         self._kinds = {schema.name: kind for kind, schema in self.schemas.items()}
         self._arguments = Arguments(self.schemas[self._kinds["process"]], blank=not self._argv)
         if "network" in self._kinds:
@@ -135,7 +136,7 @@ class LiveSource:
         self._tickets[cgroup] = self._service.refresh()
 
     def select(self, cgroup: int, verdict: int) -> None:
-        self._backend.select(cgroup, verdict)
+        self._backend.select(cgroup, self._numbers[verdict])
         if not verdict:
             self._running.pop(cgroup, None)
 
@@ -233,12 +234,24 @@ class LiveSource:
 
 
 def described(cgroup: Cgroup, schema: Schema, now: int) -> bytes:
-    """The record of a cgroup found in cgroupfs, as the kernel side would write it."""
-    names = os.fsencode(cgroup.path).strip(b"/").split(b"/")[:MAX_DEPTH]
-    while sum(map(len, names)) + len(names) > MAX_PATH:
+    """The record of a cgroup found in cgroupfs, as the kernel side would write it: of a path that
+    is too deep or too long it holds the outermost names."""
+    limits = shipped("context").numbers("kt_limits")
+    names = os.fsencode(cgroup.path).strip(b"/").split(b"/")[: limits["KT_CGROUP_DEPTH"]]
+    while sum(map(len, names)) + len(names) > limits["KT_CGROUP_PATH_BYTES"]:
         names.pop()
     path = b"".join(name + b"\0" for name in reversed(names))
     return schema.pack(time=now, cgroup=cgroup.id, path=path, path_bytes=len(path), path_whole=True)
+
+
+def _verdicts() -> dict[int, int]:
+    """The kernel side's numbers for all verdicts."""
+    numbers = shipped("context").numbers("kt_selected")
+    sides = {bit: numbers[name] for bit, name in SIDES.items()}
+    return {
+        verdict: sum(number for bit, number in sides.items() if verdict & bit)
+        for verdict in range(BOTH_SIDES + 1)
+    }
 
 
 def _new(told: Mapping[str, T], known: Mapping[str, T]) -> dict[str, T]:

@@ -175,7 +175,7 @@ def test_before_the_last_time_only_names_are_read(build: Path) -> None:
     assert head.startswith(f"#ifdef {READ_LAST}\n")
     assert "BPF_PROG(on_signal_generate" in head
     shipped = Objects()
-    programs = [p for name in bcc.objects_of(EVERY) for p in shipped.open(name).described.programs]
+    programs = [p for name in bcc.objects_of(EVERY) for p in shipped.open(name).programs]
     assert re.findall(r"^int (\w+)\(void \*context\) { return 0; }$", names, re.MULTILINE) == [
         *programs,
         UNREAD,

@@ -89,7 +89,7 @@ def test_the_first_attach_point_that_is_accepted(backend: BccBackend, opened: Op
 
 def test_none_is_accepted(backend: BccBackend, opened: Opened) -> None:
     """Each that was tried is named."""
-    sections = Objects().open("resets").described.programs
+    sections = Objects().open("resets").programs
     kernel: Any = Kernel(opened, *sections)
     with pytest.raises(CannotOnThisKernel) as refused:
         backend._attach_probe(RESETS, kernel)

@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 
 from tests.support.wait import wait_for
-from tracer.backends.objects import object_file
 from tracer.identity.netns import MAPPED, NO_ADDRESS, How, made_up
 from tracer.identity.network_lookup import MAX_ADDRESSES, NetworkLookup, own_addresses
-from tracer.kernel.bpf_object import BpfObject
+from tracer.kernel.bpf_object import shipped
 from tracer.model.batch import cell
 from tracer.model.schema import Schema
 
-_LAYOUTS = BpfObject(object_file("network")).schemas | BpfObject(object_file("resets")).schemas
+_LAYOUTS = shipped("network").schemas | shipped("resets").schemas
 SCHEMAS = {name: schema.numbered(kind) for kind, (name, schema) in enumerate(_LAYOUTS.items(), 1)}
 TICK_NS = 10_000_000
 

@@ -219,7 +219,7 @@ def test_arguments_of_another_program_are_not_taken(known: Known) -> None:
 
 def gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on nothing can be read from /proc."""
-    monkeypatch.setattr(arguments, "_image_from_proc", lambda pid: None)
+    monkeypatch.setattr(arguments, "_image_from_proc", lambda pid, most: None)
 
 
 def test_arguments_that_were_remembered_outlive_the_process(
@@ -243,7 +243,7 @@ def test_not_too_many_arguments_are_remembered(
     known: Known, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(arguments, "MAX_RUNNING", 2)
-    monkeypatch.setattr(arguments, "_image_from_proc", lambda pid: (pid, "/bin/x", b"x\0"))
+    monkeypatch.setattr(arguments, "_image_from_proc", lambda pid, most: (pid, "/bin/x", b"x\0"))
     known.arguments.remember([1, 2, 3])
     gone(monkeypatch)
     tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")

@@ -24,8 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit import records
-from tracer.backends.objects import object_file
-from tracer.kernel.bpf_object import BadObject, BpfObject
+from tracer.kernel.bpf_object import BadObject, BpfObject, object_file
 from tracer.model.batch import cell
 from tracer.model.errors import KtraceError
 from tracer.model.schema import Schema

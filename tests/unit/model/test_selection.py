@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tracer.kernel.bpf_object import shipped
+from tracer.model import selection
 from tracer.model.cgroup import CgroupIdentity, parse
 from tracer.model.errors import UsageError
 from tracer.model.event import Event, Place, Process
@@ -57,13 +58,9 @@ def event(about: Place | None, by: Place | None = HOST) -> Event:
 
 
 def test_the_modes_are_those_of_the_kernel_side() -> None:
-    header = HEADER.read_text()
-    body = re.search(r"enum kt_selection_mode \{(.+?)\};", header, re.DOTALL)
-    assert body
-    names = re.findall(r"KT_(\w+),", body[1])
-    assert [(mode.name, mode.value) for mode in Mode] == [(n, i) for i, n in enumerate(names)]
-    assert f"KT_AS_TARGET = {AS_TARGET}," in header
-    assert f"KT_AS_SENDER = {AS_SENDER}," in header
+    described = shipped("context")
+    assert {mode.value for mode in Mode} == described.numbers("kt_selection_mode").keys()
+    assert {*selection.SIDES.values(), "KT_UNDECIDED"} == described.numbers("kt_selected").keys()
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit import records
-from tests.unit.records import argv, cgroup_path, exe
+from tests.unit.records import ANCESTOR, argv, cgroup_path, exe
 from tracer import probes
 from tracer.identity.resolver import Resolver
 from tracer.model.cgroup import CgroupIdentity, parse
-from tracer.model.event import ANCESTOR, Clock, Event, Place, Process, text
+from tracer.model.event import Clock, Event, Place, Process, text
 from tracer.model.names import Container, Names, Pod
 from tracer.outputs.escape import escape
 from tracer.outputs.jsonl import FLUSH_BYTES, JsonLines

@@ -12,9 +12,8 @@ import orjson
 import pytest
 
 from tests.unit.records import Decoding
-from tracer.backends.objects import object_file
 from tracer.decode import gfp
-from tracer.kernel.bpf_object import BpfObject
+from tracer.kernel.bpf_object import shipped
 from tracer.kernel.hierarchies import Hierarchy
 from tracer.kernel.kmsg import Line
 from tracer.model.batch import cell
@@ -24,7 +23,7 @@ from tracer.model.units import size
 from tracer.probes.oom import PROBE, decoder
 from tracer.probes.oom.companion import LogCompanion, Report, Reports
 
-SCHEMAS = BpfObject(object_file("oom")).schemas
+SCHEMAS = shipped("oom").schemas
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 CID = "7dea796eb5d6826a85978fa316612874aa3d576ac576495bed83d77fbc9dc744"
 POD_PATH = f"/kubepods/burstable/pod{UID}"
@@ -188,7 +187,7 @@ def test_a_report_is_taken_once() -> None:
 def test_what_the_kernel_told_counts_more_than_its_log() -> None:
     world = World()
     world.log()
-    raw = gfp.pack([(1, "GFP_DMA")])
+    raw = gfp.pack([(1, "GFP_DMA")], 100)
     world.take("gfp_names", names=raw, names_bytes=len(raw))
     known = {"asked": 1, "gfp": 1, "order": 3, "scope": 1, "limit_cgroup": 8}
     seen = body(world.kill(limit=MIB, usage=5, **known))

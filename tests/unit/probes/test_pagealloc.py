@@ -10,15 +10,14 @@ import orjson
 import pytest
 
 from tests.unit.records import Decoding
-from tracer.backends.objects import object_file
 from tracer.decode.buddyinfo import reading
-from tracer.kernel.bpf_object import BpfObject
+from tracer.kernel.bpf_object import shipped
 from tracer.model.batch import cell
 from tracer.model.event import Clock, Event, to_json
 from tracer.model.selection import Selection
 from tracer.probes.pagealloc import PROBE, AllocationOptions, FreeLists
 
-SCHEMAS = BpfObject(object_file("pagealloc")).schemas
+SCHEMAS = shipped("pagealloc").schemas
 BUDDYINFO = """Node 0, zone      DMA      0      0      0      0      0      0      0      0      1
 Node 0, zone    DMA32      1      2      4      2      0      0      0      0      0
 Node 1, zone   Normal  78643      0      0      0      0      0      0      0      0

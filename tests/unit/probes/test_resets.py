@@ -12,9 +12,8 @@ import pytest
 
 from tests.support.ktrace import run
 from tests.unit.records import Decoding
-from tracer.backends.objects import object_file
 from tracer.identity.netns import MAPPED, VISITOR, How
-from tracer.kernel.bpf_object import BpfObject
+from tracer.kernel.bpf_object import shipped
 from tracer.model.batch import cell
 from tracer.model.event import Clock, Event, to_json
 from tracer.model.names import Container, Names, Pod
@@ -23,8 +22,8 @@ from tracer.probes.columns import UNKNOWN
 from tracer.probes.resets import PROBE, reason_table
 
 SCHEMAS = {
-    **BpfObject(object_file("network")).schemas,
-    **BpfObject(object_file("resets")).schemas,
+    **shipped("network").schemas,
+    **shipped("resets").schemas,
 }
 UID, PEER_UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", "11111111-4e5f-6071-8293-a4b5c6d7e8f9"
 CID = "7" * 64
@@ -273,17 +272,17 @@ def test_what_went_on_before(resolver: Decoding) -> None:
 
 def test_the_table_of_reasons() -> None:
     table = reason_table(
-        {0: "SK_RST_REASON_NOT_SPECIFIED", 63: "SK_RST_REASON_B", 64: "X", -1: "Y"}
+        {"SK_RST_REASON_NOT_SPECIFIED": 0, "SK_RST_REASON_B": 63, "OTHER_B": 63, "X": 64, "Y": -1}
     )
     assert len(table) == 64 * 32
     assert table[:32].rstrip(b"\0") == b"NOT_SPECIFIED"
     assert table[63 * 32 :].rstrip(b"\0") == b"B"
     assert table.count(b"X") == table.count(b"Y") == 0
-    assert reason_table({1: "SK_RST_REASON_" + "L" * 32}) == bytes(64 * 32)
+    assert reason_table({"SK_RST_REASON_" + "L" * 32: 1}) == bytes(64 * 32)
 
 
 def test_the_table_has_room_in_the_object() -> None:
-    _, size = BpfObject(object_file("resets")).settings["kt_reset_reasons"]
+    _, size = shipped("resets").settings["kt_reset_reasons"]
     assert size == len(reason_table({}))
 
 

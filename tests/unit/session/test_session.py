@@ -26,6 +26,7 @@ from tracer import probes
 from tracer.backends import Cost
 from tracer.identity.arguments import Arguments
 from tracer.identity.names import NameService
+from tracer.kernel.bpf_object import shipped
 from tracer.kernel.cgroupfs import Cgroup
 from tracer.model import turn
 from tracer.model.batch import DISCARDED, HEADER, Batch, split
@@ -432,7 +433,8 @@ def test_what_is_shown_is_flushed_before_waiting(world: Make) -> None:
 def test_the_kernel_side_is_told_the_mode(world: Make, selection: Selection, mode: Mode) -> None:
     w = world(selection)
     w.start({"kt_signal_mask": 256})
-    assert w.backend.settings == {"kt_mode": mode, "kt_by_pid": 0, "kt_signal_mask": 256}
+    number = shipped("context").numbers("kt_selection_mode")[mode.value]
+    assert w.backend.settings == {"kt_mode": number, "kt_by_pid": 0, "kt_signal_mask": 256}
 
 
 def test_the_kernel_side_is_told_the_pids(world: Make) -> None:

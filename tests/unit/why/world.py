@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tests.unit.records import ANCESTOR
 from tracer.decode.exitcodes import describe_exit_code, describe_signal_death
 from tracer.decode.signals import NUMBERS, signal_name
 from tracer.model.cgroup import CgroupIdentity
-from tracer.model.event import ANCESTOR, Clock, Event, Place, Process
+from tracer.model.event import Clock, Event, Place, Process
 from tracer.model.names import Container, Pod
 from tracer.probes.oom.decoder import Facts, Victim
 from tracer.why.engine import Explanation, explain_all
@@ -57,6 +58,7 @@ def process(
         place=place,
         init_place=APP,
         ancestors=b"".join(ANCESTOR.pack(pid, name.encode()) for pid, name in parents),
+        ancestor=ANCESTOR,
     )
 
 

@@ -18,9 +18,9 @@ from tracer.backends.bcc.programs import Link, Programs, Refused, Site
 from tracer.backends.bcc.text import SLOT_BYTES, SLOTS, make_text
 from tracer.backends.lack import Lack
 from tracer.backends.objects import CONTEXT, Objects, besides
-from tracer.backends.reader import Reader
 from tracer.backends.ring import CopyingRing, MappedRing, open_ring
-from tracer.kernel.bpf_object import MapShape
+from tracer.backends.with_maps import WithMaps
+from tracer.kernel.btf import MapShape
 from tracer.kernel.limits import reached
 from tracer.model.batch import Batch
 from tracer.model.errors import CannotOnThisKernel, KtraceError
@@ -73,7 +73,7 @@ def find_package() -> Path | None:
 
 
 def _lacking_kprobes(probe: Probe) -> list[Lack]:
-    sections = Objects().open(probe.object).described.programs
+    sections = Objects().open(probe.object).programs
     if any(_is_possible(point, sections) for point in probe.attach_points):
         return []
     return [Lack(f"kprobes of this kernel, for {probe.name}", "use one with CONFIG_KPROBES=y")]
@@ -84,26 +84,19 @@ def _is_possible(point: AttachPoint, sections: Mapping[str, str]) -> bool:
     return kinds <= KINDS.keys() and (KPROBES.exists() or not kinds & {"kprobe", "kretprobe"})
 
 
-class BccBackend:
+class BccBackend(WithMaps):
     """`ring` says whether to use a ring buffer; None uses one if the kernel has it."""
 
     name = "bcc"
     walked = False
 
     def __init__(self, ring: bool | None = None, say: Say = tell) -> None:
-        self.attached: dict[str, AttachPoint] = {}
-        self._shipped = Objects()
-        self.schemas = self._shipped.schemas
-        self._reader = Reader(self.schemas)
+        super().__init__()
         self._wants_ring = ring
         self._say = say
-        self._maps: dict[str, bpf.Map] = {}
         self._ring: MappedRing | CopyingRing | PerfRing | None = None
         self._links: dict[str, list[Link]] = {}  # by object
-        self._misses = bpf.Misses()
-        self.unseen = self._misses.unseen
         self._programs: dict[str, Sequence[str]] = {}  # by object, as its links
-        self._nested: dict[str, Mapping[str, str]] = {}  # by object
 
     def attach(self, probes: list[Probe], settings: dict[str, int]) -> None:
         try:
@@ -115,33 +108,19 @@ class BccBackend:
             self.close()
             raise
 
-    def select(self, cgroup: int, verdict: int) -> None:
-        self._maps["kt_cgroups"].update(cgroup.to_bytes(8, "little"), verdict.to_bytes(4, "little"))
-
-    def trace_pid(self, pid: int) -> None:
-        self._maps["kt_pids"].update(pid.to_bytes(4, "little"), b"\1")
-
     def read(self, timeout: float) -> Batch | None:
         assert self._ring is not None
         if isinstance(self._ring, PerfRing):
             timeout = min(timeout, self._ring.patience)
         return self._reader.read(self._ring.read, timeout)
 
-    def wake(self) -> None:
-        self._reader.wake()
-
-    def lost(self) -> dict[str, int]:
-        return bpf.count_lost(self._maps["kt_lost"], self._shipped.kinds, self._misses.lost)
-
     def cost(self) -> Cost:
         return Cost()
 
     def detach(self) -> None:
         for name, links in self._links.items():
-            if event := self._shipped.event_of.get(name):
-                misses = [bpf.recursion_misses(link.program) for link in links]
-                refused = dict(zip(self._programs[name], misses, strict=True))
-                self._misses.add(event, self._nested.get(name, {}), refused)
+            misses = [bpf.recursion_misses(link.program) for link in links]
+            self._count_refused(name, dict(zip(self._programs[name], misses, strict=True)))
         self._close_links()
         if isinstance(self._ring, PerfRing):
             self._ring.settle()
@@ -176,13 +155,13 @@ class BccBackend:
             for probe in probes:
                 self._attach_probe(probe, programs)
             for name in (*besides(probes), CONTEXT):
-                found = self._shipped.open(name).described.programs
+                found = self._shipped.open(name).programs
                 self._programs[name] = _attachable(found)
                 self._links[name] = programs.attach(_sites(_attachable(found), found))
 
     def _attach_probe(self, probe: Probe, programs: Programs) -> None:
         """Takes the first attach point that this kernel both loads and attaches."""
-        sections = self._shipped.open(probe.object).described.programs
+        sections = self._shipped.open(probe.object).programs
         refused: list[tuple[AttachPoint, Exception]] = []
         for point in probe.attach_points:
             if not _is_possible(point, sections):
@@ -226,7 +205,7 @@ def objects_of(probes: Iterable[Probe]) -> list[str]:
 
 def text_of(shipped: Objects, names: Sequence[str], headers: Path, ring: bool) -> str:
     """The text for BCC: the same for every session with these objects."""
-    programs = [program for name in names for program in shipped.open(name).described.programs]
+    programs = [program for name in names for program in shipped.open(name).programs]
     sizes = {key: len(value) for key, value in values_of(shipped, names, {}).items()}
     return make_text(names, programs, shapes_of(shipped, names, ring), sizes, headers, ring=ring)
 
@@ -235,7 +214,7 @@ def shapes_of(shipped: Objects, names: Iterable[str], ring: bool) -> dict[str, M
     """The maps of all objects, each once, with their shapes from the shipped objects."""
     shapes: dict[str, MapShape] = {}
     for name in names:
-        shapes |= shipped.open(name).described.maps
+        shapes |= shipped.open(name).maps
     if not ring:
         shapes["kt_ring"] = MapShape(_PERF_EVENT_ARRAY, 4, 4, max(bpf.possible_cpus()) + 1)
         shapes["kt_slots"] = MapShape(_PERCPU_ARRAY, 4, SLOT_BYTES, SLOTS)
@@ -249,7 +228,7 @@ def values_of(
     """All numeric settings of all objects, also those that this session does not set."""
     values: dict[str, bytes] = {}
     for name in names:
-        defaults = shipped.open(name).described.defaults
+        defaults = shipped.open(name).defaults
         own = {k: v for k, v in defaults.items() if k.startswith("kt_") and len(v) <= 8}
         for key, value in shipped.settings(name, settings).items():
             if key in own:
@@ -267,7 +246,7 @@ def _explain(error: OSError) -> KtraceError:
 
 def _has_ring_buffers(shipped: Objects) -> bool:
     """Tries to make a small one. EINVAL means that the kernel does not know the map type."""
-    shape = replace(shipped.open(CONTEXT).described.maps["kt_ring"], entries=mmap.PAGESIZE)
+    shape = replace(shipped.open(CONTEXT).maps["kt_ring"], entries=mmap.PAGESIZE)
     try:
         bpf.create_map("kt_ring", shape).close()
     except OSError as error:

@@ -180,7 +180,7 @@ class StapBackend:
 
     def _start(self, probe: Probe, script: Script, module: Path, settings: dict[str, int]) -> None:
         """A script may write records of its probe's object and of the context object."""
-        layouts = [self._shipped.open(name).described.schemas for name in (CONTEXT, probe.object)]
+        layouts = [self._shipped.open(name).schemas for name in (CONTEXT, probe.object)]
         names = [name for schemas in layouts for name in schemas]
         schemas = {name: self.schemas[self._shipped.kinds[name]] for name in names}
         numbers = {name: settings[name] for name in settings.keys() & script.settings}

@@ -13,17 +13,17 @@ from functools import lru_cache, partial
 from typing import Any, TypedDict
 
 from tracer.identity.netns import MAPPED, OBJECT, STATE, PodNetworks
+from tracer.kernel.bpf_object import shipped
 from tracer.model.bounded import keep
 from tracer.model.event import Event, Place, Process
 from tracer.model.schema import Schema
 from tracer.probes import Alike, AttachPoint, Companion, Decode, Metric, Probe, Stream, Table
 from tracer.probes.columns import CONTAINER, Column, pod_name, process_name
 
-# the enums of probes/backlog.bpf.c
-QUEUES = ("syn", "accept", "socket")
-STAGES = (None, "syn", "ack")
-SOURCES = ("function", "counter")
-ONE, SEVERAL = 1, 2
+# Words for the enumerators of probes/backlog.bpf.c.
+QUEUES = {"KT_QUEUE_SYN": "syn", "KT_QUEUE_ACCEPT": "accept", "KT_QUEUE_SOCKET": "socket"}
+STAGES = {"KT_STAGE_UNKNOWN": None, "KT_STAGE_SYN": "syn", "KT_STAGE_ACK": "ack"}
+SOURCES = {"KT_SOURCE_FUNCTION": "function", "KT_SOURCE_COUNTER": "counter"}
 
 NOUNS = {
     "syn": ("attempt", "SYN queue full"),
@@ -60,26 +60,31 @@ class Decoder:
         self._resolver = stream.resolver
         self._networks = stream.shared(PodNetworks)
         self._listeners: dict[int, Process] = {}
+        described = shipped("backlog")
+        self._queues = described.words("backlog_queue", QUEUES)
+        self._stages = described.words("backlog_stage", STAGES)
+        self._sources = described.words("backlog_source", SOURCES)
+        self._one = described.numbers("backlog_remotes")["KT_REMOTE_ONE"]
 
     def drop(self, record: Any) -> Event[DropBody]:
         process = self._listeners.get(record.socket) if record.socket else None
         own = process.place if process else None, self._resolver.place(record.cgroup)
-        address = record.flow_remote_address if record.remotes == ONE else None
+        address = record.flow_remote_address if record.remotes == self._one else None
         sides = self._networks.sides(record, address, *own)
         remote = None if address is None else _end(address, record.flow_remote_port, sides.peer)
         local: End = {"address": None, "port": None, "pod": sides.place}
         if record.flow_family:
             local = _end(record.flow_local_address, record.flow_local_port, sides.place)
         body: DropBody = {
-            "queue": QUEUES[record.queue],
-            "stage": STAGES[record.stage],
+            "queue": self._queues[record.queue],
+            "stage": self._stages[record.stage],
             "local": local,
             "remote": remote,
             "depth": None if record.depth < 0 else record.depth,
             "limit": None if record.limit < 0 else record.limit,
             "process": process,
             "count": record.count,
-            "source": SOURCES[record.source],
+            "source": self._sources[record.source],
         }
         again = None if sides.settled else partial(self.drop, record)
         return Event(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tracer.identity.netns import How
+from tracer.kernel.bpf_object import shipped
 from tracer.kernel.cgroupfs import cgroup_of
 from tracer.kernel.netstat import (
     KEPT_PIDS,
@@ -47,15 +48,13 @@ SEARCH_SHARE = 100
 HOLDER_SECONDS = 10.0
 MAX_DESCRIPTORS = 20_000
 MAX_HOLDERS = 4096
-MAX_QUEUES = 1024
 MAX_HEARD = 16_384  # processes in namespaces, within a second
 # Failed questions to the sockets before drops are reported without a port.
 MAX_UNANSWERED = 3
 
 UNKNOWN = -1
-# the enums of probes/backlog.bpf.c
-SYN, ACCEPT, SOCKET = 0, 1, 2
-COUNTER = 1
+# enum backlog_queue in probes/backlog.bpf.c
+SYN, ACCEPT, SOCKET = "KT_QUEUE_SYN", "KT_QUEUE_ACCEPT", "KT_QUEUE_SOCKET"
 AF_INET, AF_INET6 = 2, 10
 
 Answer = Callable[[int, int, bool], Listeners | None]
@@ -70,6 +69,7 @@ class Held:
     def __init__(self, schemas: Mapping[str, Schema], counts: Table) -> None:
         self._drop = schemas["backlog_drop"]
         self._counts = counts
+        self._most = shipped("backlog").maps["kt_backlog_held"].entries
         self._holders = Holders(schemas)
         self._told: dict[bytes, int] = {}
         self._last_told = 0.0
@@ -98,7 +98,7 @@ class Held:
     def _forget_idle(self) -> None:
         """Deletes only when room is short, because a drop at the moment of deletion is not
         counted."""
-        if len(self._told) < MAX_QUEUES * 3 // 4:
+        if len(self._told) < self._most * 3 // 4:
             return
         before = boot_ns() - 60_000_000_000
         for key, value in list(self._counts.items()):
@@ -136,6 +136,7 @@ class Counted:
     hears = "network"
 
     def __init__(self, schemas: Mapping[str, Schema], ask: Answer = listeners) -> None:
+        self._of_host = How.OF_HOST.number
         self._polled = Polled(schemas, ask)
         self._heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._found: queue.SimpleQueue[list[bytes]] = queue.SimpleQueue()
@@ -145,7 +146,7 @@ class Counted:
 
     def hear(self, records: Iterator[Any]) -> None:
         for record in records:
-            if record.how != How.OF_HOST and self._heard.qsize() < MAX_HEARD:
+            if record.how != self._of_host and self._heard.qsize() < MAX_HEARD:
                 self._heard.put((record.netns, record.network, record.pid))
 
     def records(self, fresh: frozenset[str]) -> list[bytes]:
@@ -175,6 +176,8 @@ class Polled:
         self._drop = schemas["backlog_drop"]
         self._holders = Holders(schemas)
         self._ask = ask
+        self._queues = shipped("backlog").numbers("backlog_queue")
+        self._source = shipped("backlog").numbers("backlog_source")["KT_SOURCE_COUNTER"]
         self._namespaces: dict[int, Namespace] = {}
         self._next_search = self._earliest = 0.0
         # these may have no process yet, but non-zero counters
@@ -262,7 +265,7 @@ class Polled:
     def _record(
         self,
         netns: int,
-        queue: int,
+        queue: str,
         count: int,
         listener: Listener | None,
         depth: int | None = None,
@@ -284,8 +287,8 @@ class Polled:
             count=count,
             network=self._namespaces[netns].network,
             netns=netns,
-            queue=queue,
-            source=COUNTER,
+            queue=self._queues[queue],
+            source=self._source,
             depth=UNKNOWN if depth is None else depth,
             limit=UNKNOWN if limit is None else limit,
             **values,
@@ -294,7 +297,7 @@ class Polled:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    queue: int
+    queue: str
     count: int
     listener: Listener | None = None
     depth: int | None = None
@@ -361,7 +364,7 @@ def _quarter_kept(answer: Listeners | None, moved: Mapping[Listener, int]) -> bo
     return any(answer.half_open[s.port] * 10 >= usable * 9 for s in moved)
 
 
-def _at(listener: Listener, queue: int, count: int, answer: Listeners | None) -> Told:
+def _at(listener: Listener, queue: str, count: int, answer: Listeners | None) -> Told:
     if queue == ACCEPT:
         return Told(queue, count, listener, listener.queued, listener.limit)
     depth, limit = answer.half_open[listener.port] if answer else None, listener.limit
@@ -383,6 +386,7 @@ class Holders:
         self._cgroup = schemas["cgroup"]
         self._known: dict[int, float] = {}
         self._serial = 0
+        self._limits = shipped("context").numbers("kt_limits")
 
     def describe(self, socket: int, netns: int) -> list[bytes]:
         """The records of the holder; none if it was described just before, or is not found."""
@@ -400,7 +404,7 @@ class Holders:
         process = (now + self._serial) << 10 | 1023
         try:
             id_, path = cgroup_of(pid)
-            described = process_values(pid)
+            described = process_values(pid, self._process)
         except (OSError, ValueError, IndexError, KeyError):
             return []
         raw = reversed_path(path)
@@ -410,7 +414,7 @@ class Holders:
                 cgroup=id_,
                 path=raw,
                 path_bytes=len(raw),
-                path_whole=len(raw) < 4096,
+                path_whole=len(raw) < self._limits["KT_CGROUP_PATH_BYTES"],
             ),
             self._process.pack(time=now, process=process, cgroup=id_, **described),
             self._listener.pack(
@@ -445,8 +449,9 @@ def holder(socket: int, netns: int) -> int | None:
     return None
 
 
-def process_values(pid: int) -> dict[str, Any]:
+def process_values(pid: int, schema: Schema) -> dict[str, Any]:
     """The members of a `struct process_event`, as far as /proc has them."""
+    limits = shipped("context").numbers("kt_limits")
     found = stat_of(pid)
     if found is None:
         raise ProcessLookupError(pid)
@@ -458,9 +463,9 @@ def process_values(pid: int) -> dict[str, Any]:
     exe = os.fsencode(os.readlink(f"/proc/{pid}/exe"))
     deleted = exe.endswith(b" (deleted)")
     raw = reversed_path(exe.removesuffix(b" (deleted)"))
-    whole = len(raw) <= 512
+    whole = len(raw) <= limits["KT_PATH_BYTES"]
     if not whole:
-        raw = raw[: raw.rindex(b"\0", 0, 512) + 1]
+        raw = raw[: raw.rindex(b"\0", 0, limits["KT_PATH_BYTES"]) + 1]
     start = found.start_ticks * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
     return {
         "start": start,
@@ -471,26 +476,25 @@ def process_values(pid: int) -> dict[str, Any]:
         "pid_level": len(numbers) - 1,
         "uid": int(status["Uid"].split()[1]),
         "comm": found.comm,
-        "argv": argv[:1024],
+        "argv": argv[: schema.room("argv")],
         "argv_bytes": len(argv),
         "exe": raw,
         "exe_bytes": len(raw),
         "exe_whole": whole,
         "exe_deleted": deleted,
-        **_ancestry(found.parent),
+        **_ancestry(found.parent, limits["KT_ANCESTORS"]),
     }
 
 
-def _ancestry(parent: int) -> dict[str, Any]:
+def _ancestry(parent: int, most: int) -> dict[str, Any]:
     """Nearest first: `struct kt_ancestor`, a pid and a comm."""
-    from tracer.model.event import ANCESTOR
-
+    pack = shipped("context").layout("kt_ancestor").struct.pack
     raw, count = b"", 0
-    while parent and count < 16:
+    while parent and count < most:
         found = stat_of(parent)
         if found is None:
             break
-        raw += ANCESTOR.pack(parent, found.comm)
+        raw += pack(parent, found.comm)
         count += 1
         parent = found.parent
     return {"ancestry": raw, "ancestors": count}

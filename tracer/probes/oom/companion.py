@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tracer.decode import gfp
+from tracer.kernel.bpf_object import shipped
+from tracer.kernel.gfp import names_here
 from tracer.kernel.hierarchies import Hierarchy
 from tracer.kernel.kmsg import KernelLog, Line
 from tracer.model.cgroup import parse
 from tracer.model.schema import Schema
-from tracer.probes.oom.decoder import MAX_PARTS, ROW, UNKNOWN
+from tracer.probes.oom.decoder import MAX_PARTS, UNKNOWN
 from tracer.probes.oom.memory import memory_hierarchy, pod_shares
-
-ROWS = 10
 
 
 @dataclass(slots=True)
@@ -119,6 +119,7 @@ class LogCompanion:
     ) -> None:
         self._schemas = schemas
         self._hierarchy = hierarchy
+        self._row = shipped("oom").layout("oom_row")
         self._reports = Reports()
         self._named = False
         self._log: KernelLog | None = None
@@ -134,8 +135,8 @@ class LogCompanion:
         records = []
         if not self._named:
             self._named = True
-            names = gfp.pack(gfp.names_here())
             schema = self._schemas["gfp_names"]
+            names = gfp.pack(names_here(), schema.room("names"))
             records.append(schema.pack(names=names, names_bytes=len(names)))
             if self._error:
                 records.append(self._schemas["oom_unread"].pack(error=self._error))
@@ -161,7 +162,7 @@ class LogCompanion:
                 time=report.boot_ns,
                 pid=report.pid,
                 part=number,
-                name=share.name.encode()[:255],
+                name=_cut(self._schemas["oom_share"], "name", share.name),
                 limit=share.limit,
                 usage=share.usage,
                 anon=share.anon,
@@ -172,8 +173,10 @@ class LogCompanion:
         ]
 
     def _record(self, report: Report) -> bytes:
-        largest = sorted(report.tasks, key=lambda task: -task["rss"])[:ROWS]
-        return self._schemas["oom_log"].pack(
+        schema, size = self._schemas["oom_log"], self._row.size
+        most = schema.room("row") // size
+        largest = sorted(report.tasks, key=lambda task: -task["rss"])[:most]
+        return schema.pack(
             time=report.boot_ns,
             limit=UNKNOWN if report.limit is None else report.limit,
             usage=UNKNOWN if report.usage is None else report.usage,
@@ -182,10 +185,13 @@ class LogCompanion:
             gfp=report.gfp,
             rows=len(largest),
             tasks=len(report.tasks),
-            gfp_names=report.gfp_names.encode()[:511],
-            words=report.words.encode()[:1023],
-            row=b"".join(_pack_row(task) for task in largest),
+            gfp_names=_cut(schema, "gfp_names", report.gfp_names),
+            words=_cut(schema, "words", report.words),
+            row=b"".join(map(self._pack_row, largest)),
         )
+
+    def _pack_row(self, task: Mapping[str, Any]) -> bytes:
+        return self._row.plain(**{**task, "comm": task["comm"].encode()})
 
 
 def _pod_of(words: str) -> str | None:
@@ -199,6 +205,6 @@ def _pod_of(words: str) -> str | None:
     return path
 
 
-def _pack_row(task: Mapping[str, Any]) -> bytes:
-    memory = (task["rss"], task["anon"], task["file"], task["shmem"])
-    return ROW.pack(task["pid"], task["uid"], task["comm"].encode(), *memory, task["score_adj"])
+def _cut(schema: Schema, member: str, words: str) -> bytes:
+    """As much of the words as the member holds, with a NUL."""
+    return words.encode()[: schema.room(member) - 1]

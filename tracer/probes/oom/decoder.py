@@ -9,12 +9,12 @@ import mmap
 import os
 import re
 from dataclasses import dataclass, fields
-from struct import Struct
 from typing import Any, TypedDict, TypeGuard
 
 import orjson
 
 from tracer.identity.resolver import Resolver
+from tracer.kernel.bpf_object import shipped
 from tracer.model.bounded import keep
 from tracer.model.cgroup import parse
 from tracer.model.event import Event, Place, Process, text
@@ -22,12 +22,11 @@ from tracer.probes import Decode, Stream
 from tracer.probes.exits import is_container_init
 from tracer.probes.gfp import FlagNames
 
-# `scope` as in enum oom_scope; None if unknown.
-SCOPES = (None, "cgroup", "system")
+# Words for `enum oom_scope` in probes/oom.bpf.c.
+SCOPES = {"OOM_SCOPE_UNKNOWN": None, "OOM_SCOPE_CGROUP": "cgroup", "OOM_SCOPE_SYSTEM": "system"}
 UNKNOWN = -1
 # Limits from here on mean "no limit" (PAGE_COUNTER_MAX pages).
 NO_LIMIT = 1 << 60
-ROW = Struct("=II16sqqqqi4x")  # struct oom_row
 # The most time between a log line and the kernel's event of the same kill.
 SAME_KILL_NS = 5_000_000_000
 MAX_PENDING = 256
@@ -124,6 +123,8 @@ class Decoder:
     def __init__(self, stream: Stream) -> None:
         self._resolver = stream.resolver
         self._flags = stream.shared(FlagNames)
+        self._scopes = shipped("oom").words("oom_scope", SCOPES)
+        self._row = shipped("oom").layout("oom_row")
         self._logs: dict[int, Any] = {}
         self._shares: dict[int, list[Any]] = {}
         self._own: dict[int, Any] = {}
@@ -137,7 +138,7 @@ class Decoder:
         victim = _victim(record, resolver)
         trigger = resolver.process(record.trigger_process, record.trigger_pid, record.trigger_tid)
         log = self._matching_log(record)
-        scope = SCOPES[record.scope]
+        scope = self._scopes[record.scope]
         path, limit, usage = None, _known(record.limit), _known(record.usage)
         if record.limit_cgroup:
             place = resolver.place(record.limit_cgroup)
@@ -163,7 +164,7 @@ class Decoder:
             "order": None if order is None or order < 0 else order,
             "gfp_flags": flags,
             "members": self._members(record.time),
-            "largest": _largest(log) if log else None,
+            "largest": self._largest(log) if log else None,
         }
         if path is None and scope != "system":
             body["unknown_because"] = self._why_unknown(record, log)
@@ -205,6 +206,22 @@ class Decoder:
             if log is not None and abs(log.time - record.time) <= SAME_KILL_NS:
                 return log
         return None
+
+    def _largest(self, log: Any) -> list[Task]:
+        rows = self._row.struct.iter_unpack(log.row[: log.rows * self._row.size])
+        return [
+            {
+                "pid": row.pid,
+                "comm": text(row.comm),
+                "uid": row.uid,
+                "rss_bytes": row.rss,
+                "anon_bytes": _known(row.anon),
+                "file_bytes": _known(row.file),
+                "shmem_bytes": _known(row.shmem),
+                "oom_score_adj": row.score_adj,
+            }
+            for row in map(self._row.make, rows)
+        ]
 
     def _why_unknown(self, record: Any, log: Any | None) -> str:
         """Why it is unknown whose limit was hit."""
@@ -372,20 +389,3 @@ def _limit_of(path: str | None) -> str | None:
     if own.pod_uid:
         return "other" if above.pod_uid else "pod"
     return "other"
-
-
-def _largest(log: Any) -> list[Task]:
-    rows = ROW.iter_unpack(log.row[: log.rows * ROW.size])
-    return [
-        {
-            "pid": pid,
-            "comm": text(comm),
-            "uid": uid,
-            "rss_bytes": rss,
-            "anon_bytes": _known(anon),
-            "file_bytes": _known(file),
-            "shmem_bytes": _known(shmem),
-            "oom_score_adj": score_adj,
-        }
-        for pid, uid, comm, rss, anon, file, shmem, score_adj in rows
-    ]

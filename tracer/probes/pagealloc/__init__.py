@@ -8,11 +8,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from struct import Struct
+from struct import pack
 from typing import Any, TypedDict
 
 from tracer.decode import gfp
 from tracer.decode.buddyinfo import FreeBlocks, parse_line, reading
+from tracer.kernel.bpf_object import shipped
+from tracer.kernel.gfp import names_here
 from tracer.model.event import Event, Process, text
 from tracer.model.schema import Schema
 from tracer.model.selection import Selection
@@ -21,8 +23,6 @@ from tracer.probes import Alike, AttachPoint, Decode, Metric, Options, Probe, St
 from tracer.probes.columns import CONTAINER, POD, Column, ancestry_chain, exe, process_name
 from tracer.probes.gfp import FlagNames
 
-ROW = Struct("=II16s16Q")  # struct buddy_row
-ROWS, ORDERS = 32, 16
 # More than any kernel has; a larger order is a forged record.
 MAX_ORDER = 32
 # Free lists read later than this do not explain the failure.
@@ -47,6 +47,7 @@ class Decoder:
     def __init__(self, stream: Stream) -> None:
         self._resolver = stream.resolver
         self._flags = stream.shared(FlagNames)
+        self._row = shipped("pagealloc").layout("buddy_row")
         self._lists: Any = None
 
     def failure(self, record: Any) -> Event[AllocationBody]:
@@ -62,7 +63,7 @@ class Decoder:
             quiet = bool(record.gfp & lists.nowarn) if lists.nowarn else None
             can_wait = bool(record.gfp & lists.can_wait) if lists.can_wait else None
             if lists.rows and abs(lists.time - record.time) <= SAME_MOMENT_NS:
-                zones = _zones(lists)
+                zones = self._zones(lists)
         flags = self._flags.words(record.gfp)
         body: AllocationBody = {
             "process": process,
@@ -77,6 +78,17 @@ class Decoder:
         }
         return Event("page_alloc_failure", record.time, process, None, body)
 
+    def _zones(self, lists: Any) -> list[FreeBlocks]:
+        rows = self._row.struct.iter_unpack(lists.row[: lists.rows * self._row.size])
+        return [
+            {
+                "node": row.node,
+                "zone": text(row.zone),
+                "free": list(memoryview(row.free).cast("Q")[: row.orders]),
+            }
+            for row in map(self._row.make, rows)
+        ]
+
     def free_lists(self, record: Any) -> None:
         self._lists = record
 
@@ -90,14 +102,6 @@ def _decoder(stream: Stream) -> dict[str, Decode]:
     }
 
 
-def _zones(record: Any) -> list[FreeBlocks]:
-    rows = ROW.iter_unpack(record.row[: record.rows * ROW.size])
-    return [
-        {"node": node, "zone": text(zone), "free": list(free[:orders])}
-        for node, orders, zone, *free in rows
-    ]
-
-
 class FreeLists:
     """Reads /proc/buddyinfo when an allocation has failed."""
 
@@ -106,6 +110,7 @@ class FreeLists:
     def __init__(self, schemas: Mapping[str, Schema], path: str = "/proc/buddyinfo") -> None:
         self._schemas = schemas
         self._path = path
+        self._row = shipped("pagealloc").layout("buddy_row")
         self._table: gfp.Table | None = None
 
     def records(self, fresh: frozenset[str]) -> list[bytes]:
@@ -113,9 +118,9 @@ class FreeLists:
             return []
         records = []
         if self._table is None:
-            self._table = gfp.names_here()
-            names = gfp.pack(self._table)
+            self._table = names_here()
             schema = self._schemas["gfp_names"]
+            names = gfp.pack(self._table, schema.room("names"))
             records.append(schema.pack(names=names, names_bytes=len(names)))
         rows = self._rows()
         records.append(
@@ -136,20 +141,21 @@ class FreeLists:
     def _rows(self) -> list[bytes]:
         try:
             lines = Path(self._path).read_text().splitlines()
-            return [_pack_row(line) for line in lines[:ROWS]]
+            most = self._schemas["buddyinfo"].room("row") // self._row.size
+            return [self._pack_row(line) for line in lines[:most]]
         except (OSError, ValueError, IndexError):
             return []
+
+    def _pack_row(self, line: str) -> bytes:
+        row = parse_line(line)
+        free = row["free"][: self._row.room("free") // 8]
+        numbers = pack(f"={len(free)}Q", *free)
+        zone = row["zone"].encode()
+        return self._row.plain(node=row["node"], orders=len(free), zone=zone, free=numbers)
 
 
 def _free_lists_here(schemas: Mapping[str, Schema], _map_of: Any) -> FreeLists:
     return FreeLists(schemas)
-
-
-def _pack_row(line: str) -> bytes:
-    row = parse_line(line)
-    free = row["free"][:ORDERS]
-    missing = [0] * (ORDERS - len(free))
-    return ROW.pack(row["node"], len(free), row["zone"].encode(), *free, *missing)
 
 
 @dataclass(frozen=True)
@@ -162,7 +168,7 @@ class AllocationOptions(Options):
         """If no source knows the flag's number, nothing is left out."""
         if self.quiet_failures:
             return {"kt_gfp_left_out": 0}
-        return {"kt_gfp_left_out": gfp.bit_of("__GFP_NOWARN", gfp.names_here()) or 0}
+        return {"kt_gfp_left_out": gfp.bit_of("__GFP_NOWARN", names_here()) or 0}
 
 
 def _summary(event: Event[AllocationBody]) -> str:

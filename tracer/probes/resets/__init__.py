@@ -7,11 +7,12 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, TypedDict, TypeGuard
 
 from tracer.identity.netns import MAPPED, OBJECT, STATE, PodNetworks
-from tracer.kernel.enums import enum_names
+from tracer.kernel.bpf_object import shipped
+from tracer.kernel.btf import kernel_enum
 from tracer.model.bounded import keep
 from tracer.model.event import Event, Place, Process
 from tracer.model.selection import Selection
@@ -24,12 +25,17 @@ STATES = (
     *("ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE"),
     *("CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV"),
 )
-# `enum cause` in probes/resets.bpf.c, by the kernel's own names where it has them.
-CAUSES = (
-    None,
-    *("no_socket", "tcp_abort_on_close", "so_linger_zero", "tcp_timewait_socket"),
-    *("connection_refused", "listener_closed", "tcp_abort_on_data"),
-)
+# Words for `enum cause` in probes/resets.bpf.c: the kernel's own where it has them.
+CAUSES = {
+    "UNKNOWN": None,
+    "NO_SOCKET": "no_socket",
+    "UNREAD_DATA": "tcp_abort_on_close",
+    "LINGER_ZERO": "so_linger_zero",
+    "TIME_WAIT": "tcp_timewait_socket",
+    "REFUSED": "connection_refused",
+    "LISTENER_CLOSED": "listener_closed",
+    "DATA_AFTER_CLOSE": "tcp_abort_on_data",
+}
 # The kernel's words for no reason, or for several different causes.
 VAGUE = ("", "not_specified", "tcp_state")
 
@@ -67,8 +73,6 @@ _SAME_CALL_NS = 50_000_000
 _MAX_SUSPECTS = 256
 
 _PREFIX = "SK_RST_REASON_"
-# kt_reset_reasons in probes/resets.bpf.c
-_REASONS, _REASON_BYTES = 64, 32
 
 
 class End(TypedDict):
@@ -226,12 +230,17 @@ def address_text(address: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET6, address)
 
 
+@cache
+def _causes() -> dict[int, str | None]:
+    return shipped("resets").words("cause", CAUSES)
+
+
 @lru_cache(maxsize=256)
 def _reason(told: bytes, cause: int) -> tuple[str | None, bool]:
     """The kernel's reason, or the inferred one if the kernel's is vague; and whether it is
     inferred."""
     name = told.split(b"\0", 1)[0].decode("ascii", "replace").lower()
-    inferred = CAUSES[cause] if cause < len(CAUSES) else None
+    inferred = _causes().get(cause)
     if name in VAGUE and inferred:
         return inferred, True
     return (None if name in VAGUE[:2] else name), False
@@ -245,13 +254,16 @@ def _meaning(reason: str | None, syn: bool) -> str | None:
     return MEANINGS.get(reason) or reason.removeprefix("tcp_").replace("_", " ")
 
 
-def reason_table(names: Mapping[int, str]) -> bytes:
-    """The content of `kt_reset_reasons`: the kernel's names by number, without their prefix."""
-    table = bytearray(_REASONS * _REASON_BYTES)
-    for number, name in names.items():
-        word = name.removeprefix(_PREFIX).encode()
-        if 0 <= number < _REASONS and len(word) < _REASON_BYTES:
-            at = number * _REASON_BYTES
+def reason_table(names: Mapping[str, int]) -> bytes:
+    """The content of `kt_reset_reasons`: the kernel's names without their prefix, by
+    number."""
+    described = shipped("resets")
+    table = bytearray(described.settings["kt_reset_reasons"][1])
+    room = described.schemas["tcp_reset"].room("reason")
+    for name, number in reversed([*names.items()]):  # of several with one number, the first name
+        word, at = name.removeprefix(_PREFIX).encode(), number * room
+        if 0 <= at < len(table) and len(word) < room:
+            table[at : at + room] = bytes(room)
             table[at : at + len(word)] = word
     return bytes(table)
 
@@ -259,7 +271,7 @@ def reason_table(names: Mapping[int, str]) -> bytes:
 @dataclass(frozen=True)
 class ResetOptions(Options):
     def settings(self, selection: Selection) -> dict[str, int]:
-        reasons = reason_table(enum_names("sk_rst_reason"))
+        reasons = reason_table(kernel_enum("sk_rst_reason"))
         return {
             "kt_reset_reasons": int.from_bytes(reasons, "little"),
             "kt_tick": _tick_ns(),

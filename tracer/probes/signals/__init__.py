@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, TypedDict, TypeGuard
 
 from tracer.decode.signals import RESULTS, SIGRTMAX, code_name, parse_signals, signal_name
 from tracer.identity.resolver import Resolver
+from tracer.kernel.bpf_object import shipped
 from tracer.model.event import Event, Process
 from tracer.model.origin import origin_of, suspicious
 from tracer.model.selection import Selection
@@ -30,8 +32,13 @@ PLUMBING = ("CHLD", "URG", "WINCH", "PROF")
 HARMLESS = frozenset(
     ("SIGCHLD", "SIGURG", "SIGWINCH", "SIGCONT", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU")
 )
-# enum kt_target_state, probes/signals.bpf.c
-_STATES = ("", "running", "stopped", "dumping_core", "dying")
+# Words for `enum kt_target_state` in probes/signals.bpf.c.
+_STATES = {
+    "KT_RUNNING": "running",
+    "KT_STOPPED": "stopped",
+    "KT_DUMPING_CORE": "dumping_core",
+    "KT_DYING": "dying",
+}
 
 
 class Signal(TypedDict):
@@ -64,10 +71,14 @@ def is_signal(event: Event) -> TypeGuard[Event[SignalBody]]:
 
 
 def _decoder(stream: Stream) -> dict[str, Decode]:
-    return {"signal": partial(_decode, stream.resolver)}
+    return {
+        "signal": partial(
+            _decode, stream.resolver, shipped("signals").words("kt_target_state", _STATES)
+        )
+    }
 
 
-def _decode(resolver: Resolver, record: Any) -> Event[SignalBody]:
+def _decode(resolver: Resolver, states: Mapping[int, str], record: Any) -> Event[SignalBody]:
     target = resolver.process(record.target_process, record.target_pid, record.target_tid)
     sender = None
     if not record.from_kernel:
@@ -79,8 +90,9 @@ def _decode(resolver: Resolver, record: Any) -> Event[SignalBody]:
         "target": target,
     }
     state = getattr(record, "target_state", 0)  # older recordings have none
-    if 0 < state < len(_STATES):
-        body["target_state"] = _STATES[state]
+    word = states.get(state)
+    if word is not None:
+        body["target_state"] = word
     if state and record.call_arch:
         body["call"] = _call(record.call_arch, record.call)
     return Event("signal", record.time, target, sender, body)
