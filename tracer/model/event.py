@@ -157,11 +157,6 @@ class Process:
         return self._json[1]
 
 
-# Kinds that come in storms. Their bodies hold a few numbers and words, so all have about one size.
-_SMALL = frozenset(("signal", "exit"))
-_small_sizes: dict[str, int] = {}
-
-
 class _Kept:
     """The owners of cached JSON. The oldest cache entry goes first."""
 
@@ -203,7 +198,9 @@ class Event(Generic[B]):
     docs/events.md. `because` are the events on which a verdict rests. `doubts` list the facts that
     were inferred, not reported by the kernel; a verdict inherits the doubts of its events. `again`
     is set while something that the event refers to is not known yet: it makes the event anew, or
-    returns None if there was no such event. `awaits_ns` is how long that may take."""
+    returns None if there was no such event. `awaits_ns` is how long that may take. `body_bytes` is
+    the size of the body if the probe knows it: all bodies of a kind that comes in storms have about
+    one size."""
 
     kind: str
     boot_ns: int
@@ -214,6 +211,7 @@ class Event(Generic[B]):
     by_place: Place | None = None
     because: tuple[Event, ...] = field(default=(), kw_only=True)
     doubts: tuple[str, ...] = field(default=(), kw_only=True)
+    body_bytes: int = field(default=0, kw_only=True, repr=False, compare=False)
     awaits_ns: int = field(default=1_000_000_000, kw_only=True, repr=False, compare=False)
     again: Callable[[], Event | None] | None = field(
         default=None, kw_only=True, repr=False, compare=False
@@ -227,12 +225,7 @@ class Event(Generic[B]):
 
     @property
     def body_size(self) -> int:
-        size = _small_sizes.get(self.kind)
-        if size is None:
-            size = 200 + size_of(self.body)
-            if self.kind in _SMALL:
-                _small_sizes[self.kind] = size
-        return size
+        return self.body_bytes or 200 + size_of(self.body)
 
     @property
     def parties_size(self) -> int:

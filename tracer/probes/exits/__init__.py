@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from typing import Any, TypedDict, TypeGuard
 
 from tracer.decode.exitcodes import describe_exit_code, describe_signal_death, split_status
@@ -34,23 +33,32 @@ def is_exit(event: Event) -> TypeGuard[Event[ExitBody]]:
 
 
 def _decoder(stream: Stream) -> dict[str, Decode]:
-    return {"exit": partial(_decode, stream.resolver)}
+    return {"exit": Decoder(stream.resolver).end}
 
 
-def _decode(resolver: Resolver, record: Any) -> Event[ExitBody]:
-    process = resolver.process(record.process_process, record.process_pid, record.process_tid)
-    code, number, dumped = split_status(record.status)
-    body: ExitBody = {
-        "process": process,
-        "exit_code": code,
-        "signal": None if number is None else {"number": number, "name": signal_name(number)},
-        "core_dumped": dumped,
-        "container_exit": is_container_init(process),
-        "meaning": describe_exit_code(code)
-        if code is not None
-        else describe_signal_death(number or 0, dumped),
-    }
-    return Event("exit", record.time, process, None, body)
+class Decoder:
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+        self._body_bytes = 0
+
+    def end(self, record: Any) -> Event[ExitBody]:
+        process = self._resolver.process(
+            record.process_process, record.process_pid, record.process_tid
+        )
+        code, number, dumped = split_status(record.status)
+        body: ExitBody = {
+            "process": process,
+            "exit_code": code,
+            "signal": None if number is None else {"number": number, "name": signal_name(number)},
+            "core_dumped": dumped,
+            "container_exit": is_container_init(process),
+            "meaning": describe_exit_code(code)
+            if code is not None
+            else describe_signal_death(number or 0, dumped),
+        }
+        event = Event("exit", record.time, process, None, body, body_bytes=self._body_bytes)
+        self._body_bytes = self._body_bytes or event.body_size
+        return event
 
 
 def is_container_init(process: Process) -> bool | None:

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, TypedDict, TypeGuard
 
 from tracer.decode.signals import RESULTS, SIGRTMAX, code_name, parse_signals, signal_name
@@ -71,31 +70,36 @@ def is_signal(event: Event) -> TypeGuard[Event[SignalBody]]:
 
 
 def _decoder(stream: Stream) -> dict[str, Decode]:
-    return {
-        "signal": partial(
-            _decode, stream.resolver, shipped("signals").words("kt_target_state", _STATES)
-        )
-    }
+    return {"signal": Decoder(stream.resolver).signal}
 
 
-def _decode(resolver: Resolver, states: Mapping[int, str], record: Any) -> Event[SignalBody]:
-    target = resolver.process(record.target_process, record.target_pid, record.target_tid)
-    sender = None
-    if not record.from_kernel:
-        sender = resolver.process(record.sender_process, record.sender_pid, record.sender_tid)
-    body: SignalBody = {
-        "signal": _signal(record.signal, record.code, record.result),
-        "origin": origin_of(sender, target) if sender else "kernel",
-        "sender": sender,
-        "target": target,
-    }
-    state = getattr(record, "target_state", 0)  # older recordings have none
-    word = states.get(state)
-    if word is not None:
-        body["target_state"] = word
-    if state and record.call_arch:
-        body["call"] = _call(record.call_arch, record.call)
-    return Event("signal", record.time, target, sender, body)
+class Decoder:
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+        self._states = shipped("signals").words("kt_target_state", _STATES)
+        self._body_bytes = 0
+
+    def signal(self, record: Any) -> Event[SignalBody]:
+        resolver = self._resolver
+        target = resolver.process(record.target_process, record.target_pid, record.target_tid)
+        sender = None
+        if not record.from_kernel:
+            sender = resolver.process(record.sender_process, record.sender_pid, record.sender_tid)
+        body: SignalBody = {
+            "signal": _signal(record.signal, record.code, record.result),
+            "origin": origin_of(sender, target) if sender else "kernel",
+            "sender": sender,
+            "target": target,
+        }
+        state = getattr(record, "target_state", 0)  # older recordings have none
+        word = self._states.get(state)
+        if word is not None:
+            body["target_state"] = word
+        if state and record.call_arch:
+            body["call"] = _call(record.call_arch, record.call)
+        event = Event("signal", record.time, target, sender, body, body_bytes=self._body_bytes)
+        self._body_bytes = self._body_bytes or event.body_size
+        return event
 
 
 def _call(arch: int, number: int) -> SystemCall:
