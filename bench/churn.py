@@ -70,6 +70,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "flight": ("record", "-o", "{folder}/flights", "--flight", "10m", "--trigger", "oom"),
     "live": ("live",),
     "why": ("why", "-l", "app=churn", "--wait"),
+    "agent": ("agent", "--dir", "{folder}/history", "--listen", ""),
 }
 
 
