@@ -108,6 +108,7 @@ class Agent:
                 self._lives.began_ns = self._clock.now()
                 run.attach()
                 self._timelines.began_ns = self._clock.now()
+                self._timelines.facts = run.session.facts
                 self._timelines.traced = frozenset(probe.name for probe in run.probes)
                 self._timelines.both_ends = sees_both_ends(run.selection, run.cannot_tell)
                 for outlet in self._outlets:

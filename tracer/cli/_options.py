@@ -85,6 +85,23 @@ def cri_socket() -> click.Option:
     )
 
 
+def kubernetes() -> list[click.Option]:
+    return [
+        click.Option(
+            ["--kubernetes"],
+            is_flag=True,
+            help="Also take in what Kubernetes says of this node's pods: failed probes, evictions,"
+            " deletions. Asks its API as the service account of this pod, or by KUBECONFIG.",
+        ),
+        click.Option(
+            ["--kubeconfig"],
+            type=click.Path(),
+            metavar="FILE",
+            help="How to reach the API for --kubernetes.",
+        ),
+    ]
+
+
 class NodeName(click.ParamType[str]):
     """A valid node name."""
 

@@ -18,6 +18,7 @@ from tracer.cli._options import Duration, count, selection, selectors
 from tracer.cli._tracing import closing_line, stop_on_signals
 from tracer.model.errors import BadRecording, NoSuchPod, UsageError
 from tracer.model.event import Clock, Place
+from tracer.model.kubernetes import Facts
 from tracer.model.selection import Selection, pod_matches
 from tracer.probes import Probe
 from tracer.probes.columns import pod_name
@@ -67,10 +68,12 @@ def play(
     speed: float | None = None,
     *,
     explain: bool = False,
+    facts: Facts | None = None,
 ) -> None:
     """Plays a recording into the sink that `make` returns; with `explain`, also a verdict on each
-    container. The `Places` passed to `make` return all places known so far. The summary goes to
-    standard error."""
+    container. The `Places` passed to `make` return all places known so far. `facts` takes what
+    Kubernetes said. The summary goes to standard error."""
+    said = Facts() if facts is None else facts
     from tracer.recording.reader import Reader
     from tracer.recording.replay import ReplaySource
 
@@ -82,9 +85,9 @@ def play(
         window = Window(_moment(wanted.begin, told, "--from"), _moment(wanted.end, told, "--to"))
         sink = make(told, known, clock, lambda: session.resolver.places())
         chosen = Chosen(sink, wanted.selection, window, wanted.count, source.interrupt)
-        explained = _explained(chosen, told, clock) if explain else None
+        explained = _explained(chosen, told, clock, said) if explain else None
         shown = explained or chosen
-        session = Session(source, known, told.selection, shown, clock, told.count)
+        session = Session(source, known, told.selection, shown, clock, told.count, said)
         playback = Playback(session, source)
         stop_on_signals(playback)
         summary = session.run()
@@ -118,10 +121,10 @@ def check_pods(globs: Sequence[str], places: Iterable[Place]) -> None:
         )
 
 
-def _explained(chosen: Chosen, told: Metadata, clock: Clock) -> Explained:
+def _explained(chosen: Chosen, told: Metadata, clock: Clock, facts: Facts) -> Explained:
     from tracer.why.explained import Explained
 
-    return Explained(chosen, told, clock)
+    return Explained(chosen, told, clock, facts)
 
 
 def chosen_of_recording() -> list[click.Option]:

@@ -36,6 +36,7 @@ from tracer.session.run import Run, TraceRequest
 from tracer.session.session import Sink, Summary
 
 if TYPE_CHECKING:
+    from tracer.kubernetes.access import Access
     from tracer.recording.files import Destination
     from tracer.recording.recorder import Recorder
 
@@ -112,7 +113,21 @@ def request(
         argv=not values["no_argv"],
         cri_socket=values["cri_socket"],
         wait=values["wait"],
+        kubernetes=_kubernetes(values),
     )
+
+
+def _kubernetes(values: Mapping[str, Any]) -> tuple[Access, str] | None:
+    """The way to its API, and this node's name there; None if it shall not be asked."""
+    if not (values.get("kubernetes") or values.get("kubeconfig")):
+        return None
+    from tracer.kernel import node
+    from tracer.kubernetes.access import find
+
+    name = node.name(values["node_name"])
+    if not name:
+        raise UsageError("this node's name in Kubernetes is not known", "give --node-name NAME")
+    return find(values["kubeconfig"]), name
 
 
 def say(words: str) -> None:

@@ -189,7 +189,11 @@ class Watch:
     def _waiting_stories(self) -> list[Story]:
         if self.session is None:
             return []
-        return self.waiting.stories(self.session.resolver.names.pods, self._timelines.now())
+        known = self.session.resolver.names.pods
+        stories = self.waiting.stories(known, self._timelines.now())
+        for story in stories:
+            story.told = self._timelines.told_of(story.place)
+        return stories
 
     def _judge(self, now: float) -> None:
         """Sets the deadline by which the present findings are settled."""

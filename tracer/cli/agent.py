@@ -22,6 +22,7 @@ from tracer.cli._options import (
     Size,
     cri_socket,
     every_probe,
+    kubernetes,
     limits,
     no_argv,
     node_name,
@@ -197,6 +198,7 @@ def _options() -> list[click.Parameter]:
         *probe_options(every_probe()),
         *(option for option in limits() if option.name != "duration"),
         no_argv(),
+        *kubernetes(),
         cri_socket(),
         node_name(),
     ]

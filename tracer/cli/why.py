@@ -23,6 +23,7 @@ from tracer.cli._options import (
     cri_socket,
     every_probe,
     in_colour,
+    kubernetes,
     limits,
     no_argv,
     node_name,
@@ -184,6 +185,7 @@ def _watch(chosen: Selection, values: Mapping[str, Any], show: Show) -> None:
         wanted = run.selection
         timelines.both_ends = sees_both_ends(wanted, run.cannot_tell)
         timelines.mine = wanted.wants
+        timelines.facts = run.session.facts
         states = StateService(run.state_sources, lambda pod: bool(wanted.wants_pod(pod)))
         states.start()
         watch.begin(run.session, wanted, states)
@@ -232,6 +234,8 @@ def _explain_recording(
     from tracer.why.timelines import MAX_RECORDED, Timelines, sees_both_ends
 
     told: list[tuple[Metadata, Clock, Timelines]] = []
+    by_hand = facts is not None
+    facts = Facts(MAX_RECORDED) if facts is None else facts
 
     def make(metadata: Metadata, _probes: object, clock: Clock, _places: object) -> Timelines:
         both_ends = sees_both_ends(metadata.selection, metadata.cannot_tell)
@@ -244,7 +248,7 @@ def _explain_recording(
     damage: BadRecording | None = None
     try:
         # everything, also events of no pod: a story may need them
-        play(file, Wanted(Selection(everything=True)), make)
+        play(file, Wanted(Selection(everything=True)), make, facts=facts)
     except BadRecording as error:
         damage = error
     for metadata, clock, timelines in told:
@@ -257,7 +261,7 @@ def _explain_recording(
         ]
         for explanation in wanted:
             show(explanation, clock, metadata.node)
-        if facts is not None and wanted and not any(one.verdict.told for one in wanted):
+        if by_hand and wanted and not any(one.verdict.told for one in wanted):
             say(
                 f"ktrace: Kubernetes says nothing of them: {facts.learned} Events and pods are"
                 " about others"
@@ -342,6 +346,7 @@ command = make_command(
         *probe_options(every_probe()),
         *limits(),
         no_argv(),
+        *kubernetes(),
         cri_socket(),
         node_name(),
     ],

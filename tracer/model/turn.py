@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tracer.model.errors import KtraceError
+from tracer.model.kubernetes import Fact
 from tracer.model.names import Names
 from tracer.model.schema import Schema
 
@@ -45,7 +46,8 @@ class Turn:
 
     `now` is in nanoseconds since boot. `more` says that records older than `now` may still come.
     `names` are the new ones. `answered` are the cgroups for whose names every source has been asked
-    since the session wanted them. `failure` is set in the last turn if it ended the tracing."""
+    since the session wanted them. `failure` is set in the last turn if it ended the tracing.
+    `facts` are what Kubernetes has said."""
 
     now: int
     parts: Sequence[Part] = ()
@@ -55,11 +57,13 @@ class Turn:
     lost: Lost | None = None
     last: bool = False
     failure: KtraceError | None = None
+    facts: Sequence[Fact] = ()
 
     @property
     def empty(self) -> bool:
         """Whether the turn holds nothing but the time."""
-        told = self.names.pods or self.names.containers or self.answered or self.lost
+        named = self.names.pods or self.names.containers or self.answered
+        told = named or self.lost or self.facts
         return not (self.parts or told or self.last)
 
 

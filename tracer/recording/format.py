@@ -23,6 +23,7 @@ import zstandard
 
 from tracer.model.batch import HEADER
 from tracer.model.errors import BadRecording
+from tracer.model.kubernetes import Fact
 from tracer.model.names import Container, Names, Pod
 from tracer.model.schema import Field, Schema
 from tracer.model.turn import Lost, Part, Turn
@@ -58,6 +59,7 @@ class Kind(IntEnum):
     IDENTITY = 3
     LOST = 4
     END = 5
+    KUBERNETES = 6
     HISTORY = 6
 
 
@@ -293,6 +295,11 @@ def names_of(value: Any) -> tuple[Names, list[int]]:
             None if init is None else _typed(init, int),
         )
     return names, [_typed(cgroup, int) for cgroup in _typed(told.get("answered", []), list)]
+
+
+def facts_json(facts: Iterable[Fact]) -> dict[str, Any]:
+    """As the API lists them."""
+    return {"kind": "List", "items": [fact.json() for fact in facts]}
 
 
 def lost_json(lost: Lost) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from tracer.kernel import limits
+from tracer.kubernetes.objects import facts
 from tracer.model.errors import BadRecording
+from tracer.model.kubernetes import Fact
 from tracer.model.names import Names
 from tracer.model.turn import Lost, Turn
 from tracer.recording.format import (
@@ -99,17 +101,19 @@ class Reader:
     def turns(self) -> Iterator[Turn]:
         """Raises `BadRecording` if a whole block has invalid content."""
         sizes = {kind: schema.size for kind, schema in self.metadata.schemas.items()}
-        names, answered = Names(), list[int]()
+        names, answered, said = Names(), list[int](), list[Fact]()
         lost: Lost | None = None
         for block in self.blocks():
             if block.kind == Kind.IDENTITY:
                 names, answered = names_of(read_json(block.payload))
             elif block.kind == Kind.LOST:
                 lost = lost_of(read_json(block.payload))
+            elif block.kind == Kind.KUBERNETES:
+                said += facts(read_json(block.payload))
             elif block.kind == Kind.EVENTS:
                 for turn in turns_of(block.payload, sizes):
-                    turn.names, turn.answered, turn.lost = names, answered, lost
-                    names, answered, lost = Names(), [], None
+                    turn.names, turn.answered, turn.lost, turn.facts = names, answered, lost, said
+                    names, answered, lost, said = Names(), [], None, []
                     yield turn
 
     def _metadata(self) -> Metadata:

@@ -20,6 +20,7 @@ from tracer.backends import Backend
 from tracer.identity.resolver import Resolver
 from tracer.model.batch import HEADER
 from tracer.model.event import Clock
+from tracer.model.kubernetes import Facts
 from tracer.model.names import Names
 from tracer.model.selection import Selection
 from tracer.model.turn import Part, Turn
@@ -31,6 +32,7 @@ from tracer.recording.format import (
     block,
     by_kind,
     events_payload,
+    facts_json,
     file_header,
     json_block,
     lost_json,
@@ -68,6 +70,7 @@ class Recorder:
         self._pending: list[Turn] = []
         self._pending_events = self._pending_bytes = 0
         self._was_empty = True
+        self._facts = Facts()
         self._context = Context(metadata.schemas, probes) if out.resumes else None
         self._resolver: Resolver | None = None
         self._try(lambda: out.begin(self._beginning, metadata.began))
@@ -106,6 +109,8 @@ class Recorder:
         metadata = replace(self._metadata, began=now, clock_offset_ns=offset)
         blocks = [file_header(), json_block(Kind.META, metadata.json())]
         if self._context and self._resolver:
+            if said := self._facts.all():
+                blocks.append(json_block(Kind.KUBERNETES, facts_json(said)))
             for turn in self._context.turns(now, self._resolver.names):
                 blocks.append(self._blocks([turn], 0, self._resolver))
         return b"".join(blocks)
@@ -116,8 +121,12 @@ class Recorder:
             for part in turn.parts
         ]
         self._pending.append(
-            Turn(turn.now, parts, turn.more, turn.names, turn.answered, turn.lost, turn.last)
+            Turn(
+                *(turn.now, parts, turn.more, turn.names, turn.answered, turn.lost, turn.last),
+                facts=turn.facts,
+            )
         )
+        self._facts.learn(turn.facts)
         if self._context:
             for part in parts:
                 self._context.add(part)
@@ -160,6 +169,8 @@ class Recorder:
         blocks = []
         if first.names != Names() or first.answered:
             blocks.append(json_block(Kind.IDENTITY, names_json(first.names, first.answered)))
+        if first.facts:
+            blocks.append(json_block(Kind.KUBERNETES, facts_json(first.facts)))
         lost = 0
         if first.lost:
             lost = sum(first.lost.counts.values())
@@ -243,7 +254,7 @@ def metadata_here(
 
 
 def _tells(turn: Turn) -> bool:
-    return bool(turn.lost or turn.answered or turn.names != Names())
+    return bool(turn.lost or turn.answered or turn.facts or turn.names != Names())
 
 
 def _events(metadata: Metadata, probes: Sequence[Probe]) -> dict[int, _Event]:

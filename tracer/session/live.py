@@ -11,7 +11,7 @@ import os
 import queue
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from tracer.backends import Backend
@@ -23,6 +23,7 @@ from tracer.kernel.cgroupfs import Cgroup, container_cgroups
 from tracer.model.batch import Batch, Run, cell
 from tracer.model.errors import KtraceError
 from tracer.model.event import Clock
+from tracer.model.kubernetes import Fact
 from tracer.model.names import Names
 from tracer.model.schema import Schema
 from tracer.model.selection import BOTH_SIDES, SIDES, Selection
@@ -46,7 +47,8 @@ T = TypeVar("T")
 
 class LiveSource:
     """`names` is running and puts its findings into `arrivals`. `decoding` says whether the session
-    decodes records, which makes them expensive; `argv` whether arguments of processes are kept."""
+    decodes records, which makes them expensive; `argv` whether arguments of processes are kept.
+    `facts` returns what Kubernetes has said since the last call."""
 
     def __init__(
         self,
@@ -58,6 +60,7 @@ class LiveSource:
         duration: float | None = None,
         decoding: bool = True,
         argv: bool = True,
+        facts: Callable[[], Sequence[Fact]] = tuple,
     ) -> None:
         self.schemas: Mapping[int, Schema] = {}
         self._backend = backend
@@ -68,6 +71,7 @@ class LiveSource:
         self._slice = SLICE if decoding else sys.maxsize
         self._most = MAX_BACKLOG_BYTES if decoding else UNDECODED_BYTES
         self._argv = argv
+        self._facts = facts
         self._tickets: dict[int, int] = {}  # by cgroup
         self._told = Names()
         self._backlog: deque[tuple[Batch, Run]] = deque()
@@ -130,7 +134,7 @@ class LiveSource:
         last = self._detached and not parts and self._is_over(waiting, now)
         lost = self._lost_since(now) if last or now >= self._lost_checked + NS else None
         failure = self._failure if last else None
-        return Turn(now, parts, more, names, answered, lost, last, failure)
+        return Turn(now, parts, more, names, answered, lost, last, failure, self._facts())
 
     def ask(self, cgroup: int) -> None:
         self._tickets[cgroup] = self._service.refresh()

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tracer.backends import Backend
     from tracer.identity.cri import CriSource
     from tracer.identity.names import NameService
+    from tracer.kubernetes.access import Access
+    from tracer.kubernetes.watch import Cluster
     from tracer.session.live import LiveSource
 
 Say = Callable[[str], None]
@@ -37,7 +39,8 @@ class TraceRequest:
     """`options` are by probe name; a probe without an entry uses its defaults. `backend` is one of
     `tracer.backends.NAMES`, or `auto`. `duration` (seconds) and `count` (events) are limits; None
     is no limit. Without `argv`, no arguments of processes are kept. `cri_socket` replaces the usual
-    sockets of runtimes. `wait` allows pods and processes that do not exist yet."""
+    sockets of runtimes. `wait` allows pods and processes that do not exist yet. `kubernetes` is
+    the way to its API and the node's name there, if what it says shall be known, too."""
 
     probes: tuple[Probe, ...]
     selection: Selection = field(default_factory=Selection)
@@ -48,6 +51,7 @@ class TraceRequest:
     argv: bool = True
     cri_socket: str | None = None
     wait: bool = False
+    kubernetes: tuple[Access, str] | None = None
 
     def settings(self, probe: Probe) -> dict[str, int]:
         """Raises `UsageError` if the probe's options make no sense."""
@@ -99,6 +103,7 @@ class Run:
         self._checked = self._stopped = self._closed = False
         self._settings: dict[str, dict[str, int]] = {}
         self._names: NameService | None = None
+        self._cluster: Cluster | None = None
         self._arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
         self._source: LiveSource | None = None
         self._session: Session | None = None
@@ -144,6 +149,11 @@ class Run:
         if (chosen.globs or chosen.labels) and not request.wait:
             for doubt in check_globs(chosen.globs, self._names, self._arrivals):
                 self._say(f"ktrace: {doubt}")
+        if request.kubernetes:
+            from tracer.kubernetes.watch import Cluster
+
+            self._cluster = Cluster(*request.kubernetes, self._say)
+            self._cluster.start()
         self._checked = True
 
     def attach(self) -> None:
@@ -191,6 +201,10 @@ class Run:
         if self._closed:
             return
         self._closed = True
+        if self._cluster is not None:
+            self._cluster.stop()
+            if self._cluster.dropped:
+                self._say(f"ktrace: {self._cluster.dropped} facts of Kubernetes found no room")
         try:
             if self._source is not None:
                 self._source.close()
@@ -239,6 +253,7 @@ class Run:
             duration=request.duration,
             decoding=self._sink is not None,
             argv=request.argv,
+            facts=self._cluster.take if self._cluster else tuple,
         )
         self._session = Session(
             *(source, probes, self.selection, self._sink, self.clock, request.count)

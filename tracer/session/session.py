@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from tracer.identity.resolver import Resolver
 from tracer.model.event import Clock, Event, LostBody, Place
+from tracer.model.kubernetes import Facts
 from tracer.model.names import Names
 from tracer.model.selection import Mode, Selection
 from tracer.model.turn import CONTEXT_EVENTS, IDLE_SECONDS, NAME_SECONDS, Lost, Part, Source, Turn
@@ -65,7 +66,7 @@ class Summary:
 
 class Session:
     """Without a sink, events are not decoded: only cgroups and processes are followed, so that
-    names are requested. It ends after `count` events."""
+    names are requested. It ends after `count` events. `facts` takes what Kubernetes says."""
 
     def __init__(
         self,
@@ -75,7 +76,9 @@ class Session:
         sink: Sink | None,
         clock: Clock,
         count: int | None = None,
+        facts: Facts | None = None,
     ) -> None:
+        self.facts = Facts() if facts is None else facts
         self.resolver = Resolver(self._on_place, self._on_end)
         self.summary = Summary()
         self.stopping = False
@@ -268,6 +271,7 @@ class Session:
         return bool(place.container and place.container.name is None)
 
     def _learn(self, turn: Turn) -> None:
+        self.facts.learn(turn.facts)
         if turn.names != Names():
             for place in self.resolver.learn(turn.names):
                 if not self._needs_name(place):

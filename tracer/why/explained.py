@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from tracer.model.event import Clock, Event
+from tracer.model.kubernetes import Facts
 from tracer.recording.metadata import Metadata
 from tracer.recording.view import Chosen
 from tracer.session.session import DAMAGE
@@ -17,7 +18,9 @@ class Explained:
     whole recording, including events that are not selected. A verdict itself is selected like any
     event."""
 
-    def __init__(self, chosen: Chosen, told: Metadata, clock: Clock) -> None:
+    def __init__(
+        self, chosen: Chosen, told: Metadata, clock: Clock, facts: Facts | None = None
+    ) -> None:
         self._chosen = chosen
         self._clock = clock
         self._timelines = Timelines(
@@ -27,6 +30,7 @@ class Explained:
             sees_both_ends(told.selection, told.cannot_tell),
             most=MAX_RECORDED,
         )
+        self._timelines.facts = facts
 
     def event(self, event: Event) -> None:
         self._chosen.event(event)

@@ -59,7 +59,7 @@ def _told(hearing: Hearing, failed: KubeEvent, seen: str) -> Statement:
         f"the {what} probe{of} {found[2]} {count}{since}{output}",
         seen,
         SETTLES,
-        _advice(failed.message),
+        _advice(failed.message) if hearing.stop else "",
     )
 
 
