@@ -19,6 +19,7 @@ from tracer.cli._history import directory as directory_option
 from tracer.cli._listing import Column
 from tracer.cli._options import Duration
 from tracer.model.errors import KtraceError, NoSuchPod, UsageError
+from tracer.outputs.escape import escape
 
 NS = 1_000_000_000
 _CLOCK = re.compile(r"(\d\d):(\d\d)(?::(\d\d))?")
@@ -80,7 +81,7 @@ def _cut(directory: Path, span: str, output: str | None) -> None:
         raise UsageError(f"--cut {span!r} ends before it begins")
     from tracer.agent.history.cut import cut
 
-    written = cut(directory, _ns(begin), _ns(end) + NS - 1, Path(output))
+    written = cut(directory, _ns(begin), _ns(end) + NS - 1, Path(output), _say)
     if not written:
         raise KtraceError(
             f"the history holds nothing between {begin:%Y-%m-%dT%H:%M:%SZ}"
@@ -89,6 +90,10 @@ def _cut(directory: Path, span: str, output: str | None) -> None:
         )
     for path in written:
         click.echo(f"ktrace: {path} holds {begin:%Y-%m-%dT%H:%M:%SZ} to {end:%H:%M:%SZ}", err=True)
+
+
+def _say(words: str) -> None:
+    click.echo(escape(f"ktrace: {words}"), err=True)
 
 
 def _moment(text: str, before: datetime) -> datetime:

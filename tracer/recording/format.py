@@ -9,12 +9,12 @@ before it is used.
 from __future__ import annotations
 
 import struct
+import threading
 import zlib
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache
 from keyword import iskeyword
 from typing import Any
 
@@ -84,19 +84,21 @@ class Block:
             announced = zstandard.get_frame_parameters(self.frame).content_size
             if announced != self.size:
                 raise BadRecording("a block decompresses to another size than it says")
-            return _decompressor().decompress(self.frame, max_output_size=self.size)
+            return _zstd.decompress(self.frame, max_output_size=self.size)
         except (zstandard.ZstdError, MemoryError) as error:
             raise BadRecording(f"a block cannot be decompressed: {error}") from error
 
 
-@cache
-def _decompressor() -> zstandard.ZstdDecompressor:
-    return zstandard.ZstdDecompressor(max_window_size=MAX_BLOCK)
+class _Zstd(threading.local):
+    """Each thread's own: they work without Python's lock, and two threads in one would overwrite
+    each other's memory."""
+
+    def __init__(self) -> None:
+        self.compress = zstandard.ZstdCompressor(level=LEVEL).compress
+        self.decompress = zstandard.ZstdDecompressor(max_window_size=MAX_BLOCK).decompress
 
 
-@cache
-def _compressor() -> zstandard.ZstdCompressor:
-    return zstandard.ZstdCompressor(level=LEVEL)
+_zstd = _Zstd()
 
 
 def file_header() -> bytes:
@@ -130,7 +132,7 @@ def block(
     summary: bytes = b"",
 ) -> bytes:
     """A whole block."""
-    frame = _compressor().compress(payload)
+    frame = _zstd.compress(payload)
     length = len(summary) + len(frame)
     crc = zlib.crc32(frame, zlib.crc32(summary))
     header = BLOCK_HEADER.pack(

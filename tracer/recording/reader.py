@@ -48,6 +48,7 @@ class Reader:
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.cut = False
         self.ended = False
         self.damage: str | None = None

@@ -100,10 +100,38 @@ def test_a_damaged_recording_costs_only_itself(
     lines: list[bytes], tmp_path: Path, directory: Path
 ) -> None:
     segments(directory)[1].path.write_bytes(b"nonsense")
-    (piece,) = cut(directory, utc(0), utc(100), tmp_path / "piece.ktrace")
+    told: list[str] = []
+    (piece,) = cut(directory, utc(0), utc(100), tmp_path / "piece.ktrace", told.append)
+    (said,) = told
+    assert said.startswith(f"{segments(directory)[1].path}: ")
     again = replay(piece).splitlines()
     assert {*again} < {*lines}
     assert len(again) > len(lines) // 2
+
+
+def test_behind_a_damage_the_next_recording_goes_on(
+    lines: list[bytes], tmp_path: Path, directory: Path
+) -> None:
+    path = segments(directory)[1].path
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    told: list[str] = []
+    (piece,) = cut(directory, utc(0), utc(100), tmp_path / "piece.ktrace", told.append)
+    assert len(told) == 1
+    again = replay(piece).splitlines()
+    assert {*again} < {*lines}
+    assert again[-1] == lines[-1]
+
+
+def test_a_session_of_which_nothing_can_be_read(
+    lines: list[bytes], tmp_path: Path, directory: Path
+) -> None:
+    for one in segments(directory):
+        one.path.write_bytes(b"nonsense")
+    told: list[str] = []
+    assert cut(directory, utc(0), utc(100), tmp_path / "piece.ktrace", told.append) == []
+    assert len(told) == len(segments(directory))
 
 
 # The commands

@@ -715,3 +715,28 @@ def test_what_is_no_recording_is_named(
     ended = run(command, str(tmp_path / name))
     assert (ended.returncode, ended.stdout) == (6, "")
     assert ended.stderr.splitlines()[0].endswith(f"/{problem}")
+
+
+THREADS = """
+import sys, threading
+from tracer.recording.format import BLOCK_HEADER_BYTES, Block, Kind, block, block_lengths
+
+wrong = []
+def work(number):
+    payload = bytes(range(256)) * (200 + number) + bytes(number)
+    for _ in range(300):
+        raw = block(Kind.EVENTS, payload)
+        about = block_lengths(raw[:BLOCK_HEADER_BYTES])[3]
+        if Block(*about, b"", raw[BLOCK_HEADER_BYTES:]).payload != payload:
+            wrong.append(number)
+threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+sys.exit(len(wrong))
+"""
+
+
+def test_threads_make_and_read_blocks_at_once() -> None:
+    """The agent's history closes a recording while the session makes blocks of the next."""
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

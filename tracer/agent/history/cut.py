@@ -4,7 +4,7 @@ events refer to. Sessions of the agent do not mix: each gives a file of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
@@ -21,10 +21,15 @@ from tracer.recording.recorder import Recorder
 from tracer.recording.replay import ReplaySource
 from tracer.session.session import Session
 
+Say = Callable[[str], None]
 
-def cut(directory: Path, begin_ns: int, end_ns: int, out: Path) -> list[Path]:
+
+def cut(
+    directory: Path, begin_ns: int, end_ns: int, out: Path, say: Say = lambda words: None
+) -> list[Path]:
     """Writes what happened between two moments (since 1970); returns the files. The piece begins
-    and ends with a whole block, which is up to a second. Raises `KtraceError`."""
+    and ends with a whole block, which is up to a second. `say` is told of recordings that are
+    damaged; the others count. Raises `KtraceError`."""
     try:
         every = segments(directory)
     except OSError as error:
@@ -32,20 +37,23 @@ def cut(directory: Path, begin_ns: int, end_ns: int, out: Path) -> list[Path]:
     written: list[Path] = []
     for _, session in groupby(every, key=attrgetter("session")):
         path = out if not written else out.with_name(f"{out.stem}-{len(written) + 1}{out.suffix}")
-        if _cut_session([*session], begin_ns, end_ns, path):
+        if _cut_session([*session], begin_ns, end_ns, path, say):
             written.append(path)
     return written
 
 
-def _cut_session(pieces: Sequence[Segment], begin_ns: int, end_ns: int, out: Path) -> bool:
+def _cut_session(
+    pieces: Sequence[Segment], begin_ns: int, end_ns: int, out: Path, say: Say
+) -> bool:
     """Whether there was anything of this session to write."""
     readers: list[Reader] = []
     try:
         for piece in pieces:
             try:
                 readers.append(Reader(piece.path))
-            except BadRecording:  # the agent has just made it, or was killed while it did
-                continue
+            except BadRecording as error:
+                if piece.path.stat().st_size:  # else the agent has just made it
+                    say(str(error))
         readers = _overlapping(readers, begin_ns, end_ns)
         if not readers:
             return False
@@ -54,7 +62,7 @@ def _cut_session(pieces: Sequence[Segment], begin_ns: int, end_ns: int, out: Pat
         offset = readers[-1].metadata.clock_offset_ns
         piece_of = _Piece(out, begin_ns - offset, end_ns - offset)
         known = [probes.get(name) for name in probes.names() if name in metadata.attached]
-        source = _Chain(readers)
+        source = _Chain(readers, say)
         clock = Clock(offset)
         session = Session(source, known, metadata.selection, None, clock, metadata.count)
         recorder = Recorder(piece_of, metadata, known, piece_of.failed, clock)
@@ -70,7 +78,7 @@ def _cut_session(pieces: Sequence[Segment], begin_ns: int, end_ns: int, out: Pat
 def _overlapping(readers: list[Reader], begin_ns: int, end_ns: int) -> list[Reader]:
     """A recording lasts until the next one of its session begins."""
     began = [reader.metadata.began + reader.metadata.clock_offset_ns for reader in readers]
-    until = [*began[1:], end_ns + 1]
+    until = [*began, end_ns + 1][1:]
     kept = []
     for reader, first, last in zip(readers, began, until, strict=True):
         if first <= end_ns and last >= begin_ns:
@@ -83,16 +91,21 @@ def _overlapping(readers: list[Reader], begin_ns: int, end_ns: int) -> list[Read
 class _Chain(ReplaySource):
     """The turns of several recordings of one session."""
 
-    def __init__(self, readers: Sequence[Reader]) -> None:
+    def __init__(self, readers: Sequence[Reader], say: Say) -> None:
         super().__init__(readers[0])
-        self._turns = chain.from_iterable(_turns(reader) for reader in readers)
+        self._turns = chain.from_iterable(_turns(reader, say) for reader in readers)
 
 
-def _turns(reader: Reader) -> Iterator[Turn]:
-    """All but the end, which only the last recording may have."""
-    for turn in reader.turns():
-        turn.last = False
-        yield turn
+def _turns(reader: Reader, say: Say) -> Iterator[Turn]:
+    """All but the end, which only the last recording may have, and what is behind a damage."""
+    try:
+        for turn in reader.turns():
+            turn.last = False
+            yield turn
+    except BadRecording as error:
+        reader.damage = error.message
+    if reader.damage:
+        say(f"{reader.path}: {reader.damage}")
 
 
 class _Piece:
