@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -347,6 +348,20 @@ def test_a_compiler_that_hangs(
     assert time.monotonic() - began < 30
     child = Path("/proc", (tmp_path / "child").read_text().strip())
     wait_for("its child to be gone", lambda: not child.exists())
+
+
+def test_a_compiler_ends_with_a_ktrace_that_is_killed(program: Program, tmp_path: Path) -> None:
+    program(
+        "stap", f"sleep 600 & echo $! >{tmp_path}/part; mv {tmp_path}/part {tmp_path}/child; wait"
+    )
+    words = ("stap", "build", "exits", "--kernel", "5.0", "-o", str(tmp_path / "out"))
+    with subprocess.Popen([sys.executable, "-m", "tracer", *words]) as ktrace:
+        try:
+            wait_for("the compiler", (tmp_path / "child").exists)
+        finally:
+            ktrace.kill()
+    child = Path("/proc", (tmp_path / "child").read_text().strip())
+    wait_for("its end", lambda: not child.exists())
 
 
 def test_modules_are_built_by_a_command(

@@ -15,7 +15,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -38,6 +39,10 @@ OPTIONS = ("-DMAXACTION=20000", "-DINTERRUPTIBLE=0", "-DSTP_NO_OVERLOAD", "-DMAX
 # In a module's name, as many digits as the greatest process id (PID_MAX_LIMIT in
 # include/linux/threads.h). staprun replaces them with its own id when it loads the module.
 PLACE_OF_PID = "0" * 7
+
+# A script for sh with a process group's id: ends the group when nobody holds the other end of its
+# input any more. stap itself ends what it has started, and removes its files.
+_GUARD = 'read -r _; kill -TERM "-$0"'
 
 _SIGNATURE = b"~Module signature appended~\n"  # include/linux/module_signature.h
 
@@ -138,7 +143,8 @@ def _run_stap(script: Script, release: str, place: Path) -> None:
 
 
 def _run(command: Sequence[str], place: Path) -> tuple[int, str]:
-    """Exit code and last words. In any case the compiler that stap started is ended, too."""
+    """Exit code and last words. In any case the compiler that stap started is ended, too, even if
+    ktrace is killed."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             command,
@@ -148,18 +154,35 @@ def _run(command: Sequence[str], place: Path) -> tuple[int, str]:
             stderr=output,
             start_new_session=True,
         )
-        try:
-            code = process.wait(BUILD_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise KtraceError(
-                f"SystemTap was still not done with a module after {BUILD_SECONDS} s",
-                "build it elsewhere: ktrace stap build",
-            ) from None
-        finally:
-            _kill_group(process)
+        with _ended_with_us(process):
+            try:
+                code = process.wait(BUILD_SECONDS)
+            except subprocess.TimeoutExpired:
+                raise KtraceError(
+                    f"SystemTap was still not done with a module after {BUILD_SECONDS} s",
+                    "build it elsewhere: ktrace stap build",
+                ) from None
         size = output.seek(0, os.SEEK_END)
         output.seek(max(0, size - 8192))
         return code, last_words(output.read().decode("utf-8", "replace").splitlines())
+
+
+@contextmanager
+def _ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Afterwards the group of the process has ended."""
+    guard: subprocess.Popen[bytes] | None = None
+    try:
+        guard = subprocess.Popen(
+            ["/bin/sh", "-c", _GUARD, str(process.pid)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+        yield
+    finally:
+        _kill_group(process)
+        if guard:
+            guard.kill()
+            guard.communicate()
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
