@@ -22,8 +22,6 @@ from tests.support.wait import wait_for
 PORT = 8080
 EVENT_KEYS = ["kind", "time", "boot_ns", "node", "pod", "container"]
 EVENT_KEYS += ["queue", "stage", "local", "remote", "depth", "limit", "process", "count", "source"]
-SECONDS = 30.0
-
 Event = dict[str, Any]
 
 
@@ -71,7 +69,6 @@ def test_accept_queue_full_at_the_ack(queues: Queues, address: str) -> None:
         wait_for(
             "the final ACKs to be dropped",
             lambda: added(queues, before).get("ListenOverflows", 0) >= TIMES,
-            SECONDS,
         )
         queues.do("close", PORT)
         queues.do("hang_up")
@@ -149,7 +146,6 @@ def test_an_ipv4_client_of_an_ipv6_listener_is_counted_once(queues: Queues) -> N
         wait_for(
             "the final ACKs to be dropped",
             lambda: added(queues, before).get("ListenOverflows", 0) >= TIMES,
-            SECONDS,
         )
         queues.do("close", PORT)
         queues.do("hang_up")
@@ -218,7 +214,6 @@ def test_a_namespace_that_goes_while_it_is_watched(queues: Queues, address: str)
         wait_for(
             "the drops of the one that stays",
             lambda: sum(map(count_here, ktrace.events)) >= TIMES,
-            SECONDS,
         )
         events = ktrace.stop()
         assert sum(map(count_here, events)) == TIMES
@@ -261,7 +256,7 @@ def await_added(queues: Queues, before: dict[str, int], wanted: dict[str, int]) 
         seen.append(added(queues, before))
         return seen[-1] == wanted or any(count > wanted.get(n, 0) for n, count in seen[-1].items())
 
-    wait_for("the drops to be counted", look, SECONDS)
+    wait_for("the drops to be counted", look)
     assert seen[-1] == wanted
 
 
@@ -270,7 +265,6 @@ def told(ktrace: Ktrace, drops: int) -> list[Event]:
     wait_for(
         f"{drops} drops to be told",
         lambda: sum(event["count"] for event in ktrace.events) >= drops,
-        SECONDS,
     )
     return ktrace.events
 

@@ -334,14 +334,15 @@ def test_chosen_by_pid_and_not_without_a_pod() -> None:
 @pytest.mark.any_kernel
 def test_table() -> None:
     with (
-        Ktrace("oom", "--all", "--no-headers", "--count", "1", output="table") as ktrace,
+        Ktrace("oom", "--all", "--no-headers", output="table") as ktrace,
         memory_cgroup(LIMIT) as cgroup,
         Eater(cgroup) as eater,
     ):
         assert not eater.eat(64)
+        ktrace.signal(signal.SIGINT)
         assert ktrace.exit_code() == 0
-        (line,) = ktrace.output.decode().splitlines()
-        assert f"python3.11[{eater.pid}]" in line or f"[{eater.pid}]" in line
+        lines = ktrace.output.decode().splitlines()
+        (line,) = (line for line in lines if f"[{eater.pid}]" in line)  # others may have died, too
         if knows_all():
             assert "32 MiB" in line
 

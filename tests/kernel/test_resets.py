@@ -103,6 +103,14 @@ def await_state(end, state):
     while end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != state:
         time.sleep(0.001)
 
+def await_queued(listening):
+    # the client's last acknowledgement may come after its connect() has returned
+    def queued():  # tcpi_unacked
+        return listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28)[24:28]
+
+    while not any(queued()):
+        time.sleep(0.001)
+
 def linger_zero(end):
     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
@@ -197,6 +205,7 @@ def not_accepted(address, times):
         port = listening.getsockname()[1]
         client = bound(address)
         client.connect(listening.getsockname()[:2])
+        await_queued(listening)
         listening.close()
         until_reset(client)
         done.append(ports(client, port))

@@ -17,6 +17,7 @@ import pytest
 
 from tests.support import ktrace
 from tests.support.containerd import Containerd, ContainerHandle
+from tests.support.incidents import WATCHED
 from tests.support.ktrace import Ktrace
 from tests.support.talkers import Talker, Witness, counted, rule, server, setting
 from tests.support.wait import wait_for
@@ -124,7 +125,7 @@ def test_a_pool_that_keeps_connections_longer_than_the_server(pods: Pods, transl
 def test_while_it_happens_the_other_end_is_seen_though_nobody_asked_for_it(pods: Pods) -> None:
     """`why` of one pod tells of that pod alone, and of whom it talked to by name."""
     asked = through_service(pods)
-    words = ("why", pods.front.pod.uid, *pods.cri, "--duration", "110s")
+    words = ("why", pods.front.pod.uid, *pods.cri, "--duration", WATCHED)
     with (
         Ktrace(*words) as watching,
         server(pods.back, "keep_alive", PORT, COUNT, 0.5),

@@ -70,11 +70,12 @@ def test_an_incident(
     assert victim.wait_exit() == 137
 
     terminal.wait_for("store/web-0", "store/cache-0", "oom 1", "signal ", "● all.ktrace", "0 lost")
+    shown(terminal, "store/web-0", signal=TIMES + 1, exit=1)
+    shown(terminal, "store/cache-0", oom=1, exit=1)
     settled(terminal)
     live = pods(terminal.screen)
     assert list(live) == ["store/cache-0", "store/web-0"], terminal.screen
     assert live["store/cache-0"]["oom"] == 1
-    assert live["store/web-0"]["signal"] >= TIMES + 1, terminal.screen
 
     terminal.press("Down", "Enter")
     screen = terminal.wait_for("app=web tier=front", f"uid {web.uid}")
@@ -110,7 +111,8 @@ def test_an_incident(
     settled(terminal)
     assert pods(terminal.screen) == live
     terminal.press("Space")
-    wait_for("the picture to go on", lambda: pods(terminal.screen) != live)
+    ends = live["store/web-0"]["exit"]
+    shown(terminal, "store/web-0", exit=ends + 1)
     settled(terminal)
 
     terminal.press("r")
@@ -120,6 +122,7 @@ def test_an_incident(
     terminal.press("Enter")
     terminal.wait_for("● late.ktrace")
     assert web.run("app", ["false"]).wait_exit() == 1
+    shown(terminal, "store/web-0", exit=ends + 2)
     settled(terminal)
     live = pods(terminal.screen)
     terminal.press("q")
@@ -197,6 +200,16 @@ def answer(terminal: Tmux, key: str, question: str, words: str) -> None:
     else:
         terminal.press("BSpace")
     terminal.wait_until("what was typed", lambda: line().endswith(words or ":"))
+
+
+def shown(terminal: Tmux, pod: str, **least: int) -> None:
+    """Waits until so many events of each kind are told of a pod."""
+
+    def look() -> bool:
+        counts = pods(terminal.screen).get(pod, {})
+        return all(counts.get(kind, 0) >= count for kind, count in least.items())
+
+    wait_for(f"{least} of {pod}", look)
 
 
 def settled(terminal: Tmux) -> None:

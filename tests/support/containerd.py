@@ -33,7 +33,7 @@ from typing import Any, Literal
 from typing_extensions import Self
 
 from tests.support import cri, image, leftovers
-from tests.support.wait import WaitTimeout, wait_for
+from tests.support.wait import PATIENCE_SECONDS, WaitTimeout, wait_for
 
 Qos = Literal["guaranteed", "burstable", "besteffort"]
 # The runtime that makes containerd's containers; the first is the default.
@@ -92,7 +92,7 @@ class Containerd:
         links_root: Path | None = CONTAINER_LINKS,
         extra_files: Mapping[str, bytes] | None = None,
         progress: Callable[[str], None] | None = None,
-        timeout: float = 60.0,
+        timeout: float = PATIENCE_SECONDS,
         systemd: bool = False,
         plugins: Path = CNI_PLUGINS,
     ) -> None:
@@ -491,7 +491,7 @@ class ContainerHandle:
         """SIGTERM, and SIGKILL if the container still runs after the grace period."""
         self._client.stop_container(self.id, grace_seconds)
 
-    def wait_exit(self, timeout: float = 60.0) -> int:
+    def wait_exit(self, timeout: float = PATIENCE_SECONDS) -> int:
         """Wait until the container has exited, and return its exit code."""
         wait_for(f"container {self.name} to exit", lambda: self.status().state == "exited", timeout)
         return self.status().exit_code
@@ -574,7 +574,9 @@ SystemdCgroup = {str(systemd).lower()}
 """
 
 
-def import_image(socket: Path, archive: Path, snapshotter: str, timeout: float = 60.0) -> None:
+def import_image(
+    socket: Path, archive: Path, snapshotter: str, timeout: float = PATIENCE_SECONDS
+) -> None:
     loaded = subprocess.run(
         [
             *("ctr", "--address", str(socket), "--namespace", "k8s.io"),

@@ -27,7 +27,7 @@ from tests.support.wait import wait_for
 
 IMAGE = "ktrace.test/plain:latest"
 SUITE, PACKAGE = "bookworm", "docker.io"
-SECONDS = 60.0
+SECONDS = 120.0
 NO_ENTRY = ("--entrypoint", "")  # the image's entrypoint is for a sandbox
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

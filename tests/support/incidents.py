@@ -38,12 +38,15 @@ from tests.support.ktrace import run as ktrace_once
 from tests.support.talkers import Talker, counted, rule, server
 from tests.support.wait import wait_for
 from tracer.kernel.hierarchies import hierarchies
+from tracer.why.common.starting import PREPARING
 
 MIB = 1 << 20
 LIMIT = 32 * MIB
 PORT, CLOSED = 7777, 81
 TIMES = 23
 AT_ONCE = 4
+# Longer than the slowest machine needs. `why` ends with its verdict.
+WATCHED = "300s"
 SETTINGS = RLock()
 SO_ATTACH_FILTER = 26
 MAP_LOCKED = 0x2000
@@ -184,7 +187,7 @@ def explanation(one: Incident, containerd: Containerd, output: str) -> str:
 
 
 def _watched(stage: Iterator[None], scene: Scene, options: Sequence[str], output: str) -> str:
-    words = ("why", scene.pod.uid, *options, "--duration", "110s")
+    words = ("why", scene.pod.uid, *options, "--duration", WATCHED)
     with Ktrace(*words, output=output, inside=OWN_INTERPRETER) as ktrace:
         scene.watcher = ktrace.pid
         _go_on(stage)
@@ -733,8 +736,11 @@ def pid_in_pod(container: ContainerHandle) -> int:
 
 
 def handles(container: ContainerHandle, number: int) -> bool:
-    """Whether the first process has a handler for a signal (SigCgt, proc(5))."""
+    """Whether the container's program has a handler for a signal (SigCgt, proc(5)). The runtime's
+    process, which is there before it, has one for every signal."""
     status = Path(f"/proc/{container.pid}/status").read_text()
+    if status.startswith(f"Name:\t{PREPARING}"):
+        return False
     (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
     return bool(int(mask, 16) >> number - 1 & 1)
 

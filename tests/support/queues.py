@@ -28,7 +28,7 @@ from typing import Any
 
 from typing_extensions import Self
 
-ANSWER_SECONDS = 60.0
+ANSWER_SECONDS = 120.0
 CLONE_NEWNET = 0x40000000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27

@@ -16,7 +16,7 @@ from typing_extensions import Self
 from tests.support.ktrace import ROOT
 from tests.support.wait import WaitTimeout, wait_for
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 
 T = TypeVar("T")
 
