@@ -7,7 +7,6 @@ and again, as from a recording.
 
 from __future__ import annotations
 
-import queue
 import subprocess
 import time
 from pathlib import Path
@@ -15,10 +14,9 @@ from pathlib import Path
 from tracer import probes
 from tracer.backends import Cost
 from tracer.backends.core import CoreBackend
-from tracer.identity.names import NameService
+from tracer.identity.names import Arrivals, NameService
 from tracer.model.batch import Batch
 from tracer.model.event import Clock
-from tracer.model.names import Names
 from tracer.model.schema import Schema
 from tracer.model.selection import Selection
 from tracer.outputs.jsonl import JsonLines
@@ -77,7 +75,7 @@ class Recorded:
 
 def events_a_second(recorded: Recorded) -> float:
     """On one core; time taken by other processes does not count."""
-    arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
+    arrivals = Arrivals()
     names = NameService([], arrivals.put)
     clock = Clock()
     chosen = Selection(everything=True)

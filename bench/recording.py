@@ -8,7 +8,6 @@ Rates are events per second of CPU time on one core, so other users of the machi
 from __future__ import annotations
 
 import os
-import queue
 import re
 import shutil
 import subprocess
@@ -27,9 +26,8 @@ from rich.table import Table
 from bench.signals import compile_storm
 from tracer import probes
 from tracer.backends.core import CoreBackend
-from tracer.identity.names import NameService
+from tracer.identity.names import Arrivals, NameService
 from tracer.model.event import Clock
-from tracer.model.names import Names
 from tracer.model.selection import Selection
 from tracer.recording.files import SingleFile
 from tracer.recording.format import BLOCK_HEADER_BYTES, FILE_HEADER, block_lengths
@@ -86,7 +84,7 @@ def ring_to_disk(storm: Path, folder: Path) -> Iterator[Figure]:
     """The ring is filled without a reader, and then emptied into a file."""
     chosen, signals = Selection(everything=True), [probes.get("signals")]
     backend, clock = CoreBackend(), Clock()
-    arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
+    arrivals = Arrivals()
     live = LiveSource(backend, NameService([], arrivals.put), arrivals, clock, decoding=False)
     session = Session(live, signals, chosen, None, clock)
     live.attach(signals, chosen, {"kt_signal_mask": 1 << 10 - 1})

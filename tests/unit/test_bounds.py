@@ -25,6 +25,7 @@ from tests.unit.probes.test_resets import CLOSE, FIN_WAIT1, reset
 from tests.unit.recording import test_recording as recordings
 from tests.unit.why import test_executed
 from tests.unit.why.world import APP, RUNC, World, place_of, process
+from tracer import probes
 from tracer.backends import core
 from tracer.backends.bcc import perf
 from tracer.backends.bcc import programs as bcc
@@ -36,20 +37,24 @@ from tracer.decode import Decoder
 from tracer.decode import reports as oom_reports
 from tracer.decode.kinds import free_lists, kernel_reports
 from tracer.identity import cri, netns, network_lookup
+from tracer.identity.resolver import Resolver
 from tracer.kernel.bpf_object import shipped
 from tracer.kernel.kmsg import Line
+from tracer.live.node import NodeFeed
 from tracer.model.batch import cell
 from tracer.model.errors import BadRecording, UsageError
 from tracer.model.event import Clock
+from tracer.model.names import Names
 from tracer.model.selection import Selection
-from tracer.model.turn import Turn
-from tracer.probes import resets
+from tracer.model.turn import Part, Turn
+from tracer.probes import Stream, resets
+from tracer.probes.oom import decoder as oom_decoder
+from tracer.recording import context, flight, recorder
 from tracer.recording import format as layout
-from tracer.recording import recorder
 from tracer.recording.files import SingleFile
 from tracer.session import live
 from tracer.session.session import Session
-from tracer.why import crash, entry, life
+from tracer.why import crash, entry, life, timelines
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "architecture.md"
@@ -104,6 +109,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "namespaces that may be a pod's in the making": (f"{HERE}::test_namespaces_in_the_making",),
     "namespaces that were asked about, and read addresses": (
         f"{HERE}::test_what_a_lookup_remembers_is_bounded",
+        f"{NETNS}::test_tables_are_bounded_in_bytes",
     ),
     "namespaces whose addresses are to be read": (
         f"{HERE}::test_a_storm_of_namespaces",
@@ -112,11 +118,15 @@ TESTS: dict[str, tuple[str, ...]] = {
     "processes in a search for a namespace": (f"{HERE}::test_a_search_among_many_processes",),
     "events held for a name or a namespace": (
         f"{UNIT}/session/test_session.py::test_not_too_many_events_wait",
+        f"{UNIT}/session/test_session.py::test_an_event_is_shown_without_a_name_when_the_time_is_up",
         f"{UNIT}/session/test_waiting_for_networks.py::test_a_second_at_most",
     ),
     "cgroups remembered": (
         f"{RESOLVER}::test_tables_are_bounded",
         f"{RESOLVER}::test_tables_are_bounded_in_bytes",
+    ),
+    "names that the session has not taken yet": (
+        f"{UNIT}/identity/test_names.py::test_answers_that_nobody_takes_are_one",
     ),
     "names of pods with their labels, and of containers": (
         f"{RESOLVER}::test_tables_are_bounded_in_bytes",
@@ -157,11 +167,13 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "the flight recorder's window": (
         f"{FILES}::test_the_window_is_bounded_in_bytes",
+        f"{HERE}::test_the_disk_that_a_window_takes",
         f"{FILES}::test_a_flight_has_the_minutes_before_and_some_after",
     ),
     "flight recordings": (f"{FILES}::test_flights_take_no_more_than_they_may",),
     "context for a file that begins in the middle": (
         f"{FILES}::test_context_is_bounded_in_bytes",
+        f"{HERE}::test_context_of_other_kinds",
         f"{FILES}::test_of_cgroups_that_are_gone_only_the_last_are_kept",
     ),
     "a silent source of names": (
@@ -169,9 +181,11 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "cgroups of a pod whose memory is read after an OOM kill": (
         f"{UNIT}/probes/test_oom.py::test_shares_are_bounded",
+        f"{HERE}::test_told_memory_of_too_many_cgroups",
     ),
     "timelines of `why` and `live`": (
         f"{ENGINE}::test_lives_are_bounded_in_bytes",
+        f"{HERE}::test_timelines_of_each_command",
         f"{ENGINE}::test_what_lives_outlasts_what_has_ended",
     ),
     "resets whose other end `why` looks for": (
@@ -267,6 +281,12 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "events that become items for publishers": (
         f"{AGENT}/test_feed.py::test_a_storm_is_cut_off_and_counted",
+    ),
+    "a request to an OpenTelemetry collector": (
+        f"{AGENT}/test_otlp.py::test_requests_are_bounded",
+    ),
+    "series of a metric of what happened": (
+        f"{AGENT}/test_prometheus.py::test_series_are_bounded",
     ),
     "verdicts told, and containers about to be judged": (
         f"{AGENT}/test_judge.py::test_what_it_remembers_is_bounded",
@@ -415,7 +435,7 @@ def test_a_path_that_is_too_deep() -> None:
     """Of a cgroup that is found by looking."""
     most, most_bytes = number("cgroup path in a record"), number("cgroup path in a record", 1)
     schema = records.schemas()["cgroup"]
-    for path in ("/x" * (most + 5), ("/" + "y" * 250) * (most + 5)):
+    for path in ("/x" * (most + 5), ("/" + "y" * 300) * (most + 5)):
         found: Any = SimpleNamespace(id=1, path=path)
         packed = live.described(found, schema, now=1)
         (record,) = schema.cells(memoryview(cell(packed)))
@@ -569,6 +589,38 @@ def test_recorded_turns_are_written_when_they_are_many(tmp_path: Path) -> None:
     assert written("process"), "more bytes than may wait"
 
 
+def test_the_disk_that_a_window_takes(tmp_path: Path) -> None:
+    """Of what all recordings may take, half; and no more than that."""
+    assert number("the flight recorder's window") == flight.MAX_WINDOW
+    for max_size, most in ((1 << 20, 1 << 19), (1 << 40, flight.MAX_WINDOW)):
+        recorder = flight.FlightRecorder(
+            *(tmp_path, Clock(0), lambda said: None),
+            seconds=60,
+            after=1,
+            cool_down=1,
+            max_size=max_size,
+        )
+        assert recorder._window._max_size == most
+
+
+def test_context_of_other_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of uses of namespaces here."""
+    what = "context for a file that begins in the middle"
+    mib = [number(what, n) >> (20 * (n == 0)) for n in range(4)]
+    bounds = [context.BOUNDS[name] >> 20 for name in ("cgroup", "process", "cgroup_end")]
+    assert mib == [*bounds, context.MAX_STATE >> 20]
+    monkeypatch.setattr(context, "MAX_STATE", 20_000)
+    found = records.described("context").schemas | records.described("network").schemas
+    kinds = dict(enumerate(found.values(), 1))
+    (kind,) = (kind for kind, schema in kinds.items() if schema.name == "network")
+    kept = context.Context(kinds, [probes.get("resets")])
+    for network in range(1, 500):
+        kept.add(Part(kind, 1, cell(kinds[kind].pack(network=network))))
+    (turn,) = kept.turns(1, Names())
+    (part,) = turn.parts
+    assert 10 < part.count < 200
+
+
 def test_a_recording_with_too_many_layouts() -> None:
     most = number("layouts in a recording")
     assert most == layout.MAX_SCHEMAS
@@ -579,6 +631,25 @@ def test_a_recording_with_too_many_layouts() -> None:
 
 
 # Why
+
+
+def test_told_memory_of_too_many_cgroups() -> None:
+    """A recording may tell of any number."""
+    most = number("cgroups of a pod whose memory is read after an OOM kill")
+    assert most == oom_decoder.MAX_PARTS
+    told = oom_decoder.Decoder(Stream(Resolver(lambda place: None)))
+    for part in range(2 * most):
+        told.share(SimpleNamespace(pid=7, part=part))
+    assert len(told._shares[7]) == most + 1, "the pod's own, too"
+
+
+def test_timelines_of_each_command() -> None:
+    why, live_, recorded = (number("timelines of `why` and `live`", n) for n in range(3))
+    sizes = timelines.MAX_LIVES, timelines.MAX_SHOWN, timelines.MAX_RECORDED
+    assert sizes == (why, live_, recorded << 20)
+    assert timelines.Timelines(Clock(0))._lives._most == why
+    feed: Any = SimpleNamespace(clock=Clock(0))
+    assert NodeFeed._timelines(feed)._lives._most == live_
 
 
 def test_other_ends_of_many_sorts() -> None:

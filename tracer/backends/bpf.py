@@ -202,5 +202,7 @@ def _call(command: int, attributes: ctypes.Structure) -> tuple[int, int]:
     return result, ctypes.get_errno() if result < 0 else 0
 
 
-_libc = ctypes.CDLL(None, use_errno=True)
+# bpf(2) takes microseconds. Giving up the interpreter for it, as CDLL does, would mean to wait for
+# the other threads' turns after each call: a quarter of a session's time under the live view.
+_libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long

@@ -70,14 +70,11 @@ def _tracefs() -> Finding:
 
 
 def _runtimes(socket: str | None, in_pod: bool = False) -> Iterator[Finding]:
-    import queue
-
     from tracer.identity.inventory import check_labels, first_names, name_sources
-    from tracer.identity.names import NameService
-    from tracer.model.names import Names
+    from tracer.identity.names import Arrivals, NameService
 
     sources = name_sources(socket)
-    arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
+    arrivals = Arrivals()
     service = NameService(sources, arrivals.put)
     service.start()
     names = first_names(service, arrivals)

@@ -95,7 +95,7 @@ class Progress:
 
     def __init__(self, out: Destination) -> None:
         self.summary: Summary | None = None
-        self.resumes = out.resumes
+        self.resumes, self.idle = out.resumes, out.idle
         self.begin, self.write = out.begin, out.write
         self._out = out
         self._next = 0

@@ -7,7 +7,6 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import os
-import queue
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from math import inf
 from pathlib import Path
 
 from tracer.identity.logs import LogDirectorySource
-from tracer.identity.names import NameService, default_sources
+from tracer.identity.names import Arrivals, NameService, default_sources
 from tracer.kernel import limits
 from tracer.kernel.cgroupfs import Cgroup, container_cgroups
 from tracer.model.errors import NoSuchPod, NoSuchProcess, UsageError
@@ -51,7 +50,7 @@ def name_sources(socket: str | None) -> list[NameSource]:
 
 def current_names(socket: str | None, say: Callable[[str], None] = lambda words: None) -> Names:
     """The names from one round of all sources. `say` is told which sources gave none, and why."""
-    arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
+    arrivals = Arrivals()
     service = NameService(name_sources(socket), arrivals.put)
     service.start()
     names = first_names(service, arrivals)
@@ -62,7 +61,7 @@ def current_names(socket: str | None, say: Callable[[str], None] = lambda words:
     return names
 
 
-def first_names(service: NameService, arrivals: queue.SimpleQueue[Names]) -> Names:
+def first_names(service: NameService, arrivals: Arrivals) -> Names:
     """The names that the sources know within `PATIENCE`. They also stay in `arrivals` for the next
     reader."""
     service.wait(service.refresh(), PATIENCE)
@@ -89,9 +88,7 @@ def inventory(names: Names) -> list[Entry]:
     )
 
 
-def check_globs(
-    globs: tuple[str, ...], service: NameService, arrivals: queue.SimpleQueue[Names]
-) -> list[str]:
+def check_globs(globs: tuple[str, ...], service: NameService, arrivals: Arrivals) -> list[str]:
     """Raises `NoSuchPod` with the nearest names if a glob matches no pod of this node. While a
     source is silent and pods have no name, that is uncertain; then returns the doubts instead. A
     silent source alone is also a doubt, because labels may be missing."""

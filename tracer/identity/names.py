@@ -9,6 +9,7 @@ restart of a runtime does not make its pods nameless.
 """
 
 import os
+import queue
 import stat
 import threading
 import time
@@ -23,6 +24,26 @@ from tracer.identity.logs import LogDirectorySource
 from tracer.model.names import Container, Names, NameSource, NameSourceError, Pod
 
 PODMAN_STORAGE = "/var/lib/containers/storage"  # of root, containers-storage.conf(5)
+
+
+class Arrivals(queue.Queue[Names]):
+    """Answers that the session has not taken yet, together as one. A session that is slower than
+    the sources finds each name once, with its latest value."""
+
+    def _init(self, maxsize: int) -> None:
+        self._waiting: Names | None = None
+
+    def _qsize(self) -> int:
+        return self._waiting is not None
+
+    def _put(self, item: Names) -> None:
+        before = self._waiting or Names()
+        self._waiting = Names(before.pods | item.pods, before.containers | item.containers)
+
+    def _get(self) -> Names:
+        assert self._waiting is not None
+        taken, self._waiting = self._waiting, None
+        return taken
 
 
 class NameService:

@@ -27,7 +27,8 @@ def keep_little() -> None:
 
 
 def give_back() -> None:
-    """Returns freed memory to the kernel. To load programs takes megabytes for a moment, which
-    glibc would keep for ever."""
+    """Returns freed memory to the kernel, in about a millisecond. To load programs takes megabytes
+    for a moment, and so does a storm of records. glibc by itself returns only the heap's end, and
+    what came later may lie there for ever."""
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -8,6 +8,7 @@ import gc
 import shlex
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import tzinfo
@@ -38,8 +39,9 @@ from tracer.recording.files import RecordingFile
 
 # How long the session may hold the interpreter while a key waits: a fifth of Python's default.
 SWITCH_SECONDS = 0.001
-# How often the garbage collector runs: each picture leaves reference cycles.
-SWEEP_SECONDS = 1.0
+# How often the garbage collector runs, because each picture leaves reference cycles; and its share
+# of the time, one part in so many.
+SWEEP_SECONDS, SWEEP_SHARE = 1.0, 20
 SEEK_SECONDS = 10
 FAR_SECONDS = 60
 NS = 1_000_000_000
@@ -131,6 +133,7 @@ class LiveApp(App[None], inherit_bindings=False):
         self._filter = ""
         self._loop_running: asyncio.AbstractEventLoop | None = None
         self._leaving = self._begun = False
+        self._next_sweep = 0.0
         self._worker = threading.Thread(target=self._run, name="ktrace-session", daemon=True)
 
     # From the first picture to the last
@@ -162,7 +165,14 @@ class LiveApp(App[None], inherit_bindings=False):
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.disable()
         gc.freeze()
-        self.set_interval(SWEEP_SECONDS, lambda: gc.collect())
+        self.set_interval(SWEEP_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        began = time.monotonic()
+        if began >= self._next_sweep:
+            gc.collect()
+            ended = time.monotonic()
+            self._next_sweep = ended + SWEEP_SHARE * (ended - began)
 
     def _set_aside(self) -> None:
         """Excludes everything loaded until the first snapshot from garbage collection, because it

@@ -26,10 +26,10 @@ from tracer.why.verdict import Verdict
 MAX_PODS = 512
 # Bounds in events, for the stream and for each pod, and in bytes, for the stream and for all pods
 # together. Alarms are kept separately, so a storm of other events cannot push them out.
-MAX_STREAM, MAX_STREAM_BYTES = 10_000, 6 << 20
+MAX_STREAM, MAX_STREAM_BYTES = 10_000, 4 << 20
 MAX_ALARMS = 50
 MAX_OTHERS = 50
-MAX_PODS_BYTES = 6 << 20
+MAX_PODS_BYTES = 4 << 20
 # Bodies of one kind have similar sizes, so one in this many is weighed.
 WEIGHED = 32
 RATE_SECONDS = 60

@@ -17,7 +17,7 @@ from tracer.outputs.escape import escape
 from tracer.recording.recorder import recorder_of
 from tracer.session.run import Run, TraceRequest
 from tracer.session.session import Summary
-from tracer.why.timelines import Timelines
+from tracer.why.timelines import MAX_SHOWN, Timelines
 
 
 class NodeFeed:
@@ -40,7 +40,7 @@ class NodeFeed:
         self.source = request.backend
         self.probes: Sequence[str] = ()
         by_kind = {kind: probe for probe in request.probes for kind in probe.whose}
-        self.model = Model(by_kind, self.clock.now, lambda: Timelines(self.clock), post)
+        self.model = Model(by_kind, self.clock.now, self._timelines, post)
         self.switch = RecordingSwitch(note)
         if recording:
             self.switch.start(recording)
@@ -69,6 +69,9 @@ class NodeFeed:
 
     def summary(self) -> Summary:
         return self._run.summary
+
+    def _timelines(self) -> Timelines:
+        return Timelines(self.clock, most=MAX_SHOWN)
 
     def _record(self, run: Run) -> Pace:
         recorder = recorder_of(run, self.switch, self.node, lambda error: self._note(reason(error)))

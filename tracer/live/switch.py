@@ -48,13 +48,18 @@ class RecordingSwitch:
 
     # Called by the recorder
 
+    @property
+    def idle(self) -> bool:
+        return self._file is None and self._opened is None
+
     def begin(self, beginning: Beginning, now: int) -> None:
-        self._beginning = beginning
+        self._beginning, self._last = beginning, now
 
     def write(self, blocks: bytes, first: int, last: int) -> None:
         self._try(lambda: self._write(blocks, first))
 
     def tick(self, now: int) -> None:
+        self._last = now
         if self._stop:
             self._stop, self._stopped_at = False, now
         # by then the recorder has written its buffer

@@ -22,9 +22,12 @@ Beginning = Callable[[int], bytes]
 
 class Destination(Protocol):
     """The receiver of a recording's blocks. Every call may raise OSError. `resumes` says whether it
-    may begin more than one file."""
+    may begin more than one file, `idle` whether it would only discard what it gets now."""
 
     resumes: bool
+
+    @property
+    def idle(self) -> bool: ...
 
     def begin(self, beginning: Beginning, now: int) -> None: ...
 
@@ -88,7 +91,7 @@ class RecordingFile:
 class SingleFile:
     """A recording in one file, of at most `max_size` bytes."""
 
-    resumes = False
+    resumes, idle = False, False
 
     def __init__(self, path: Path, max_size: int | None = None) -> None:
         self._file = RecordingFile(path)
@@ -112,7 +115,7 @@ class Stream:
     """A recording of at most `max_size` bytes on a descriptor such as a pipe. If it ends early, its
     reader sees a cut recording."""
 
-    resumes = False
+    resumes, idle = False, False
 
     def __init__(self, fd: int, max_size: int | None = None) -> None:
         self._fd = fd
@@ -143,7 +146,7 @@ class RotatingFiles:
     """The last `keep` files of at most `max_size` bytes: `path` is the newest, `path.1` the one
     before it. Each can be replayed by itself."""
 
-    resumes = True
+    resumes, idle = True, False
 
     def __init__(self, path: Path, max_size: int, keep: int) -> None:
         self._path = path

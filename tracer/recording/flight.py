@@ -89,7 +89,7 @@ class FlightRecorder:
     no other begins for `cool_down` seconds after it. All recordings in `directory` together take at
     most `max_size` bytes; the oldest make room for a new one. `say` informs the user."""
 
-    resumes = True
+    resumes, idle = True, False
 
     def __init__(
         self,

@@ -142,6 +142,9 @@ class Recorder:
     def _flush(self, resolver: Resolver) -> None:
         turns, self._pending = self._pending, []
         events, self._pending_events, self._pending_bytes = self._pending_events, 0, 0
+        if self._out.idle:
+            self._note_references(by_kind(turns))
+            return
 
         def write() -> None:
             blocks = self._blocks(turns, events, resolver)

@@ -16,8 +16,9 @@ from typing import TypeVar
 
 from tracer.backends import Backend
 from tracer.identity.arguments import Arguments
-from tracer.identity.names import NameService
+from tracer.identity.names import Arrivals, NameService
 from tracer.identity.network_lookup import NetworkLookup
+from tracer.kernel import heap
 from tracer.kernel.bpf_object import shipped
 from tracer.kernel.cgroupfs import Cgroup, container_cgroups
 from tracer.model.batch import Batch, Run, cell
@@ -54,7 +55,7 @@ class LiveSource:
         self,
         backend: Backend,
         names: NameService,
-        arrivals: queue.SimpleQueue[Names],
+        arrivals: Arrivals,
         clock: Clock,
         *,
         duration: float | None = None,
@@ -132,7 +133,10 @@ class LiveSource:
         names = self._news(wait=self._detached and waiting and not parts)
         now = self._clock.now()
         last = self._detached and not parts and self._is_over(waiting, now)
-        lost = self._lost_since(now) if last or now >= self._lost_checked + NS else None
+        lost = None
+        if last or now >= self._lost_checked + NS:
+            lost = self._lost_since(now)
+            heap.give_back()
         failure = self._failure if last else None
         return Turn(now, parts, more, names, answered, lost, last, failure, self._facts())
 

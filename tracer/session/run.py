@@ -8,7 +8,6 @@ A `TraceRequest` says what is wanted. A `Run` of it does nothing until `attach`.
 
 from __future__ import annotations
 
-import queue
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Protocol
 from tracer.kernel.limits import check_descriptors
 from tracer.model.errors import CannotOnThisKernel
 from tracer.model.event import Clock
-from tracer.model.names import Names
 from tracer.model.selection import Mode, Selection
 from tracer.probes import Options, Probe
 from tracer.session.session import Recorder, Session, Sink, Summary
@@ -26,7 +24,7 @@ from tracer.session.session import Recorder, Session, Sink, Summary
 if TYPE_CHECKING:
     from tracer.backends import Backend
     from tracer.identity.cri import CriSource
-    from tracer.identity.names import NameService
+    from tracer.identity.names import Arrivals, NameService
     from tracer.kubernetes.access import Access
     from tracer.kubernetes.watch import Cluster
     from tracer.session.live import LiveSource
@@ -104,7 +102,7 @@ class Run:
         self._settings: dict[str, dict[str, int]] = {}
         self._names: NameService | None = None
         self._cluster: Cluster | None = None
-        self._arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
+        self._arrivals: Arrivals | None = None
         self._source: LiveSource | None = None
         self._session: Session | None = None
 
@@ -125,7 +123,7 @@ class Run:
         from tracer.identity.cri import CriSource
         from tracer.identity.inventory import check_globs, check_labels, check_pids, name_sources
         from tracer.identity.mirror import with_static_pods
-        from tracer.identity.names import NameService
+        from tracer.identity.names import Arrivals, NameService
         from tracer.kernel import heap
         from tracer.kernel.cgroupfs import has_pods
 
@@ -144,10 +142,11 @@ class Run:
         if chosen.labels:
             check_labels(sources)
         self.state_sources = [source for source in sources if isinstance(source, CriSource)]
-        self._names = NameService(sources, self._arrivals.put)
+        arrivals = self._arrivals = Arrivals()
+        self._names = NameService(sources, arrivals.put)
         self._names.start()
         if (chosen.globs or chosen.labels) and not request.wait:
-            for doubt in check_globs(chosen.globs, self._names, self._arrivals):
+            for doubt in check_globs(chosen.globs, self._names, arrivals):
                 self._say(f"ktrace: {doubt}")
         if request.kubernetes:
             from tracer.kubernetes.watch import Cluster
@@ -246,6 +245,7 @@ class Run:
         from tracer.session.live import LiveSource
 
         assert self._names is not None
+        assert self._arrivals is not None
         request = self.request
         backend = choose(request.backend, probes, self._say)
         source = LiveSource(

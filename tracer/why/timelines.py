@@ -32,8 +32,9 @@ from tracer.why.life import MAX_COMMANDS, WEIGHED_BYTES, Life, ends_container, i
 from tracer.why.sorts import service
 from tracer.why.story import ANY_PROBE, UNDESCRIBED, WINDOW_NS, Loss, Story
 
-# Bytes of all timelines: while tracing on a busy node, and for a recording under examination.
-MAX_LIVES, MAX_RECORDED = 8 << 20, 256 << 20
+# Bytes of all timelines: while tracing on a busy node, under the live view, which keeps events of
+# its own besides, and for a recording under examination.
+MAX_LIVES, MAX_SHOWN, MAX_RECORDED = 8 << 20, 4 << 20, 256 << 20
 MAX_LOSSES = 1024
 # Losses within this time are combined.
 GATHERED_NS = 1_000_000_000

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import queue
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from tracer.identity import inventory
 from tracer.identity.cri import CriSource
 from tracer.identity.inventory import check_globs, check_labels, check_pids, plain_container
 from tracer.identity.logs import LogDirectorySource
-from tracer.identity.names import NameService
+from tracer.identity.names import Arrivals, NameService
 from tracer.model.cgroup import CgroupIdentity
 from tracer.model.errors import NoSuchPod, NoSuchProcess, UsageError
 from tracer.model.names import Container, Names, NameSourceError, Pod
@@ -109,9 +108,9 @@ RUNTIME, LOGS = Source("cri /run/x.sock", None), Source("log directories", [WEB,
 @contextmanager
 def node(
     monkeypatch: pytest.MonkeyPatch, sources: Sequence[Source], *cgroups: Cgroup
-) -> Iterator[tuple[NameService, queue.SimpleQueue[Names]]]:
+) -> Iterator[tuple[NameService, Arrivals]]:
     monkeypatch.setattr(inventory, "container_cgroups", lambda: list(cgroups))
-    arrivals: queue.SimpleQueue[Names] = queue.SimpleQueue()
+    arrivals = Arrivals()
     service = NameService(sources, arrivals.put)
     service.start()
     yield service, arrivals

@@ -15,7 +15,7 @@ from tracer.identity import cri, names
 from tracer.identity.cri import CriSource
 from tracer.identity.docker import DockerSource
 from tracer.identity.logs import LogDirectorySource
-from tracer.identity.names import NameService, default_sources, merge
+from tracer.identity.names import Arrivals, NameService, default_sources, merge
 from tracer.model.names import Container, Names, NameSource, NameSourceError, Pod
 
 # Nothing here takes that long; a test that waits for it has failed.
@@ -45,6 +45,22 @@ class FakeSource:
     def close(self) -> None:
         self.closed.set()
         self.open.set()
+
+
+def test_answers_that_nobody_takes_are_one() -> None:
+    """Each name is in it once, with the latest value. A pod that was there for a moment is, too."""
+    waiting = Arrivals()
+    for number in range(1000):
+        own = Pod(f"u{number % 3}", "shop", f"web-{number}")
+        waiting.put(Names({own.uid: own}, {"c": Container("c", name=f"{number}")}))
+    taken = waiting.get()
+    assert {uid: pod.name for uid, pod in taken.pods.items()} == {
+        "u0": "web-999",
+        "u1": "web-997",
+        "u2": "web-998",
+    }
+    assert taken.containers == {"c": Container("c", name="999")}
+    assert waiting.empty()
 
 
 class Listener:

@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -17,6 +18,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 from tests.unit.live.world import RECORDING, live_app, running, until
+from tracer.live import app as module
 from tracer.live.app import LiveApp, Told
 from tracer.live.bars import Keys, Prompt, Status, TimeBar
 from tracer.live.lines import Lines
@@ -279,6 +281,23 @@ def test_nothing_gathers_while_keys_are_pressed() -> None:
         assert counts[-1] - counts[2] < 500
 
     play(body)
+
+
+def test_a_long_search_for_garbage_is_made_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    app, now, took = live_app(), 0.0, 0.25
+    began: list[float] = []
+
+    def collect() -> None:
+        nonlocal now
+        began.append(now)
+        now += took
+
+    monkeypatch.setattr(module, "gc", SimpleNamespace(collect=collect))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    while now < 100:
+        app._sweep()
+        now += module.SWEEP_SECONDS
+    assert 10 < len(began) <= 1 + now / (took * module.SWEEP_SHARE)
 
 
 def test_leaving() -> None:

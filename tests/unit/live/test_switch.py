@@ -6,6 +6,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,8 @@ from tracer.model.errors import KtraceError
 from tracer.model.event import Clock, Event
 from tracer.model.selection import Selection
 from tracer.model.turn import Turn
+from tracer.recording import format as layout
+from tracer.recording import recorder as recorder_module
 from tracer.recording.files import RecordingFile
 from tracer.recording.reader import Reader
 from tracer.recording.recorder import Recorder
@@ -88,6 +91,29 @@ def test_nothing_is_written_unless_wanted(tmp_path: Path) -> None:
     replayed(RECORDING, switch)
     assert switch.path is None
     assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_made_that_nobody_wants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks are compressed for a recording only. One that begins later is whole nevertheless."""
+    made: list[int] = []
+    make = layout.events_payload
+
+    def payload(*arguments: Any) -> bytes:
+        made.append(len(made))
+        return make(*arguments)
+
+    monkeypatch.setattr(recorder_module, "events_payload", payload)
+    file = tmp_path / "late.ktrace"
+    switch = RecordingSwitch(pytest.fail)
+    before: list[int] = []
+
+    def start() -> None:
+        before.extend(made)
+        switch.start(file)
+
+    replayed(RECORDING, switch, {4: start})
+    assert (before, bool(made)) == ([], True)
+    assert replayed(file) == EVERYTHING[-7:]
 
 
 def test_one_after_the_other(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_who_does_not_know_it_skips_it(tmp_path: Path) -> None:
 class Middle:
     """A destination that begins a file in the middle of the session."""
 
-    resumes = True
+    resumes, idle = True, False
 
     def __init__(self) -> None:
         self.data = b""

@@ -24,8 +24,10 @@ from tests.unit import records
 from tests.unit.records import argv, cgroup_path, exe
 from tracer import probes
 from tracer.backends import Cost
+from tracer.identity import names as name_service
 from tracer.identity.arguments import Arguments
 from tracer.identity.names import NameService
+from tracer.kernel import heap
 from tracer.kernel.bpf_object import shipped
 from tracer.kernel.cgroupfs import Cgroup
 from tracer.model import turn
@@ -159,7 +161,7 @@ class FakeNames:
         self.stopped = True
 
 
-class Arrivals(queue.SimpleQueue[Names]):
+class Arrivals(name_service.Arrivals):
     """Waiting in vain takes no real time."""
 
     time: Time
@@ -599,6 +601,19 @@ def test_a_report_says_since_when(world: Make) -> None:
     assert len(events) == 2
     first, second = (w.time.iso(event.boot_ns) for event in events)
     assert events[0].body["since"] < first <= events[1].body["since"] < second
+
+
+def test_freed_memory_is_given_back_every_second(
+    world: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+    w = world(Selection())
+    monkeypatch.setattr(heap, "give_back", lambda: given.append(w.time.seconds))
+    start = w.time.seconds
+    w.run(*[None] * 30)
+    passed = w.time.seconds - start
+    assert passed > 10
+    assert passed - 2 <= len(given) <= passed + 2
 
 
 def test_lost_reports_do_not_count_as_events(world: Make) -> None:

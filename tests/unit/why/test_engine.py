@@ -417,6 +417,7 @@ def test_losses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     for _ in range(COUNT):
         world.lost("signals", 1)
+    assert len(world.timelines._losses) == 4
     verdict = killed(world).only().verdict
     assert sum(int(doubt.split()[0]) for doubt in verdict.doubts) == COUNT
 

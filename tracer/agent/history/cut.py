@@ -112,7 +112,7 @@ class _Piece:
     """A `tracer.recording.files.Destination` that begins a file with the first block that reaches
     into the span."""
 
-    resumes = True
+    resumes, idle = True, False
 
     def __init__(self, path: Path, begin: int, end: int) -> None:
         self.file: RecordingFile | None = None

@@ -79,7 +79,7 @@ class Store:
     """A `tracer.recording.files.Destination` that never fails. `clock` is the session's: if the
     wall clock is set, it gets a new offset, and a new recording begins."""
 
-    resumes = True
+    resumes, idle = True, False
 
     def __init__(
         self, directory: Path, clock: Clock, bounds: Bounds, say: Callable[[str], None]
