@@ -31,8 +31,8 @@ from deploy import ROOT, BuildError, made_at, version
 from deploy.architecture import Architecture
 from deploy.bundle.elf import is_elf
 from deploy.bundle.system import INTERPRETER, PYTHON, Package, System, system
+from deploy.debian import Say
 from deploy.wheel.sysroot import compile_c, compiler
-from tests.support.packages import Say
 
 # The C libraries that dependencies' wheels may need: none newer than the bundle's own.
 PLATFORMS = (

@@ -16,7 +16,7 @@ from pathlib import Path
 from deploy import BuildError
 from deploy.architecture import Architecture
 from deploy.bundle.elf import interpreter, is_elf, needed
-from tests.support.packages import Apt, Say, cache, locked
+from deploy.debian import Apt, Say, cache, locked
 
 SUITE = "bookworm"
 PYTHON = "python3.11"

@@ -16,12 +16,12 @@ from deploy import ROOT, BuildError, made_at, version
 from deploy.architecture import ARCHITECTURES
 from deploy.bundle.build import anonymous, checksums, directory_name, pack
 from deploy.bundle.build import build as build_bundle
+from deploy.debian import Say
 from deploy.image.build import build as build_image
 from deploy.image.build import manifest
 from deploy.packages.build import build as build_packages
 from deploy.release.evidence import evidence, sizes
 from deploy.wheel.build import build as build_wheel
-from tests.support.packages import Say
 
 PAGE = "docs/releases/{}.md"
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy import ROOT, BuildError
-from tests.support.markdown import MEASURED
 
+MEASURED = "Measured at commit "
 BEGIN = re.compile(r"^<!-- From here on written by (.+)\. -->$")
 END = re.compile(r"^<!-- Up to here written by (.+)\. -->$")
 UNSAID = "The page does not say which commit was measured: that one or an earlier one."

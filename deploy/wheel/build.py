@@ -13,8 +13,8 @@ from pathlib import Path
 
 from deploy import ROOT, BuildError, made_at, version
 from deploy.architecture import Architecture
+from deploy.debian import Say
 from deploy.wheel.sysroot import GLIBC, sysroot
-from tests.support.packages import Say
 
 
 def platform(architecture: Architecture) -> str:

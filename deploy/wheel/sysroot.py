@@ -21,7 +21,7 @@ from pathlib import Path
 
 from deploy import BuildError
 from deploy.architecture import Architecture
-from tests.support.packages import Apt, Say, cache, locked
+from deploy.debian import Apt, Say, cache, locked
 
 SUITE = "bookworm"
 COMPILER = "ziglang==0.17.1"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import click
 
+from deploy.debian import FetchError
 from tests.cluster.bed import Bed
 from tests.cluster.build import ClusterError
 from tests.support.containerd import ContainerdError
-from tests.support.packages import FetchError
 
 HOW_TO = """
 In other terminals, as root:

@@ -27,7 +27,7 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from tests.support.packages import Apt, FetchError, Say, cache, locked
+from deploy.debian import Apt, FetchError, Say, cache, locked
 
 SUITE = "bookworm"
 SOURCE = "kubernetes"

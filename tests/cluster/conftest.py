@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from deploy.architecture import wanted
+from deploy.debian import FetchError
 from deploy.image import build as image
 from tests.cluster import build
 from tests.cluster.bed import Bed
@@ -17,7 +18,6 @@ from tests.cluster.build import ClusterError
 from tests.cluster.scene import pids
 from tests.support import bundle
 from tests.support.incidents import mishap
-from tests.support.packages import FetchError
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy.debian import Apt, Say, cache
 from tests.cluster import build
 from tests.cluster.build import ETCD, PROGRAMS, ClusterError
-from tests.support.packages import Apt, Say, cache
 from tests.support.wait import wait_for
 
 # Stops half way for as long as there is a file `stop`, and leaves what would spoil the next attempt

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.support.packages import archives, cache, locked
+from deploy.debian import archives, cache, locked
 from tests.support.wait import wait_for
 
 TIMES = 23

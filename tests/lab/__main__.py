@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from deploy.debian import FetchError
 from tests.lab import arm64
 from tests.lab.document import markdown, part_of, replaced
 from tests.lab.guests import SUITES, chosen
@@ -23,7 +24,6 @@ from tests.lab.lab import Lab
 from tests.lab.matrix import show
 from tests.lab.results import Results, describe_failures
 from tests.support.markdown import Part, measured
-from tests.support.packages import FetchError
 
 
 @click.command()

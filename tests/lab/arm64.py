@@ -18,12 +18,12 @@ from pathlib import Path
 
 from deploy.architecture import ARCHITECTURES, Architecture
 from deploy.bundle.build import build as build_bundle
+from deploy.debian import Apt, Say, locked
 from deploy.packages.build import HOME
 from deploy.wheel.build import build as build_wheel
 from tests.lab import image
 from tests.lab.image import PROJECT, TESTS_MODULE
 from tests.lab.kernels import LabError, Suite, cache
-from tests.support.packages import Apt, Say, locked
 
 SUITES = (Suite("trixie", "6.12", in_tests=False, architecture="arm64"),)
 

@@ -23,12 +23,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.debian import Say, archives, locked
 from tests.lab import kernels
 from tests.lab.image import PROJECT, Additions
 from tests.lab.kernels import Kernel, LabError, Suite, cache, fetched_headers
 from tests.lab.makers import attach_together
 from tests.lab.results import Attached
-from tests.support.packages import Say, archives, locked
 from tracer import probes
 from tracer.backends import bcc
 from tracer.backends.bcc.programs import CACHE, Worker, cache_name, interpreter_of, keep

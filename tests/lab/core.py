@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from deploy.debian import Say
 from deploy.packages.build import HOME
 from tests.lab import kernels
 from tests.lab.image import Additions
 from tests.lab.kernels import Kernel, Suite
 from tests.lab.results import Attached
 from tests.support import bundle
-from tests.support.packages import Say
 from tracer import probes
 from tracer.backends.core import CoreBackend
 from tracer.model.errors import KtraceError

@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.support import packages
-from tests.support.packages import Apt, Say, locked
+from deploy import debian
+from deploy.debian import Apt, Say, locked
 
 PACKAGE = "linux-image-cloud-{}"
 OWN = "amd64"
@@ -81,7 +81,7 @@ class Kernel:
 
 
 def cache() -> Path:
-    return packages.cache() / "lab"
+    return debian.cache() / "lab"
 
 
 def fetched(suite: Suite, say: Say, refresh: bool = False) -> Kernel:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from deploy.debian import Say
 from tests.cluster import build
 from tests.cluster.churn import FRESH, OWN_INTERPRETER, Replacing, Witness
 from tests.lab import service
@@ -32,7 +33,6 @@ from tests.support.incidents import DD, SLEEP
 from tests.support.ktrace import Ktrace
 from tests.support.ktrace import run as ktrace_once
 from tests.support.kubelet import NODE, PROGRAM, Kubelet
-from tests.support.packages import Say
 
 SERVICE, LISTED, INCIDENTS, STATIC = "service", "listed", "incidents", "static pods replaced"
 STAGES = SERVICE, LISTED, INCIDENTS, STATIC, RAW

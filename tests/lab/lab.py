@@ -12,6 +12,7 @@ from types import TracebackType
 
 from typing_extensions import Self
 
+from deploy.debian import Say
 from deploy.packages.build import HOME
 from tests.lab import arm64
 from tests.lab.image import Additions, build_disk, build_initramfs
@@ -19,7 +20,6 @@ from tests.lab.kernels import OWN, Suite
 from tests.lab.machine import Machines
 from tests.lab.makers import maker
 from tests.lab.results import Results
-from tests.support.packages import Say
 
 AT_ONCE = 2
 OWN_TESTS = ("tests/kernel",)

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
+from deploy.debian import Say
 from tests.lab.image import Additions
 from tests.lab.kernels import Kernel, Suite
 from tests.lab.results import Attached
-from tests.support.packages import Say
 from tracer import backends, probes
 from tracer.model.errors import KtraceError
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from deploy.debian import Say
 from tests.lab.staging import CALL_SECONDS, telling, told_by
 from tests.support.containerd import Containerd
 from tests.support.incidents import SMALL_MACHINE, mishap, run
-from tests.support.packages import Say
 
 
 def small_machine(say: Say) -> Mapping[str, list[dict[str, Any]]]:

@@ -14,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from deploy.debian import Say
 from tests.cluster.churn import LIVING, Replacing, Tally, Witness
 from tests.lab.image import Additions
 from tests.lab.machine import TOTAL_SECONDS
 from tests.lab.staging import CALL_SECONDS, CONTAINERD, Stage, telling, told_by
 from tests.support.containerd import EXECUTING_PLUGINS, Containerd
-from tests.support.packages import Say
 
 RAW = "pods replaced"
 CRUN = Additions(packages=("crun",))

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from deploy.debian import Say
 from tests.lab.core import SUITES
 from tests.lab.image import Additions, build_disk, build_initramfs
 from tests.lab.kernels import LabError, fetched
@@ -24,7 +25,6 @@ from tests.lab.machine import Machines
 from tests.lab.results import Results, describe_failures
 from tests.support.containerd import PACKAGES
 from tests.support.incidents import MISHAP_IN_GUEST, mishap
-from tests.support.packages import Say
 from tests.support.wait import wait_for
 
 SUITE = next(suite for suite in SUITES if suite.series == "6.1")

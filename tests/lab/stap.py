@@ -20,12 +20,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from deploy.debian import Say, archives, locked
 from tests.lab.image import PROJECT, Additions
 from tests.lab.kernels import Kernel, LabError, Suite, cache, found
 from tests.lab.makers import attach_together
 from tests.lab.results import Attached
 from tests.lab.staging import CONTAINERD
-from tests.support.packages import Say, archives, locked
 from tracer import probes
 from tracer.backends.stap.modules import INSTALLED, Script
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tests.support.packages import Apt, FetchError, Say, cache, locked
+from deploy.debian import Apt, FetchError, Say, cache, locked
 
 SUITE = "bookworm"
 PACKAGES = (

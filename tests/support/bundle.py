@@ -15,8 +15,8 @@ import pytest
 from deploy import ROOT, BuildError
 from deploy.architecture import wanted
 from deploy.bundle.build import build
+from deploy.debian import locked
 from deploy.wheel.build import build as make_wheel
-from tests.support.packages import locked
 
 HERE = ROOT / "build" / "tests"
 SOURCES = (

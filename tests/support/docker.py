@@ -22,7 +22,8 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from tests.support import image, leftovers, packages
+from deploy import debian
+from tests.support import image, leftovers
 from tests.support.wait import wait_for
 
 IMAGE = "ktrace.test/plain:latest"
@@ -158,12 +159,12 @@ class Docker:
 
 def programs() -> Path:
     """The root directory of the unpacked package."""
-    directory = packages.cache() / "docker"
+    directory = debian.cache() / "docker"
     directory.mkdir(parents=True, exist_ok=True)
-    with packages.locked(directory):
+    with debian.locked(directory):
         root = directory / "root"
         if not root.exists():
-            apt = packages.Apt(SUITE, directory)
+            apt = debian.Apt(SUITE, directory)
             apt.update()
             apt.unpack([PACKAGE], root, lambda what: None)
     return root

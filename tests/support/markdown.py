@@ -13,8 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.release.evidence import MEASURED
+
 LONGEST = 300
-MEASURED = "Measured at commit "
 
 
 class PartError(Exception):

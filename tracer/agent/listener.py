@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from tracer.agent.publishers import Page
 from tracer.kernel.limits import reason
+from tracer.model.address import with_port
 from tracer.model.errors import KtraceError
 
 MAX_CONNECTIONS = 16
@@ -45,7 +46,7 @@ class Listener:
     def address(self) -> str:
         """With the real port, also if 0 was asked for."""
         host, port = self._socket.getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return with_port(host, port)
 
     def start(self) -> None:
         self._thread.start()

@@ -26,6 +26,7 @@ from typing import Any
 
 from tracer.identity.resolver import Resolver
 from tracer.kernel.bpf_object import shipped
+from tracer.model.address import MAPPED
 from tracer.model.bounded import Table, keep, size_of
 from tracer.model.event import Place
 
@@ -40,7 +41,6 @@ MAX_NETWORKS = 8  # that have the same address
 MAKING_NS = 5_000_000_000
 MAX_MAKING = 1024
 
-MAPPED = bytes(10) + b"\xff\xff"
 NO_ADDRESS = bytes(16)
 
 

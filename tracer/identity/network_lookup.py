@@ -24,10 +24,11 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-from tracer.identity.netns import MAPPED, NO_ADDRESS, How, made_up
+from tracer.identity.netns import NO_ADDRESS, How, made_up
 from tracer.kernel.cgroupfs import cgroup_of
 from tracer.kernel.hierarchies import hierarchies
 from tracer.kernel.procfs import stat_of
+from tracer.model.address import MAPPED
 from tracer.model.batch import HEADER, cell
 from tracer.model.bounded import Table, size_of
 from tracer.model.schema import Schema

@@ -14,6 +14,7 @@ from typing import Any
 from rich.text import Text
 
 from tracer.live.look import gauge, safe, whole
+from tracer.model.address import with_port
 from tracer.model.event import Event, Place, Process
 from tracer.model.units import size
 from tracer.probes.columns import UNKNOWN, container_name, pod_name
@@ -111,9 +112,8 @@ def _depth(depth: int | None, limit: int) -> str:
 def _endpoint(end: Mapping[str, Any]) -> str:
     if end["address"] is None:
         return _where(end["pod"])
-    address = f"[{end['address']}]" if ":" in end["address"] else end["address"]
-    port = UNKNOWN if end["port"] is None else end["port"]
-    return f"{address}:{port}  {_where(end['pod']) if end['pod'] else ''}".rstrip()
+    address = with_port(end["address"], UNKNOWN if end["port"] is None else end["port"])
+    return f"{address}  {_where(end['pod']) if end['pod'] else ''}".rstrip()
 
 
 def _where(place: Place | None) -> str:

@@ -22,7 +22,6 @@ from tracer.identity.netns import (
     FORMER,
     FOUND_LATER,
     MAKING_NS,
-    MAPPED,
     MAX_USES,
     NO_ADDRESS,
     NUMBER,
@@ -35,6 +34,7 @@ from tracer.identity.netns import (
     made_up,
 )
 from tracer.identity.resolver import Resolver
+from tracer.model.address import MAPPED
 from tracer.probes import Stream
 
 INODE = 4026532000

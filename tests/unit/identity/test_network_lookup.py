@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from tests.support.wait import wait_for
-from tracer.identity.netns import MAPPED, NO_ADDRESS, How, made_up
+from tracer.identity.netns import NO_ADDRESS, How, made_up
 from tracer.identity.network_lookup import MAX_ADDRESSES, NetworkLookup, own_addresses
 from tracer.kernel.bpf_object import shipped
+from tracer.model.address import MAPPED
 from tracer.model.batch import cell
 from tracer.model.schema import Schema
 

@@ -12,8 +12,9 @@ import pytest
 
 from tests.support.ktrace import run
 from tests.unit.records import Decoding
-from tracer.identity.netns import MAPPED, VISITOR, How
+from tracer.identity.netns import VISITOR, How
 from tracer.kernel.bpf_object import shipped
+from tracer.model.address import MAPPED
 from tracer.model.batch import cell
 from tracer.model.event import Clock, Event, to_json
 from tracer.model.names import Container, Names, Pod

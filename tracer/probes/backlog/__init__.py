@@ -7,13 +7,13 @@ from the kernel side (probes/backlog.bpf.c), or from `companion` where no functi
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, TypedDict
 
-from tracer.identity.netns import MAPPED, OBJECT, STATE, PodNetworks
+from tracer.identity.netns import OBJECT, STATE, PodNetworks
 from tracer.kernel.bpf_object import shipped
+from tracer.model.address import address_text, with_port
 from tracer.model.bounded import keep
 from tracer.model.event import Event, Place, Process
 from tracer.model.schema import Schema
@@ -113,14 +113,6 @@ def _end(address: bytes, port: int, place: Place | None) -> End:
     return {"address": address_text(address), "port": port, "pod": place}
 
 
-@lru_cache(maxsize=4096)
-def address_text(address: bytes) -> str:
-    """A `kt_address` in the usual notation."""
-    if address[:12] == MAPPED:
-        return socket.inet_ntop(socket.AF_INET, address[12:])
-    return socket.inet_ntop(socket.AF_INET6, address)
-
-
 def _probed(schemas: Mapping[str, Schema], map_of: Callable[[str], Table]) -> Companion:
     from tracer.probes.backlog.companion import Held
 
@@ -145,8 +137,7 @@ def _remote(event: Event[DropBody]) -> str | None:
 def _text(end: End) -> str | None:
     if end["address"] is None:
         return None
-    address = f"[{end['address']}]" if ":" in end["address"] else end["address"]
-    return f"{address}:{end['port']}"
+    return with_port(end["address"], end["port"])
 
 
 def _depth(event: Event[DropBody]) -> str | None:

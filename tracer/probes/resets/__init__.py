@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from typing import Any, TypedDict, TypeGuard
 
-from tracer.identity.netns import MAPPED, OBJECT, STATE, PodNetworks
+from tracer.identity.netns import OBJECT, STATE, PodNetworks
 from tracer.kernel.bpf_object import shipped
 from tracer.kernel.btf import kernel_enum
+from tracer.model.address import address_text, with_port
 from tracer.model.bounded import keep
 from tracer.model.event import Event, Place, Process
 from tracer.model.selection import Selection
@@ -222,14 +222,6 @@ def _end(address: bytes, port: int, family: int, place: Place | None) -> End:
     return {"address": address_text(address), "port": port, "pod": place}
 
 
-@lru_cache(maxsize=4096)
-def address_text(address: bytes) -> str:
-    """A `kt_address` in the usual notation."""
-    if address[:12] == MAPPED:
-        return socket.inet_ntop(socket.AF_INET, address[12:])
-    return socket.inet_ntop(socket.AF_INET6, address)
-
-
 @cache
 def _causes() -> dict[int, str | None]:
     return shipped("resets").words("cause", CAUSES)
@@ -289,10 +281,7 @@ def _point(name: str, *programs: str, cannot_tell: tuple[str, ...] = ()) -> Atta
 
 
 def _text(end: End) -> str | None:
-    address = end["address"]
-    if address is None:
-        return None
-    return f"[{address}]:{end['port']}" if ":" in address else f"{address}:{end['port']}"
+    return None if end["address"] is None else with_port(end["address"], end["port"])
 
 
 def _word(event: Event[ResetBody]) -> str | None:

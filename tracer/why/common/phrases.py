@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from tracer.decode.exitcodes import describe_exit_code
+from tracer.model.address import with_port
 from tracer.model.event import Process
 from tracer.model.units import size
 from tracer.probes.columns import pod_name, process_name
@@ -126,4 +127,4 @@ def address(end: End | None) -> str:
 def written(address: str | None, port: int | None) -> str:
     if address is None:
         return "an address that is not known"
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return with_port(address, port)

@@ -20,7 +20,7 @@ Say = Callable[[str], None]
 
 
 class FetchError(Exception):
-    """A file that the tests need cannot be fetched; the message says what to do."""
+    """A file that is needed cannot be fetched; the message says what to do."""
 
 
 def cache() -> Path:
