@@ -18,7 +18,7 @@ import pytest
 
 from tests.support.wait import wait_for
 from tests.unit.recording.test_recording import metadata
-from tracer.agent.history import INDEX
+from tracer.agent.history import INDEX, query
 from tracer.agent.history import index as index_module
 from tracer.agent.history import store as module
 from tracer.agent.history.bounds import Bounds
@@ -649,6 +649,21 @@ def test_files_are_root_s_alone(keep: Callable[..., Keeping], tmp_path: Path) ->
         if file.is_file():
             assert file.stat().st_mode & 0o077 == 0, file
     keeping.close()
+
+
+def test_a_file_system_that_is_read_only(
+    keep: Callable[..., Keeping], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can still be asked."""
+    keeping = keep()
+    keeping.tell(death(1))
+    keeping.close()
+
+    def refuse(path: Path) -> Index:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(query, "Index", lambda path: refuse(path) if path else Index(None))
+    assert asked(tmp_path) == ["web-1"]
 
 
 def test_no_history(tmp_path: Path) -> None:

@@ -106,7 +106,9 @@ class History:
                 return Index(path)
         except FileNotFoundError:
             self.directory.stat()
-        except (Damaged, sqlite3.Error):
+        except PermissionError:
+            raise
+        except (Damaged, sqlite3.Error, OSError):  # also of a file system that is read-only
             pass
         return self._from_recordings()
 
