@@ -53,12 +53,14 @@ def _read(line: Line, _kernel: Kernel) -> Answer | None:
             what = f"container {found['name']} used more local storage than its limit"
         return [f"the kubelet evicted the pod because {what}: it was not the node that lacked disk"]
     if found := _PROBE.search(line.text):
-        which = found["which"]
-        why = found["why"].strip()
-        return [
-            f"the kubelet's {which.lower()} probe failed{': ' if why else ''}{why}",
-            _THEN[which],
-        ]
+        which, why = found["which"], found["why"].strip()
+        because = f": {why}" if why else ""
+        if found["how"] == "errored":
+            return [
+                f"the kubelet could not make its {which.lower()} probe{because}",
+                "it counts as neither success nor failure: nothing is restarted for it",
+            ]
+        return [f"the kubelet's {which.lower()} probe failed{because}", _THEN[which]]
     return None
 
 
