@@ -30,10 +30,10 @@ MAX_ENTRIES = 20_000
 class LogDirectorySource:
     """The pods and containers that have log files below `root`."""
 
-    def __init__(self, root: str = "/") -> None:
+    def __init__(self, root: str = "") -> None:
         self.name = "log directories"
-        self._pods = os.path.join(root, "var/log/pods")
-        self._containers = os.path.join(root, "var/log/containers")
+        self._pods = f"{root}/var/log/pods"
+        self._containers = f"{root}/var/log/containers"
 
     def snapshot(self) -> Names:
         """The names in the directories now; none if this node has no kubelet."""

@@ -23,6 +23,9 @@ from tracer.identity.cri import CriSource
 from tracer.identity.logs import LogDirectorySource
 from tracer.model.names import Container, Names, NameSource, NameSourceError, Pod
 
+# Where pods usually mount the root of the host's file system.
+HOST = "/host"
+LOGS = "/var/log/pods"
 PODMAN_STORAGE = "/var/lib/containers/storage"  # of root, containers-storage.conf(5)
 
 
@@ -320,12 +323,18 @@ def default_sources(cri_socket: str | None = None) -> list[NameSource]:
     else:
         # Distributions link the usual paths to each other; take each socket once.
         present: dict[str, str] = {}
-        for path in filter(_is_socket, cri.DEFAULT_SOCKETS):
+        for path in _first_with(_is_socket, cri.DEFAULT_SOCKETS):
             present.setdefault(os.path.realpath(path), path)
         sources += map(CriSource, present.values())
-    sources.append(LogDirectorySource())
+    logs = _first_with(os.path.isdir, [LOGS]) or [LOGS]
+    sources.append(LogDirectorySource(logs[0].removesuffix(LOGS)))
     sources += _without_kubernetes()
     return sources
+
+
+def _first_with(is_there: Callable[[str], bool], paths: Sequence[str]) -> list[str]:
+    """The paths that exist; in a pod without them, those below the host's root."""
+    return [*filter(is_there, paths)] or [*filter(is_there, (f"{HOST}{path}" for path in paths))]
 
 
 def _without_kubernetes() -> list[NameSource]:

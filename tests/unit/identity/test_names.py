@@ -352,6 +352,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     paths = tuple(str(tmp_path / name) for name in ("containerd.sock", "crio.sock", "link.sock"))
     monkeypatch.setattr(cri, "DEFAULT_SOCKETS", paths)
     monkeypatch.setattr(names, "PODMAN_STORAGE", str(tmp_path / "storage"))
+    monkeypatch.setattr(names, "HOST", str(tmp_path / "host"))
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
     monkeypatch.setenv("CONTAINER_HOST", f"unix://{tmp_path}/podman.sock")
     return tmp_path
@@ -383,6 +384,23 @@ def test_default_sources_in_order_of_authority(node: Path) -> None:
         "log directories",
         f"docker {node}/docker.sock",
     ]
+
+
+def test_below_the_hosts_root_where_nothing_is_at_its_own_place(
+    node: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = cri.DEFAULT_SOCKETS[1], f"{node}/host{cri.DEFAULT_SOCKETS[1]}"
+    present = {there}
+    monkeypatch.setattr(names, "_is_socket", lambda path: path in present)
+    monkeypatch.setattr(names, "LOGS", f"{node}/logs")
+    Path(f"{node}/host{node}/logs").mkdir(parents=True)
+    (node / "host/var/log/pods/shop_web-0_0a1b").mkdir(parents=True)
+    runtime, logs = default_sources(None)
+    assert runtime.name == f"cri {there}"
+    assert [pod.name for pod in logs.snapshot().pods.values()] == ["web-0"]
+    present.add(here)
+    runtime, logs = default_sources(None)
+    assert runtime.name == f"cri {here}"
 
 
 def test_podman_is_asked_before_docker(node: Path) -> None:
