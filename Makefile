@@ -84,6 +84,7 @@ bench: install
 	@$(call apt,$(BENCH_PACKAGES))
 	$(SUDO) $(BIN)/python -m bench.signals
 	$(SUDO) $(BIN)/python -m bench.costs
+	$(SUDO) $(BIN)/python -m bench.ring
 	$(SUDO) $(BIN)/python -m bench.recording
 	$(SUDO) $(BIN)/python -m bench.live
 	$(SUDO) $(BIN)/python -m bench.backends
