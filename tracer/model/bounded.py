@@ -67,7 +67,7 @@ class Table(dict[K, V]):
         units = (ENTRY_BYTES + size_of(key) + self._size_of(self[key])) // _UNIT + 1
         self._units += units - self._sizes.get(key, 0)
         self._sizes[key] = units
-        return self._forget(spares) if self.bytes > self._most else []
+        return self._forget(key, spares) if self.bytes > self._most else []
 
     def touch(self, key: K) -> V | None:
         """The entry, which becomes the youngest; None if there is none."""
@@ -80,14 +80,16 @@ class Table(dict[K, V]):
         self._units -= self._sizes.pop(key, 0)
         return self.pop(key, None)
 
-    def _forget(self, spares: Spares[K, V] | None) -> list[tuple[K, V]]:
+    def _forget(self, weighed: K, spares: Spares[K, V] | None) -> list[tuple[K, V]]:
+        """The weighed entry stays, also if all others are spared: whoever weighs it goes on with
+        it."""
         gone: list[tuple[K, V]] = []
         chances = min(CHANCES, len(self) - 1)
         while self.bytes > self._most and len(self) > 1:
             key = next(iter(self))
             value = self[key]
-            if chances and spares and spares(key, value):
-                chances -= 1
+            if key == weighed or (chances and spares and spares(key, value)):
+                chances -= key != weighed
                 del self[key]
                 self[key] = value
                 continue

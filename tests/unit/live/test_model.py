@@ -127,7 +127,7 @@ def test_what_is_kept_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> No
     for one in busy:
         one.body = {**one.body, "large": "x" * 2000}
     shown = world.told(signal(0, 1, KILL), signal(0, 2), *busy)
-    assert 10 < len(shown.stream) < 100
+    assert 10 < len(shown.stream) < 120  # by the interpreter
     assert shown.stream[-1] is busy[-1]
     assert shown.first == 602 - len(shown.stream)
     assert (len(shown.pods), shown.left) == (5, 0)

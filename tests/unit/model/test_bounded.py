@@ -30,6 +30,16 @@ def test_the_oldest_goes_first() -> None:
     assert 80 < len(kept) < 100
 
 
+def test_what_is_weighed_stays_though_all_others_are_spared() -> None:
+    """Whoever has put it there goes on with it."""
+    kept = table()
+    for n in range(1000):
+        gone = kept.keep(n, "x" * 1000, lambda key, value: True)
+        assert n in kept and len(gone) < 2
+        assert kept.weigh(n, lambda key, value: True) == []
+    assert 80 < len(kept) < 100
+
+
 def test_what_is_used_goes_last() -> None:
     kept = table()
     for n in range(1000):
