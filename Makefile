@@ -14,7 +14,7 @@ SHIP_PACKAGES := dpkg-dev rpm
 LAB_PACKAGES := qemu-system-x86 qemu-system-arm e2fsprogs debian-archive-keyring debootstrap python3-bpfcc \
 	bash coreutils dash mount util-linux systemd dbus
 
-.PHONY: install unit demo test cluster truth runbook lab matrix check format bench wheel bundle packages image release clean
+.PHONY: install unit mutants demo test cluster truth runbook lab matrix check format bench wheel bundle packages image release clean
 
 install:
 	@$(call apt,$(BUILD_PACKAGES) $(TEST_PACKAGES) $(SHIP_PACKAGES) $(LAB_PACKAGES))
@@ -32,6 +32,13 @@ demo: install
 # The tests that need neither root nor packages beyond python3-venv, clang, llvm, libbpf-dev and libbpf1.
 unit: $(VENV)/installed
 	$(BIN)/python -m pytest tests/unit
+
+# What the unit tests notice of small changes to the code on which all else rests ([tool.mutmut] in pyproject.toml):
+# hours. MUTANTS="tracer.model.selection*" chooses.
+mutants: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,mutants]'
+	nice -n 19 $(BIN)/mutmut run --max-children $(or $(JOBS),1) $(MUTANTS)
+	$(BIN)/mutmut results
 
 # unit: anywhere; kernel: this kernel, root; pods: real containerd pods; lab: other kernels, in QEMU;
 # software: real programs in real pods; cluster: real Kubernetes.

@@ -144,7 +144,7 @@ class Selection:
                 _any(_matches(pod.namespace if pod else None, glob) for glob in self.namespaces)
             )
         if self.containers:
-            parts.append(_container_matches(place, container, self.containers))
+            parts.append(_container_matches(container, self.containers))
         for key, value in self.labels:
             parts.append(_label_matches(pod, key, value))
         return _all(parts)
@@ -202,9 +202,7 @@ def _pod_matches(pod: Pod | None, glob: str) -> bool | None:
     return _any((named, _all(owned)))
 
 
-def _container_matches(
-    place: Place, container: Container | None, globs: tuple[str, ...]
-) -> bool | None:
+def _container_matches(container: Container | None, globs: tuple[str, ...]) -> bool | None:
     if container is None:
         return False
     by_id = any(len(glob) >= 6 and container.id.startswith(glob) for glob in globs)

@@ -452,3 +452,56 @@ def test_label_selectors(words: list[str], pairs: tuple[tuple[str, str | None], 
 def test_label_selectors_that_are_not_understood(word: str) -> None:
     with pytest.raises(UsageError, match="label selector"):
         parse_labels([word])
+
+
+def test_words_between_commas_may_be_missing() -> None:
+    assert parse_labels(["app=web,,tier", " "]) == (("app", "web"), ("tier", None))
+
+
+def test_a_wrong_label_selector_names_its_remedy() -> None:
+    with pytest.raises(UsageError) as refused:
+        parse_labels(["app in (web)"])
+    assert "app=web,tier" in (refused.value.remedy or "")
+
+
+def test_a_cgroup_whose_path_is_not_known() -> None:
+    """It is shown by default, rather than hidden by cgroups nested too deep; but a selector needs
+    to know."""
+    unknown = place(None, None, None)
+    assert Selection().verdict(unknown) == BOTH_SIDES
+    assert Selection(pods=("web-0",)).verdict(unknown) is None
+
+
+def test_labels_of_nobody_do_not_match() -> None:
+    assert Selection(labels=(("app", None),)).verdict(place(None, NGINX)) == AS_SENDER
+
+
+NOT_NAMED = Pod(UID)
+
+
+@pytest.mark.parametrize(
+    ("selectors", "pod", "wanted"),
+    [
+        ({}, WEB, True),
+        ({"containers": ("nginx",)}, WEB, True),  # whatever its containers
+        ({"namespaces": ("shop",)}, WEB, True),
+        ({"namespaces": ("x", "sh*")}, WEB, True),
+        ({"namespaces": ("x",)}, WEB, False),
+        ({"namespaces": ("shop",)}, NOT_NAMED, None),
+        ({"pods": ("web-0",)}, WEB, True),
+        ({"pods": ("x", "shop/web-*")}, WEB, True),
+        ({"pods": ("x",)}, WEB, False),
+        ({"pods": ("web-0",)}, NOT_NAMED, None),
+        ({"pods": (UID,)}, NOT_NAMED, True),
+        ({"labels": (("app", "web"), ("tier", None))}, WEB, True),
+        ({"labels": (("app", "web"), ("tier", "back"))}, WEB, False),
+        ({"labels": (("app", None),)}, NOT_NAMED, None),
+        ({"namespaces": ("shop",), "pods": ("x",)}, WEB, False),
+        ({"namespaces": ("x",), "pods": ("web-0",)}, WEB, False),
+        ({"pods": ("web-0",), "labels": (("app", "x"),)}, WEB, False),
+    ],
+)
+def test_whether_a_pod_is_wanted_whatever_its_containers(
+    selectors: dict[str, Any], pod: Pod, wanted: bool | None
+) -> None:
+    assert Selection(**selectors).wants_pod(pod) is wanted
