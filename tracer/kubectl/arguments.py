@@ -14,7 +14,10 @@ from tracer.model.errors import UsageError
 
 # Shared options of ktrace's commands that take no value. A test compares them.
 SHARED_FLAGS = frozenset(
-    ("--wait", "--next", "--all", "--no-headers", "--no-argv", "--help", "-h", "--version")
+    (
+        *("--wait", "--next", "--all", "--no-headers", "--no-argv", "--kubernetes"),
+        *("--help", "-h", "--version"),
+    )
 )
 # kubectl's own options for the cluster and the user; each takes a value.
 KUBECTL = frozenset(

@@ -26,6 +26,7 @@ from tracer.identity import inventory
 from tracer.identity.resolver import Resolver
 from tracer.kernel import cgroupfs
 from tracer.model.cgroup import CgroupIdentity
+from tracer.model.kubernetes import Facts
 from tracer.model.names import Container, Names, Pod
 from tracer.model.turn import Lost, Part, Turn
 from tracer.recording.format import (
@@ -298,7 +299,9 @@ def test_timelines_that_were_forgotten(
         """A run in which this is what happens."""
 
         cannot_tell, probes, recorder = {}, (), None
-        session = SimpleNamespace(resolver=Resolver(lambda place: None))  # type: ignore[assignment]
+        session = SimpleNamespace(  # type: ignore[assignment]
+            resolver=Resolver(lambda place: None), facts=Facts()
+        )
         backend = SimpleNamespace(unseen={})
 
         def check(self) -> None: ...
