@@ -163,7 +163,6 @@ class LiveApp(App[None], inherit_bindings=False):
         """Under load, everything that delays a keypress is capped: the session's turns at the
         interpreter, and garbage collection, which only looks at objects made since `_set_aside`."""
         sys.setswitchinterval(SWITCH_SECONDS)
-        gc.disable()
         gc.freeze()
         self.set_interval(SWEEP_SECONDS, self._sweep)
 
@@ -186,7 +185,6 @@ class LiveApp(App[None], inherit_bindings=False):
         if self._worker.ident:
             self._worker.join()
         gc.unfreeze()
-        gc.enable()
 
     def abandon(self, error: Exception) -> None:
         """Gives the terminal back if the application could not be ended."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -477,3 +478,13 @@ def test_a_kernel_that_wants_signed_modules(able: Path, monkeypatch: pytest.Monk
     module = Script("signals").module(able / "modules", RELEASE)
     module.write_bytes(b"a module" + b"~Module signature appended~\n")
     assert lacks("signals") == []
+
+
+def test_the_scripts_number_enumerators_as_the_objects_do() -> None:
+    """SystemTap cannot read C, so its macros repeat what it needs of the kernel side's enums."""
+    text = (Path("stap") / "tapset" / "ktrace.stpm").read_text()
+    macros = re.findall(r"@define (KT_\w+) %\( (\d+) %\)", text)
+    numbers = {name: int(number) for name, number in macros}
+    enums = described("context").numbers("kt_selection_mode")
+    enums |= described("context").numbers("kt_selected")
+    assert enums.items() <= numbers.items()
