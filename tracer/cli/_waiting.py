@@ -81,6 +81,15 @@ class Waiting:
                     return container.message or None
         return None
 
+    def is_ended(self, container_id: str | None) -> bool:
+        """Whether the runtime knows of the container's end."""
+        pods = self._service.latest.pods.values() if self._service.latest else ()
+        return any(
+            container.id == container_id and container.state == "exited"
+            for state in pods
+            for container in state.containers
+        )
+
     def is_gone(self, uid: str | None, since: float) -> bool:
         """Whether the pod has been removed, according to an answer after `since`."""
         states = self._service.latest

@@ -28,6 +28,8 @@ from tracer.why.timelines import Timelines
 # Waits for what may follow. The reasons of an end precede it. Refused connections come in numbers,
 # and an end may follow other trouble.
 SETTLE_AFTER_END_SECONDS, SETTLE_SECONDS = 0.5, 2.0
+# How long a busy runtime may take to say why a start failed.
+WORDS_SECONDS = 5.0
 # By default, a kubelet probes every ten seconds and ends a container after three failures.
 PROBES, PROBES_SECONDS = 3, 30.0
 MAX_TOLD = 4096
@@ -228,11 +230,22 @@ class Watch:
             return True
         if any(now >= told.at + REPLACED_SECONDS for told in self._leaving):
             return not self._stop_asked
-        if self._deadline is None or now < self._deadline:
+        if self._deadline is None or now < self._deadline or self._awaits_words(now):
             return False
         if self._tell is None:
             return not self._stop_asked
         return self._tell_ends(self._tell, now) and not self._stop_asked
+
+    def _awaits_words(self, now: float) -> bool:
+        """Whether the runtime has still to say why a container could not start."""
+        if self._states is None or not self._states.asks_somebody:
+            return False
+        starting = [one.story for one in self.untold() if one.verdict.id == "start_failed"]
+        return any(
+            now < self._ended.get(_key(story), now) + WORDS_SECONDS
+            and not self.waiting.is_ended(story.place.identity.container_id)
+            for story in starting
+        )
 
     def _tell_ends(self, tell: Callable[[Explanation], None], now: float) -> bool:
         """Shows ends, whose pods may be replaced. Returns whether there are other explanations."""

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from tests.unit.why.world import CRON, INIT, RUNC, UID, World, place_of, process
-from tracer.cli._watch import Watch
-from tracer.identity.states import PodState, States, StateService
+from tests.unit.why.world import APP, CRON, INIT, RUNC, UID, World, place_of, process
+from tracer.cli._watch import WORDS_SECONDS, Watch
+from tracer.identity.states import ContainerState, PodState, States, StateService
 from tracer.model.event import Event, Place
 from tracer.model.names import Names, Pod
 from tracer.model.selection import Selection
@@ -19,6 +19,7 @@ from tracer.why.engine import Explanation, explain_all
 from tracer.why.story import Story
 
 OTHER = "ffffffff-4e5f-6071-8293-a4b5c6d7e8f9"
+PREPARING = process(7, "runc:[2:INIT]", exe="/usr/bin/runc", init=True)
 PAUSE = process(2, "pause", place_of("b" * 64, None), init=True)
 
 
@@ -101,6 +102,31 @@ def test_an_end_is_told_within_a_second(watched: Watched) -> None:
     watched.world.exit(3)
     assert watched.pass_by(1)
     assert watched.verdicts() == ["exited"]
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_busy_runtime_may_say_later_why_a_start_failed(watched: Watched, asks: bool) -> None:
+    """But not for ever; and where nobody can be asked, nobody is waited for."""
+    watched.states.asks_somebody = asks
+    watched.world.exit(1, who=PREPARING)
+    assert watched.pass_by(1) is not asks
+    if asks:
+        assert not watched.pass_by(2)
+        ended = ContainerState(
+            str(APP.identity.container_id), "app", "exited", message="failed to create"
+        )
+        pod = PodState(Pod(UID, "shop", "web-0"), 1, (ended,))
+        watched.states.latest = States(watched.now, {UID: pod})
+        assert watched.pass_by(0.3)
+    (one,) = watched.watch.untold()
+    assert one.verdict.id == "start_failed"
+    assert ("; it says: failed to create" in one.verdict.sentence) is asks
+
+
+def test_a_runtime_that_never_says_why_a_start_failed(watched: Watched) -> None:
+    watched.world.exit(1, who=PREPARING)
+    assert watched.pass_by(WORDS_SECONDS + 1)
+    assert watched.verdicts() == ["start_failed"]
 
 
 def test_an_end_is_not_told_at_the_next_event_only(watched: Watched) -> None:
