@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -40,9 +41,10 @@ from tracer.identity import cri, netns, network_lookup
 from tracer.identity.resolver import Resolver
 from tracer.kernel.bpf_object import shipped
 from tracer.kernel.kmsg import Line
+from tracer.kubectl import client, home
 from tracer.live.node import NodeFeed
 from tracer.model.batch import cell
-from tracer.model.errors import BadRecording, UsageError
+from tracer.model.errors import BadRecording, KtraceError, UsageError
 from tracer.model.event import Clock
 from tracer.model.names import Names
 from tracer.model.selection import Selection
@@ -322,6 +324,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "an answer of kubectl": (
         f"{KUBECTL}/test_client.py::test_an_answer_without_an_end",
         f"{KUBECTL}/test_client.py::test_one_that_does_not_answer",
+        f"{HERE}::test_answers_of_kubectl",
     ),
     "what kubectl complains about": (f"{KUBECTL}/test_client.py::test_complaints_are_bounded",),
     "a line of a node": (f"{KUBECTL}/test_streams.py::test_a_line_without_an_end",),
@@ -960,6 +963,35 @@ def test_answers_told_again(
     said.show([["a"], ["a"], ["b"], ["c"], ["a"]])
     assert capsys.readouterr().out.split() == ["a", "b", "c", "a"]
     assert said.again == 1
+
+
+# The plugin
+
+
+def test_answers_of_kubectl(monkeypatch: pytest.MonkeyPatch) -> None:
+    what = "an answer of kubectl"
+    assert number(what) == client.MAX_ANSWER
+    assert number(what, 2) == home.MAX_WATCHED
+    for ask in (client.Kubectl.ask, client.Kubectl.run):
+        assert signature(ask).parameters["seconds"].default == number(what, 1)
+    monkeypatch.setattr(home, "MAX_WATCHED", 1 << 20)
+    ours, theirs = os.pipe()
+    told = b'{"a": 1} ' + b'"' + b"x" * (1 << 20)
+
+    def write() -> None:
+        with open(theirs, "wb") as pipe:
+            pipe.write(told)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        with open(ours, "rb") as stream:
+            pieces = home._pieces(stream)
+            assert next(piece for piece in pieces if piece) == b'{"a": 1}'
+            with pytest.raises(KtraceError, match="more than 1 MiB"):
+                list(pieces)
+    finally:
+        writer.join()
 
 
 # SystemTap

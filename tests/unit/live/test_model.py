@@ -91,6 +91,12 @@ def test_what_stands_out_outlives_a_storm_of_what_does_not(roomy: None) -> None:
     assert (shown.events, row.total) == (30_001, 30_001)
 
 
+def test_only_so_much_that_stands_out_is_kept(roomy: None) -> None:
+    many = module.MAX_ALARMS + 20
+    (row,) = World().told(*(signal(1 + n, told=KILL) for n in range(many))).pods
+    assert (len(row.kept[0]), row.alarms) == (module.MAX_ALARMS, many)
+
+
 def test_all_that_is_known_of_a_pod(roomy: None) -> None:
     """The timeline has gaps that the stream fills, and begins before it; nothing is there twice."""
     world = World()
