@@ -19,6 +19,8 @@ COMMANDS = [
 ]
 OURS = {"--node", "--image", "--image-pull-secret", "--ktrace-namespace", "--all-nodes"}
 OURS |= {"-A", "--all-namespaces"} | arguments.KUBECTL | arguments.KUBECTL_FLAGS
+# On a node ktrace reads the file itself; in a pod it has a service account, and kubectl reads it.
+OURS -= {"--kubeconfig"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
