@@ -89,15 +89,18 @@ class RecordingFile:
 
 
 class SingleFile:
-    """A recording in one file, of at most `max_size` bytes."""
+    """A recording in one file, of at most `max_size` bytes. Only `begin` touches the file: tracing
+    that cannot begin leaves an older recording as it is."""
 
     resumes, idle = False, False
+    _file: RecordingFile
 
     def __init__(self, path: Path, max_size: int | None = None) -> None:
-        self._file = RecordingFile(path)
+        self._path = path
         self._max_size = max_size
 
     def begin(self, beginning: Beginning, now: int) -> None:
+        self._file = RecordingFile(self._path)
         self._file.write(beginning(now))
 
     def write(self, blocks: bytes, first: int, last: int) -> None:
@@ -144,19 +147,20 @@ class Stream:
 
 class RotatingFiles:
     """The last `keep` files of at most `max_size` bytes: `path` is the newest, `path.1` the one
-    before it. Each can be replayed by itself."""
+    before it. Each can be replayed by itself. Only `begin` touches the first."""
 
     resumes, idle = True, False
+    _file: RecordingFile
 
     def __init__(self, path: Path, max_size: int, keep: int) -> None:
         self._path = path
         self._max_size = max_size
         self._keep = keep
-        self._file = RecordingFile(path)
         self._begun_with = 0
 
     def begin(self, beginning: Beginning, now: int) -> None:
         self._beginning = beginning
+        self._file = RecordingFile(self._path)
         self._file.write(beginning(now))
         self._begun_with = self._file.size
 
@@ -165,7 +169,10 @@ class RotatingFiles:
         if full and self._file.size > self._begun_with:
             close_in_order(self._file)
             self._rotate()
-            self.begin(self._beginning, first)
+            try:
+                self.begin(self._beginning, first)
+            except KtraceError as error:
+                raise OSError(errno.EIO, error.message) from error
         self._file.write(blocks)
 
     def tick(self, now: int) -> None: ...
@@ -180,10 +187,6 @@ class RotatingFiles:
                 newer.rename(older)
         if self._keep == 1:
             self._path.unlink(missing_ok=True)
-        try:
-            self._file = RecordingFile(self._path)
-        except KtraceError as error:
-            raise OSError(errno.EIO, error.message) from error
 
 
 def close_in_order(file: RecordingFile, end: bytes | None = None) -> None:

@@ -8,6 +8,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,13 @@ from tracer.model.selection import Selection
 from tracer.model.turn import Turn
 from tracer.recording import files, flight
 from tracer.recording.context import BOUNDS, Context
-from tracer.recording.files import Full, RecordingFile, RotatingFiles, SingleFile
+from tracer.recording.files import (
+    Destination,
+    Full,
+    RecordingFile,
+    RotatingFiles,
+    SingleFile,
+)
 from tracer.recording.flight import FlightRecorder, Trigger
 from tracer.recording.overview import overview
 from tracer.recording.reader import Reader
@@ -121,6 +128,22 @@ def failing(file: Path, at: int) -> tuple[list[str], list[bytes], Recorder]:
     lines = shown(Deleting(incident()), metadata(), file.with_suffix(".live"), recorder)
     recorder.close()
     return said, lines.splitlines(), recorder
+
+
+@pytest.mark.parametrize("make", [SingleFile, lambda path: RotatingFiles(path, 6000, 2)])
+def test_what_does_not_begin_leaves_an_older_recording(
+    make: Callable[[Path], Destination], tmp_path: Path
+) -> None:
+    """As when the pod or a privilege is missing."""
+    older = tmp_path / "x"
+    record(incident(), older)
+    before = older.read_bytes()
+    out = make(older)
+    assert older.read_bytes() == before
+    out.begin(lambda now: b"begin", 0)
+    assert older.read_bytes() == b"begin"
+    make(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_recording_that_fails_is_told_once_and_counted(tmp_path: Path) -> None:
