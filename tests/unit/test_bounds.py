@@ -185,6 +185,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{UNIT}/probes/test_oom.py::test_shares_are_bounded",
         f"{HERE}::test_told_memory_of_too_many_cgroups",
     ),
+    "patterns of like records": ("tests/unit/session/test_patterns.py::test_patterns_are_bounded",),
     "timelines of `why` and `live`": (
         f"{ENGINE}::test_lives_are_bounded_in_bytes",
         f"{HERE}::test_timelines_of_each_command",

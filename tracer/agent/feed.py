@@ -13,9 +13,8 @@ from tracer.agent.judge import Judge
 from tracer.agent.outlet import Outlet
 from tracer.model.event import Clock, Event, LostBody, is_loss, to_json
 from tracer.outputs.exporters.otlp import about_key
-from tracer.probes import Probe
+from tracer.probes import DAMAGE, Probe
 from tracer.probes.exits import is_exit
-from tracer.session.session import DAMAGE
 from tracer.why.engine import Explanation
 from tracer.why.life import ends_container
 from tracer.why.render import subject, to_event

@@ -23,6 +23,7 @@ from tracer.model.selection import Selection, pod_matches
 from tracer.probes import Probe
 from tracer.probes.columns import pod_name
 from tracer.recording.view import Chosen, Window
+from tracer.session.patterns import MAX_PATTERNS
 from tracer.session.session import Session, Sink
 
 if TYPE_CHECKING:
@@ -69,10 +70,11 @@ def play(
     *,
     explain: bool = False,
     facts: Facts | None = None,
+    patterns: int = MAX_PATTERNS,
 ) -> None:
     """Plays a recording into the sink that `make` returns; with `explain`, also a verdict on each
     container. The `Places` passed to `make` return all places known so far. `facts` takes what
-    Kubernetes said. The summary goes to standard error."""
+    Kubernetes said. `patterns` is the session's. The summary goes to standard error."""
     said = Facts() if facts is None else facts
     from tracer.recording.reader import Reader
     from tracer.recording.replay import ReplaySource
@@ -87,7 +89,8 @@ def play(
         chosen = Chosen(sink, wanted.selection, window, wanted.count, source.interrupt)
         explained = _explained(chosen, told, clock, said) if explain else None
         shown = explained or chosen
-        session = Session(source, known, told.selection, shown, clock, told.count, said)
+        limits = told.count, said, patterns
+        session = Session(source, known, told.selection, shown, clock, *limits)
         playback = Playback(session, source)
         stop_on_signals(playback)
         summary = session.run()

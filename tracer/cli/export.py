@@ -18,8 +18,8 @@ from tracer.model.errors import BadRecording, UsageError
 from tracer.model.event import Event
 from tracer.outputs import exporters
 from tracer.outputs.exporters import ExportSink, Target
+from tracer.probes import DAMAGE
 from tracer.recording.files import create_private
-from tracer.session.session import DAMAGE
 
 
 def run(file: str, format_: str, out: str | None, **values: Any) -> None:

@@ -58,6 +58,9 @@ if TYPE_CHECKING:  # slow: the history needs none of it
 # Kinds wanted from any pod: a connection's other end knows why it was reset.
 _BESIDES = ("tcp_reset",)
 
+# Bytes of patterns for a recording: about 80,000 pairs of processes that signal each other.
+PATTERNS = 64 << 20
+
 Show = Callable[["Explanation", Clock, str], None]
 
 
@@ -248,7 +251,8 @@ def _explain_recording(
     damage: BadRecording | None = None
     try:
         # everything, also events of no pod: a story may need them
-        play(file, Wanted(Selection(everything=True)), make, facts=facts)
+        everything = Wanted(Selection(everything=True))
+        play(file, everything, make, facts=facts, patterns=PATTERNS)
     except BadRecording as error:
         damage = error
     for metadata, clock, timelines in told:

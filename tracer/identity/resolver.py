@@ -10,7 +10,7 @@ forgotten process.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -68,6 +68,7 @@ class Resolver:
         self._ancestor = shipped("context").layout("kt_ancestor").struct
         self.unknown = 0
         self.changes = 0  # counts what has become known or has ended
+        self._replaced = 0  # processes that were forgotten or described anew
 
     def process(self, reference: int, pid: int, tid: int) -> Process:
         """The process an event refers to. Only its numbers are known if the description was lost or
@@ -78,6 +79,16 @@ class Resolver:
             self.unknown += 0 < reference <= self._newest_forgotten
             return Process(pid, tid)
         return process
+
+    @property
+    def knowledge(self) -> int:
+        """While it stays the same, a reference to a described process means the same."""
+        return self.changes + self._replaced
+
+    def use(self, references: Iterable[int]) -> None:
+        """Refreshes the LRU entries of processes, the last one used last."""
+        for reference in references:
+            self._processes.touch(reference)
 
     def place(self, cgroup: int) -> Place | None:
         return self._places.get(cgroup) or self._dead.get(cgroup)
@@ -162,9 +173,12 @@ class Resolver:
             ancestors=record.ancestry[: record.ancestors * self._ancestor.size],
             ancestor=self._ancestor,
             kernel_thread=bool(record.kernel_thread),
+            reference=record.process,
         )
+        self._replaced += record.process in self._processes
         for reference, _ in self._processes.keep(record.process, process):
             self._newest_forgotten = max(self._newest_forgotten, reference)
+            self._replaced += 1
 
     def learn(self, names: Names) -> list[Place]:
         """Takes new names. Returns the places whose names changed."""
@@ -219,6 +233,7 @@ class Resolver:
             ]
             for reference in over:
                 self._processes.drop(reference)
+            self._replaced += len(over)
 
     def _keep_pod(self, place: Place) -> None:
         """A pod's own cgroup is the outermost that is in none of its containers."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 
 from tracer.model.event import Event
-from tracer.session.session import DAMAGE
+from tracer.probes import DAMAGE
 from tracer.why.engine import explain_all
 from tracer.why.timelines import Timelines
 from tracer.why.verdict import Verdict

@@ -24,8 +24,8 @@ from tracer.live.shell import Shell
 from tracer.live.words import Words
 from tracer.model.event import Event
 from tracer.outputs.escape import escape
+from tracer.probes import DAMAGE
 from tracer.probes.columns import container_name, pod_name
-from tracer.session.session import DAMAGE
 
 R = TypeVar("R")
 NODE = "(in no pod)"

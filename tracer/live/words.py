@@ -10,9 +10,8 @@ from tracer.live.look import ALARM, LOST, Times, whole
 from tracer.live.model import PodRow
 from tracer.model.event import Event, is_loss
 from tracer.outputs.escape import escape
-from tracer.probes import Probe
+from tracer.probes import DAMAGE, Probe
 from tracer.probes.columns import container_name, pod_name
-from tracer.session.session import DAMAGE
 from tracer.why.verdict import Certainty
 
 # Red becomes too dark where colours become shades of grey.

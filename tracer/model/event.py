@@ -83,7 +83,8 @@ class Place:
 class Process:
     """A task at the moment of an event. `tid` differs from `pid` when a thread took part. If the
     kernel's description was lost, only these two numbers are known. `ancestors` are rows of
-    `ancestor`, a `struct kt_ancestor`, the parent first."""
+    `ancestor`, a `struct kt_ancestor`, the parent first. `reference` is the number by which events
+    refer to it, 0 if they do not."""
 
     pid: int
     tid: int
@@ -99,6 +100,7 @@ class Process:
     ancestors: bytes = b""
     ancestor: struct.Struct | None = field(default=None, repr=False, compare=False)
     kernel_thread: bool = False
+    reference: int = field(default=0, compare=False)
     _json: tuple[int, Any] | None = field(default=None, compare=False)
     _told: bool = field(default=False, compare=False)
     _size: int = field(default=0, compare=False)
@@ -231,6 +233,19 @@ class Event(Generic[B]):
     def parties_size(self) -> int:
         about, by = self.about, self.by
         return (about.size if about else 0) + (by.size if by else 0)
+
+    def at(self, boot_ns: int) -> Event[B]:
+        """The same event at another time."""
+        if boot_ns == self.boot_ns:
+            return self
+        return Event(
+            *(self.kind, boot_ns, self.about, self.by, self.body, self.place, self.by_place),
+            because=self.because,
+            doubts=self.doubts,
+            body_bytes=self.body_bytes,
+            awaits_ns=self.awaits_ns,
+            again=self.again,
+        )
 
     def __post_init__(self) -> None:
         if self.place is None and self.about is not None:

@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 # Turns a raw record into an event, or keeps the record for a later event.
 Decode = Callable[[Any], "Event | None"]
+# Its errors for a damaged or made-up record.
+DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 class Stream:
@@ -177,7 +179,9 @@ class Probe(Generic[C]):
     of the events' bodies by kind; docs/events.md explains their keys. `whose` names the member of
     each kind's record that holds the event's owner; its type says whether that is a process or a
     cgroup. `state` names the records that any later record may need, with the members that form
-    their key: the last record of each key is valid until the next. `summary` is one sentence about
+    their key: the last record of each key is valid until the next. `repeating` names the records
+    of which many may be alike: their events depend only on the time, on the members behind it, and
+    on what the resolver knows of the processes `about` and `by`. `summary` is one sentence about
     an event, for streams of several probes. `alarm` tells whether an event must stand out.
     `grouping` tells which events of a container are alike. `options` is the class of the probe's
     options. `shorthand` turns the words after `KIND:` in a condition into an expression of
@@ -196,6 +200,7 @@ class Probe(Generic[C]):
     summary: Callable[[Event[C]], str]
     alarm: Callable[[Event[C]], bool]
     state: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    repeating: frozenset[str] = frozenset()
     grouping: Callable[[Event[C]], Alike] = by_process
     options: type[Options] = Options
     shorthand: Callable[[str], str] = field(default=lambda words: words)

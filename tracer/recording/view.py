@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tracer.model.event import Event
 from tracer.model.selection import Selection
-from tracer.session.session import DAMAGE, Sink
+from tracer.probes import DAMAGE
+from tracer.session.patterns import Sighting
+from tracer.session.session import Grouping, Sink
 
 
 @dataclass(slots=True)
@@ -57,6 +59,21 @@ class Chosen:
             self.events += 1
             if self.events == self._count:
                 self._enough()
+
+    def sightings(self, sightings: Sequence[Sighting]) -> None:
+        """Passes them on together if the sink groups them, and all are wanted."""
+        if self._filters or not isinstance(self._sink, Grouping):
+            for boot_ns, pattern in sightings:
+                self.event(pattern.at(boot_ns))
+            return
+        rest, unshown = iter(sightings), self.unshown
+        while True:
+            try:
+                self._sink.sightings(rest)
+                break
+            except DAMAGE:
+                self.unshown += 1
+        self.events += len(sightings) - (self.unshown - unshown)
 
     def flush(self) -> None:
         self._sink.flush()

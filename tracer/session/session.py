@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from tracer.identity.resolver import Resolver
 from tracer.model.event import Clock, Event, LostBody, Place
@@ -20,15 +21,14 @@ from tracer.model.kubernetes import Facts
 from tracer.model.names import Names
 from tracer.model.selection import Mode, Selection
 from tracer.model.turn import CONTEXT_EVENTS, IDLE_SECONDS, NAME_SECONDS, Lost, Part, Source, Turn
-from tracer.probes import Decode, Probe, Stream
+from tracer.probes import DAMAGE, Decode, Probe, Stream
+from tracer.session.patterns import MAX_PATTERNS, PATTERN, TIME, Pattern, Patterns, Sighting
 
 MAX_HELD = 20_000
 # By how much two neighbours in the ring can be out of order.
 REORDER_NS = 1_000_000
 
-# Errors of a decoder for a damaged or made-up record.
-DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-_BOOT_NS = attrgetter("boot_ns")
+_AGAIN = attrgetter("event.again")
 
 
 class Sink(Protocol):
@@ -36,6 +36,14 @@ class Sink(Protocol):
 
     def flush(self) -> None:
         """Called at the end of each turn."""
+
+
+@runtime_checkable
+class Grouping(Sink, Protocol):
+    """A sink that groups like events, and need not see each one."""
+
+    def sightings(self, sightings: Iterable[Sighting]) -> None:
+        """Events of one turn, in order; each could also have come as an `event`."""
 
 
 class Recorder(Protocol):
@@ -66,7 +74,8 @@ class Summary:
 
 class Session:
     """Without a sink, events are not decoded: only cgroups and processes are followed, so that
-    names are requested. It ends after `count` events. `facts` takes what Kubernetes says."""
+    names are requested. It ends after `count` events. `facts` takes what Kubernetes says.
+    `patterns` is how many bytes of patterns are kept."""
 
     def __init__(
         self,
@@ -77,6 +86,7 @@ class Session:
         clock: Clock,
         count: int | None = None,
         facts: Facts | None = None,
+        patterns: int = MAX_PATTERNS,
     ) -> None:
         self.facts = Facts() if facts is None else facts
         self.resolver = Resolver(self._on_place, self._on_end)
@@ -86,6 +96,7 @@ class Session:
         self._selection = selection
         self._wants_all = selection.mode is Mode.ALL
         self._sink = sink
+        self._grouping = sink if isinstance(sink, Grouping) else None
         self._clock = clock
         self._limit = count
         told = self.resolver.add_process, self.resolver.add_cgroup, self.resolver.end_cgroup
@@ -102,11 +113,16 @@ class Session:
             self._decoders |= decoders
             self._probe_of |= dict.fromkeys(decoders.keys() - probe.state.keys(), probe.name)
             self._descriptions |= probe.state.keys()
+        repeating = {name for probe in probes for name in probe.repeating}
+        self._patterns = Patterns(
+            self.resolver, {name: self._decoders[name] for name in repeating}, patterns
+        )
         self.recorder: Recorder | None = None
         self._began = self._now = 0
+        self._undecoded = 0
         self._undecided: dict[int, Place] = {}
         self._asked: dict[int, int] = {}  # deadline by cgroup
-        self._recent: list[Event] = []
+        self._recent: list[Sighting] = []
         self._held: deque[Event] = deque()
 
     def run(self) -> Summary:
@@ -137,8 +153,12 @@ class Session:
         self._began = self._began or turn.now
         self._now = turn.now
         self._learn(turn)
-        for part in turn.parts:
-            self._decode(part)
+        for repeating, parts in groupby(turn.parts, self._is_repeating):
+            if repeating:
+                self._recent += self._patterns.sightings(list(parts))
+            else:
+                for part in parts:
+                    self._decode(part)
         self._put_in_order(turn)
         self._release(turn)
         if turn.lost:
@@ -149,6 +169,7 @@ class Session:
             self.recorder.add(turn, waited, self.resolver)
         self.summary.seconds = (turn.now - self._began) / 1e9
         self.summary.unknown = self.resolver.unknown
+        self.summary.undecoded = self._undecoded + self._patterns.undecoded
         return turn.last
 
     def _patience(self) -> float:
@@ -166,9 +187,17 @@ class Session:
         elif self._sink is None:
             self.summary.events += part.count * (schema.name in self._events_of)
         elif schema.name not in self._decoders:
-            self.summary.undecoded += part.count
+            self._undecoded += part.count
         elif not self._finished():
             self._add_events(schema.cells(part.cells), self._decoders[schema.name])
+
+    def _is_repeating(self, part: Part) -> bool:
+        schema = self._source.schemas[part.kind]
+        return (
+            self._sink is not None
+            and not self._finished()
+            and self._patterns.hold(part.kind, schema)
+        )
 
     def _add_events(self, records: Iterator[Any], decode: Decode) -> None:
         add = self._recent.append
@@ -177,10 +206,10 @@ class Session:
                 for record in records:
                     event = decode(record)
                     if event is not None:
-                        add(event)
+                        add((event.boot_ns, Pattern(event)))
                 return
             except DAMAGE:
-                self.summary.undecoded += 1
+                self._undecoded += 1
 
     def _put_in_order(self, turn: Turn) -> None:
         """CPUs write into the ring in parallel, so neighbours can be swapped. Events of the last
@@ -188,16 +217,42 @@ class Session:
         recent = self._recent
         if not recent:
             return
-        recent.sort(key=_BOOT_NS)
-        newest = recent[-1].boot_ns if turn.more else turn.now
+        recent.sort(key=TIME)
+        newest = recent[-1][0] if turn.more else turn.now
         settled = len(recent)
         if not turn.last:
-            settled = bisect_right(recent, newest - REORDER_NS, key=_BOOT_NS)
-        waits = self._held or self._asked or any(event.again for event in recent[:settled])
-        take = self._take if waits else self._pass
-        for event in recent[:settled]:
-            take(event)
+            settled = bisect_right(recent, newest - REORDER_NS, key=TIME)
+        sightings = recent[:settled]
         del recent[:settled]
+        if self._held or self._asked or any(map(_AGAIN, map(PATTERN, sightings))):
+            for boot_ns, pattern in sightings:
+                self._take(pattern.at(boot_ns))
+        elif self._grouping and not self._selection.besides:
+            self._pass_together(self._grouping, sightings)
+        else:
+            for boot_ns, pattern in sightings:
+                self._pass(pattern.at(boot_ns))
+
+    def _pass_together(self, sink: Grouping, sightings: Sequence[Sighting]) -> None:
+        """As `_pass` does with each event."""
+        if not self._wants_all:
+            at = self.resolver.changes
+            sightings = [one for one in sightings if one[1].wanted_at == at or self._wants(one)]
+        if self._limit is not None:
+            sightings = sightings[: self._limit - self.summary.events]
+        self.summary.events += len(sightings)
+        sink.sightings(sightings)
+        if self._finished():
+            self.stop()
+
+    def _wants(self, sighting: Sighting) -> bool:
+        _, pattern = sighting
+        wanted = self._selection.wants(pattern.event)
+        if wanted:
+            pattern.wanted_at = self.resolver.changes
+        elif wanted is None:
+            self.summary.nameless += 1
+        return bool(wanted)
 
     def _take(self, event: Event) -> None:
         settled = _settled(event)

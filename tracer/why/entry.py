@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import Generic
 
 from tracer.identity.netns import owner_of
@@ -30,29 +30,48 @@ class Entry(Generic[B]):
     """Like events: the first, the last and their number (for `backlog_drop` the number of
     connection attempts).
 
+    `boot_ns` and `last_ns` are the times of the first and the last. `like_first` and `like_last`
+    are these events but for their times: in a storm, most are never looked at. `single` says that
+    there was one event.
+
     `gaps` are the last intervals between them, kept where they may have a rhythm. For resets `sort`
-    is the sort of each, `others` the observations at the other ends, and `asked` the end that the
+    is the sort of each, `met` the observations at the other ends, and `asked` the end that the
     clients had asked if another one answered; `folded` marks an entry of several services. `size`
     is roughly its size in bytes. Compared by identity.
     """
 
-    event: Event[B]
-    last: Event[B]
+    like_first: Event[B]
+    boot_ns: int
+    like_last: Event[B]
+    last_ns: int
     count: int
     gaps: tuple[int, ...] = ()
     sort: Sort | None = None
-    others: dict[Hashable, OtherEnd] = field(default_factory=dict)
+    met: dict[Hashable, OtherEnd] | None = None
     asked: End | None = None
     folded: bool = False
     size: int = 0
+    single: bool = True
 
     @property
-    def boot_ns(self) -> int:
-        return self.event.boot_ns
+    def event(self) -> Event[B]:
+        self.like_first = self.like_first.at(self.boot_ns)
+        return self.like_first
+
+    @property
+    def last(self) -> Event[B]:
+        if self.single:
+            return self.event
+        self.like_last = self.like_last.at(self.last_ns)
+        return self.like_last
+
+    @property
+    def others(self) -> Mapping[Hashable, OtherEnd]:
+        return self.met or {}
 
     @property
     def body(self) -> B:
-        return self.event.body
+        return self.like_first.body
 
     @property
     def period_ns(self) -> int | None:
@@ -65,6 +84,11 @@ class Entry(Generic[B]):
         regular = len(near) * 3 >= len(self.gaps) * 2
         return period if regular and period >= SHORTEST_PERIOD_NS else None
 
+    def repeat(self, like: Event[B], boot_ns: int, count: int) -> None:
+        """Adds a later event, which is `like` this one but for its time."""
+        self.like_last, self.last_ns, self.single = like, boot_ns, False
+        self.count += count
+
     def meet(self, own: Event[ResetBody], other: Event[ResetBody], sort: Sort) -> None:
         """Records that one of its resets was also seen at the other end, where it was of this
         sort."""
@@ -74,7 +98,8 @@ class Entry(Generic[B]):
         if key not in self.others and len(self.others) >= MAX_OTHERS:
             key = (*like, None)
         count = self.others[key].count if key in self.others else 0
-        self.others[key] = OtherEnd(own, other, sort, count + 1)
+        self.met = self.met or {}
+        self.met[key] = OtherEnd(own, other, sort, count + 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from tracer.model.event import Clock, Event
 from tracer.model.kubernetes import Facts
+from tracer.probes import DAMAGE
 from tracer.recording.metadata import Metadata
 from tracer.recording.view import Chosen
-from tracer.session.session import DAMAGE
 from tracer.why.engine import explain_all
 from tracer.why.render import to_event
 from tracer.why.timelines import MAX_RECORDED, Timelines, sees_both_ends

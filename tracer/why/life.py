@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from tracer.model.bounded import size_of
 from tracer.model.event import B, Event, Place, Process
@@ -25,6 +25,34 @@ FOLDED = "folded"  # the key of resets of all further services
 WEIGHED_BYTES = 1024
 
 
+class Earlier(NamedTuple):
+    """The key of an entry from an earlier chapter."""
+
+    chapter: int
+    key: Hashable
+
+
+class Group(dict[Hashable, Entry[Any]]):
+    """Entries of a life that share a bound, by what makes their events alike. A group is closed
+    when later events are no longer looked for in it: the life has ended or has been dropped, or the
+    group has, or another chapter has begun."""
+
+    __slots__ = ("closed",)
+
+    def __init__(self, *entries: Mapping[Hashable, Entry[Any]]) -> None:
+        super().__init__(*entries)
+        self.closed = False
+
+
+class Spot(NamedTuple):
+    """Where the events of a pattern belong: each is one occurrence, of `size` bytes."""
+
+    life: Life
+    group: Group
+    key: Hashable
+    size: int
+
+
 @dataclass(slots=True)
 class Life:
     """The timeline of one container from its start to its end, or of a pod as a whole, which holds
@@ -37,7 +65,7 @@ class Life:
     """
 
     place: Place
-    groups: dict[Hashable, dict[tuple[int, Hashable], Entry[Any]]] = field(default_factory=dict)
+    groups: dict[Hashable, Group] = field(default_factory=dict)
     end: Entry[ExitBody] | None = None
     events: int = 0
     left_out: int = 0
@@ -59,7 +87,18 @@ class Life:
 
     def begin_chapter(self) -> None:
         """Separates later events from earlier like ones: a container of the pod has ended."""
+        for name, group in self.close_groups().items():
+            keys = (k if type(k) is Earlier else Earlier(self.chapter, k) for k in group)
+            self.groups[name] = Group(dict(zip(keys, group.values(), strict=True)))
         self.chapter += 1
+
+    def close_groups(self) -> dict[Hashable, Group]:
+        """Lets later events look for their groups anew. Returns the closed ones."""
+        closed = self.groups
+        for group in closed.values():
+            group.closed = True
+        self.groups = {name: Group(group) for name, group in closed.items()}
+        return closed
 
     def is_over(self, event: Event) -> bool:
         """Whether the container had ended before. False if its end is not certain."""
@@ -78,49 +117,68 @@ class Life:
         self, group: Hashable, alike: Hashable, event: Event[B], count: int, fold: bool = False
     ) -> Entry[B]:
         """Adds an event to its entry. With `fold`, events that find no free entry share one."""
-        alike = (self.chapter, alike)
-        entries = self.groups.get(group)
-        if entries is None:
-            entries = self._begin_group(group)
+        entries, key = self._group(group), alike
         room = MAX_ALIKE - fold  # one entry is reserved for the rest
-        known: Entry[B] | None = entries.get(alike)
-        full = fold and known is None and len(entries) >= room
-        if full and next(iter(entries))[0] == self.chapter:
-            alike, room = (self.chapter, FOLDED), MAX_ALIKE
-            known = entries.get(alike)
+        full = fold and key not in entries and len(entries) >= room
+        if full and type(next(iter(entries))) is not Earlier:
+            key, room = FOLDED, MAX_ALIKE
+        known: Entry[B] | None = entries.get(key)
+        if known is not None and event.kind == "tcp_reset" and not known.folded:
+            known.gaps = (*known.gaps, event.boot_ns - known.last_ns)[-MAX_GAPS:]
+        size = event.size if known is None else 0
+        entry = self.put(entries, key, event, event.boot_ns, size, count, room)
+        entry.folded = fold and key == FOLDED
+        return entry
+
+    def spot(self, group: Hashable, alike: Hashable, event: Event) -> Spot:
+        """Where an event was added, without `fold`, that counts once."""
+        return Spot(self, self._group(group), alike, event.size)
+
+    def put(
+        self,
+        group: Group,
+        key: Hashable,
+        like: Event[B],
+        boot_ns: int,
+        size: int,
+        count: int = 1,
+        room: int = MAX_ALIKE,
+    ) -> Entry[B]:
+        """Adds an event, which is `like` this one but for its time."""
+        known: Entry[B] | None = group.get(key)
         if known is not None:
-            if event.kind == "tcp_reset" and not known.folded:
-                known.gaps = (*known.gaps, event.boot_ns - known.last.boot_ns)[-MAX_GAPS:]
-            if known.last is known.event:  # from now on it holds two events
+            if known.single:  # from now on it holds two events
                 self.entries_size += known.size
                 known.size *= 2
-            known.last = event
-            known.count += count
+            known.repeat(like, boot_ns, count)
             return known
-        while len(entries) >= room:
-            self._leave_out(entries.pop(next(iter(entries))))
-        size = event.size
-        entry: Entry[B] = Entry(event, event, count, size=size)
-        entries[alike] = entry
-        entry.folded = fold and alike[1] == FOLDED
+        while len(group) >= room:
+            self._leave_out(group.pop(next(iter(group))))
+        entry: Entry[B] = Entry(like, boot_ns, like, boot_ns, count, size=size)
+        group[key] = entry
         self.entries_size += size
         return entry
 
-    def _begin_group(self, group: Hashable) -> dict[tuple[int, Hashable], Entry[Any]]:
-        if len(self.groups) >= MAX_GROUPS:
-            for oldest in self.groups.pop(next(iter(self.groups))).values():
-                self._leave_out(oldest)
-        entries = self.groups[group] = {}
-        return entries
+    def _group(self, name: Hashable) -> Group:
+        group = self.groups.get(name)
+        if group is None:
+            if len(self.groups) >= MAX_GROUPS:
+                oldest = self.groups.pop(next(iter(self.groups)))
+                oldest.closed = True
+                for entry in oldest.values():
+                    self._leave_out(entry)
+            group = self.groups[name] = Group()
+        return group
 
     def _leave_out(self, entry: Entry) -> None:
-        if not is_ordinary(entry.event):
+        if not is_ordinary(entry.like_first):
             self.left_out += entry.count
         self.entries_size -= entry.size
 
     def entries(self) -> list[Entry]:
         """All entries in the order of their first events."""
-        every = (entry for group in self.groups.values() for entry in group.values() if entry.count)
+        every = (entry for group in self.groups.values() for entry in group.values())
+        every = (entry for entry in every if entry.count)
         return sorted(every, key=attrgetter("boot_ns"))
 
 

@@ -45,7 +45,7 @@ class Stop:
 
     def came_just_before(self, entry: Entry) -> bool:
         """Whether the entry's last event came just before the decision."""
-        return 0 <= self.decided_ns - entry.last.boot_ns <= AT_ONCE_NS
+        return 0 <= self.decided_ns - entry.last_ns <= AT_ONCE_NS
 
     def ceased(self, entry: Entry) -> bool:
         """Whether events with a short period stopped coming. A kubelet that has decided probes no
@@ -53,7 +53,7 @@ class Stop:
         period = entry.period_ns
         if period is None or period > SHORT_PERIOD_NS:
             return False
-        return 0 <= self.decided_ns - entry.last.boot_ns <= period + LATE_NS
+        return 0 <= self.decided_ns - entry.last_ns <= period + LATE_NS
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ def summary(entry: Entry) -> str:
     """The summary by the event's own probe, and how often it came."""
     again = ""
     if entry.last is not entry.event:
-        over = span(entry.last.boot_ns - entry.event.boot_ns)
+        over = span(entry.last_ns - entry.event.boot_ns)
         again = f", {entry.count} times within {over}"
     return _probe_of(entry.event.kind).summary(entry.event) + again
 

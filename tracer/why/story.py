@@ -141,13 +141,13 @@ class Story:
         ]
         if number == SIGKILL:
             return reached[0] if reached else None
-        return max(reached, key=lambda entry: entry.last.boot_ns, default=None)
+        return max(reached, key=lambda entry: entry.last_ns, default=None)
 
     def until_ns(self) -> int:
         """The moment to explain."""
         if self.end is not None:
             return self.end.boot_ns
-        return max((entry.last.boot_ns for entry in self.entries), default=self.began_ns)
+        return max((entry.last_ns for entry in self.entries), default=self.began_ns)
 
     def starts_before_tracing(self) -> bool:
         """Whether something may have happened to the container before tracing began."""

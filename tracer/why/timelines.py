@@ -25,10 +25,11 @@ from tracer.model.selection import Selection
 from tracer.probes import Alike, by_process
 from tracer.probes.exits import ExitBody, is_exit
 from tracer.probes.resets import WITHOUT_SOCKET, is_reset
+from tracer.session.patterns import Sighting
 from tracer.why.connections import Connections, Seen
 from tracer.why.entry import MAX_GAPS, Entry
 from tracer.why.executed import command_of, may_be_executed
-from tracer.why.life import MAX_COMMANDS, WEIGHED_BYTES, Life, ends_container, is_sandbox
+from tracer.why.life import MAX_COMMANDS, WEIGHED_BYTES, Life, Spot, ends_container, is_sandbox
 from tracer.why.sorts import service
 from tracer.why.story import ANY_PROBE, UNDESCRIBED, WINDOW_NS, Loss, Story
 
@@ -83,6 +84,32 @@ class Timelines:
         if seen is not None:
             _join(seen)
 
+    def sightings(self, sightings: Iterable[Sighting]) -> None:
+        """As `event` for each. After the first event of a pattern, the entry's place is known."""
+        for boot_ns, pattern in sightings:
+            spot: Spot | None = pattern.spot
+            if spot is None or spot.group.closed:
+                event = pattern.at(boot_ns)
+                self.event(event)
+                pattern.spot = self._spot(event)
+                continue
+            life, group, key, size = spot
+            self.events += 1
+            life.events += 1
+            life.put(group, key, pattern.event, boot_ns, size)
+            if abs(life.entries_size - life.weighed) >= WEIGHED_BYTES:
+                self._weigh_grown(life)
+
+    def _spot(self, event: Event) -> Spot | None:
+        """Where the event was added, if the others of its pattern will be added there, too."""
+        life = self._lives.get(_key(event.place) or "")
+        if life is None or life.end is not None or not self.mine(event):
+            return None
+        alike = _alike(event)
+        if alike is None or alike.times != 1:
+            return None
+        return life.spot(alike.group, alike.alike, event)
+
     def _move(self, seen: Seen) -> None:
         """Moves a reset to an entry of its actual sort."""
         if seen.entry is not None:
@@ -91,11 +118,8 @@ class Timelines:
 
     def _add(self, event: Event, seen: Seen | None) -> None:
         place = event.place
-        if place is None:
-            return
-        identity = place.identity
-        key = identity.container_id or identity.pod_uid
-        if key is None:
+        key = _key(place)
+        if place is None or key is None:
             return
         life = self._lives.get(key)
         if life is None:
@@ -109,27 +133,37 @@ class Timelines:
         ended = life.end
         if seen is not None:
             _add_reset(life, seen)
+        elif alike := _alike(event):
+            life.add(alike.group, alike.alike, event, alike.times)
         elif is_exit(event):
             _add_exit(life, event)
-        else:
-            group, alike, times = _groupings().get(event.kind, by_process)(event)
-            life.add(group, alike, event, times)
-        pod = self._lives.get(identity.pod_uid or "")
-        if pod is not None and life.end is not ended:
-            pod.begin_chapter()
+        if life.end is not ended:
+            life.close_groups()
+            pod = self._lives.get(place.identity.pod_uid or "")
+            if pod is not None:
+                pod.begin_chapter()
         if abs(life.entries_size - life.weighed) >= WEIGHED_BYTES:
-            life.weighed = life.entries_size
-            self._weigh(key)
+            self._weigh_grown(life)
+
+    def _weigh_grown(self, life: Life) -> None:
+        life.weighed = life.entries_size
+        self._weigh(_key(life.place) or "")
 
     def _weigh(self, key: str) -> None:
-        """Weighs a life. When room is needed, containers that still run are spared."""
+        """Weighs a life. When room is needed, containers that still run are spared; if all do, the
+        life itself may have gone."""
+        if key not in self._lives:
+            return
         gone = self._lives.weigh(key, lambda _, life: not _is_done(life))
-        self.forgotten += sum(not _is_done(life) for _, life in gone)
+        for _, life in gone:
+            life.close_groups()
+            self.forgotten += not _is_done(life)
 
     def forget_pod(self, uid: str) -> None:
         """Drops the timelines of a pod that has been removed."""
         gone = [key for key, life in self._lives.items() if life.place.identity.pod_uid == uid]
         for key in gone:
+            self._lives[key].close_groups()
             self._lives.drop(key)
 
     def flush(self) -> None:
@@ -249,6 +283,11 @@ def _is_anybodys(event: Event) -> bool:
     return event.place is None and event.about is not None and event.about.comm is None
 
 
+def _key(place: Place | None) -> str | None:
+    """Of its container's life, or of its pod's."""
+    return (place.identity.container_id or place.identity.pod_uid) if place else None
+
+
 def _is_done(life: Life) -> bool:
     return life.end is not None or life.place.ended is not None
 
@@ -293,15 +332,27 @@ def _groupings() -> dict[str, Callable[[Event], Alike]]:
     return {kind: probe.grouping for probe in every for kind in probe.whose}
 
 
+def _alike(event: Event) -> Alike | None:
+    """None for the end of a container, or of a command in it: these are more than entries."""
+    if not is_exit(event):
+        return _groupings().get(event.kind, by_process)(event)
+    about = event.about
+    assert about is not None
+    if ends_container(event) or may_be_executed(about):
+        return None
+    return Alike(_exit_group(event), about.pid)
+
+
+def _exit_group(event: Event[ExitBody]) -> Hashable:
+    return "exit", ends_container(event), event.body["signal"] is None
+
+
 def _add_exit(life: Life, event: Event[ExitBody]) -> None:
     assert event.about is not None
-    first = ends_container(event)
-    if not first and may_be_executed(event.about):
+    if ends_container(event):
+        life.end = life.add(_exit_group(event), event.about.pid, event, 1)
+    else:
         _add_executed(life, event, command_of(event.about))
-        return
-    entry = life.add(("exit", first, event.body["signal"] is None), event.about.pid, event, 1)
-    if first:
-        life.end = entry
 
 
 def _add_executed(life: Life, event: Event[ExitBody], command: Hashable) -> None:

@@ -379,7 +379,7 @@ def test_a_record_may_be_kept_for_a_later_one(world: Make, monkeypatch: pytest.M
         decode = whole.decoder(stream)["signal"]
         return {"signal": lambda r: None if r.time // STEP_NS % 2 else decode(r)}
 
-    even = dataclasses.replace(whole, decoder=decoder)
+    even = dataclasses.replace(whole, decoder=decoder, repeating=frozenset())
     monkeypatch.setattr(session, "NAME_SECONDS", 0.0)
     w = world(given=[even, probes.get("exits")])
     summary = w.run(context() + signals(1, 2, 3, 4))

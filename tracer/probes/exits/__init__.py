@@ -138,6 +138,7 @@ PROBE: Probe[ExitBody] = Probe(
     ),
     summary=_summary,
     alarm=_alarm,
+    repeating=frozenset(("exit",)),
     shorthand=lambda words: re.sub(r"\bcode\b", "exit_code", words),
     metric=Metric(
         "exits",

@@ -163,10 +163,11 @@ def _alarm(event: Event[SignalBody]) -> bool:
 def _grouping(event: Event[SignalBody]) -> Alike:
     body, signal = event.body, event.body["signal"]
     target, sender = body["target"], body["sender"]
-    kind = signal["number"], signal["code"], signal["result"], body.get("target_state")
+    kind = f"{signal['number']} {signal['code']} {signal['result']} {body.get('target_state')}"
     return Alike(
         ("signal", body["origin"], is_container_init(target), signal["name"] in HARMLESS),
-        (*kind, target.pid, sender.pid if sender else 0),
+        # text, because Python keeps its hash
+        f"{kind} {target.pid} {sender.pid if sender else 0}",
     )
 
 
@@ -213,6 +214,7 @@ PROBE: Probe[SignalBody] = Probe(
     ),
     summary=_summary,
     alarm=_alarm,
+    repeating=frozenset(("signal",)),
     grouping=_grouping,
     options=SignalOptions,
     shorthand=lambda names: f"signal.number in {sorted(parse_signals(names))}",

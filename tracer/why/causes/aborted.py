@@ -28,7 +28,7 @@ def _judge(story: Story) -> Verdict | None:
     if last is None or not calls or end is None:
         return None
     leaves = last is end and not executes_others(story.init)
-    if last.boot_ns - calls[-1].last.boot_ns > (LEAVING_NS if leaves else AT_ONCE_NS):
+    if last.boot_ns - calls[-1].last_ns > (LEAVING_NS if leaves else AT_ONCE_NS):
         return None
     raised = last.body["signal"] if last is not end else None
     direct = raised is not None and raised["name"] == ABORT

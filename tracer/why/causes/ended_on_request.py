@@ -55,9 +55,9 @@ def _request(story: Story) -> Entry[SignalBody] | None:
         and took_effect(entry)
         and entry.body["origin"] not in ("runtime", "kubelet")
         and not story.is_init(entry.event.by)
-        and end.boot_ns - entry.last.boot_ns <= IN_TIME_NS
+        and end.boot_ns - entry.last_ns <= IN_TIME_NS
     ]
-    return max(found, key=lambda entry: entry.last.boot_ns, default=None)
+    return max(found, key=lambda entry: entry.last_ns, default=None)
 
 
 def _sender(asked: Entry[SignalBody]) -> str:

@@ -26,7 +26,7 @@ def _judge(story: Story) -> Verdict | None:
     failing = [entry for entry in story.of("exit") if _fails_regularly(story, entry)]
     if not failing:
         return None
-    entry = max(failing, key=lambda one: one.last.boot_ns)
+    entry = max(failing, key=lambda one: one.last_ns)
     period = entry.period_ns
     assert period is not None
     return Verdict(

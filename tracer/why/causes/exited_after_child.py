@@ -78,7 +78,7 @@ def _asked(story: Story, blow: Entry[SignalBody] | None) -> Entry[SignalBody] | 
         for entry in story.signals(blow.event.by)
         if entry.body["signal"]["number"] == blow.body["signal"]["number"]
         and not is_own(entry)
-        and 0 <= blow.boot_ns - entry.last.boot_ns <= SIGNAL_NS
+        and 0 <= blow.boot_ns - entry.last_ns <= SIGNAL_NS
     ]
     return got[-1] if got else None
 

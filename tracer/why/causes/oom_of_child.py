@@ -25,7 +25,7 @@ def _judge(story: Story) -> Verdict | None:
         doubts = (*doubts, "the container shares its PID namespace: its first process is not known")
     after = f"the container goes on; {LATER}"
     if story.end is not None:
-        after = f"the container went on for {span(story.end.boot_ns - last.last.boot_ns)}"
+        after = f"the container went on for {span(story.end.boot_ns - last.last_ns)}"
     count = sum(entry.count for entry in ooms)
     others = f" ({times(count, 'kill')} in all)" if count > 1 else ""
     return Verdict(

@@ -19,7 +19,7 @@ def _judge(story: Story) -> Verdict | None:
         entry
         for entry in story.of("page_alloc_failure")
         if entry.boot_ns - init.start_boot_ns <= STARTING_NS
-        and end.boot_ns - entry.last.boot_ns <= STARTING_NS
+        and end.boot_ns - entry.last_ns <= STARTING_NS
     ]
     if not failed or end.body["signal"] is not None:
         return None

@@ -76,7 +76,7 @@ def ended_by(
         deadly = entry.body["signal"]
         if deadly is not None:
             return entry if deadly["number"] == signal["number"] else None
-        asked = signal["name"] in (*ASK, ABORT) and entry.boot_ns - blow.last.boot_ns <= within_ns
+        asked = signal["name"] in (*ASK, ABORT) and entry.boot_ns - blow.last_ns <= within_ns
         return entry if asked else None
     return None
 
@@ -116,9 +116,9 @@ def lost_child(story: Story) -> Lost | None:
         for entry in story.of("exit")
         if entry is not end
         and entry.body["signal"] is not None
-        and 0 <= end.boot_ns - entry.last.boot_ns <= LONGEST_NS
+        and 0 <= end.boot_ns - entry.last_ns <= LONGEST_NS
         and (lost := _lost(story, entry)) is not None
-        and end.boot_ns - entry.last.boot_ns <= _at_once_ns(lost)
+        and end.boot_ns - entry.last_ns <= _at_once_ns(lost)
     ]
     return found[-1] if found else None
 
@@ -126,7 +126,7 @@ def lost_child(story: Story) -> Lost | None:
 def _at_once_ns(lost: Lost) -> int:
     """How long the first process may take to react. Writing a core dump says nothing about the
     node's load."""
-    dying = min(lost.end.last.boot_ns - entry.last.boot_ns for entry in lost.evidence)
+    dying = min(lost.end.last_ns - entry.last_ns for entry in lost.evidence)
     slow = 0 if lost.end.body["core_dumped"] else max(dying, 0)
     return AT_ONCE_NS + TIMES_SLOWER * slow
 

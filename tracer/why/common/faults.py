@@ -64,9 +64,9 @@ def kernel_fault_before(story: Story, moment: Entry[SignalBody]) -> Entry[Signal
         for entry in story.signals()
         if entry.body["signal"]["name"] in FAULTS
         and took_effect(entry)
-        and 0 <= moment.boot_ns - entry.last.boot_ns <= WRITING_NS
+        and 0 <= moment.boot_ns - entry.last_ns <= WRITING_NS
     ]
-    return max(found, key=lambda entry: entry.last.boot_ns, default=None)
+    return max(found, key=lambda entry: entry.last_ns, default=None)
 
 
 def reason(fault: Entry[SignalBody]) -> str:
@@ -121,11 +121,11 @@ def dump_cut_off(story: Story) -> tuple[Entry[SignalBody], Entry[SignalBody]] | 
         if entry.body["signal"]["name"] in DUMP_CORE
         and took_effect(entry)
         and target_state(entry.event) in ("running", "stopped")
-        and entry.last.boot_ns <= seen[0].boot_ns
+        and entry.last_ns <= seen[0].boot_ns
     ]
     if not faults:
         return None
-    return max(faults, key=lambda entry: entry.last.boot_ns), seen[0]
+    return max(faults, key=lambda entry: entry.last_ns), seen[0]
 
 
 def own_fault(story: Story, names: tuple[str, ...]) -> Entry[SignalBody] | None:

@@ -16,7 +16,7 @@ def hints_of(story: Story) -> tuple[str, ...]:
     kills = [entry for entry in story.of("oom") if story.end and entry.boot_ns <= story.end.boot_ns]
     if not kills or story.end is None or fatal_oom(story) is not None:
         return ()
-    ago = span(story.end.boot_ns - kills[-1].last.boot_ns)
+    ago = span(story.end.boot_ns - kills[-1].last_ns)
     shows = "Kubernetes mostly shows" if story.place.identity.pod_uid else "the runtime mostly says"
     return (
         f"{shows} OOMKilled for this end, because a child was killed for memory {ago} before; or"

@@ -17,9 +17,9 @@ def suspension(story: Story, process: Process | None, until_ns: int) -> Entry[Si
     stops = [entry for entry in signals if _is(entry, STOP) and took_effect(entry)]
     if not stops:
         return None
-    last = max(stops, key=lambda entry: entry.last.boot_ns)
+    last = max(stops, key=lambda entry: entry.last_ns)
     went_on = [entry for entry in signals if _is(entry, CONTINUE)]
-    continued = any(entry.last.boot_ns >= last.last.boot_ns for entry in went_on)
+    continued = any(entry.last_ns >= last.last_ns for entry in went_on)
     return None if continued else last
 
 

@@ -21,7 +21,7 @@ def _find(stop: Stop) -> Reason | None:
     found = [entry for entry in stop.story.of("exit") if _failed(stop, entry)]
     if not found:
         return None
-    entry = max(found, key=lambda one: one.last.boot_ns)
+    entry = max(found, key=lambda one: one.last_ns)
     command, again = quoted(entry.event.about), times(entry.count, "time")
     signal, killed = entry.body["signal"], _killed_by_runtime(stop, entry)
     if killed is not None:
@@ -59,7 +59,7 @@ def _was_held_up(stop: Stop, entry: Entry[ExitBody]) -> bool:
     """Whether a child of a killed command kept its output open. The runtime waits for that child
     and reports the probe's failure late to the kubelet."""
     killed = entry.last.about
-    if killed is None or not 0 <= stop.decided_ns - entry.last.boot_ns <= HELD_UP_NS:
+    if killed is None or not 0 <= stop.decided_ns - entry.last_ns <= HELD_UP_NS:
         return False
     if _killed_by_runtime(stop, entry) is None:
         return False

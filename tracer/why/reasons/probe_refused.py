@@ -20,7 +20,7 @@ def _find(stop: Stop) -> Reason | None:
     found = [entry for entry in every if _is_of_a_probe(stop, entry)]
     if not found:
         return None
-    entry = max(found, key=lambda one: one.last.boot_ns)
+    entry = max(found, key=lambda one: one.last_ns)
     port = entry.body["local"]["port"]
     return Reason(
         "probe_refused",
