@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.containerd import Containerd
 from tests.support.ktrace import END_SECONDS, ROOT, START_SECONDS
 from tests.support.otlp import Receiver, Record, collector, free_port
+from tests.support.prometheus import prometheus
 from tests.support.wait import wait_for
 
 COUNT = 23
@@ -114,6 +116,57 @@ def test_metrics_over_http(containerd: Containerd, cri: tuple[str, str], tmp_pat
     assert found["ktrace_program_run_seconds_total", "signals/on_signal_generate"] > 0
     assert 20e6 < found["ktrace_memory_bytes",] < 300e6
     assert found["ktrace_ring_bytes",] <= found["ktrace_ring_size_bytes",]
+
+
+def test_prometheus(containerd: Containerd, cri: tuple[str, str], tmp_path: Path) -> None:
+    """A real one scrapes the agent, the alert fires, and it understands the whole dashboard."""
+    pod = containerd.run_pod("web-0", NAMESPACE)
+    address = f"127.0.0.1:{free_port()}"
+    rules = [ROOT / "deploy" / "prometheus" / "rules.yaml"]
+    try:
+        with (
+            agent(tmp_path, "--prometheus", "--listen", address, *cri),
+            prometheus(tmp_path, [f"{address}/metrics"], rules) as asked,
+        ):
+            for _ in range(COUNT):
+                container = pod.run("app", ["false"])
+                container.wait_exit()
+            container = pod.run("app", ["sleep", "100000"])
+            os.kill(container.pid, signal.SIGKILL)
+            kill = f'ktrace_verdicts_total{{namespace="{NAMESPACE}",verdict="killed_from_host"}}'
+            wait_for("the verdict", lambda: asked.query(kill), interval=0.3)
+            assert [number for _, number in asked.query(kill)] == [1]
+            exits = f'ktrace_exits_total{{namespace="{NAMESPACE}",class="error"}}'
+            assert sum(number for _, number in asked.query(exits)) == COUNT
+            killed = {
+                "alertname": "KtraceContainersKilled",
+                "namespace": NAMESPACE,
+                "verdict": "killed_from_host",
+            }
+            wait_for(
+                "the alert",
+                lambda: any(killed.items() <= labels.items() for labels in asked.firing()),
+                interval=0.3,
+            )
+            for title, expression in _dashboard():
+                assert asked.ask("query", query=expression)["result"] is not None, title
+            named = {labels["__name__"] for labels, _ in asked.query('{__name__=~"ktrace_.*"}')}
+            assert named >= {"ktrace_healthy", "ktrace_cpu_seconds_total", "ktrace_history_bytes"}
+    finally:
+        pod.remove()
+
+
+def _dashboard() -> Iterator[tuple[str, str]]:
+    """What the panels ask, with Grafana's variables filled in."""
+    panels = json.loads((ROOT / "deploy" / "grafana" / "ktrace.json").read_text())["panels"]
+    variables = {"$__rate_interval": "1m", "$__range": "1h", "$namespace": ".*", "$instance": ".*"}
+    for panel in panels:
+        for target in panel.get("targets", ()):
+            expression = target["expr"]
+            for name, value in variables.items():
+                expression = expression.replace(name, value)
+            assert "$" not in expression
+            yield panel["title"], expression
 
 
 def _of(receiver: Receiver, kind: str) -> list[Record]:

@@ -223,7 +223,10 @@ class _Counter:
 def _clean(*values: str | None) -> Values:
     """Valid UTF-8 of bounded length. What is not known is empty, which Prometheus takes for no
     label."""
-    return tuple(
-        "" if value is None else value[:MAX_VALUE].encode(errors="replace").decode()
-        for value in values
-    )
+    return tuple([_text(value) if value else "" for value in values])
+
+
+def _text(value: str) -> str:
+    if value.isascii() and len(value) <= MAX_VALUE:
+        return value
+    return value[:MAX_VALUE].encode(errors="replace").decode()
