@@ -51,12 +51,12 @@ FOR_THE_NODE = ("tracer/backends/bcc/worker.py",)
 # The parts of the standard library that a tracer never imports.
 LEFT_OUT = re.compile(
     r"(test|idlelib|lib2to3|tkinter|turtle|turtledemo|ensurepip|distutils|venv|pydoc|pydoc_data|curses"
-    r"|dbm|sqlite3|wsgiref|xmlrpc|lzma|bz2|doctest|cProfile|profile|pstats|imaplib|ftplib|poplib"
+    r"|dbm|xmlrpc|lzma|bz2|doctest|cProfile|profile|pstats|imaplib|ftplib|poplib"
     r"|smtplib|nntplib|telnetlib|mailbox|mailcap|sitecustomize|webbrowser|antigravity|this|crypt|sunau"
     r"|aifc|chunk|dist-packages|config-.*)(\.py)?"
 )
 EXTENSIONS_LEFT_OUT = re.compile(
-    r"(_bz2|_codecs_(cn|hk|iso2022|jp|kr|tw)|_crypt|_curses.*|_dbm|_hashlib|_lsprof|_lzma|_sqlite3"
+    r"(_bz2|_codecs_(cn|hk|iso2022|jp|kr|tw)|_crypt|_curses.*|_dbm|_hashlib|_lsprof|_lzma"
     r"|_multibytecodec|_test.*|_ctypes_test|_uuid|_?xx.*|audioop|nis|ossaudiodev|readline)\..*"
 )
 # Files of wheels: alternative implementations, files for compilers and type checkers, certificates.
@@ -165,7 +165,7 @@ def _wheels(wheel: Path, architecture: Architecture, modules: Path) -> list[Part
                 *(sys.executable, "-m", "pip", "install", "-qq", "--no-compile"),
                 *("--disable-pip-version-check", "--root-user-action=ignore"),
                 *("--python-version", PYTHON.removeprefix("python"), *platforms),
-                *("--target", scratch, "--only-binary=:all:", str(wheel)),
+                *("--target", scratch, "--only-binary=:all:", f"{wheel}[agent]"),
             ],
             check=True,
         )

@@ -10,7 +10,8 @@ from pathlib import Path
 from deploy import BuildError
 from deploy.architecture import wanted
 from deploy.bundle.build import checksums, directory_name
-from deploy.image.build import build, manifest
+from deploy.image.build import build
+from deploy.kubernetes.build import whole
 
 
 def main(into: str) -> None:
@@ -18,7 +19,7 @@ def main(into: str) -> None:
     bundle = directory / directory_name(architecture)
     target = directory / f"{bundle.name}.oci.tar"
     name = build({architecture: bundle}, target, lambda what: print(f"image: {what}", flush=True))
-    (directory / "daemonset.yaml").write_text(manifest())
+    (directory / "daemonset.yaml").write_text(whole())
     checksums(directory)
     print(f"{target}: {name}, {target.stat().st_size / 1e6:.1f} MB")
 

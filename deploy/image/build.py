@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from deploy import ROOT, BuildError, made_at, version
+from deploy import BuildError, made_at, version
 from deploy.architecture import Architecture
 
 Say = Callable[[str], None]
@@ -47,15 +47,6 @@ def build(bundles: Mapping[Architecture, Path], target: Path, say: Say) -> str:
                 buildah("commit", *options, "--manifest", name, container)
             buildah("manifest", "push", "--all", "--format", "oci", name, archive)
     return name
-
-
-def manifest() -> str:
-    """deploy/kubernetes/daemonset.yaml with this version's image."""
-    text = (ROOT / "deploy" / "kubernetes" / "daemonset.yaml").read_text()
-    found = f"image: {NAME} "
-    if text.count(found) != 1:
-        raise BuildError(f"the manifest names no image, or several: one line with {found!r}")
-    return text.replace(found, f"image: {NAME}:{version()} ")
 
 
 def _container(buildah: _Buildah, architecture: Architecture, bundle: Path) -> str:

@@ -18,7 +18,7 @@ from deploy.bundle.build import anonymous, checksums, directory_name, pack
 from deploy.bundle.build import build as build_bundle
 from deploy.debian import Say
 from deploy.image.build import build as build_image
-from deploy.image.build import manifest
+from deploy.kubernetes.build import whole
 from deploy.packages.build import build as build_packages
 from deploy.release.evidence import evidence, sizes
 from deploy.wheel.build import build as build_wheel
@@ -47,7 +47,7 @@ def release(into: Path, say: Say) -> None:
     build_image(bundles, into / f"ktrace-{version()}.oci.tar", say)
     for bundle in bundles.values():
         shutil.rmtree(bundle)
-    (into / "daemonset.yaml").write_text(manifest())
+    (into / "daemonset.yaml").write_text(whole())
     measured = sizes(sorted(path for path in into.iterdir() if path.is_file()))
     title = f"# ktrace {version()}: what it rests on\n\nBuilt from commit `{commit}`.\n\n"
     (into / "EVIDENCE.md").write_text(f"{title}{evidence()}\n{measured}")

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from deploy.image import build as image
+from deploy.kubernetes.build import whole
 from tests.cluster.bed import Bed
 from tests.cluster.scene import pids
 from tests.support.tmux import Tmux
@@ -351,7 +351,8 @@ def test_pods_that_are_not_there(today: Plugin) -> None:
 
 def manifest(bed: Bed) -> str:
     """That of the DaemonSet, in a namespace of its own."""
-    text = image.manifest().replace("name: ktrace\n---", f"name: {HOME}\n---")
+    labels = "\n  labels: {pod-security"
+    text = whole().replace(f"name: ktrace{labels}", f"name: {HOME}{labels}")
     text = text.replace("namespace: ktrace", f"namespace: {HOME}")
     return text.replace("path: /var/lib/ktrace,", f"path: {bed.root / 'recordings-too'},")
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from deploy.architecture import ARCHITECTURES
-from deploy.image.build import build, manifest
+from deploy.image.build import build
+from deploy.kubernetes.build import whole
 
 
 @pytest.mark.usefixtures("root")
@@ -27,7 +28,7 @@ def test_one_image_for_all_kinds_of_machines(tmp_path: Path) -> None:
             (bundles[architecture] / "ktrace").write_text(architecture.machine)
         archives.append(place / "image.oci.tar")
         name = build(bundles, archives[-1], lambda words: None)
-        assert f"image: {name} " in manifest()
+        assert f"image: {name}\n" in whole()
     first, second = map(blobs, archives)
     assert first.keys() == second.keys()
     index = next(told for told in first.values() if len(told.get("manifests", ())) == 2)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from deploy import ROOT, BuildError, version
-from deploy.image.build import NAME, manifest
+from deploy.image.build import NAME
+from deploy.kubernetes.build import whole
 from deploy.release.build import clean_commit
 from deploy.release.evidence import UNSAID, Piece, evidence, pieces
 from tests.support.markdown import measured
@@ -74,7 +75,7 @@ def test_only_a_clean_checkout_is_released(checkout: Path) -> None:
 
 
 def test_the_version_stands_in_one_place() -> None:
-    assert f"image: {NAME}:{version()} " in manifest()
+    assert f"image: {NAME}:{version()}\n" in whole()
     listed = git(ROOT, "ls-files", "deploy", "tests", "tracer", "docs/in-a-pod.md", "Makefile")
     for name in listed.split():
         path = ROOT / name

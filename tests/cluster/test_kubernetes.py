@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent on a real node, by kustomize with Events and by Helm without: healthy by its own
+probes, with its few rights, and it says who killed a pod."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from deploy.kubernetes.build import CHART, HERE
+from tests.cluster import build
+from tests.cluster.bed import Bed
+from tests.cluster.scene import pids
+from tests.pods.test_publishers import scraped
+from tests.support.wait import wait_for
+
+SECONDS = 100.0
+IN_IT = ("--namespace", "ktrace", "exec", "ds/ktrace", "--")
+VICTIM = "killed"
+
+
+@pytest.fixture(params=["kustomize", "helm"])
+def agent(
+    bed: Bed, ktrace_image: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[dict[str, Any]]:
+    """The agent's pod, ready. What it keeps stays with the node's own files."""
+    history = bed.root / f"history-{request.param}"
+    if request.param == "kustomize":
+        program, made = bed.new_kubectl, str(_overlay(tmp_path, history))
+        install = ["apply", "--kustomize", made]
+        remove = ["delete", "--kustomize", made, "--wait=true"]
+    else:
+        program, place = build.newer(print) / "helm", "--namespace=ktrace"
+        words = ["--create-namespace", f"--set=history={history}"]
+        install = ["install", "ktrace", str(CHART), place, *words]
+        remove = ["uninstall", "ktrace", place, "--wait"]
+    bed.run_kubectl(program, *install)
+    try:
+        told = ("rollout", "status", "ds/ktrace", "--namespace=ktrace", "--timeout=100s")
+        bed.kubectl(*told, timeout=120)
+        (pod,) = bed.get("pods", "--namespace=ktrace")["items"]
+        yield pod
+    finally:
+        bed.run_kubectl(program, *remove, timeout=120)
+        bed.kubectl("delete", "namespace", "ktrace", "--ignore-not-found", timeout=120)
+
+
+def _overlay(directory: Path, history: Path) -> Path:
+    """A kustomization of ours on that with Events, with another place for the history."""
+    path = "/spec/template/spec/volumes/3/hostPath/path"
+    patch = [{"op": "replace", "path": path, "value": str(history)}]
+    target = {"kind": "DaemonSet", "name": "ktrace"}
+    told = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [os.path.relpath(HERE / "events", directory)],
+        "patches": [{"target": target, "patch": json.dumps(patch)}],
+    }
+    (directory / "kustomization.yaml").write_text(json.dumps(told))
+    return directory
+
+
+def test_it_says_who_killed_a_pod(bed: Bed, agent: dict[str, Any]) -> None:
+    bed.kubectl("run", VICTIM, f"--image={bed.image}", "--restart=Never", "--", "sleep", "100000")
+    try:
+        bed.kubectl("wait", "--for=condition=Ready", f"pod/{VICTIM}", "--timeout=100s", timeout=120)
+        uid = bed.get("pod", VICTIM)["metadata"]["uid"]
+        command = ["sleep", "100000"]
+        (pid,) = (one for one in pids(uid) if psutil.Process(one).cmdline() == command)
+        os.kill(pid, signal.SIGKILL)
+        address = f"http://{agent['status']['podIP']}:9464"
+        key = ("ktrace_verdicts_total", "certain", "default", "killed_from_host")
+        wait_for("the verdict", lambda: scraped(f"{address}/metrics").get(key), SECONDS, 0.3)
+        with urllib.request.urlopen(f"{address}/healthz", timeout=60) as answer:
+            health = json.loads(answer.read())
+        assert health["good"] and health["missing"] == [] and health["verdicts"] >= 1
+        told = bed.kubectl(*IN_IT, "ktrace", "history", f"default/{VICTIM}", "-o", "json")
+        rows = [json.loads(line) for line in told.splitlines()]
+        assert [(row["pod_uid"], row["verdict"]) for row in rows if row["verdict"]] == [
+            (uid, "killed_from_host")
+        ]
+        if agent["spec"].get("serviceAccountName") == "ktrace":
+            about = ("events", f"--field-selector=involvedObject.uid={uid},source=ktrace")
+            wait_for("the Event", lambda: bed.get(*about)["items"], SECONDS, 0.3)
+        (status,) = bed.get("pod", agent["metadata"]["name"], "-n", "ktrace")["status"][
+            "containerStatuses"
+        ]
+        assert (status["ready"], status["restartCount"]) == (True, 0)
+    finally:
+        bed.kubectl("delete", "pod", VICTIM, "--now", timeout=120)
