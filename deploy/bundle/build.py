@@ -8,12 +8,10 @@ the place or time of the build, so two builds of one commit are identical.
 
 from __future__ import annotations
 
-import compileall
 import hashlib
 import importlib.metadata
 import io
 import json
-import py_compile
 import re
 import shutil
 import subprocess
@@ -47,6 +45,16 @@ LEVEL = 19
 PLUGIN = "kubectl-ktrace"
 # Run by the node's own Python, of any version.
 FOR_THE_NODE = ("tracer/backends/bcc/worker.py",)
+
+# In a fixed order. Compiled files are never compared with their sources, which would cost a stat(2)
+# for each module.
+COMPILE = """
+import compileall, py_compile, sys
+sys.exit(not compileall.compile_dir(
+    sys.argv[1], quiet=1, stripdir=sys.argv[2], legacy=True, optimize=0, workers=1,
+    invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+))
+"""
 
 # The parts of the standard library that a tracer never imports.
 LEFT_OUT = re.compile(
@@ -204,18 +212,14 @@ def _launcher(architecture: Architecture, root: Path, say: Say) -> None:
 
 
 def _compile(modules: Path) -> None:
-    """In a fixed order, so that every build shares the same objects between modules. Compiled files
-    are never compared with their sources, which would cost a stat(2) for each module."""
-    compiled = compileall.compile_dir(
-        modules,
-        quiet=1,
-        stripdir=str(modules.parent),
-        legacy=True,
-        optimize=0,
-        workers=1,
-        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    """In an interpreter of its own, with nothing in it but what it compiles: objects that happen to
+    exist already change how modules are written."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", COMPILE, str(modules), str(modules.parent)],
+        env={"PYTHONHASHSEED": "0"},
+        check=False,
     )
-    if not compiled:
+    if done.returncode:
         raise BuildError("some modules of the bundle cannot be compiled")
     for source in modules.rglob("*.py"):
         if str(source.relative_to(modules)) not in FOR_THE_NODE:

@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
+import enum
 import hashlib
 import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import tarfile
+import typing
 from pathlib import Path
 
 import pytest
@@ -17,6 +22,7 @@ import zstandard
 
 from deploy import ROOT
 from deploy.architecture import wanted
+from deploy.bundle import build as build_module
 from deploy.bundle.build import build, checksums, pack
 from tests.deploy.nodes import traces_kills
 from tests.support import bundle as made
@@ -158,6 +164,22 @@ def test_two_builds_are_the_same(
     finally:
         os.umask(before)
     assert contents(another) == contents(bundle)
+
+
+def test_modules_are_compiled_alike_whatever_was_before(tmp_path: Path) -> None:
+    """A release builds several bundles one after the other."""
+    written, names = [], []
+    for number in range(2):
+        modules = tmp_path / str(number) / "lib" / "python"
+        modules.mkdir(parents=True)
+        for module in (argparse, dataclasses, enum, typing):
+            shutil.copy(str(module.__file__), modules)
+        build_module._compile(modules)
+        written.append({path.name: path.read_bytes() for path in modules.iterdir()})
+        # keeps names that the modules have, too
+        names.append(compile(Path(str(enum.__file__)).read_text(), "enum", "exec"))
+    assert written[0] == written[1]
+    assert {name for name in written[0] if not name.endswith(".pyc")} == set()
 
 
 def test_what_is_in_it_is_told(bundle: Path) -> None:
