@@ -8,7 +8,7 @@ bounded where it is read, escaped where it is shown.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tracer.model.bounded import Table, size_of
@@ -192,6 +192,7 @@ class Facts:
                 held: dict[str, Any] = about.events
             else:
                 held = about.pods
+                fact = _with_grace(fact, about.pods.get(fact.uid))
             held.pop(fact.uid, None)
             held[fact.uid] = fact
             while len(held) > MAX_OF_POD:
@@ -221,6 +222,14 @@ class Facts:
             return None
         events.sort(key=lambda event: (event.last_ns, event.first_ns, event.uid))
         return Told(tuple(events), pod, offset_ns)
+
+
+def _with_grace(pod: KubePod, before: KubePod | None) -> KubePod:
+    """A kubelet that is done deletes once more, without grace: what was asked for is known from
+    before."""
+    if before is None or not before.deletion_grace or pod.deletion_grace:
+        return pod
+    return replace(pod, deleted_ns=before.deleted_ns, deletion_grace=before.deletion_grace)
 
 
 def moment(ns: int) -> str:

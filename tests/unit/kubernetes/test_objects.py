@@ -157,6 +157,16 @@ def test_containers_of_a_pod_have_a_bound() -> None:
     assert isinstance(fact, KubePod) and len(fact.containers) == MAX_CONTAINERS
 
 
+def test_the_kubelets_own_deletion_does_not_hide_the_grace() -> None:
+    known = Facts()
+    for told in (pod(deleted=10, given=30), pod(deleted=41, given=0)):
+        known.learn(facts(told))
+    told_of = known.about("shop", "web-0", UID, 0)
+    assert told_of and told_of.pod
+    assert told_of.pod.deletion_grace == 30
+    assert told_of.pod == fact_of(pod(deleted=10, given=30))
+
+
 def test_another_pod_of_the_name_is_another() -> None:
     known = Facts()
     known.learn(facts(listed(event("Killing", KILLING, uid="another"), pod())))
