@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tests.lab import core, lab, machine
+from tests.lab import arm64, core, lab, machine
 from tests.lab.__main__ import main
-from tests.lab.document import PART, markdown, replaced
+from tests.lab.document import PART, markdown, part_of, replaced
 from tests.lab.guest import judge_skip
 from tests.lab.guests import SUITES, chosen
 from tests.lab.image import PROJECT, Additions
@@ -475,6 +475,10 @@ def test_the_documentation_tells_of_every_guest() -> None:
     matrix = text.partition(BEGIN)[2].partition(END)[0]
     told = [row[0] for row in rows_of(matrix) if len(row) == 11]
     assert told == ["guest", *(suite.label for suite in SUITES), "own"]
+    part = part_of("arm64")
+    matrix = text.partition(part.begin)[2].partition(part.end)[0]
+    told = [row[0] for row in rows_of(matrix) if len(row) == 11]
+    assert told == ["guest", *(suite.label for suite in arm64.SUITES)]
 
 
 @pytest.mark.parametrize(
