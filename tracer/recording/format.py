@@ -14,7 +14,7 @@ import zlib
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, unique
 from keyword import iskeyword
 from typing import Any
 
@@ -53,6 +53,7 @@ MORE, LAST = 1, 2  # a turn's flags
 _INTEGERS = {"B": 1, "H": 2, "I": 4, "Q": 8, "b": 1, "h": 2, "i": 4, "q": 8}
 
 
+@unique
 class Kind(IntEnum):
     META = 1
     EVENTS = 2
@@ -60,7 +61,7 @@ class Kind(IntEnum):
     LOST = 4
     END = 5
     KUBERNETES = 6
-    HISTORY = 6
+    HISTORY = 7
 
 
 @dataclass(frozen=True, slots=True)
