@@ -8,7 +8,6 @@ import ast
 import os
 import re
 import threading
-from collections import deque
 from collections.abc import Iterator
 from functools import cache
 from inspect import signature
@@ -18,6 +17,7 @@ from typing import Any, cast
 
 import pytest
 
+from tests.support.wait import wait_for
 from tests.unit import records
 from tests.unit.cli import test_watch
 from tests.unit.decode.test_reports import NOBODY, report
@@ -998,19 +998,18 @@ def test_answers_of_kubectl(monkeypatch: pytest.MonkeyPatch) -> None:
 # SystemTap
 
 
-def test_a_program_that_says_much(tmp_path: Path) -> None:
+def test_a_program_that_says_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     what = "what SystemTap's programs say"
-    program = stap_program.Program.__new__(stap_program.Program)
-    pipe, theirs = os.pipe()
-    os.set_blocking(pipe, False)
-    program._said = deque(maxlen=stap_program.KEPT_LINES)
-    program.stderr = pipe
-    program._process = cast(Any, SimpleNamespace(stderr=SimpleNamespace(closed=False)))
-    try:
-        os.write(theirs, b"".join(b"%d" % n + b"x" * 400 + b"\n" for n in range(60)))
-        program._listen()
-    finally:
-        os.close(pipe)
-        os.close(theirs)
-    assert len(program._said) == number(what)
-    assert {len(line) for line in program._said} == {number(what, 1)}
+    talker = tmp_path / "staprun"
+    talker.write_text(
+        "#!/bin/sh\nfor n in $(seq 100 159); do printf '%s%0400d\\n' $n 0 >&2; done\n"
+    )
+    talker.chmod(0o755)
+    module = tmp_path / "module.ko"
+    module.touch()
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    program = stap_program.Program(module, {})
+    wait_for("the end of what it says", lambda: program.ended)
+    program.close(lambda line: None)
+    assert [line[:3] for line in program.words] == [str(n) for n in range(160 - number(what), 160)]
+    assert {len(line) for line in program.words} == {number(what, 1)}
