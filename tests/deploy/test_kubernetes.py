@@ -70,6 +70,20 @@ def test_values() -> None:
     assert secret == {"name": "s", "key": "headers"}
 
 
+def test_what_kubernetes_says_is_only_read() -> None:
+    told = helm("template", "x", str(CHART), "--namespace=watch", "--set=kubernetes=true")
+    objects = {(one["kind"], one["metadata"]["name"]): one for one in parsed(told)}
+    (container,) = objects["DaemonSet", "ktrace"]["spec"]["template"]["spec"]["containers"]
+    assert "--kubernetes" in container["command"]
+    assert ("ClusterRole", "ktrace-events") not in objects
+    (rule,) = objects["ClusterRole", "ktrace-reads"]["rules"]
+    assert rule["resources"] == ["pods", "events"]
+    assert rule["verbs"] == ["get", "list", "watch"]
+    (subject,) = objects["ClusterRoleBinding", "ktrace-reads"]["subjects"]
+    assert subject == {"kind": "ServiceAccount", "name": "ktrace", "namespace": "watch"}
+    assert ("ServiceAccount", "ktrace") in objects
+
+
 def test_no_directory_is_forgotten() -> None:
     found = {path.parent.name for path in Path(HERE).glob("*/kustomization.yaml")}
     assert found == set(LEVELS)

@@ -37,7 +37,7 @@ from tracer.cli._tracing import (
     stop_on_signals,
     tell_ready,
 )
-from tracer.model.errors import KtraceError
+from tracer.model.errors import KtraceError, UsageError
 from tracer.model.units import size, span
 from tracer.outputs.escape import escape
 
@@ -56,7 +56,7 @@ _UNITS: Mapping[publishers.Unit, click.ParamType[Any] | None] = {
 
 def run(check: bool, listen: str, **values: Any) -> None:
     directory = Path(values["dir"])
-    chosen = _chosen(values)
+    chosen = _chosen(listen, values)
     if check:
         raise SystemExit(_check(directory, listen, chosen, values))
     from tracer.agent.agent import Agent, Settings
@@ -87,7 +87,7 @@ def _bounds(values: Mapping[str, Any]) -> Bounds:
     )
 
 
-def _chosen(values: Mapping[str, Any]) -> dict[str, publishers.Options]:
+def _chosen(listen: str, values: Mapping[str, Any]) -> dict[str, publishers.Options]:
     """The options of the publishers that are on."""
     chosen = {}
     for name in publishers.names():
@@ -95,6 +95,11 @@ def _chosen(values: Mapping[str, Any]) -> dict[str, publishers.Options]:
         asked = publishers.asked(name, publisher.options)
         options = publisher.options(**{one.field: values[one.name] for one in asked})
         if values[name]:
+            if publisher.serves and not listen:
+                raise UsageError(
+                    f"--{name} has a page, and --listen '' is nowhere",
+                    f"give --listen ADDRESS:PORT, such as {LISTEN}",
+                )
             publisher.require(options)
             chosen[name] = options
     return chosen

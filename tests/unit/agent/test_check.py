@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from tests.unit.agent.test_options import command
 from tracer import backends, probes
 from tracer.agent.lock import Lock
-from tracer.model.errors import CannotOnThisKernel
+from tracer.model.errors import CannotOnThisKernel, UsageError
 
 __all__ = ["command"]
 
@@ -65,3 +65,10 @@ def test_what_it_lacks(check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert "lacks      signals: core lacks BTF\n           a kernel with BTF" in told.output
     assert f"lacks      another agent, process {os.getpid()}, serves" in told.output
     assert "lacks      nothing can be written in" in told.output
+
+
+def test_a_page_needs_an_address(check: Check) -> None:
+    refused = check("--prometheus", "--listen", "").exception
+    assert isinstance(refused, UsageError)
+    assert refused.message == "--prometheus has a page, and --listen '' is nowhere"
+    assert refused.remedy and "--listen" in refused.remedy

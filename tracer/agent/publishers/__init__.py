@@ -147,13 +147,15 @@ def asked(name: str, options: type[Options]) -> list[Asked]:
 class Publisher:
     """`options` is the class of its options, an object of which `make`, `require` and `plan` get.
     `require` raises `KtraceError` if something is not installed or an option makes no sense.
-    `plan` says in a few lines what would go where, for `ktrace agent --check`."""
+    `plan` says in a few lines what would go where, for `ktrace agent --check`. `serves` is whether
+    it has pages, and so needs the listener."""
 
     help: str
     options: type[Options]
     make: Callable[[Any, Means], Sender]
     plan: Callable[[Any], Sequence[str]]
     require: Callable[[Any], object] = lambda options: None
+    serves: bool = False
 
 
 def names() -> list[str]:

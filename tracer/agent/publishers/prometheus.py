@@ -119,4 +119,5 @@ PUBLISHER = Publisher(
     make=_make,
     plan=_plan,
     require=_require,
+    serves=True,
 )
