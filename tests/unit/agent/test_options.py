@@ -30,7 +30,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Iterator[click.Command]:
 
 def chosen(command: click.Command, *words: str) -> dict[str, Any]:
     context = command.make_context("agent", list(words))
-    found = agent._chosen(context.params).get("board")
+    found = agent._chosen(agent.LISTEN, context.params).get("board")
     return {**context.params, "board options": found and vars(found)}
 
 
