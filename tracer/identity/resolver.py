@@ -52,7 +52,7 @@ class Resolver:
         self._on_place = on_place
         self._on_end = on_end
         self._places: Table[int, Place] = Table(MAX_PLACES, _size_of_place)
-        self._dead: Table[int, Place] = Table(MAX_DEAD, _size_with_names)
+        self._dead: Table[int, Place] = Table(MAX_DEAD, _size_of_place)
         self._gone = 0  # removed cgroups forgotten since the last sweep
         self._pods: Table[tuple[int, str], Place] = Table(MAX_PLACES // 2, _size_of_place)
         self._processes: Table[int, Process] = Table(MAX_PROCESSES, attrgetter("size"))
@@ -195,9 +195,14 @@ class Resolver:
                 self._name(place)
                 if place.version != before:
                     changed.append(place)
-        for place in self._pods.values():
+        for key, place in list(self._pods.items()):
             if _may_be_told(place, names):
                 self._name(place)
+                if key in self._pods:
+                    self._pods.weigh(key)
+        for place in changed:
+            if place.cgroup in self._places:
+                self._drop(self._places.weigh(place.cgroup))
         return changed
 
     def _is_there(self, id_: str, _: Pod | Container) -> bool:
@@ -208,7 +213,11 @@ class Resolver:
         return id_ in self._there
 
     def _keep(self, place: Place) -> None:
-        for cgroup, forgotten in self._places.keep(place.cgroup, place):
+        self._drop(self._places.keep(place.cgroup, place))
+
+    def _drop(self, over: list[tuple[int, Place]]) -> None:
+        """Places for which there is no room."""
+        for cgroup, forgotten in over:
             self._on_end(forgotten)
             self._forget(cgroup, forgotten)
 
@@ -283,15 +292,10 @@ def _may_be_told(place: Place, names: Names) -> bool:
 
 
 def _size_of_place(place: Place) -> int:
-    """Without names, which count in the tables of names."""
-    identity = place.identity
-    return 700 + size_of(place.path, identity.pod_uid, identity.container_id)
-
-
-def _size_with_names(place: Place) -> int:
-    pod, container = place.pod, place.container
+    """With its names, which it keeps when the tables of names have forgotten them."""
+    identity, pod, container = place.identity, place.pod, place.container
     names = (_size_of_pod(pod) if pod else 0) + (_size_of_container(container) if container else 0)
-    return _size_of_place(place) + names
+    return 700 + size_of(place.path, identity.pod_uid, identity.container_id) + names
 
 
 def _size_of_pod(pod: Pod) -> int:

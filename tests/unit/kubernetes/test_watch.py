@@ -167,6 +167,7 @@ def test_gone_as_an_answer() -> None:
     api = Api()
     with Watching(api) as watching:
         watching.wait()
+        watching.waits_for(EVENTS, 1)  # so that only the watch of pods can be refused
         api.refuse.append(Answer(410, {"message": "too old resource version"}))
         api.put(PODS, None)
         assert watching.waits_for(PODS, 2, watches=False)
@@ -253,9 +254,14 @@ def test_what_waits_is_bounded_in_bytes_and_counted() -> None:
     api.items[EVENTS] = [event("Unhealthy", f"{n} " + "x" * 1000) for n in range(300)]
     with Watching(api, most=100_000) as watching:
         wait_for("the queue to be full", lambda: watching.cluster.dropped > 200, 60)
-        taken = watching.cluster.take()
+        taken = list(watching.cluster.take())
         assert sum(fact.size for fact in taken) <= 100_000
-        wait_for("all", lambda: watching.cluster.dropped + len(taken) >= 301, 60)
+
+        def every_one() -> bool:
+            taken.extend(watching.cluster.take())
+            return watching.cluster.dropped + len(taken) == 301
+
+        wait_for("all to be taken or dropped", every_one, 60)
 
 
 def test_it_ends_at_once_whatever_it_waits_for() -> None:
