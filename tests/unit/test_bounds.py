@@ -321,11 +321,20 @@ TESTS: dict[str, tuple[str, ...]] = {
     "containers of which the history has been told": (
         f"{AGENT}/test_lives.py::test_what_is_remembered_is_bounded",
     ),
-    "nodes that are asked at once": (f"{KUBECTL}/test_nodes.py::test_too_many_at_once",),
+    "nodes that are asked at once": (
+        f"{KUBECTL}/test_nodes.py::test_too_many_at_once",
+        f"{KUBECTL}/test_history.py::test_how_many_are_asked_at_once",
+    ),
     "an answer of kubectl": (
         f"{KUBECTL}/test_client.py::test_an_answer_without_an_end",
         f"{KUBECTL}/test_client.py::test_one_that_does_not_answer",
         f"{HERE}::test_answers_of_kubectl",
+    ),
+    "what agents tell of their histories": (
+        f"{KUBECTL}/test_history.py::test_what_is_kept_is_bounded",
+    ),
+    "recordings of a `--cut` from one node": (
+        f"{KUBECTL}/test_history.py::test_files_are_bounded",
     ),
     "what kubectl complains about": (f"{KUBECTL}/test_client.py::test_complaints_are_bounded",),
     "a line of a node": (f"{KUBECTL}/test_streams.py::test_a_line_without_an_end",),

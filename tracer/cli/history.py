@@ -13,17 +13,16 @@ from typing import Any
 import click
 import orjson
 
-from tracer.agent.history.query import History, Row, exists, wants
-from tracer.cli import _listing
+from tracer.agent.history import table
+from tracer.agent.history.query import History, exists, wants
 from tracer.cli._history import directory as directory_option
-from tracer.cli._listing import Column
 from tracer.cli._options import Duration
 from tracer.model.errors import KtraceError, NoSuchPod, UsageError
+from tracer.outputs import listing
 from tracer.outputs.escape import escape
 
 NS = 1_000_000_000
 _CLOCK = re.compile(r"(\d\d):(\d\d)(?::(\d\d))?")
-_FORMS = ("table", "wide", "json")
 
 
 def run(
@@ -41,8 +40,8 @@ def run(
         _cut(directory, cut, output)
         return
     form = output or "table"
-    if form not in _FORMS:
-        raise UsageError(f"-o {form!r} is none of {', '.join(_FORMS)}", "a FILE needs --cut")
+    if form not in table.FORMS:
+        raise UsageError(f"-o {form!r} is none of {', '.join(table.FORMS)}", "a FILE needs --cut")
     if not exists(directory):
         raise KtraceError(
             f"there is no history in {directory}, or only root may read it",
@@ -60,16 +59,17 @@ def run(
             "ktrace history lists what ended or was hurt; --since reaches back only so far",
         )
     if form == "json":
-        for row in rows:
-            sys.stdout.buffer.write(orjson.dumps(_json(row), option=orjson.OPT_APPEND_NEWLINE))
+        for one in map(table.to_object, rows):
+            sys.stdout.buffer.write(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE))
     else:
         wide = form == "wide"
-        shown = (_row(row, wide) for row in rows)
-        _listing.show(COLUMNS + MORE_COLUMNS * wide, shown, wide=wide, headers=not no_headers)
+        columns = table.COLUMNS + table.MORE_COLUMNS * wide
+        shown = (table.cells(table.to_object(row), wide) for row in rows)
+        listing.show(columns, shown, wide=wide, headers=not no_headers)
 
 
 def _cut(directory: Path, span: str, output: str | None) -> None:
-    if not output or output in _FORMS:
+    if not output or output in table.FORMS:
         raise UsageError("--cut needs a file", "add -o incident.ktrace")
     first, dots, last = span.partition("..")
     if not dots:
@@ -80,15 +80,22 @@ def _cut(directory: Path, span: str, output: str | None) -> None:
     if begin > end:
         raise UsageError(f"--cut {span!r} ends before it begins")
     from tracer.agent.history.cut import cut
+    from tracer.recording.files import SingleFile, Stream
 
-    written = cut(directory, _ns(begin), _ns(end) + NS - 1, Path(output), _say)
+    to_stdout = output == "-"
+    if to_stdout and sys.stdout.isatty():
+        raise UsageError("-o - takes recordings, and no terminal", "give a file with -o")
+    written = cut(
+        *(directory, _ns(begin), _ns(end) + NS - 1, Path(output), _say),
+        (lambda _: Stream(sys.stdout.fileno())) if to_stdout else SingleFile,
+    )
     if not written:
         raise KtraceError(
             f"the history holds nothing between {begin:%Y-%m-%dT%H:%M:%SZ}"
             f" and {end:%Y-%m-%dT%H:%M:%SZ}",
             "ktrace history shows what it holds",
         )
-    for path in written:
+    for path in () if to_stdout else written:
         click.echo(f"ktrace: {path} holds {begin:%Y-%m-%dT%H:%M:%SZ} to {end:%H:%M:%SZ}", err=True)
 
 
@@ -114,66 +121,6 @@ def _moment(text: str, before: datetime) -> datetime:
 
 def _ns(moment: datetime) -> int:
     return int((moment - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds()) * NS
-
-
-def _iso(ns: int | None) -> str | None:
-    if ns is None:
-        return None
-    second, rest = divmod(ns, NS)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)) + f".{rest:09d}Z"
-
-
-def _json(row: Row) -> dict[str, Any]:
-    life, told = row.life, row.told
-    return {
-        "time": _iso(row.at_ns or None),
-        "namespace": life.namespace,
-        "pod": life.pod,
-        "pod_uid": life.pod_uid,
-        "container": life.container,
-        "container_id": life.container_id,
-        "runtime": life.runtime,
-        "began": _iso(life.began_ns),
-        "ended": _iso(life.ended_ns),
-        "running": row.running,
-        "exit_code": life.exit_code,
-        "signal": life.signal,
-        "verdict": told and told.verdict,
-        "certainty": told and told.certainty,
-        "sentence": told and told.sentence,
-        "recording": (told and told.segment) or None,
-        "offset": told and told.offset if told and told.segment else None,
-    }
-
-
-COLUMNS = [
-    Column("TIME", 20),
-    Column("POD", 16),
-    Column("CONTAINER", 9, 2),
-    Column("CODE", 4, 1),
-    Column("WHAT", 30, 3),
-    Column("SURE", 7, 4),
-]
-MORE_COLUMNS = [Column("ID", 64), Column("UID", 36), Column("BEGAN", 20)]
-
-
-def _row(row: Row, wide: bool) -> list[_listing.Value]:
-    life, told = row.life, row.told
-    what = told.sentence if told else _STATES[row.running]
-    moment = _iso(row.at_ns or None)
-    shown: list[_listing.Value] = [
-        moment and moment[:19] + "Z",
-        life.title or None,
-        life.container,
-        life.exit_code,
-    ]
-    shown += [what, told.certainty if told else None]
-    began = _iso(life.began_ns)
-    more = [life.container_id, life.pod_uid, began and began[:19] + "Z"]
-    return [*shown, *more] if wide else shown
-
-
-_STATES = {True: "runs", False: "ended", None: "its end was not seen: no agent ran"}
 
 
 command = click.Command(
@@ -203,7 +150,7 @@ command = click.Command(
         click.Option(
             ["-o", "--output"],
             metavar="[table|wide|json]|FILE",
-            help="wide adds ids and the begin; json is one object a line; with --cut a file.",
+            help="wide adds ids and the begin; json is one object a line; with --cut a file, or -.",
         ),
         click.Option(["--no-headers"], is_flag=True, help="Leave out the column titles."),
         directory_option(),

@@ -10,12 +10,12 @@ import sys
 import click
 import orjson
 
-from tracer.cli import _listing
-from tracer.cli._listing import Column
 from tracer.cli._options import complete_namespace, cri_socket
 from tracer.identity.inventory import Entry, current_names, inventory
 from tracer.model.errors import KtraceError
+from tracer.outputs import listing
 from tracer.outputs.escape import escape
+from tracer.outputs.listing import Column
 
 
 def run(namespaces: tuple[str, ...], output: str, no_headers: bool, cri_socket: str | None) -> None:
@@ -36,7 +36,7 @@ def run(namespaces: tuple[str, ...], output: str, no_headers: bool, cri_socket: 
         )
     wide = output == "wide"
     rows = (_row(entry, wide) for entry in entries)
-    _listing.show(COLUMNS + MORE_COLUMNS * wide, rows, wide=wide, headers=not no_headers)
+    listing.show(COLUMNS + MORE_COLUMNS * wide, rows, wide=wide, headers=not no_headers)
 
 
 def _say(words: str) -> None:
@@ -55,9 +55,9 @@ COLUMNS = [
 MORE_COLUMNS = [Column("RUNTIME", 10), Column("UID", 36), Column("CGROUP", 20)]
 
 
-def _row(entry: Entry, wide: bool) -> list[_listing.Value]:
+def _row(entry: Entry, wide: bool) -> list[listing.Value]:
     short_id = entry.container_id[:12] if entry.container_id else None
-    row: list[_listing.Value] = [
+    row: list[listing.Value] = [
         entry.namespace,
         entry.pod or entry.pod_uid,
         entry.container,

@@ -41,6 +41,10 @@ def _run(words: Sequence[str]) -> int:
                 from tracer.kubectl import doctor
 
                 return doctor.run(request)
+            if request.command == "history":
+                from tracer.kubectl import history
+
+                return history.run(request)
             from tracer.kubectl import session
 
             return session.run(request)

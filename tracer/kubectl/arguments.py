@@ -114,8 +114,12 @@ def parse(words: Sequence[str]) -> Request:
             request.help = True
         elif option == "--version":
             request.version = True
-        else:
-            request.rest.append(option if value is None else f"{option}={value}")
+        elif value is None:
+            request.rest.append(option)
+        elif option.startswith("--"):
+            request.rest.append(f"{option}={value}")
+        else:  # behind a short one, `=` would be part of the value
+            request.rest += [option, value]
     return request
 
 

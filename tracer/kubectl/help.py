@@ -13,6 +13,7 @@ Commands:
   why POD           what happens to a pod, how sure that is, what to do
   signals, exits, oom, pagealloc, resets, backlog, trace PROBE,…
                     what the kernel tells, as it happens; of several nodes in order of time
+  history [POD]     what ended or was hurt, as the agents have seen it, also of pods that are gone
   live              which pods of a node are hurt, on the whole screen
   record -o FILE    a recording that arrives here; of several nodes FILE is one for each
   pods              the pods and containers of a node, as its kernel has them
@@ -42,6 +43,7 @@ Examples:
   kubectl ktrace why shop/web-0              wait until something happens to it, and say why
   kubectl ktrace signals -n shop -l app=web  on every node that has such a pod
   kubectl ktrace exits --all-nodes -o json   with the node in each line
+  kubectl ktrace history --since 2h          of every node that has an agent
   kubectl ktrace live --node node1
   kubectl ktrace record -o here.ktrace -n shop --duration 5m && ktrace why here.ktrace
   kubectl ktrace doctor --context prod

@@ -124,22 +124,15 @@ class Homes:
     def agent(self, node: str) -> Home | None:
         """The DaemonSet's pod on the node. A user without the right to look there may still make a
         pod elsewhere."""
-        namespace = self._request.home or NAMESPACE
         if self._request.image:
             return None
         try:
-            found = self._kubectl.get(
-                *("pods", f"--namespace={namespace}", f"--selector={AGENT}"),
-                f"--field-selector=spec.nodeName={node}",
+            found = agents(
+                self._kubectl, self._request.home, f"--field-selector=spec.nodeName={node}"
             )
         except Forbidden:
             return None
-        for pod in found["items"]:
-            about = pod["metadata"]
-            named = any(one.get("name") == CONTAINER for one in pod["spec"]["containers"])
-            if named and _is_running(pod) and not about.get("deletionTimestamp"):
-                return Home(node, about["namespace"], about["name"], made=False)
-        return None
+        return next(iter(found), None)
 
     def make(self, node: str) -> Home:
         name = f"kubectl-ktrace-{self._session}-{secrets.token_hex(3)}"
@@ -316,6 +309,19 @@ NEEDED = (
     ("create", "pods/exec"),
     ("delete", "pods"),
 )
+
+
+def agents(kubectl: Kubectl, namespace: str | None, *chosen: str) -> list[Home]:
+    """The DaemonSet's pods that run."""
+    where = f"--namespace={namespace or NAMESPACE}"
+    found = kubectl.get("pods", where, f"--selector={AGENT}", *chosen)["items"]
+    return [
+        Home(pod["spec"]["nodeName"], about["namespace"], about["name"], made=False)
+        for pod in found
+        if _is_running(pod)
+        and not (about := pod["metadata"]).get("deletionTimestamp")
+        and any(one.get("name") == CONTAINER for one in pod["spec"]["containers"])
+    ]
 
 
 def waiting(pod: Mapping[str, Any]) -> tuple[str | None, bool]:

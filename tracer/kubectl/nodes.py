@@ -7,13 +7,15 @@ knows no context, so it is given the namespace from the API server's answer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from tracer.kubectl.arguments import Request
-from tracer.kubectl.client import Forbidden, Kubectl
+from tracer.kubectl.client import Forbidden, Kubectl, Refused
 from tracer.model.errors import KtraceError, NoSuchPod, UsageError
 
 # The most nodes at once: each is a kubectl process here.
@@ -48,9 +50,9 @@ def find(kubectl: Kubectl, request: Request) -> Asked:
     if about_pods:
         asked = _of_pods(kubectl, request, pods)
     if request.nodes:
-        return _bounded(replace(asked, nodes=tuple(dict.fromkeys(request.nodes))))
+        return bounded(replace(asked, nodes=tuple(dict.fromkeys(request.nodes))))
     if request.all_nodes:
-        return _bounded(replace(asked, nodes=tuple(every_node(kubectl))))
+        return bounded(replace(asked, nodes=tuple(every_node(kubectl))))
     if not about_pods:
         every = list(every_node(kubectl))
         if len(every) != 1:
@@ -59,7 +61,28 @@ def find(kubectl: Kubectl, request: Request) -> Asked:
                 "a pod, -n or -l chooses its nodes; else --node NAME or --all-nodes",
             )
         return replace(asked, nodes=tuple(every))
-    return _bounded(asked)
+    return bounded(asked)
+
+
+def lived(kubectl: Kubectl, request: Request) -> Asked:
+    """Where a history is asked for, and about whom: no node if any may know."""
+    from tracer.model.selection import without_kind
+
+    chosen = tuple(namespace for namespace in request.namespaces if namespace != "*")
+    if not request.target:
+        return Asked((), (), chosen)
+    what = without_kind(request.target)
+    before = _namespace(what)
+    scopes = [before] if before else request.namespaces
+    pod = None
+    if len(scopes) < 2 and all(map(_is_plain, [what, *scopes])):
+        name = what.rpartition("/")[2]
+        with suppress(Forbidden):  # an agent may know nevertheless
+            pod = kubectl.get("pod", name, *(f"--namespace={scope}" for scope in scopes))
+    if not (scopes or (_is_id(what) and not pod)):
+        chosen = (pod["metadata"]["namespace"] if pod else _of_context(kubectl),)
+    node = (pod.get("spec") or {}).get("nodeName") if pod else None
+    return Asked((node,) if node else (), (what,), chosen)
 
 
 def every_node(kubectl: Kubectl) -> dict[str, Any]:
@@ -190,6 +213,25 @@ def _is_uid(word: str) -> bool:
     return len(word) == 36 and word.count("-") == 4
 
 
+def _is_id(word: str) -> bool:
+    """Whether it is a uid, or may be the beginning of a container's id: neither has a namespace."""
+    return _is_uid(word) or bool(re.fullmatch("[0-9a-f]{6,64}", word))
+
+
+def _of_context(kubectl: Kubectl) -> str:
+    """The namespace that kubectl takes where none is given."""
+    try:
+        told = kubectl.run(
+            "config", "view", "--minify", "--output=jsonpath={.contexts[0].context.namespace}"
+        )
+    except Refused as refused:
+        raise UsageError(
+            f"which namespace? There is no context: {refused.words}",
+            "NAMESPACE/POD or -n NAMESPACE; -A is every one",
+        ) from refused
+    return told.decode("utf-8", "backslashreplace").strip() or "default"
+
+
 def _is_to_come(pod: Mapping[str, Any]) -> bool:
     return (pod.get("status") or {}).get("phase") == "Pending"
 
@@ -212,7 +254,9 @@ def _no_such_pod(kubectl: Kubectl, request: Request, pods: Sequence[str]) -> Ktr
     near: list[str] = []
     if pods and all(map(_is_plain, named)):
         scope = [f"--namespace={named[0]}"] if named else []
-        names = [_name(pod) for pod in kubectl.get("pods", *scope)["items"]]
+        names: list[str] = []
+        with suppress(Forbidden):  # to see one pod is a right of its own
+            names = [_name(pod) for pod in kubectl.get("pods", *scope)["items"]]
         near = difflib.get_close_matches(pods[0].rpartition("/")[2], names, 3, 0.4)
     hint = f"; the nearest: {', '.join(near)}" if near else ""
     return NoSuchPod(
@@ -221,7 +265,7 @@ def _no_such_pod(kubectl: Kubectl, request: Request, pods: Sequence[str]) -> Ktr
     )
 
 
-def _bounded(asked: Asked) -> Asked:
+def bounded(asked: Asked) -> Asked:
     if len(asked.nodes) > MAX_NODES:
         raise UsageError(
             f"{len(asked.nodes)} nodes are more than {MAX_NODES} at once",

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from difflib import get_close_matches
@@ -24,7 +24,7 @@ from tracer.kubectl.client import Kubectl, refusal
 from tracer.kubectl.home import CONTAINER, DELETE_SECONDS, Home, Homes
 from tracer.kubectl.nodes import Asked
 from tracer.kubectl.stream import ENDING, End, Sink, Streams
-from tracer.model.errors import KtraceError, UsageError
+from tracer.model.errors import KtraceError, NoSuchPod, UsageError
 from tracer.outputs.escape import escape
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ def run(request: Request) -> int:
     """Returns ktrace's exit code."""
     _check(request)
     kubectl = Kubectl(request.kubectl)
-    asked = nodes.find(kubectl, request)
+    asked = _asked(kubectl, request)
     if request.command == "live":
         return _screen(kubectl, request, asked)
     with housed(kubectl, request, asked.nodes) as homes:
@@ -52,10 +52,23 @@ def run(request: Request) -> int:
         words = remote_words(request, asked)
         ready = _is_tracing(request.command)
         ends = [End(kubectl, home, words, ready) for home in homes]
-        code = Streams(ends, sink, _teller(asked), lambda: _attached(request, asked)).run()
+        code = Streams(ends, sink, teller(asked), lambda: _attached(request, asked)).run()
         if isinstance(sink, show.Recordings):
-            code = _check_recordings(sink) or code
+            code = check_recordings(sink.paths.values()) or code
     return code
+
+
+def _asked(kubectl: Kubectl, request: Request) -> Asked:
+    """An agent remembers a pod that is gone."""
+    try:
+        return nodes.find(kubectl, request)
+    except NoSuchPod as nobody:
+        if request.command != "why":
+            raise
+        from tracer.kubectl.agents import who_knows
+
+        with interruptible():
+            return who_knows(kubectl, request, nobody)
 
 
 @contextmanager
@@ -222,7 +235,7 @@ def _sink(request: Request, asked: Asked) -> Sink:
     return show.Text(asked.nodes, named=several and not verdicts, verdicts=verdicts)
 
 
-def _teller(asked: Asked) -> Callable[[str, str], None]:
+def teller(asked: Asked) -> Callable[[str, str], None]:
     """With several nodes, each line begins with its node."""
 
     def say(node: str, line: str) -> None:
@@ -245,13 +258,13 @@ def _attached(request: Request, asked: Asked) -> None:
             raise UsageError(f"--ready-file {request.ready_file}: {error.strerror}") from error
 
 
-def _check_recordings(sink: show.Recordings) -> int:
+def check_recordings(paths: Iterable[Path]) -> int:
     """Reports whether each recording arrived completely."""
     from tracer.model.errors import BadRecording
     from tracer.recording.reader import Reader
 
     code = 0
-    for path in sink.paths.values():
+    for path in paths:
         try:
             with Reader(path) as reader:
                 for _ in reader.blocks():

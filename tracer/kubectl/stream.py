@@ -134,6 +134,7 @@ class Streams:
         self._out = select.poll()
         self._out.register(1, 0)
         self._open: dict[End, int] = {}
+        self.codes: dict[str, int] = {}  # of each node, when all have ended
 
     def run(self) -> int:
         """Returns the highest exit code of the nodes. Raises KeyboardInterrupt at a second
@@ -154,7 +155,8 @@ class Streams:
         try:
             self._loop(wake)
             self._sink.close()
-            return max(self._result(end) for end in self._ends)
+            self.codes = {end.node: self._result(end) for end in self._ends}
+            return max(self.codes.values())
         except BrokenPipeError as error:
             raise ReaderGone from error
         finally:

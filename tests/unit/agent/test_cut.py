@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,9 @@ from tracer.agent.history.cut import cut
 from tracer.agent.history.segments import segments
 from tracer.agent.history.store import Store
 from tracer.agent.item import Life
+from tracer.kubectl.pieces import Pieces
 from tracer.model.event import Clock
+from tracer.recording.files import Stream
 from tracer.recording.recorder import Recorder
 
 OFFSET = metadata().clock_offset_ns
@@ -79,21 +83,40 @@ def test_a_piece_shows_what_was_shown(
     assert begin - 2 * SECOND <= min(times(again)) <= max(times(again)) <= end + 2 * SECOND
 
 
-def test_nothing_there(lines: list[bytes], tmp_path: Path, directory: Path) -> None:
-    assert cut(directory, utc(1000), utc(2000), tmp_path / "piece.ktrace") == []
-    assert not (tmp_path / "piece.ktrace").exists()
-
-
-def test_each_session_gives_a_piece(lines: list[bytes], tmp_path: Path, directory: Path) -> None:
+def _another_session(tmp_path: Path, directory: Path) -> None:
     clock = Clock(OFFSET)
     store = Store(directory, clock, Bounds(1e9, 1 << 30, 1.0), print)
     recorder = Recorder(store, metadata(), PROBES, fail, clock)
     shown(Script(busy(5)), metadata(), tmp_path / "live", recorder)
     recorder.close()
     store.finish(60)
+
+
+def test_nothing_there(lines: list[bytes], tmp_path: Path, directory: Path) -> None:
+    assert cut(directory, utc(1000), utc(2000), tmp_path / "piece.ktrace") == []
+    assert not (tmp_path / "piece.ktrace").exists()
+
+
+def test_each_session_gives_a_piece(lines: list[bytes], tmp_path: Path, directory: Path) -> None:
+    _another_session(tmp_path, directory)
     pieces = cut(directory, utc(0), utc(100), tmp_path / "piece.ktrace")
     assert [piece.name for piece in pieces] == ["piece.ktrace", "piece-2.ktrace"]
     assert [len(replay(piece).splitlines()) for piece in pieces] == [len(lines), 10]
+
+
+def test_pieces_one_behind_the_other(lines: list[bytes], tmp_path: Path, directory: Path) -> None:
+    """On standard output of a pod, from where `kubectl ktrace` makes files of them again."""
+    _another_session(tmp_path, directory)
+    stream = tmp_path / "stream"
+    with stream.open("wb") as out:
+        cut(
+            *(directory, utc(0), utc(100), Path("-")),
+            destination=lambda _: Stream(out.fileno()),
+        )
+    pieces = Pieces(["node"], tmp_path / "piece.ktrace")
+    pieces.take("node", stream.read_bytes())
+    pieces.gone("node")
+    assert [len(replay(one).splitlines()) for one in pieces.paths["node"]] == [len(lines), 10]
 
 
 def test_a_damaged_recording_costs_only_itself(
@@ -166,6 +189,7 @@ def test_json(kept: Path) -> None:
     assert (row["pod"], row["running"], row["exit_code"]) == ("web-1", False, 137)
     assert (row["verdict"], row["recording"]) == ("killed_from_host", 1)
     assert row["offset"] > 0
+    assert row["is_end"] is True
     assert row["time"] == row["ended"] == Clock(0).iso(NOW)
 
 
@@ -185,6 +209,14 @@ def test_wrong_questions(kept: Path, words: list[str], code: int, said: str) -> 
     failed = asked(kept, *words)
     assert failed.returncode == code
     assert said in failed.stderr
+
+
+def test_a_piece_on_standard_output(lines: list[bytes], tmp_path: Path, directory: Path) -> None:
+    first, last = (Clock(0).iso(utc(second))[:19] + "Z" for second in (0, 100))
+    words = ["history", "--cut", f"{first}..{last}", "-o", "-", "--dir", str(directory)]
+    with (tmp_path / "out.ktrace").open("wb") as out:
+        subprocess.run([sys.executable, "-m", "tracer", *words], stdout=out, check=True)
+    assert len(replay(tmp_path / "out.ktrace").splitlines()) == len(lines)
 
 
 def test_nowhere(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer import cli, probes
-from tracer.cli import _listing, _options, _tracing, live, pods
+from tracer.cli import _options, _tracing, live, pods
 from tracer.identity.inventory import Entry
 from tracer.model.errors import (
     CannotOnThisKernel,
@@ -33,6 +33,7 @@ from tracer.model.errors import (
 )
 from tracer.model.names import Names
 from tracer.model.selection import Selection
+from tracer.outputs import listing
 from tracer.session.session import Summary
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -611,11 +612,11 @@ def test_pods_on_a_narrow_terminal(
     ktrace: Ktrace, entries: list[Entry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entries[:] = [dataclasses.replace(ENTRIES[0], pod="web-7d9f4c8b6-x2x7k")]
-    monkeypatch.setattr(_listing, "terminal_width", lambda: 60)
+    monkeypatch.setattr(listing, "terminal_width", lambda: 60)
     header, row = ktrace("pods").out.splitlines()
     assert header.split() == ["NAMESPACE", "POD", "CONTAINER", "ID", "PID"]
     assert row.split() == ["shop", "web-7d9f4c8b6-x2x7k", "nginx", "a" * 12, "7"]
-    monkeypatch.setattr(_listing, "terminal_width", lambda: 45)
+    monkeypatch.setattr(listing, "terminal_width", lambda: 45)
     assert max(map(len, ktrace("pods").out.splitlines())) <= 45
     wide = ktrace("pods", "-o", "wide").out.splitlines()
     assert len(wide[1]) > 60, "a wide table is never cut"
@@ -626,7 +627,7 @@ def test_pods_where_no_columns_fit(
     width: int, ktrace: Ktrace, entries: list[Entry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing of what is most important is missing."""
-    monkeypatch.setattr(_listing, "terminal_width", lambda: width)
+    monkeypatch.setattr(listing, "terminal_width", lambda: width)
     code, out, _ = ktrace("pods")
     assert code == 0
     assert all(len(line) <= width for line in out.splitlines())

@@ -74,6 +74,12 @@ def test_what_is_ktraces_goes_on_as_it_is() -> None:
     assert request.target is None
 
 
+@pytest.mark.parametrize("written", [["-c", "app"], ["-capp"], ["-c=app"]])
+def test_a_short_option_of_ktraces(written: list[str]) -> None:
+    """As two words: `-c=app` would be the value `=app` there."""
+    assert parse(["signals", *written]).rest == ["-c", "app"]
+
+
 def test_a_pod_behind_options() -> None:
     assert parse(["why", "--wait", "--backend", "core", "web-0"]).target == "web-0"
 

@@ -15,7 +15,7 @@ from tracer.kernel.limits import reason
 from tracer.model.errors import BadRecording, KtraceError
 from tracer.model.event import Clock
 from tracer.model.turn import Turn
-from tracer.recording.files import Beginning, RecordingFile, close_in_order
+from tracer.recording.files import Beginning, Destination, SingleFile
 from tracer.recording.reader import Reader
 from tracer.recording.recorder import Recorder
 from tracer.recording.replay import ReplaySource
@@ -25,11 +25,17 @@ Say = Callable[[str], None]
 
 
 def cut(
-    directory: Path, begin_ns: int, end_ns: int, out: Path, say: Say = lambda words: None
+    directory: Path,
+    begin_ns: int,
+    end_ns: int,
+    out: Path,
+    say: Say = lambda words: None,
+    destination: Callable[[Path], Destination] = SingleFile,
 ) -> list[Path]:
     """Writes what happened between two moments (since 1970); returns the files. The piece begins
     and ends with a whole block, which is up to a second. `say` is told of recordings that are
-    damaged; the others count. Raises `KtraceError`."""
+    damaged; the others count. `destination` makes what a file is written to. Raises
+    `KtraceError`."""
     try:
         every = segments(directory)
     except OSError as error:
@@ -37,14 +43,13 @@ def cut(
     written: list[Path] = []
     for _, session in groupby(every, key=attrgetter("session")):
         path = out if not written else out.with_name(f"{out.stem}-{len(written) + 1}{out.suffix}")
-        if _cut_session([*session], begin_ns, end_ns, path, say):
+        piece = _Piece(path, destination(path), begin_ns, end_ns)
+        if _cut_session([*session], piece, say):
             written.append(path)
     return written
 
 
-def _cut_session(
-    pieces: Sequence[Segment], begin_ns: int, end_ns: int, out: Path, say: Say
-) -> bool:
+def _cut_session(pieces: Sequence[Segment], piece_of: _Piece, say: Say) -> bool:
     """Whether there was anything of this session to write."""
     readers: list[Reader] = []
     try:
@@ -54,13 +59,13 @@ def _cut_session(
             except BadRecording as error:
                 if piece.path.stat().st_size:  # else the agent has just made it
                     say(str(error))
-        readers = _overlapping(readers, begin_ns, end_ns)
+        readers = _overlapping(readers, piece_of.begin_ns, piece_of.end_ns)
         if not readers:
             return False
         metadata = readers[0].metadata
         # the wall clock may have been set between two recordings
         offset = readers[-1].metadata.clock_offset_ns
-        piece_of = _Piece(out, begin_ns - offset, end_ns - offset)
+        piece_of.offset_ns = offset
         known = [probes.get(name) for name in probes.names() if name in metadata.attached]
         source = _Chain(readers, say)
         clock = Clock(offset)
@@ -69,7 +74,7 @@ def _cut_session(
         session.recorder = recorder
         session.run()
         recorder.close()
-        return piece_of.file is not None
+        return piece_of.begun
     finally:
         for reader in readers:
             reader.__exit__(None, None, None)
@@ -109,32 +114,34 @@ def _turns(reader: Reader, say: Say) -> Iterator[Turn]:
 
 
 class _Piece:
-    """A `tracer.recording.files.Destination` that begins a file with the first block that reaches
-    into the span."""
+    """A `Destination` that begins another one with the first block that reaches into the span. The
+    span is since 1970, which is `offset_ns` later than a block's times."""
 
     resumes, idle = True, False
 
-    def __init__(self, path: Path, begin: int, end: int) -> None:
-        self.file: RecordingFile | None = None
+    def __init__(self, path: Path, out: Destination, begin_ns: int, end_ns: int) -> None:
+        self.begin_ns, self.end_ns = begin_ns, end_ns
+        self.offset_ns = 0
+        self.begun = False
         self._path = path
-        self._begin, self._end = begin, end
+        self._out = out
 
     def begin(self, beginning: Beginning, now: int) -> None:
         self._beginning = beginning
 
     def write(self, blocks: bytes, first: int, last: int) -> None:
-        if last < self._begin or first > self._end:
+        if last + self.offset_ns < self.begin_ns or first + self.offset_ns > self.end_ns:
             return
-        if self.file is None:
-            self.file = RecordingFile(self._path)
-            self.file.write(self._beginning(first))
-        self.file.write(blocks)
+        if not self.begun:
+            self._out.begin(self._beginning, first)
+            self.begun = True
+        self._out.write(blocks, first, last)
 
     def tick(self, now: int) -> None: ...
 
     def close(self, end: bytes) -> None:
-        if self.file:
-            close_in_order(self.file, end)
+        if self.begun:
+            self._out.close(end)
 
     def failed(self, error: OSError) -> None:
         raise KtraceError(f"{self._path}: {reason(error)}", "make room, or give another file")

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import click
-
 from tracer.outputs.escape import escape
 from tracer.outputs.table import fit, lay_out
 from tracer.outputs.terminal import cells, terminal_width
@@ -39,7 +37,7 @@ def show(
     terminal = None if wide else terminal_width()
     widths = lay_out(narrow, needs, terminal)
     for line in shown:
-        click.echo(fit(line, widths, terminal))
+        print(fit(line, widths, terminal))
 
 
 def _shown(value: Value) -> str:
