@@ -233,7 +233,14 @@ def _of_context(kubectl: Kubectl) -> str:
 
 
 def _is_to_come(pod: Mapping[str, Any]) -> bool:
-    return (pod.get("status") or {}).get("phase") == "Pending"
+    """Of a pod whose init containers fail, the node knows the pod, and an agent their ends."""
+    status = pod.get("status") or {}
+    begun = any(
+        one.get("containerID")
+        for of in ("initContainerStatuses", "containerStatuses")
+        for one in status.get(of) or []
+    )
+    return status.get("phase") == "Pending" and not begun
 
 
 def _not_scheduled(pod: Mapping[str, Any]) -> str:

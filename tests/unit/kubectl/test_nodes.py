@@ -69,6 +69,16 @@ def test_a_pod_that_is_starting_is_waited_for(cluster: Cluster) -> None:
     assert asked(cluster) == ["why shop/web-0 --color=never --wait"]
 
 
+def test_a_pod_that_its_node_knows_is_not_waited_for(cluster: Cluster) -> None:
+    """Its init container fails: with `--wait` ktrace would not tell of the past."""
+    failing = pod("web-0")
+    failing["status"]["phase"] = "Pending"
+    failing["status"]["initContainerStatuses"] = [{"containerID": "containerd://3f2a"}]
+    cluster.answers("get pod web-0 --namespace=shop", failing)
+    assert cluster("why", "shop/web-0").code == 0
+    assert asked(cluster) == ["why shop/web-0 --color=never"]
+
+
 def test_pods_of_all_namespaces(cluster: Cluster) -> None:
     cluster.answers("get pods --all-namespaces --selector=app=web", {"items": [pod("web-0")]})
     assert cluster("exits", "-A", "-l", "app=web").code == 0
