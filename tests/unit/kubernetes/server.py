@@ -78,8 +78,8 @@ class _Handler(BaseHTTPRequestHandler):
             json.loads(raw) if raw else None,
             self.headers.get("Content-Type", ""),
         )
-        self.server.asked.append(asked)
         answer = self.server.act(asked)
+        self.server.asked.append(asked)  # from now on what is done to `act` is for this question
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)

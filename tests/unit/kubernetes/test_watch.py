@@ -31,7 +31,11 @@ class Api:
         if self.refuse:
             return self.refuse.pop(0)
         if asked.watches:
-            return Answer(lines=self._watch(asked))
+            with self.changed:
+                self.watches[asked.path] += 1
+                own = self.watches[asked.path]
+                self.changed.notify_all()
+            return Answer(lines=self._watch(asked, own))
         meta = {"resourceVersion": str(self.version)}
         return Answer(body={"kind": "PodList", "metadata": meta, "items": self.items[asked.path]})
 
@@ -40,12 +44,8 @@ class Api:
             self.lines[path] += lines
             self.changed.notify_all()
 
-    def _watch(self, asked: Asked) -> Iterator[Any]:
+    def _watch(self, asked: Asked, own: int) -> Iterator[Any]:
         """Until the client asks for another one."""
-        with self.changed:
-            self.watches[asked.path] += 1
-            own = self.watches[asked.path]
-            self.changed.notify_all()
 
         def old() -> bool:
             return self.over.is_set() or own != self.watches[asked.path]
