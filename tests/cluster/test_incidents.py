@@ -24,6 +24,9 @@ def outcomes(request: pytest.FixtureRequest, bed: Bed) -> Iterator[dict[Row, Out
 
 
 @pytest.mark.parametrize("row", QUICK, ids=lambda row: row.name)
-def test_an_incident(row: Row, outcomes: dict[Row, Outcome]) -> None:
-    outcome = outcomes[row]
+def test_an_incident(row: Row, outcomes: dict[Row, Outcome], bed: Bed) -> None:
+    """A second try is another incident."""
+    if row not in outcomes:
+        outcomes |= {outcome.row: outcome for outcome in stage(bed, [row], print)}
+    outcome = outcomes.pop(row)
     assert not outcome.faults, (outcome.shown, outcome.verdicts)

@@ -29,8 +29,11 @@ def outcomes(
 
 @pytest.mark.timeout(600)  # the first one waits for all that are staged, also on a busy machine
 @pytest.mark.parametrize("row", QUICK, ids=lambda row: row.name)
-def test_a_program(row: Row, outcomes: Outcomes) -> None:
-    outcome = outcomes[row]
+def test_a_program(row: Row, outcomes: Outcomes, programs: Software) -> None:
+    """A second try is another incident."""
+    if row not in outcomes:
+        outcomes |= {outcome.row: outcome for outcome in stage([row], programs, print)}
+    outcome = outcomes.pop(row)
     assert not outcome.faults, (outcome.shown, outcome.verdicts)
 
 
