@@ -333,6 +333,9 @@ TESTS: dict[str, tuple[str, ...]] = {
     "what agents tell of their histories": (
         f"{KUBECTL}/test_history.py::test_what_is_kept_is_bounded",
     ),
+    "what an agent says besides": (
+        f"{KUBECTL}/test_history.py::test_what_an_agent_says_besides_is_bounded",
+    ),
     "recordings of a `--cut` from one node": (
         f"{KUBECTL}/test_history.py::test_files_are_bounded",
     ),

@@ -7,14 +7,14 @@ Only an agent keeps a history, so no pod is made for this.
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tracer.kubectl import nodes
 from tracer.kubectl.arguments import Request
-from tracer.kubectl.client import Kubectl
+from tracer.kubectl.client import MAX_COMPLAINT, Kubectl
 from tracer.kubectl.home import NAMESPACE, Home, agents
 from tracer.kubectl.nodes import MAX_NODES, Asked
 from tracer.kubectl.show import Lines
@@ -23,6 +23,8 @@ from tracer.model.errors import KtraceError, NoSuchPod
 
 # How many bytes of lines are kept.
 MAX_KEPT = 16 << 20
+# How many other lines of an agent.
+MAX_SAID = 40
 INTERRUPTED = 130  # ktrace's exit code there after Ctrl-C here
 _OF_A_HISTORY = ("--container=", "--dir=")
 
@@ -68,11 +70,11 @@ def ask(kubectl: Kubectl, homes: Sequence[Home], words: Sequence[str]) -> Answer
     lives = _Lives()
     answers = Answers([], 0)
     for at in range(0, len(homes), MAX_NODES):
-        said: defaultdict[str, list[str]] = defaultdict(list)
+        said: defaultdict[str, deque[str]] = defaultdict(lambda: deque(maxlen=MAX_SAID))
         streams = Streams(
             [End(kubectl, home, words, False) for home in homes[at : at + MAX_NODES]],
             lives,
-            lambda node, line, said=said: said[node].append(line),  # type: ignore[misc]
+            lambda node, line, said=said: said[node].append(line[:MAX_COMPLAINT]),  # type: ignore[misc]
             lambda: None,
         )
         streams.run()
@@ -80,7 +82,7 @@ def ask(kubectl: Kubectl, homes: Sequence[Home], words: Sequence[str]) -> Answer
             raise KeyboardInterrupt
         for node, code in streams.codes.items():
             if code not in (0, NoSuchPod.exit_code):
-                answers.problems[node] = _problem(node, code, said[node])
+                answers.problems[node] = _problem(node, code, [*said[node]])
             elif code == 0:
                 answers.notes += [(node, line) for line in said[node]]
     answers.lives, answers.left_out = lives.in_order(), lives.left_out

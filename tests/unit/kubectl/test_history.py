@@ -176,6 +176,14 @@ def test_what_an_agent_says_besides(three: Cluster) -> None:
     )
 
 
+def test_what_an_agent_says_besides_is_bounded(three: Cluster) -> None:
+    words = "\n".join(f"ktrace: {n} {'x' * 1000}" for n in range(100))
+    three.rule("exec .*ktrace-node3 .*history", err=words, exit=0)
+    lines = three("history").err.splitlines()
+    assert [line.split()[3] for line in lines] == [str(n) for n in range(60, 100)]
+    assert max(map(len, lines)) < 700
+
+
 def test_a_lost_connection(three: Cluster) -> None:
     three.rule("exec .*ktrace-node3 .*history", err="error: unexpected EOF", code=1)
     told = three("history")
