@@ -4,6 +4,7 @@ connections, each with a deadline. Nobody can make it wait for him."""
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
 import threading
@@ -19,7 +20,7 @@ from tracer.model.errors import KtraceError
 MAX_CONNECTIONS = 16
 MAX_REQUEST = 4096
 DEADLINE_SECONDS = 5.0
-LOOK_SECONDS = 1.0
+END_SECONDS = 2.0
 TEXT = "text/plain; charset=utf-8"
 
 
@@ -39,7 +40,9 @@ class Listener:
                 f"cannot listen on {address}: {reason(error)}",
                 "give another address with --listen, or none: --listen ''",
             ) from error
-        self._selector.register(self._socket, selectors.EVENT_READ)
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        for readable in (self._socket, self._wake):
+            self._selector.register(readable, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
 
     @property
@@ -53,16 +56,18 @@ class Listener:
 
     def stop(self) -> None:
         self._stopping = True
+        os.eventfd_write(self._wake, 1)
         if self._thread.is_alive():
-            self._thread.join(LOOK_SECONDS * 2)
+            self._thread.join(END_SECONDS)
         self._socket.close()
+        os.close(self._wake)
 
     def _run(self) -> None:
         while not self._stopping:
-            for key, _ in self._selector.select(LOOK_SECONDS):
+            for key, _ in self._selector.select(self._patience()):
                 if key.fileobj is self._socket:
                     self._accept()
-                else:
+                elif key.data:
                     self._go_on(key.data)
             now = time.monotonic()
             for connection in [c for c in self._open.values() if c.deadline <= now]:
@@ -70,6 +75,12 @@ class Listener:
         for connection in list(self._open.values()):
             self._close(connection)
         self._selector.close()
+
+    def _patience(self) -> float | None:
+        """The seconds until the oldest connection's deadline; None: for as long as it takes."""
+        if not self._open:
+            return None
+        return max(0.0, next(iter(self._open.values())).deadline - time.monotonic())
 
     def _accept(self) -> None:
         try:

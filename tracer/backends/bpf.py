@@ -167,12 +167,13 @@ def possible_cpus() -> list[int]:
 def recursion_misses(program: int) -> int:
     """`bpf_prog_info.recursion_misses` (9ed9e9ba2337, 5.12): runs that the kernel refused because
     the same program was already running on that CPU; 0 where the kernel does not fill it."""
-    return _program_info(program, _RECURSION_MISSES)
+    return _number(_program_info(program), _RECURSION_MISSES)
 
 
 def run_time(program: int) -> tuple[int, int]:
     """Nanoseconds that the program took, and its runs; 0 unless the kernel counts both."""
-    return _program_info(program, _RUN_TIME_NS), _program_info(program, _RUN_COUNT)
+    info = _program_info(program)
+    return _number(info, _RUN_TIME_NS), _number(info, _RUN_COUNT)
 
 
 def count_run_time() -> int | None:
@@ -182,10 +183,14 @@ def count_run_time() -> int | None:
     return fd if fd >= 0 else None
 
 
-def _program_info(program: int, at: int) -> int:
+def _program_info(program: int) -> bytes:
     info = ctypes.create_string_buffer(256)
     _call(_OBJECT_INFO, _Info(program, len(info), ctypes.addressof(info)))
-    return int.from_bytes(info.raw[at : at + 8], "little")
+    return info.raw
+
+
+def _number(info: bytes, at: int) -> int:
+    return int.from_bytes(info[at : at + 8], "little")
 
 
 def _address(memory: _Memory) -> ctypes.c_void_p:

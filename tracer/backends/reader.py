@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from tracer.model.batch import Batch, cell, split
 from tracer.model.schema import Schema
-from tracer.probes import LAST_CALL, Companion, Listening
+from tracer.probes import LAST_CALL, Companion, Listening, Waking
 
 # Records gather this long before they are fetched, so that a steady stream costs at most a hundred
 # wake-ups a second.
@@ -29,6 +29,7 @@ class Reader:
         self._epoll.register(self._wake, select.EPOLLIN)
         self._companions: list[Companion] = []
         self._next_call = 0.0
+        self._called = False
         self._waiting: deque[Batch] = deque()
 
     def watch(self, fd: int) -> None:
@@ -37,6 +38,8 @@ class Reader:
 
     def accompany(self, companion: Companion) -> None:
         self._companions.append(companion)
+        if isinstance(companion, Waking):
+            companion.wake_with(self._ask_companions)
 
     def read(self, take: Callable[[], Batch | None], timeout: float) -> Batch | None:
         """The result of `take` with the companions' records, after at most `timeout` seconds."""
@@ -75,13 +78,18 @@ class Reader:
             self._epoll.close()
             os.close(self._wake)
 
+    def _ask_companions(self) -> None:
+        """Called in a companion's own thread."""
+        self._called = True
+        self.wake()
+
     def _wait(self, timeout: float) -> None:
-        for fd, _ in self._epoll.poll(timeout):
-            if fd == self._wake:
-                with contextlib.suppress(BlockingIOError):
-                    os.eventfd_read(self._wake)
-                return
-        select.select([self._wake], [], [], min(timeout, GATHER_SECONDS))
+        ready = [fd for fd, _ in self._epoll.poll(timeout)]
+        if self._wake in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._wake)
+        elif ready:
+            select.select([self._wake], [], [], min(timeout, GATHER_SECONDS))
 
     def _with_companions(self, batch: Batch | None) -> Batch | None:
         """Puts the companions' records in front."""
@@ -90,8 +98,9 @@ class Reader:
             self._let_hear(batch)
         fresh = frozenset(self._schemas[run.kind].name for run in (batch.runs if batch else ()))
         due = now >= self._next_call
-        if not fresh and not due:
+        if not (fresh or due or self._called):
             return batch
+        self._called = False
         cells = [cell(r) for companion in self._companions for r in companion.records(fresh)]
         if due:
             intervals = [c.interval for c in self._companions if c.interval is not None]

@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 # A pass over /proc keeps this many processes of each namespace, so that one is left when some have
 # ended.
 KEPT_PIDS = 8
 MAX_PROCESSES = 65_536
+MAX_FILE = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,36 +45,38 @@ class Counters:
         )
 
 
-_NAMES = {
-    "ListenOverflows": "listen_overflows",
-    "ListenDrops": "listen_drops",
-    "TCPReqQFullDrop": "syn_drops",
-    "TCPReqQFullDoCookies": "syn_cookies",
-    "TCPBacklogDrop": "backlog_drops",
-}
+# The kernel's names, in the order of `Counters`.
+_NAMES = (
+    *(b"ListenOverflows", b"ListenDrops"),
+    *(b"TCPReqQFullDrop", b"TCPReqQFullDoCookies", b"TCPBacklogDrop"),
+)
 
 
 def read_counters(pid: int, netns: int) -> Counters | None:
     """None if the process is gone or lives in another namespace, because its pid may be reused."""
     try:
-        with open(f"/proc/{pid}/net/netstat", encoding="ascii", errors="replace") as file:
-            if netns_of(pid) != netns:
-                return None
-            return parse(file.read())
+        with open(f"/proc/{pid}/net/netstat", "rb", buffering=0) as file:
+            return parse(file.read(MAX_FILE)) if netns_of(pid) == netns else None
     except OSError:
         return None
 
 
-def parse(text: str) -> Counters:
+def parse(text: bytes) -> Counters:
     """Pairs of lines: a prefix with names, the same prefix with values."""
     lines = text.splitlines()
     for titles, values in zip(lines[::2], lines[1::2], strict=False):
-        if titles.startswith("TcpExt:") and values.startswith("TcpExt:"):
-            told = dict(zip(titles.split()[1:], values.split()[1:], strict=False))
-            return Counters(
-                **{ours: int(told[theirs]) for theirs, ours in _NAMES.items() if theirs in told}
-            )
+        if titles.startswith(b"TcpExt:") and values.startswith(b"TcpExt:"):
+            words = values.split()
+            return Counters(*(int(words[at]) if at < len(words) else 0 for at in _places(titles)))
     return Counters()
+
+
+@lru_cache(maxsize=4)
+def _places(titles: bytes) -> list[int]:
+    """Where the counters stand; behind the line's end if this kernel has none. The names are those
+    of all namespaces, and are looked at once."""
+    words = titles.split()
+    return [words.index(name) if name in words else len(titles) for name in _NAMES]
 
 
 def netns_of(pid: int | str) -> int | None:

@@ -81,6 +81,13 @@ class Listening(Protocol):
     def hear(self, records: Iterator[Any]) -> None: ...
 
 
+@runtime_checkable
+class Waking(Protocol):
+    """A companion with a thread of its own. It calls `wake` when that thread has found records."""
+
+    def wake_with(self, wake: Callable[[], None]) -> None: ...
+
+
 @dataclass(frozen=True)
 class AttachPoint:
     """One way to hook: a set of the object's programs. `cannot_tell` lists the facts that this way

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.wait import wait_for
 from tracer.agent import listener as module
 from tracer.agent.listener import MAX_CONNECTIONS, MAX_REQUEST, Listener, Unwell
 from tracer.model.errors import KtraceError
@@ -107,3 +108,11 @@ def test_addresses_that_are_none_here(address: str) -> None:
 def test_an_address_in_use(listener: Listener) -> None:
     with pytest.raises(KtraceError, match="in use"):
         Listener(listener.address, {})
+
+
+def test_nothing_wakes_it_while_nobody_asks(listener: Listener) -> None:
+    """It waits without end while no connection is open, and stops at once all the same."""
+    assert listener._patience() is None
+    with peer(listener):
+        wait_for("the connection", lambda: listener._patience() is not None)
+        assert 0 <= (listener._patience() or 0) <= module.DEADLINE_SECONDS

@@ -9,7 +9,7 @@ import pytest
 
 from tracer.kernel.netstat import Counters, namespaces, netns_of, parse, read_counters
 
-TEXT = """TcpExt: SyncookiesSent ListenOverflows ListenDrops TCPBacklogDrop TCPReqQFullDrop
+TEXT = b"""TcpExt: SyncookiesSent ListenOverflows ListenDrops TCPBacklogDrop TCPReqQFullDrop
 TcpExt: 1 23 46 5 7
 IpExt: InNoRoutes InTruncatedPkts
 IpExt: 8 9
@@ -20,9 +20,17 @@ def test_values_are_found_by_their_names() -> None:
     assert parse(TEXT) == Counters(23, 46, 7, 0, 5)
 
 
-@pytest.mark.parametrize("text", ["", "TcpExt:", "TcpExt: ListenDrops", "IpExt: a\nIpExt: 1\n"])
-def test_what_is_missing_is_zero(text: str) -> None:
+@pytest.mark.parametrize("text", [b"", b"TcpExt:", b"TcpExt: ListenDrops", b"IpExt: a\nIpExt: 1\n"])
+def test_what_is_missing_is_zero(text: bytes) -> None:
     assert parse(text) == Counters()
+
+
+def test_a_line_that_was_cut_has_no_counters_behind_the_cut() -> None:
+    """The same names may be followed by fewer values, and by other names in another file."""
+    cut = TEXT.replace(b"1 23 46 5 7", b"1 23 46")
+    assert parse(cut) == Counters(23, 46, 0, 0, 0)
+    assert parse(TEXT) == Counters(23, 46, 7, 0, 5)
+    assert parse(b"TcpExt: ListenDrops\nTcpExt: 9\n") == Counters(0, 9)
 
 
 def test_difference_never_goes_back() -> None:

@@ -7,11 +7,12 @@ import ipaddress
 from collections import Counter
 from typing import Any
 
-from tracer.kernel.netstat import Counters
+from tracer.backends.objects import Objects
+from tracer.kernel.netstat import KEPT_PIDS, Counters
 from tracer.kernel.sockdiag import Listener, Listeners
 from tracer.model.event import Event
 from tracer.probes.backlog import PROBE
-from tracer.probes.backlog.companion import ACCEPT, SYN, Namespace, Told, attribute
+from tracer.probes.backlog.companion import ACCEPT, SYN, Namespace, Polled, Told, attribute
 
 ANY = ipaddress.IPv4Address("0.0.0.0")
 
@@ -113,3 +114,18 @@ def test_a_namespace_in_which_nobody_is_left_may_be_another_one() -> None:
     assert (known.pids, known.network) == ([11, 12], 7)
     known.found_with([13])
     assert (known.pids, known.network) == ([13], 0)
+
+
+def test_short_processes_do_not_push_out_the_first_of_a_namespace() -> None:
+    """As the commands of a liveness probe do: without it, every reading would begin with a search
+    of all processes."""
+    objects = Objects()
+    objects.open("backlog")
+    objects.open("context")
+    polled = Polled({schema.name: schema for schema in objects.schemas.values()})
+    netns, first = 1, 1 << 22
+    for number in range(3 * KEPT_PIDS):
+        polled.use(netns, 7, first + number)
+    pids = polled._namespaces[netns].pids
+    last = first + 3 * KEPT_PIDS
+    assert pids == [first, *range(last - KEPT_PIDS + 1, last)]

@@ -33,8 +33,6 @@ from tracer.model.schema import Schema
 from tracer.probes import LAST_CALL, Table
 
 INTERVAL = 1.0
-# The time between fetches of the thread's findings.
-FETCH_SECONDS = 0.5
 # How long the thread's last round may take after tracing has ended.
 END_SECONDS = 2.0
 # A call that comes slightly early, caused by another companion's interval, counts as well.
@@ -130,9 +128,10 @@ class Namespace:
 
 
 class Counted:
-    """The companion where no function can be probed: runs `Polled` every second in a thread."""
+    """The companion where no function can be probed: runs `Polled` every second in a thread, and is
+    asked for records only when that has found some."""
 
-    interval: float | None = FETCH_SECONDS
+    interval: float | None = None
     hears = "network"
 
     def __init__(self, schemas: Mapping[str, Schema], ask: Answer = listeners) -> None:
@@ -140,6 +139,7 @@ class Counted:
         self._polled = Polled(schemas, ask)
         self._heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._found: queue.SimpleQueue[list[bytes]] = queue.SimpleQueue()
+        self._wake: Callable[[], None] = lambda: None
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, name="ktrace-counters", daemon=True)
         self._thread.start()
@@ -148,6 +148,9 @@ class Counted:
         for record in records:
             if record.how != self._of_host and self._heard.qsize() < MAX_HEARD:
                 self._heard.put((record.netns, record.network, record.pid))
+
+    def wake_with(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
 
     def records(self, fresh: frozenset[str]) -> list[bytes]:
         if fresh == LAST_CALL:
@@ -166,7 +169,9 @@ class Counted:
             ended = self._ending.wait(INTERVAL)
             for _ in range(self._heard.qsize()):
                 self._polled.use(*self._heard.get())
-            self._found.put(self._polled.records())
+            if found := self._polled.records():
+                self._found.put(found)
+                self._wake()
 
 
 class Polled:
@@ -194,8 +199,8 @@ class Polled:
                 known.pids.append(pid)
                 self._begin(netns)
         known.network = network
-        if pid not in known.pids:
-            known.pids = [*known.pids, pid][-KEPT_PIDS:]
+        if pid not in known.pids:  # the first lives longest: it is no command of a liveness probe
+            known.pids = [*known.pids[:1], *known.pids[1:][2 - KEPT_PIDS :], pid]
 
     def records(self) -> list[bytes]:
         if time.monotonic() >= max(self._next_search, self._earliest):
