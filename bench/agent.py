@@ -38,6 +38,8 @@ NS = 1_000_000_000
 
 
 def main(what: Sequence[str]) -> None:
+    # An installed ktrace has compiled modules; in a clone the first run has to make them.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if not what or "why" in what:
         answers()
     if not what or "idle" in what or "storm" in what:

@@ -34,9 +34,9 @@ from tracer.backends.stap import modules as stap_modules
 from tracer.backends.stap import program as stap_program
 from tracer.cli import _options, _watch
 from tracer.cli import decode as decode_command
-from tracer.decode import Decoder
 from tracer.decode import reports as oom_reports
 from tracer.decode.kinds import free_lists, kernel_reports
+from tracer.decode.text import Decoder
 from tracer.identity import cri, netns, network_lookup
 from tracer.identity.resolver import Resolver
 from tracer.kernel.bpf_object import shipped

@@ -32,13 +32,13 @@ from tracer.model.event import Clock, Event
 from tracer.model.selection import Mode, Selection
 from tracer.outputs.escape import escape
 from tracer.probes import Probe
-from tracer.session.run import Run, TraceRequest
-from tracer.session.session import Sink, Summary
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # slow: not every command traces
     from tracer.kubernetes.access import Access
     from tracer.recording.files import Destination
     from tracer.recording.recorder import Recorder
+    from tracer.session.run import Run, TraceRequest
+    from tracer.session.session import Sink, Summary
 
 
 def probe_command(probe: Probe) -> click.Command:
@@ -85,6 +85,8 @@ def trace(probes: Sequence[Probe], values: Mapping[str, Any]) -> None:
         from tracer.recording.files import SingleFile
 
         out = SingleFile(Path(values["recording"]))
+    from tracer.session.run import Run
+
     clock = Clock()
     node = node_of(values["node_name"])
     sink = make_sink(probes, values, clock, node)
@@ -103,6 +105,8 @@ def request(
     probes: Sequence[Probe], values: Mapping[str, Any], chosen: Selection | None = None
 ) -> TraceRequest:
     """The request for these options. `chosen` replaces the selection of the selectors."""
+    from tracer.session.run import TraceRequest
+
     return TraceRequest(
         probes=tuple(probes),
         selection=selection(values) if chosen is None else chosen,

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import click
 
-from tracer.decode import Decoder, FlagNames, gfp
-from tracer.decode.kind import THIS_KERNEL, Answer
+from tracer.decode import gfp
+from tracer.decode.kind import THIS_KERNEL, Answer, FlagNames
+from tracer.decode.text import Decoder
 from tracer.kernel import limits
 from tracer.kernel.gfp import names_here
 from tracer.model.bounded import keep

@@ -43,14 +43,13 @@ from tracer.cli._tracing import (
 )
 from tracer.model.errors import BadRecording, KtraceError, UsageError
 from tracer.model.event import Clock, Place, to_json
-from tracer.model.kubernetes import Facts
 from tracer.model.selection import AS_TARGET, Selection
 from tracer.model.units import span
 from tracer.model.workloads import parse as parse_workload
 from tracer.recording import SUFFIX
-from tracer.session.run import Run
 
 if TYPE_CHECKING:  # slow: the history needs none of it
+    from tracer.model.kubernetes import Facts
     from tracer.recording.metadata import Metadata
     from tracer.why.engine import Explanation
     from tracer.why.timelines import Timelines
@@ -100,6 +99,7 @@ def _facts(files: Sequence[str], what: str | None) -> Facts | None:
             "--events tells what Kubernetes said of a recording", "ktrace why FILE --events EVENTS"
         )
     from tracer.kubernetes.file import facts_of_file
+    from tracer.model.kubernetes import Facts
     from tracer.why.timelines import MAX_RECORDED
 
     facts = Facts(MAX_RECORDED)
@@ -166,6 +166,7 @@ def _told_before(what: str, values: Mapping[str, Any], output: str, colour: bool
 def _watch(chosen: Selection, values: Mapping[str, Any], show: Show) -> None:
     from tracer.cli._watch import Watch
     from tracer.identity.states import StateService
+    from tracer.session.run import Run
     from tracer.why.crash import FaultFinder
     from tracer.why.timelines import Timelines, sees_both_ends
 
@@ -233,6 +234,7 @@ def _explain_recording(
 ) -> None:
     """Explains the readable part of a damaged recording, then reports the damage."""
     from tracer.cli._recording import Wanted, check_pods, play
+    from tracer.model.kubernetes import Facts
     from tracer.why.engine import explain_all
     from tracer.why.timelines import MAX_RECORDED, Timelines, sees_both_ends
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
-from importlib import resources
 from typing import NamedTuple, TypeVar
 
 from tracer.kernel.btf import DAMAGE, BadTypes, Btf, MapShape
@@ -153,6 +152,8 @@ def shipped(name: str) -> BpfObject:
 
 def object_file(name: str) -> bytes:
     try:
+        from importlib import resources  # slow
+
         return resources.files("tracer").joinpath("objects").joinpath(f"{name}.bpf.o").read_bytes()
     except FileNotFoundError as error:
         raise KtraceError(

@@ -22,6 +22,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer import cli, probes
+from tracer.agent.history import INDEX
+from tracer.agent.history.entry import Entries, Told
+from tracer.agent.history.index import Index
+from tracer.agent.item import Life
 from tracer.cli import _options, _tracing, live, pods
 from tracer.identity.inventory import Entry
 from tracer.model.errors import (
@@ -555,6 +559,23 @@ def test_nothing_heavy_is_imported_at_the_start(code: str) -> None:
     loaded = set(ended.stderr.split())
     assert "tracer.cli" in loaded
     assert loaded & HEAVY == set()
+
+
+TRACING = {"tracer.session", "tracer.decode.text", "tracer.why.engine", "tracer.recording.format"}
+
+
+def test_an_answer_from_the_history_needs_nothing_that_traces(tmp_path: Path) -> None:
+    life = Life(pod_uid="u1", namespace="shop", pod="web-0", container="app", container_id="c1")
+    told = Told(life, 7, "killed", "certain", "killed", True, b"{}", "shop/web-0 app: killed")
+    index = Index(tmp_path / INDEX)
+    index.take(1, 1, 7, Entries(verdicts=(told,)), 7)
+    index.close()
+    code = "from tracer.cli import root\n"
+    code += f"root.main(['why', 'shop/web-0', '--dir', {str(tmp_path)!r}], standalone_mode=False)\n"
+    code += "import sys; print(*sys.modules, file=sys.stderr)"
+    ended = subprocess_run(sys.executable, "-c", code, stdout=subprocess.PIPE)
+    assert ended.stdout.startswith("shop/web-0 app: killed")
+    assert set(ended.stderr.split()) & (HEAVY | TRACING) == set()
 
 
 # pods

@@ -313,6 +313,6 @@ def test_timelines_that_were_forgotten(
             self._sink._timelines.forgotten = 23
             return Summary(3, 2)
 
-    monkeypatch.setattr("tracer.cli.why.Run", Traced)
+    monkeypatch.setattr("tracer.session.run.Run", Traced)
     root.main(["why", "-l", "app=web"], standalone_mode=False)
     assert "; 23 timelines of what still runs" in capsys.readouterr().err

@@ -12,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.decode.test_gfp import NEW
-from tracer.decode import FlagNames, decode, decode_buddyinfo, gfp
+from tracer.decode import gfp
 from tracer.decode.buddyinfo import parse_line
+from tracer.decode.freelists import decode_buddyinfo
+from tracer.decode.kind import FlagNames
+from tracer.decode.text import decode
 from tracer.model.units import span
 
 NAMES = FlagNames(gfp.from_format(NEW), "this kernel")

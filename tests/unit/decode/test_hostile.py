@@ -16,9 +16,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tracer.decode import Decoder, FlagNames, decode, eras
-from tracer.decode.kind import THIS_KERNEL
+from tracer.decode import eras
+from tracer.decode.kind import THIS_KERNEL, FlagNames
 from tracer.decode.lines import read
+from tracer.decode.text import Decoder, decode
 
 NOBODY = FlagNames([], THIS_KERNEL)
 TEXTS = [

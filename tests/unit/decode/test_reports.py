@@ -12,8 +12,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from tracer.decode import Decoder, FlagNames
-from tracer.decode.kind import THIS_KERNEL, Answer
+from tracer.decode.kind import THIS_KERNEL, Answer, FlagNames
+from tracer.decode.text import Decoder
 
 NOBODY = FlagNames([], THIS_KERNEL)
 UID = "2de63729-d9c0-44e8-9963-cb2cd7ba2417"

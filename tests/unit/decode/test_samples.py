@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tracer.decode import FlagNames, decode, kinds
-from tracer.decode.kind import THIS_KERNEL
+from tracer.decode import kinds
+from tracer.decode.kind import THIS_KERNEL, FlagNames
+from tracer.decode.text import decode
 
 NOBODY = FlagNames([], THIS_KERNEL)
 SAMPLES = [
