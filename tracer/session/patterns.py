@@ -24,6 +24,8 @@ from tracer.probes import DAMAGE, Decode
 
 # Bytes of all patterns of a session, and of one: its event, and what a sink keeps with it.
 MAX_PATTERNS, PATTERN_BYTES = 4 << 20, 750
+# When they are full, the oldest one of so many parts is made again.
+PARTS = 8
 # Where the time of a record lies (`struct kt_header`). The kind and the CPU are before it.
 _TIME_OFFSET, _TIME_BYTES = 8, 8
 
@@ -125,7 +127,7 @@ class Patterns:
         pattern = Pattern(event, _reference(event.about), _reference(event.by))
         if event.again is None and _is_described(event.about) and _is_described(event.by):
             if self._room <= 0:
-                self._forget()
+                self._make_room()
             self._room -= 1
             known[rest] = pattern
         return pattern
@@ -134,6 +136,14 @@ class Patterns:
         self._knowledge, self._room = self._resolver.knowledge, self._most
         for known in self._known.values():
             known.clear()
+
+    def _make_room(self) -> None:
+        """Forgets the oldest ones of each kind."""
+        for known in self._known.values():
+            oldest = list(islice(known, -(-len(known) // PARTS)))
+            for rest in oldest:
+                del known[rest]
+            self._room += len(oldest)
 
     def _use(self, latest_first: Iterable[Pattern]) -> None:
         """Keeps the processes in the resolver's order of use."""

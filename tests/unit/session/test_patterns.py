@@ -269,3 +269,13 @@ def test_patterns_are_bounded() -> None:
     for number in range(1, 60):
         patterns.sightings([signals(number)])
         assert sum(map(len, patterns._known.values())) <= most
+
+
+def test_when_they_are_full_only_the_oldest_are_made_again() -> None:
+    """Else a recording with a few more of them than there is room would decode almost each."""
+    most = 2 * module.PARTS
+    patterns = patterns_of(resolver(), most * module.PATTERN_BYTES)
+    made = [patterns.sightings([signals(number)])[0][1] for number in range(1, most + 2)]
+    for number, before in list(enumerate(made, 1))[2:]:
+        assert patterns.sightings([signals(number)])[0][1] is before
+    assert patterns.sightings([signals(1)])[0][1] is not made[0]
