@@ -85,11 +85,14 @@ def test_it_says_who_killed_a_pod(bed: Bed, agent: dict[str, Any], tmp_path: Pat
         with urllib.request.urlopen(f"{address}/healthz", timeout=60) as answer:
             health = json.loads(answer.read())
         assert health["good"] and health["missing"] == [] and health["verdicts"] >= 1
-        told = bed.kubectl(*IN_IT, "ktrace", "history", f"default/{VICTIM}", "-o", "json")
-        rows = [json.loads(line) for line in told.splitlines()]
-        assert [(row["pod_uid"], row["verdict"]) for row in rows if row["verdict"]] == [
-            (uid, "killed_from_host")
-        ]
+
+        def remembered() -> list[str]:
+            told = bed.kubectl(*IN_IT, "ktrace", "history", uid, "-o", "json")
+            rows = [json.loads(line) for line in told.splitlines()]
+            return [row["verdict"] for row in rows if row["verdict"]]
+
+        # it is written once a second
+        assert wait_for("the verdict in the history", remembered) == ["killed_from_host"]
         if agent["spec"].get("serviceAccountName") == "ktrace":
             about = ("events", f"--field-selector=involvedObject.uid={uid},source=ktrace")
             wait_for("the Event", lambda: bed.get(*about)["items"], SECONDS, 0.3)
