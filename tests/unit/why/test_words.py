@@ -90,6 +90,18 @@ def faulted(first: Process, name: str, number: int, code: str) -> Verdict:
         (stopped(program("/usr/bin/uwsgi-core", "uwsgi"), "ignored", None), "--die-on-term"),
         (stopped(program("/usr/lib/postgresql/15/bin/postgres"), code=None), "smart stop"),
         (faulted(program("/server"), "SIGBUS", 7, "BUS_ADRERR"), "/dev/shm has 64 MiB"),
+        (ended(program("/usr/bin/php8.2", "php", "job.php"), 255), "Allowed memory size"),
+        (ended(program("/usr/bin/perl", "perl", "job.pl"), 2), "errno"),
+        (ended(program("/usr/bin/ruby3.1", "ruby", "job.rb"), 1), "rescues"),
+        (ended(program("/usr/lib/postgresql/15/bin/psql", "psql"), 2), "no connection"),
+        (ended(program("/usr/lib/postgresql/15/bin/pg_isready"), 2), "no server answers"),
+        (ended(program("/usr/bin/dumb-init", "dumb-init", "x"), 2), "is not there"),
+        (ended(program("/usr/bin/uwsgi-core", "uwsgi"), 22), "load the application"),
+        (
+            ended(program(JAVA, "java", "-XX:OnOutOfMemoryError=kill -9 %p"), 137),
+            "OnOutOfMemoryError=kill -9 %p runs that command",
+        ),
+        (stopped(program(SH, "sh", "-c", "x | tee y"), "ignored", None), "a pipe keeps its shell"),
     ],
 )
 def test_what_is_said(verdict: Verdict, hint: str) -> None:
@@ -110,6 +122,8 @@ def test_what_is_said(verdict: Verdict, hint: str) -> None:
         stopped(program(BUSYBOX, "sleep", "1000"), "ignored", None),
         stopped(program(BUSYBOX, "busybox", "httpd", "-f"), "ignored", None),
         stopped(program(BUSYBOX), "ignored", None),
+        ended(program("/usr/bin/php8.2", "php", "job.php"), 1),
+        ended(program("/usr/sbin/php-fpm8.2", "php-fpm8.2"), 255),
         faulted(program("/server"), "SIGBUS", 7, "BUS_ADRALN"),
         faulted(program("/server"), "SIGSEGV", 11, "SEGV_MAPERR"),
     ],
