@@ -32,7 +32,7 @@ def may_be_executed(process: Process) -> bool:
 
 
 def is_from_executed(process: Process | None, other: Process | None) -> bool:
-    """Whether the process is such a command or descends from one.
+    """Whether the process is such a command or descends from one, and `other` does not.
 
     If two processes of a container descend from different starts of the runtime, one belongs to a
     command; `other` is assumed to be the container's own. False in a shared PID namespace, where
@@ -40,11 +40,11 @@ def is_from_executed(process: Process | None, other: Process | None) -> bool:
     """
     if process is None or other is None or is_container_init(process) is not False:
         return False
+    roots = _root(process), _root(other)
     if is_executed(process):
-        return True
+        return roots[0] != roots[1]
     if is_container_init(other) is None or is_executed(other):
         return False
-    roots = _root(process), _root(other)
     return None not in roots and roots[0] != roots[1]
 
 

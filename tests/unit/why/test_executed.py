@@ -104,6 +104,15 @@ def test_one_that_the_image_lacks() -> None:
     assert verdict.remedy.startswith("does the image have the command?")
 
 
+@pytest.mark.parametrize(("exe", "shell"), [("/bin/sh", True), ("/usr/bin/pg_isready", False)])
+def test_what_2_means_to_a_shell_it_means_to_nobody_else(exe: str, shell: bool) -> None:
+    world = World()
+    for number in range(4):
+        who = replace(command(100 + number), exe=exe)
+        world.at(2000 * number).exit(2, who=who, ends_container=False)
+    assert ("shell convention" in world.only().verdict.sentence) is shell
+
+
 def test_its_arguments_are_quoted_and_bounded() -> None:
     verdict = told(EVERY_2_S, argv=["x", "$(reboot)", "y" * 500]).only().verdict
     assert "(x '$(reboot)' yyy" in verdict.sentence
@@ -195,6 +204,16 @@ def of_shared_namespace(one: Process) -> Process:
             id="an orphan where the namespace is shared",
         ),
         pytest.param(process(9, "x"), WORKER, id="unknown descent"),
+        pytest.param(
+            process(50, "timeout", parents=BY_SHIM),
+            process(51, "sleep", parents=((50, "timeout"), *BY_SHIM)),
+            id="a command that ends its own child",
+        ),
+        pytest.param(
+            process(52, "timeout", parents=((50, "sh"), *BY_RUNC)),
+            process(51, "sleep", parents=((52, "timeout"), (50, "sh"), *BY_RUNC)),
+            id="a child of a command that ends its own child",
+        ),
     ],
 )
 def test_a_program_that_kills_its_own(killer: Process, victim: Process) -> None:
@@ -202,3 +221,36 @@ def test_a_program_that_kills_its_own(killer: Process, victim: Process) -> None:
     world.signal("SIGKILL", "same-container", killer, victim)
     world.exit(by=9, who=victim, ends_container=False)
     assert world.explained() == []
+
+
+def test_a_command_that_kills_another_command() -> None:
+    world = World()
+    other = process(51, "psql", parents=((70, "sh"), *BY_SHIM))
+    world.signal("SIGKILL", "same-container", process(50, "kill", parents=BY_SHIM), other)
+    world.exit(by=9, who=other, ends_container=False)
+    assert world.only().verdict.id == "child_killed"
+
+
+# A command that ends badly is no child of the container's program
+
+COMMAND = process(50, "psql", parents=BY_SHIM)
+
+
+def test_a_command_that_was_out_of_memory() -> None:
+    world = World()
+    world.oom(COMMAND)
+    world.exit(by=9, who=COMMAND, ends_container=False)
+    verdict = world.only().verdict
+    assert (verdict.id, verdict.certainty) == ("oom_of_child", Certainty.LIKELY)
+    assert "the command psql[50] (/bin/psql), which the runtime executed (kubectl exec" in (
+        verdict.sentence
+    )
+
+
+def test_a_command_that_crashed() -> None:
+    world = World()
+    world.signal("SIGSEGV", "kernel", target=COMMAND, code="SEGV_MAPERR")
+    world.exit(by=11, who=COMMAND, ends_container=False)
+    verdict = world.only().verdict
+    assert (verdict.id, verdict.certainty) == ("child_crashed", Certainty.LIKELY)
+    assert verdict.sentence.startswith("the command psql[50] (/bin/psql), which the runtime exec")

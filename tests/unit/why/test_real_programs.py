@@ -435,3 +435,65 @@ def test_a_shell_and_a_program_that_leave_with_2() -> None:
         world.exit(2, who=who)
         sentence = world.only().verdict.sentence
         assert words in sentence and ("wrong usage" in sentence) is (who is SH)
+
+
+# A handler that reports a crash sends the signal once more
+
+PYTHON = replace(INIT, comm="python3", exe="/usr/bin/python3.11")
+TINI = replace(INIT, comm="tini", exe="/usr/bin/tini")
+
+
+def reported(child: Process, *, fault: bool = True) -> World:
+    """As Python's faulthandler does it, and redis."""
+    world = World()
+    if fault:
+        world.at(-30).signal("SIGSEGV", "kernel", target=child, code="SEGV_MAPERR")
+    world.at(-10).signal("SIGSEGV", "same-container", child, child, code="SI_TKILL")
+    world.at(-9).exit(by=11, who=child, ends_container=False)
+    return world
+
+
+CHILD = process(30, "python3", parents=[(INIT.pid, "tini"), (3, "containerd-shim")])
+TWICE = (
+    "which it sent to itself when it had handled the kernel's: it touched an address where nothing"
+    " is"
+)
+
+
+def test_a_child_whose_handler_reports_its_crash() -> None:
+    verdict = reported(CHILD).only().verdict
+    assert (verdict.id, verdict.certainty) == ("child_crashed", Certainty.CERTAIN)
+    assert TWICE in verdict.sentence
+    own = reported(CHILD, fault=False).only().verdict
+    assert own.sentence.endswith("SIGSEGV, which it sent to itself")
+
+
+def test_an_init_passes_on_the_end_of_such_a_child() -> None:
+    world = reported(CHILD)
+    world.at(0).exit(139, who=TINI)
+    verdict = world.only().verdict
+    assert verdict.id == "exited_after_child"
+    assert f"was ended by SIGSEGV, {TWICE}, and tini[7]" in verdict.sentence
+    assert "which is not known" not in verdict.sentence and "got it from" not in verdict.sentence
+
+
+def test_a_first_process_whose_handler_reports_its_crash() -> None:
+    world = World()
+    first = replace(PYTHON, pid_in_pod=8)  # not PID 1, which would drop the signal
+    world.at(-30).signal("SIGBUS", "kernel", target=first, code="BUS_ADRERR")
+    world.at(-10).signal("SIGBUS", "same-container", first, first, code="SI_TKILL")
+    world.at(0).exit(by=7, who=first)
+    verdict = world.only().verdict
+    assert verdict.id == "crashed"
+    assert "when it had handled the kernel's: it touched a mapped file" in verdict.sentence
+    assert any("/dev/shm" in hint for hint in verdict.hints)
+
+
+@pytest.mark.parametrize(("first", "shell"), [(SH, True), (TINI, False), (PYTHON, False)])
+def test_a_shell_in_between_is_spoken_of_only_if_there_is_one(first: Process, shell: bool) -> None:
+    world = World()
+    world.at(-2).exit(3, who=CHILD, ends_container=False)
+    world.at(0).exit(3, who=first)
+    verdict = world.only().verdict
+    assert verdict.id == "exited_after_child"
+    assert ("shell" in verdict.remedy) is shell

@@ -64,6 +64,8 @@ def test_one_that_ends_by_the_signal_itself_once_it_has_cleaned_up() -> None:
     assert world.only().verdict.id == "ended_on_request"
 
 
+JVM = process(7, "java", init=True, exe="/usr/lib/jvm/java-17/bin/java", parents=[SHIM])
+
 LOOK_ALIKES: dict[str, tuple[Callable[[World], object], str]] = {
     "the runtime": (
         lambda w: (w.at(-9).signal("SIGTERM", "runtime", RUNC), w.at(0).exit(0)),
@@ -91,6 +93,10 @@ LOOK_ALIKES: dict[str, tuple[Callable[[World], object], str]] = {
     ),
     "itself": (
         lambda w: (w.at(-9).signal("SIGTERM", "same-container", INIT), w.at(0).exit(1)),
+        "exited",
+    ),
+    "stacks that a JVM writes": (
+        lambda w: (w.at(-9).signal("SIGQUIT", "host", CRON, JVM), w.at(0).exit(1, who=JVM)),
         "exited",
     ),
     "another signal ends it": (

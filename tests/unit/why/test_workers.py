@@ -38,6 +38,27 @@ def killed(
     return world
 
 
+def stopped(*, continued: bool = False) -> World:
+    """By the host; its master waits in vain for it."""
+    world = World()
+    world.at(-3000).signal("SIGSTOP", "host", CRON, worker(8))
+    if continued:
+        world.at(-2000).signal("SIGCONT", "host", CRON, worker(8))
+    for at, name in ((-1000, "SIGABRT"), (0, "SIGKILL")):
+        world.at(at).signal(name, "same-container", MASTER, worker(8))
+    world.exit(by=9, who=worker(8), ends_container=False)
+    return world
+
+
+def test_a_worker_that_was_stopped_is_killed_as_one_that_hangs() -> None:
+    verdict = stopped().only().verdict
+    assert (verdict.id, verdict.certainty) == ("suspended", Certainty.LIKELY)
+    assert "SIGSTOP from cron[901] (/usr/sbin/cron) on the host" in verdict.sentence
+    assert "its own master gunicorn[7]" in verdict.sentence and "3 s later" in verdict.sentence
+    assert "kill -CONT" not in verdict.remedy
+    assert ids(stopped(continued=True)) == ["child_killed_by_parent"]
+
+
 # Its own master
 
 

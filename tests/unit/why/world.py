@@ -270,5 +270,5 @@ def pod_memory(*parts: dict[str, Any], left: int = 0) -> dict[str, Any]:
 
 _FIELDS = (
     *("pid", "tid", "comm", "exe", "argv", "uid", "pid_in_pod", "pid_level", "start_boot_ns"),
-    *("place", "init_place", "ancestors", "kernel_thread"),
+    *("place", "init_place", "ancestors", "ancestor", "kernel_thread"),
 )

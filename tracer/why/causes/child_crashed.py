@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from tracer.probes.signals import SignalBody
 from tracer.why.cause import Cause
-from tracer.why.common.children import own_blow
-from tracer.why.common.faults import SECCOMP, meaning
-from tracer.why.common.phrases import ending, who
+from tracer.why.common.children import called, own_blow
+from tracer.why.common.faults import SECCOMP, handled_before, in_full
+from tracer.why.common.phrases import ending
 from tracer.why.entry import Entry
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
@@ -27,13 +27,15 @@ def _judge(story: Story) -> Verdict | None:
     found = story.locate(blow.event.about)
     place = f"; {found}" if found else ""
     again = f" ({count} children in all)" if count > 1 else ""
+    child, doubts = called(story, last.event.about)
+    first = handled_before(story, blow)
     return Verdict(
         "child_crashed",
-        f"the child {who(last.event.about)} crashed: it ended by {ending(last.body)},"
-        f" {meaning(blow)}{place}{again}",
-        Certainty.CERTAIN,
-        tuple(entry for pair in crashed for entry in reversed(pair)),
+        f"{child} crashed: it ended by {ending(last.body)}, {in_full(story, blow)}{place}{again}",
+        Certainty.LIKELY if doubts else Certainty.CERTAIN,
+        (*([first] if first else []), *(one for pair in crashed for one in reversed(pair))),
         f"{_remedy(blow)}; Kubernetes shows nothing as long as the first process lives",
+        doubts,
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from tracer.model.event import Process
 from tracer.probes.signals import SignalBody
 from tracer.why.cause import Cause
-from tracer.why.common.children import STOPPING_NS, ended_by, is_stopping, oom_of, parent_of
+from tracer.why.common.children import STOPPING_NS, ended_by, is_of_master, is_stopping, oom_of
 from tracer.why.common.phrases import times, who
 from tracer.why.entry import Entry, took_effect
 from tracer.why.story import Story
@@ -56,15 +56,14 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def _is_blow(story: Story, entry: Entry[SignalBody]) -> bool:
-    """Whether a program killed a fork of itself, as a master does its worker. Killing any other
-    child is the program's own business."""
+    """Whether a master killed its worker. Killing any other child is a program's own business."""
     victim, sender = entry.event.about, entry.event.by
     if victim is None or sender is None:
         return False
     name = entry.body["signal"]["name"]
     if name not in RUTHLESS and not (name == POLITE and _is_time_limit(story, entry)):
         return False
-    if parent_of(victim) != sender.pid or not _are_one_program(entry):
+    if not is_of_master(entry):
         return False
     if not took_effect(entry) or story.is_init(victim) or is_stopping(story, entry.boot_ns):
         return False
@@ -93,11 +92,6 @@ def _has_time_limits(process: Process) -> bool:
     scripts = [word.rpartition("/")[2] for word in words[:MAX_SCRIPT_AT]]
     program = (process.exe or "").rpartition("/")[2]
     return any(name in scripts for name in _SCRIPTS) or program.startswith(_PROGRAMS)
-
-
-def _are_one_program(entry: Entry[SignalBody]) -> bool:
-    victim, sender = entry.event.about, entry.event.by
-    return bool(victim and sender and victim.exe and victim.exe == sender.exe)
 
 
 def _names(found: list[Entry[SignalBody]], last: Entry[SignalBody]) -> str:

@@ -9,12 +9,11 @@ from tracer.why.cause import Cause
 from tracer.why.common.children import lost_child
 from tracer.why.common.phrases import ending, who
 from tracer.why.common.senders import doubts_of, is_executed_sender, sender_of
-from tracer.why.common.stopped import between
-from tracer.why.entry import Entry, took_effect
+from tracer.why.common.stopped import asks_to_end, between
+from tracer.why.entry import Entry
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
 
-ASK = ("SIGTERM", "SIGINT", "SIGQUIT")
 # How long a server may take to finish its work. After a longer time the request need not be the
 # reason.
 IN_TIME_NS = 60_000_000_000
@@ -51,8 +50,7 @@ def _request(story: Story) -> Entry[SignalBody] | None:
     found = [
         entry
         for entry in story.signals()
-        if entry.body["signal"]["name"] in ASK
-        and took_effect(entry)
+        if asks_to_end(entry)
         and entry.body["origin"] not in ("runtime", "kubelet")
         and not story.is_init(entry.event.by)
         and end.boot_ns - entry.last_ns <= IN_TIME_NS

@@ -55,12 +55,13 @@ def _fails_regularly(story: Story, entry: Entry[ExitBody]) -> bool:
 def _what(entry: Entry[ExitBody]) -> str:
     if is_preparing(entry.event.about):
         return f"the runtime failed {times(entry.count, 'time')} to execute a command there"
+    process = entry.event.about
     command = f"a command that the runtime executed in this container{_command(entry)}"
     signal, code = entry.body["signal"], entry.body["exit_code"]
     if signal is None:
         assert code is not None
         return f"{command} failed {times(entry.count, 'time')} with exit code {code}" + (
-            code_words(code)
+            code_words(code, process)
         )
     late = ", perhaps because it took too long" if signal["number"] == SIGKILL else ""
     return f"{command} was ended {times(entry.count, 'time')} by {signal['name']}{late}"

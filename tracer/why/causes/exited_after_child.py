@@ -9,9 +9,9 @@ from tracer.probes.oom.decoder import KillBody
 from tracer.probes.signals import SignalBody
 from tracer.why.cause import Cause
 from tracer.why.common.children import Lost, lost_child, oom_of
-from tracer.why.common.faults import is_own, reason
+from tracer.why.common.faults import handled_before, in_full, is_own
 from tracer.why.common.memory import hints_of, remedy_of_child
-from tracer.why.common.phrases import ending, where, who, whose_limit
+from tracer.why.common.phrases import ending, is_shell, where, who, whose_limit
 from tracer.why.common.senders import is_foreign, sender_of
 from tracer.why.common.stopped import between
 from tracer.why.entry import SIGKILL, Entry
@@ -37,17 +37,20 @@ def _judge(story: Story) -> Verdict | None:
     if child is None:
         return None
     how, oom, blow = _how(story, child)
-    evidence = tuple(entry for entry in (oom, blow) if entry is not None)
+    first = handled_before(story, blow) if blow is not None else None
+    evidence = tuple(entry for entry in (oom, first, blow) if entry is not None)
     not_oom = "; it was not out of memory" if _is_no_oom(blow) else ""
     asked = _asked(story, blow)
     if asked is not None:
         got = "which had got it" if story.is_init(asked.event.about) else "as it had got it"
         how += f", {got} from {sender_of(asked)}"
         evidence = (asked, *evidence)
-    remedy = (
-        "look at the child: it is what failed; with exec in the start script there would be no"
-        " shell in between, and Kubernetes would show the cause itself"
-    )
+    remedy = "look at the child: it is what failed"
+    if is_shell(story.init):
+        remedy += (
+            "; with exec in the start script there would be no shell in between, and Kubernetes"
+            " would show the cause itself"
+        )
     if any(entry is not None and is_foreign(entry) for entry in (asked, blow)):
         remedy = _LOOK_AT_SENDER
     return Verdict(
@@ -72,6 +75,8 @@ def _asked(story: Story, blow: Entry[SignalBody] | None) -> Entry[SignalBody] | 
     """The same signal, which its sender had received itself: tini and the like forward signals, and
     many programs clean up and then end by the signal."""
     if blow is None or not (story.is_init(blow.event.by) or is_own(blow)):
+        return None
+    if handled_before(story, blow) is not None:
         return None
     got = [
         entry
@@ -144,7 +149,8 @@ def _how(
     if blow is not None:
         name = blow.body["signal"]["name"]
         if not blow.event.by or is_own(blow):
-            return f"was ended by {name}{reason(blow)}", None, blow
+            known = is_own(blow) or blow.body["origin"] == "kernel"
+            return f"was ended by {name}{f', {in_full(story, blow)}' * known}", None, blow
         sender = sender_of(blow) if is_foreign(blow) else f"{who(blow.event.by)} {where(blow)}"
         return f"was ended by {name} from {sender}", None, blow
     return f"ended with {ending(child.body)}", None, None

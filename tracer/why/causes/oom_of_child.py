@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from tracer.model.units import span
 from tracer.why.cause import Cause
+from tracer.why.common.children import called
 from tracer.why.common.memory import fatal_oom, hints_of, remedy_of_child, unknown_limit
-from tracer.why.common.phrases import times, who, whose_limit
+from tracer.why.common.phrases import times, whose_limit
 from tracer.why.common.shown import LATER
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
@@ -23,6 +24,8 @@ def _judge(story: Story) -> Verdict | None:
     doubts = unknown_limit(last.last.body)
     if last.body["victim"].facts["is_container_init"] is None:
         doubts = (*doubts, "the container shares its PID namespace: its first process is not known")
+    victim, descent = called(story, last.last.about)
+    doubts = (*doubts, *descent)
     after = f"the container goes on; {LATER}"
     if story.end is not None:
         after = f"the container went on for {span(story.end.boot_ns - last.last_ns)}"
@@ -30,8 +33,8 @@ def _judge(story: Story) -> Verdict | None:
     others = f" ({times(count, 'kill')} in all)" if count > 1 else ""
     return Verdict(
         "oom_of_child",
-        f"out of memory: the child {who(last.last.about)} was killed because"
-        f" {whose_limit(last.last.body)} was used up{others}; {after}",
+        f"out of memory: {victim} was killed because {whose_limit(last.last.body)} was used"
+        f" up{others}; {after}",
         Certainty.LIKELY if doubts else Certainty.CERTAIN,
         tuple(ooms),
         remedy_of_child(last.last.body),

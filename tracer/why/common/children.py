@@ -10,18 +10,19 @@ from tracer.probes.exits import ExitBody
 from tracer.probes.oom.decoder import KillBody
 from tracer.probes.signals import SignalBody
 from tracer.why.common.faults import ABORT, FAULTS
+from tracer.why.common.phrases import who
 from tracer.why.common.senders import is_foreign
-from tracer.why.entry import Entry, took_effect
-from tracer.why.executed import is_from_executed
+from tracer.why.common.stopped import asks_to_end
+from tracer.why.entry import Entry
+from tracer.why.executed import is_executed, is_from_executed
 from tracer.why.story import Story
 
 # A pool that lost a worker, or a shell whose pipe broke, gives up at once. How long that takes
 # depends on the node's load, and so does the time the child took to die.
 AT_ONCE_NS, LONGEST_NS = 100_000_000, 2_000_000_000
 TIMES_SLOWER = 20
-# Signals that ask a program to end, and how long its clean-up may take: a worker may have a request
-# to finish.
-ASK = ("SIGTERM", "SIGINT", "SIGQUIT")
+# How long the clean-up of a program that was asked to end may take: a worker may have a request to
+# finish.
 SOON_NS = 2_000_000_000
 # How long a stop may take, counted from its first signal.
 STOPPING_NS = 600_000_000_000
@@ -53,10 +54,28 @@ def own_blow(story: Story, entry: Entry[ExitBody]) -> Entry[SignalBody] | None:
     return blow if by_itself or blow.body["origin"] == "kernel" else None
 
 
+def called(story: Story, process: Process | None) -> tuple[str, tuple[str, ...]]:
+    """`the child sleep[12] (/bin/sleep)`, or the command that the runtime executed and the doubt of
+    that."""
+    if is_executed(process) or is_from_executed(process, story.init):
+        by = "which the runtime executed (kubectl exec, a probe or a hook)"
+        doubt = "that the runtime executed it is told by its descent"
+        return f"the command {who(process)}, {by},", (doubt,)
+    return f"the child {who(process)}", ()
+
+
 def parent_of(process: Process | None) -> int | None:
     """Its parent's pid, as it was when the process was described."""
     parents = process.ancestry[:1] if process is not None else []
     return parents[0][0] if parents else None
+
+
+def is_of_master(entry: Entry[SignalBody]) -> bool:
+    """Whether a program sent the signal to a fork of itself, as a master does to its worker."""
+    victim, sender = entry.event.about, entry.event.by
+    if victim is None or sender is None or parent_of(victim) != sender.pid:
+        return False
+    return victim.exe is not None and victim.exe == sender.exe
 
 
 def ended_by(
@@ -76,17 +95,15 @@ def ended_by(
         deadly = entry.body["signal"]
         if deadly is not None:
             return entry if deadly["number"] == signal["number"] else None
-        asked = signal["name"] in (*ASK, ABORT) and entry.boot_ns - blow.last_ns <= within_ns
-        return entry if asked else None
+        asked = signal["name"] == ABORT or asks_to_end(blow)
+        return entry if asked and entry.boot_ns - blow.last_ns <= within_ns else None
     return None
 
 
 def was_asked(story: Story, process: Process | None, until_ns: int) -> bool:
     """Whether the process was asked to end shortly before."""
     return any(
-        entry.body["signal"]["name"] in ASK
-        and took_effect(entry)
-        and 0 <= until_ns - entry.boot_ns <= STOPPING_NS
+        asks_to_end(entry) and 0 <= until_ns - entry.boot_ns <= STOPPING_NS
         for entry in story.signals(process)
     )
 

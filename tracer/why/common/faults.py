@@ -75,6 +75,29 @@ def reason(fault: Entry[SignalBody]) -> str:
     return f", {meaning(fault)}" if fault.body["origin"] == "kernel" or is_own(fault) else ""
 
 
+def handled_before(story: Story, fault: Entry[SignalBody]) -> Entry[SignalBody] | None:
+    """The kernel's signal that the process had handled before it sent itself the same one, as a
+    handler that reports crashes does (faulthandler, redis)."""
+    if not is_own(fault):
+        return None
+    found = [
+        entry
+        for entry in story.signals(fault.event.about)
+        if entry.body["origin"] == "kernel"
+        and entry.body["signal"]["number"] == fault.body["signal"]["number"]
+        and took_effect(entry)
+        and 0 <= fault.boot_ns - entry.last_ns <= WRITING_NS
+    ]
+    return max(found, key=lambda entry: entry.last_ns, default=None)
+
+
+def in_full(story: Story, fault: Entry[SignalBody]) -> str:
+    """`meaning`, with that of the signal handled before."""
+    first = handled_before(story, fault)
+    after = f" when it had handled the kernel's: {meaning(first)}" if first else ""
+    return f"{meaning(fault)}{after}"
+
+
 def is_own(fault: Entry[SignalBody]) -> bool:
     """Whether a process sent the signal to itself."""
     sender, about = fault.event.by, fault.event.about

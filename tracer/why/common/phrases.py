@@ -72,9 +72,12 @@ def whose_limit(body: KillBody) -> str:
     return "a memory limit, or the node's memory: which is not known,"
 
 
+_SHELLS = frozenset(
+    ("sh", "ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "mksh", "tcsh", "yash", "zsh")
+)
 # Programs that execute others and report with 126 and 127 that they could not.
 _EXECUTE_OTHERS = {
-    *("sh", "ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "mksh", "tcsh", "yash", "zsh"),
+    *_SHELLS,
     *("catatonit", "chroot", "coreutils", "dumb-init", "env", "gosu", "nice", "nohup", "setpriv"),
     *("setsid", "stdbuf", "su", "su-exec", "sudo", "tini", "tini-static", "timeout", "toybox"),
     "xargs",
@@ -88,17 +91,24 @@ _LACKS_SOMETHING = (
 def executes_others(process: Process | None) -> bool:
     """Whether its exit code may be about another program. True for shells and the like, and for
     their children that never executed anything and whose file is therefore not known."""
-    if process is None:
-        return True
-    name = process.exe.rpartition("/")[2] if process.exe else process.comm or ""
-    return name in _EXECUTE_OTHERS
+    return process is None or _name(process) in _EXECUTE_OTHERS
+
+
+def is_shell(process: Process | None) -> bool:
+    return process is not None and _name(process) in _SHELLS
+
+
+def _name(process: Process) -> str:
+    return process.exe.rpartition("/")[2] if process.exe else process.comm or ""
 
 
 def code_words(code: int, process: Process | None = None) -> str:
     """`, success`; empty if the code has a meaning only to its program, or comes from another
     program that a shell ran."""
-    if code in (2, 126, 127) and not executes_others(process):
+    if code in (126, 127) and not executes_others(process):
         return _LACKS_SOMETHING if code == 127 else ""
+    if code == 2 and process is not None and not is_shell(process):
+        return ""
     words = describe_exit_code(code).partition(": ")[2]
     if words == "the program's own code":
         return ""

@@ -5,8 +5,21 @@ from __future__ import annotations
 
 from tracer.model.units import span
 from tracer.probes.signals import SignalBody
-from tracer.why.entry import SIGKILL, Entry
+from tracer.why.entry import SIGKILL, Entry, took_effect
 from tracer.why.story import Story
+
+ASK = ("SIGTERM", "SIGINT", "SIGQUIT")
+# Programs that answer this signal with a report and go on: for a JVM, jstack and jcmd send it.
+REPORT, REPORTING = "SIGQUIT", ("java",)
+
+
+def asks_to_end(entry: Entry[SignalBody]) -> bool:
+    """Whether the signal asks the process that it reached to end."""
+    name, about = entry.body["signal"]["name"], entry.event.about
+    program = ((about and about.exe) or "").rpartition("/")[2]
+    if name == REPORT and program in REPORTING:
+        return False
+    return name in ASK and took_effect(entry)
 
 
 def request(story: Story) -> Entry[SignalBody] | None:
