@@ -1223,3 +1223,394 @@ row(
     pids=60,
     live=True,
 )
+
+# What is in the way of a signal or a code, and what a program of the runtime's does in a container
+
+row(
+    "exec-probe-ends-its-own",
+    "an exec probe with a time limit of its own fails",
+    REDIS,
+    serves(6379),
+    *(4 * (executed("timeout", "1", "sleep", "1000"),)),
+    verdict="exec_probe_failing",
+    certainty="likely",
+    says=("exit code 124", "time was up"),
+    never=("the child",),
+)
+row(
+    "exec-probe-pg-isready",
+    "an exec probe asks with pg_isready for a server that does not run",
+    REDIS,
+    serves(6379),
+    *(4 * (executed("sh", "-c", "sleep 1; exec pg_isready -h 127.0.0.1"),)),
+    verdict="exec_probe_failing",
+    certainty="likely",
+    says=("exit code 2", "no server answers"),
+    never=("wrong usage", "the child"),
+)
+row(
+    "exec-out-of-memory",
+    "what kubectl exec starts takes more than there is",
+    REDIS,
+    serves(6379),
+    executed(PROGRAM, "eat"),
+    verdict="oom_of_child",
+    certainty="likely",
+    says=("which the runtime executed",),
+    never=("the child",),
+    memory=64 * MIB,
+    quick=True,
+)
+row(
+    "exec-crash",
+    "what kubectl exec starts crashes",
+    REDIS,
+    serves(6379),
+    executed(PROGRAM, "segv"),
+    verdict="child_crashed",
+    certainty="likely",
+    says=("which the runtime executed", "SIGSEGV"),
+    never=("the child",),
+    quick=True,
+)
+row(
+    "exec-kill-9-1",
+    "kubectl exec kill -9 1 and kill -STOP 1, of which PID 1 notices nothing",
+    REDIS,
+    serves(6379),
+    kill("KILL", who="exec"),
+    kill("STOP", who="exec"),
+    stop(10),
+    ends,
+    verdict="stopped_in_time",
+    certainty=None,
+    never=("SIGSTOP from", "SIGKILL"),
+    quick=True,
+)
+row(
+    "exec-pkill",
+    "kubectl exec pkill ends gunicorn and its workers",
+    GUNICORN,
+    serves(8000),
+    runs("gunicorn"),
+    executed("pkill", "-f", "gunicorn"),
+    ends,
+    verdict="ended_on_request",
+    certainty="likely",
+    says=("SIGTERM", "pkill", "kubectl exec"),
+    never=("foreground",),
+)
+row(
+    "exec-kill-all",
+    "kubectl exec kill -9 -1 kills all workers of gunicorn",
+    f"{GUNICORN} --workers 2",
+    serves(8000),
+    runs("gunicorn", 2),
+    executed("kill", "-KILL", "--", "-1"),
+    gone,
+    verdict="child_killed",
+    certainty="likely",
+    says=("SIGKILL", "kubectl exec"),
+)
+row(
+    "gunicorn-no-application",
+    "gunicorn cannot import the application",
+    GUNICORN.replace("app:application", "nothing:application"),
+    ends,
+    verdict="exited",
+    says=("gunicorn returns 3",),
+    never=("shell",),
+)
+row(
+    "gunicorn-crash-reported",
+    "a worker of gunicorn crashes, and Python's faulthandler reports that first",
+    GUNICORN,
+    serves(8000),
+    runs("gunicorn"),
+    asks(8000, "/crash"),
+    gone,
+    verdict="child_crashed",
+    says=("SIGSEGV", "an address where nothing is"),
+    env={"PYTHONFAULTHANDLER": "1"},
+    quick=True,
+)
+row(
+    "gunicorn-worker-stopped",
+    "a worker of gunicorn is stopped by SIGSTOP, and its master takes it for one that hangs",
+    f"{GUNICORN} --timeout 1",
+    serves(8000),
+    runs("gunicorn"),
+    fetches(8000),
+    kill("STOP", "gunicorn"),
+    gone,
+    verdict="suspended",
+    certainty="likely",
+    says=("SIGSTOP", "its own master", "not out of memory"),
+    never=("longer --timeout", "kill -CONT"),
+)
+row(
+    "redis-crash",
+    "redis crashes, and reports that first",
+    f"{REDIS} --enable-debug-command yes",
+    serves(6379),
+    executed("redis-cli", "debug", "segfault"),
+    ends,
+    verdict="crashed",
+    says=("SIGSEGV", "an address where nothing is|memory in a way that is forbidden"),
+    quick=True,
+)
+row(
+    "redis-crash-below-tini",
+    "redis below tini crashes, and reports that first",
+    f"tini -- {REDIS} --enable-debug-command yes",
+    serves(6379),
+    executed("redis-cli", "debug", "segfault"),
+    ends,
+    verdict="exited_after_child",
+    certainty="likely",
+    says=("SIGSEGV", "when it had handled the kernel's"),
+    never=("got it from", "shell"),
+)
+row(
+    "java-thread-dump",
+    "a JVM writes the stacks of its threads, and a little later ends by itself",
+    f"{JAVA} Java leave-at /tmp/now 1",
+    handles("QUIT"),
+    kill("QUIT", who="exec"),
+    executed("touch", "/tmp/now"),
+    ends,
+    verdict="exited",
+    never=("asked to end", "SIGQUIT"),
+)
+row(
+    "java-on-out-of-memory",
+    "a JVM that is to kill itself when its heap is full, which PID 1 cannot",
+    f"{JAVA} -Xmx32m -XX:OnOutOfMemoryError='kill -9 %p' Java heap",
+    ends,
+    verdict="exited",
+    says=("OnOutOfMemoryError", "cannot be killed from inside"),
+    memory=256 * MIB,
+)
+row(
+    "java-on-out-of-memory-below-tini",
+    "a JVM below tini kills itself when its heap is full",
+    f"tini -- {JAVA} -Xmx32m -XX:OnOutOfMemoryError='kill -9 %p' Java heap",
+    ends,
+    verdict="exited_after_child",
+    certainty="likely",
+    says=("SIGKILL", "OnOutOfMemoryError", "its heap was full"),
+    memory=256 * MIB,
+)
+row(
+    "tini-shell-server",
+    "tini passes SIGTERM on to a shell, and the server behind that gets none",
+    "tini -- sh -c 'redis-server --save \"\" --dir /tmp; echo done'",
+    serves(6379),
+    stop(10),
+    ends,
+    verdict="stop_not_passed_on",
+    certainty="likely",
+    says=("redis-server",),
+    never=("or raise term",),
+)
+row(
+    "dumb-init-shell-server",
+    "dumb-init passes SIGTERM on to a shell and to the server behind it",
+    "dumb-init -- sh -c 'redis-server --save \"\" --dir /tmp; echo done'",
+    serves(6379),
+    stop(10),
+    ends,
+    verdict="stopped_in_time",
+    certainty=None,
+)
+row(
+    "pipe-stop",
+    "a server that writes into a pipe is stopped",
+    "sh -c 'redis-server --save \"\" --dir /tmp | tee /dev/null'",
+    serves(6379),
+    stop(2),
+    ends,
+    verdict="stop_ignored",
+    certainty=None,
+    says=("a pipe keeps its shell",),
+    never=("sh -c 'exec server'",),
+)
+row(
+    "python-http-server",
+    "Python's own server as PID 1 has no handler of SIGTERM",
+    "python3 -m http.server 8000",
+    serves(8000),
+    stop(2),
+    ends,
+    verdict="stop_ignored",
+    certainty=None,
+    says=("handler",),
+)
+row(
+    "ruby-raises",
+    "an exception in Ruby that nobody rescues",
+    "ruby -e 'raise \"nobody rescues this\"'",
+    ends,
+    verdict="exited",
+    says=("Ruby returns 1",),
+    quick=True,
+)
+row(
+    "ruby-crash",
+    "Ruby crashes as PID 1",
+    "ruby -rfiddle -e 'Fiddle::Pointer.new(8)[0]'",
+    ends,
+    verdict="aborted",
+    certainty=None,
+    says=(r"\[BUG\]",),
+    quick=True,
+)
+row(
+    "ruby-stop",
+    "Ruby, which answers SIGTERM with an exception, is stopped",
+    "ruby -e sleep",
+    handles("TERM"),
+    stop(10),
+    ends,
+    verdict="stopped_in_time",
+    certainty=None,
+)
+row(
+    "php-memory-limit",
+    "PHP's own memory limit",
+    "php8.2 -d memory_limit=16M -r '$a = []; while (true) $a[] = str_repeat(\"x\", 1 << 20);'",
+    ends,
+    verdict="exited",
+    says=("PHP returns 255", "memory_limit"),
+    quick=True,
+)
+row(
+    "perl-dies",
+    "Perl dies of a file that is not there",
+    'perl -e \'open(my $file, "<", "/none") or die "/none: $!"\'',
+    ends,
+    verdict="exited",
+    says=("errno",),
+    never=("written in Go",),
+    quick=True,
+)
+row(
+    "psql-no-server",
+    "psql finds no server",
+    "/usr/lib/postgresql/15/bin/psql -h 127.0.0.1 -U postgres -c 'select 1'",
+    ends,
+    verdict="exited",
+    says=("no connection to the server",),
+    never=("written in Go",),
+    quick=True,
+)
+row(
+    "dumb-init-not-found",
+    "dumb-init does not find its child's program",
+    "dumb-init no-such-server",
+    ends,
+    verdict="exited_after_child",
+    certainty="likely",
+    says=("dumb-init returns 2", "not there"),
+    never=("written in Go", "shell"),
+    quick=True,
+)
+row(
+    "tini-not-found",
+    "tini does not find its child's program",
+    "tini no-such-server",
+    ends,
+    verdict="exited_after_child",
+    certainty="likely",
+    says=("not there",),
+    never=("shell in between",),
+    quick=True,
+)
+row(
+    "uwsgi-no-application",
+    "uwsgi cannot load the application",
+    UWSGI.replace("app.py", "nothing.py"),
+    ends,
+    verdict="exited",
+    says=("uwsgi with --need-app returns 22",),
+)
+row(
+    "celery-worker-oom",
+    "a task of celery takes more than there is",
+    CELERY,
+    logs("WorkerLostError"),
+    verdict="oom_of_child",
+    certainty=None,
+    says=("WorkerLostError", "worker_max_memory_per_child"),
+    memory=192 * MIB,
+    env={"TASK": "eat"},
+)
+row(
+    "redis-daemonizes",
+    "redis goes into the background, and takes the container with it",
+    f"{REDIS} --daemonize yes",
+    ends,
+    verdict="exited",
+    says=("foreground",),
+    quick=True,
+)
+row(
+    "python-pool-ends",
+    "a pool of Python has done its work, and ends its workers",
+    "python3 -c 'import multiprocessing, time\n"
+    "with multiprocessing.Pool(2) as pool:\n"
+    "    pool.map(abs, [1, 2])\n"
+    'print("over", flush=True)\n'
+    "time.sleep(1000)'",
+    logs("over"),
+    verdict=None,
+)
+row(
+    "python-pool-broken",
+    "a worker of a pool of Python is killed for memory, and the program gives up",
+    "python3 -c 'import concurrent.futures, operator\n"
+    "with concurrent.futures.ProcessPoolExecutor(1) as pool:\n"
+    '    pool.submit(operator.mul, b"x", 1 << 30).result()\'',
+    ends,
+    verdict="exited_after_child",
+    certainty="likely",
+    says=("memory", "used up"),
+    memory=64 * MIB,
+)
+row(
+    "timeout-kill-first",
+    "timeout(1) as PID 1 has to kill a program that ignores SIGTERM",
+    "timeout -k 1 1 sh -c 'trap \"\" TERM; sleep 1000; sleep 1000'",
+    ends,
+    verdict="exited_after_child",
+    certainty="likely",
+    says=("SIGKILL", "not out of memory", "give timeout"),
+    never=("shell in between",),
+)
+row(
+    "node-kills-what-it-started",
+    "node kills a command that takes longer than it has given it",
+    'node -e \'require("child_process").exec("sleep 1000", {timeout: 100, killSignal: "SIGKILL"},'
+    ' () => console.log("over")); setInterval(() => {}, 1000)\'',
+    logs("over"),
+    verdict=None,
+)
+row(
+    "pipe-that-is-read-no-more",
+    "yes | head, of which the first ends by SIGPIPE",
+    "sh -c 'yes | head -n 1; exec sleep 1000'",
+    named("sleep"),
+    verdict=None,
+    quick=True,
+)
+row(
+    "pipe-without-reader",
+    "a program below tini writes into a pipe that nobody reads from",
+    "tini -- perl -e 'pipe(my $from, my $to); close $from; syswrite $to, \"x\"'",
+    ends,
+    verdict="exited_after_child",
+    certainty="likely",
+    says=("SIGPIPE", "nobody reads"),
+    never=("shell in between",),
+    quick=True,
+)

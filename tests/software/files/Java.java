@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import java.nio.ByteBuffer;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 
@@ -13,8 +15,16 @@ public class Java {
             case "threads" -> startThreads();
             case "crash" -> crash();
             case "leave" -> System.exit(Integer.parseInt(words[1]));
+            case "leave-at" -> leaveAt(Path.of(words[1]), Integer.parseInt(words[2]));
             default -> Thread.sleep(Long.MAX_VALUE);
         }
+    }
+
+    private static void leaveAt(Path file, int code) throws InterruptedException {
+        while (!Files.exists(file)) {
+            Thread.sleep(10);
+        }
+        System.exit(code);
     }
 
     private static void fill(java.util.function.IntFunction<Object> make) {
