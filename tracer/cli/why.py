@@ -57,8 +57,8 @@ if TYPE_CHECKING:  # slow: the history needs none of it
 # Kinds wanted from any pod: a connection's other end knows why it was reset.
 _BESIDES = ("tcp_reset",)
 
-# Bytes of patterns for a recording: about 55,000 pairs of processes that signal each other.
-PATTERNS = 40 << 20
+# Bytes of patterns for a recording: about 67,000 pairs of processes that signal each other.
+PATTERNS = 48 << 20
 
 Show = Callable[["Explanation", Clock, str], None]
 
