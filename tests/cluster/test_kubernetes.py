@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from deploy.kubernetes.build import CHART, HERE
 from tests.cluster import build
 from tests.cluster.bed import Bed
 from tests.cluster.scene import pids
+from tests.cluster.test_plugin import Plugin, made_pods
 from tests.pods.test_publishers import scraped
 from tests.support.wait import wait_for
 
@@ -69,13 +71,14 @@ def _overlay(directory: Path, history: Path) -> Path:
     return directory
 
 
-def test_it_says_who_killed_a_pod(bed: Bed, agent: dict[str, Any]) -> None:
+def test_it_says_who_killed_a_pod(bed: Bed, agent: dict[str, Any], tmp_path: Path) -> None:
     bed.kubectl("run", VICTIM, f"--image={bed.image}", "--restart=Never", "--", "sleep", "100000")
     try:
         bed.kubectl("wait", "--for=condition=Ready", f"pod/{VICTIM}", "--timeout=100s", timeout=120)
         uid = bed.get("pod", VICTIM)["metadata"]["uid"]
         command = ["sleep", "100000"]
         (pid,) = (one for one in pids(uid) if psutil.Process(one).cmdline() == command)
+        began = utc()
         os.kill(pid, signal.SIGKILL)
         address = f"http://{agent['status']['podIP']}:9464"
         key = ("ktrace_verdicts_total", "certain", "default", "killed_from_host")
@@ -95,5 +98,34 @@ def test_it_says_who_killed_a_pod(bed: Bed, agent: dict[str, Any]) -> None:
             "containerStatuses"
         ]
         assert (status["ready"], status["restartCount"]) == (True, 0)
-    finally:
         bed.kubectl("delete", "pod", VICTIM, "--now", timeout=120)
+        ask_about_one_that_is_gone(bed, tmp_path, uid, f"{began}..{utc()}")
+    finally:
+        bed.kubectl("delete", "pod", VICTIM, "--now", "--ignore-not-found", timeout=120)
+
+
+def ask_about_one_that_is_gone(bed: Bed, directory: Path, uid: str, span: str) -> None:
+    """By `kubectl ktrace`, which makes no pod for this."""
+    place = directory / "plugin"
+    place.mkdir()
+    plugin = Plugin(bed, bed.new_kubectl, place, bed.kubeconfig)
+    told = plugin("why", f"default/{VICTIM}")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith(f"default/{VICTIM} {VICTIM}: "), told.stdout
+    assert "SIGKILL" in told.stdout and "says the agent's history" in told.stderr
+    told = plugin("history", VICTIM, "-o", "json")
+    assert told.returncode == 0, told.stderr
+    rows = [row for row in map(json.loads, told.stdout.splitlines()) if row["pod_uid"] == uid]
+    (row,) = (row for row in rows if row["verdict"])
+    assert (row["node"], row["is_end"]) == (bed.node, True)
+    file = place / "incident.ktrace"
+    told = plugin("history", "--cut", span, "-o", str(file))
+    assert told.returncode == 0, told.stderr
+    told = plugin("why", str(file), "--pod", VICTIM, "-o", "json")
+    assert json.loads(told.stdout)["verdict"] == "killed_from_host", told.stderr
+    assert plugin("why", "default/none").returncode == 5
+    assert made_pods(bed) == []
+
+
+def utc() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
