@@ -28,10 +28,9 @@ UNIT = "tests/unit"
 HERE = ("tests/kernel", "tests/pods", "tests/deploy", ALONE)
 CLUSTER = "tests/cluster"
 SOFTWARE = "tests/software"
-PYTEST = (sys.executable, "-m", "pytest", "--durations", "15")
-# A kernel, a runtime and a kubelet that others use at the same time have moments of their own: what
-# fails with them is tried once more, and named with what it failed for. A unit test has no excuse.
-REAL = (*PYTEST, "--reruns", "1")
+# The kernel, the processors, a runtime and a kubelet are others' too, at the same time: what fails
+# is tried once more, and named with what it failed for.
+PYTEST = (sys.executable, "-m", "pytest", "--durations", "15", "--reruns", "1")
 BUILD = (sys.executable, "-m", "tests.cluster.build")
 FETCH = (sys.executable, "-m", "tests.software.build")
 
@@ -43,12 +42,12 @@ def main() -> int:
         beside(*FETCH) as (fetch, fetched),
     ):
         codes = [subprocess.run([*PYTEST, UNIT], check=False).returncode]
-        codes.append(subprocess.run([*REAL, *HERE], check=False).returncode)
+        codes.append(subprocess.run([*PYTEST, *HERE], check=False).returncode)
         follow("real programs", fetch, fetched)
-        codes.append(subprocess.run([*REAL, SOFTWARE], check=False).returncode)
+        codes.append(subprocess.run([*PYTEST, SOFTWARE], check=False).returncode)
         follow("the cluster's programs", build, progress)
-        with beside(*REAL, KUBELET, "-v") as (guest, of_guest):
-            codes.append(subprocess.run([*REAL, CLUSTER], check=False).returncode)
+        with beside(*PYTEST, KUBELET, "-v") as (guest, of_guest):
+            codes.append(subprocess.run([*PYTEST, CLUSTER], check=False).returncode)
             print("waiting for the lab's guests", flush=True)
             codes += [guest.wait(), lab.wait()]
             show(of_guest)
