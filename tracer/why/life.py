@@ -131,7 +131,7 @@ class Life:
         return entry
 
     def spot(self, group: Hashable, alike: Hashable, event: Event) -> Spot:
-        """Where an event was added, without `fold`, that counts once."""
+        """Where an event belongs, without `fold`, that counts once."""
         return Spot(self, self._group(group), alike, event.size)
 
     def put(

@@ -68,30 +68,14 @@ class Timelines:
         self._losses: list[Loss] = []
 
     def event(self, event: Event) -> None:
-        self.events += 1
-        if self.began_ns is None:
-            self.began_ns = event.boot_ns
-        if is_loss(event):
-            self._add_loss(event)
-            return
-        seen = self._connections.add(event) if is_reset(event) else None
-        if seen is None and _is_anybodys(event):
-            self._add_undescribed(event)
-        if seen is not None and seen.overtaken is not None:
-            self._move(seen.overtaken)
-        if self.mine(event):
-            self._add(event, seen)
-        if seen is not None:
-            _join(seen)
+        self._take(event)
 
     def sightings(self, sightings: Iterable[Sighting]) -> None:
         """As `event` for each. After the first event of a pattern, the entry's place is known."""
         for boot_ns, pattern in sightings:
             spot: Spot | None = pattern.spot
             if spot is None or spot.group.closed:
-                event = pattern.at(boot_ns)
-                self.event(event)
-                pattern.spot = self._spot(event)
+                pattern.spot = self._take(pattern.at(boot_ns))
                 continue
             life, group, key, size = spot
             self.events += 1
@@ -100,15 +84,23 @@ class Timelines:
             if abs(life.entries_size - life.weighed) >= WEIGHED_BYTES:
                 self._weigh_grown(life)
 
-    def _spot(self, event: Event) -> Spot | None:
-        """Where the event was added, if the others of its pattern will be added there, too."""
-        life = self._lives.get(_key(event.place) or "")
-        if life is None or life.end is not None or not self.mine(event):
+    def _take(self, event: Event) -> Spot | None:
+        """Adds an event. Returns where, if the others of its pattern will be added there, too."""
+        self.events += 1
+        if self.began_ns is None:
+            self.began_ns = event.boot_ns
+        if is_loss(event):
+            self._add_loss(event)
             return None
-        alike = _alike(event)
-        if alike is None or alike.times != 1:
-            return None
-        return life.spot(alike.group, alike.alike, event)
+        seen = self._connections.add(event) if is_reset(event) else None
+        if seen is None and _is_anybodys(event):
+            self._add_undescribed(event)
+        if seen is not None and seen.overtaken is not None:
+            self._move(seen.overtaken)
+        spot = self._add(event, seen) if self.mine(event) else None
+        if seen is not None:
+            _join(seen)
+        return spot
 
     def _move(self, seen: Seen) -> None:
         """Moves a reset to an entry of its actual sort."""
@@ -116,11 +108,11 @@ class Timelines:
             seen.entry.count -= 1
             self._add(seen.event, seen)
 
-    def _add(self, event: Event, seen: Seen | None) -> None:
+    def _add(self, event: Event, seen: Seen | None) -> Spot | None:
         place = event.place
         key = _key(place)
         if place is None or key is None:
-            return
+            return None
         life = self._lives.get(key)
         if life is None:
             life = self._lives[key] = Life(place)
@@ -129,12 +121,16 @@ class Timelines:
         if life.is_over(event):
             life.outlive(event)
             self._weigh(key)
-            return
+            return None
         ended = life.end
+        spot = None
         if seen is not None:
             _add_reset(life, seen)
         elif alike := _alike(event):
-            life.add(alike.group, alike.alike, event, alike.times)
+            spot = life.spot(alike.group, alike.alike, event)
+            life.put(spot.group, spot.key, event, event.boot_ns, spot.size, alike.times)
+            if alike.times != 1 or ended is not None:
+                spot = None
         elif is_exit(event):
             _add_exit(life, event)
         if life.end is not ended:
@@ -144,6 +140,7 @@ class Timelines:
                 pod.begin_chapter()
         if abs(life.entries_size - life.weighed) >= WEIGHED_BYTES:
             self._weigh_grown(life)
+        return spot
 
     def _weigh_grown(self, life: Life) -> None:
         life.weighed = life.entries_size
