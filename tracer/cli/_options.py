@@ -16,12 +16,12 @@ from tracer import probes
 from tracer.backends import NAMES
 from tracer.model.errors import UsageError
 from tracer.model.selection import Selection, parse_labels
+from tracer.model.units import seconds
 from tracer.probes import Options, Probe
 
 MAX_PIDS = 1024  # kt_pids
 MAX_PID = 1 << 22  # PID_MAX_LIMIT, include/linux/threads.h
 _WORD = re.compile(r"[\w.-]+", re.ASCII)
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 Completion = Callable[[Any, Any, str], list[CompletionItem]]
 
@@ -36,12 +36,10 @@ class Duration(click.ParamType[float]):
     ) -> float:
         if isinstance(value, (int, float)):
             return float(value)
-        if re.fullmatch(r"\d+(\.\d+)?", value):
-            return float(value)
-        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value)
-        if not parts or "".join(n + u for n, u in parts) != value:
+        try:
+            return seconds(value)
+        except ValueError:
             self.fail(f"{value!r} is not a duration: 30s, 5m or 1h30m", param, ctx)
-        return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
 def _complete(attribute: str) -> Completion:

@@ -4,25 +4,23 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tracer import probes
-from tracer.cli._options import Duration, count, selection, selectors
+from tracer.cli._options import count, selection, selectors
 from tracer.cli._tracing import closing_line, stop_on_signals
-from tracer.model.errors import BadRecording, NoSuchPod, UsageError
+from tracer.model.errors import BadRecording, NoSuchPod
 from tracer.model.event import Clock, Place
 from tracer.model.kubernetes import Facts
 from tracer.model.selection import Selection, pod_matches
 from tracer.probes import Probe
 from tracer.probes.columns import pod_name
-from tracer.recording.view import Chosen, Window
+from tracer.recording.view import Chosen, Window, moment
 from tracer.session.patterns import MAX_PATTERNS
 from tracer.session.session import Session, Sink
 
@@ -84,7 +82,7 @@ def play(
         clock = Clock(told.clock_offset_ns)
         known = [probes.get(name) for name in probes.names() if name in told.attached]
         source = ReplaySource(reader, speed)
-        window = Window(_moment(wanted.begin, told, "--from"), _moment(wanted.end, told, "--to"))
+        window = Window(moment(wanted.begin, told, "--from"), moment(wanted.end, told, "--to"))
         sink = make(told, known, clock, lambda: session.resolver.places())
         chosen = Chosen(sink, wanted.selection, window, wanted.count, source.interrupt)
         explained = _explained(chosen, told, clock, said) if explain else None
@@ -165,23 +163,3 @@ def selection_of_recording(values: Mapping[str, Any]) -> Selection:
     """Everything recorded if there are no selectors."""
     chosen = selection(values)
     return replace(chosen, everything=True) if chosen == Selection() else chosen
-
-
-def _moment(text: str | None, told: Metadata, option: str) -> int | None:
-    """Nanoseconds since boot, for a time such as 2026-11-21T04:07:04Z, or for +2m after the
-    recording's beginning."""
-    if text is None:
-        return None
-    if text.startswith("+"):
-        return told.began + int(Duration().convert(text[1:], None, None) * 1e9)
-    found = re.fullmatch(r"(.+?:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?", text)
-    try:
-        if not found:
-            raise ValueError
-        moment = datetime.fromisoformat(found[1] + (found[3] or "Z").replace("Z", "+00:00"))
-    except ValueError as error:
-        raise UsageError(
-            f"{option} {text!r} is no time", "give 2026-11-21T04:07:04Z, or +2m from the beginning"
-        ) from error
-    seconds = int((moment - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds())
-    return seconds * 1_000_000_000 + int((found[2] or "0").ljust(9, "0")) - told.clock_offset_ns

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def size(count: int | None) -> str | None:
     """`512 MiB`; with one decimal where it matters."""
@@ -28,3 +30,16 @@ _SPANS = (
     *((86_400_000_000_000, "d"), (3_600_000_000_000, "h"), (60_000_000_000, "min")),
     *((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs"), (1, "ns")),
 )
+
+
+def seconds(text: str) -> float:
+    """`30s`, `5m`, `1h30m` or plain seconds. Raises ValueError for anything else."""
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+    if not parts or "".join(n + u for n, u in parts) != text:
+        raise ValueError(text)
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 
+from tracer.model.errors import UsageError
 from tracer.model.event import Event
 from tracer.model.selection import Selection
+from tracer.model.units import seconds
 from tracer.probes import DAMAGE
+from tracer.recording.metadata import Metadata
 from tracer.session.patterns import Sighting
 from tracer.session.session import Grouping, Sink
 
@@ -92,3 +97,23 @@ def wants(selection: Selection, event: Event) -> bool | None:
     if pids and (event.about is None or event.about.pid not in pids):
         return False
     return selection.wants(event)
+
+
+def moment(text: str | None, told: Metadata, option: str) -> int | None:
+    """Nanoseconds since boot, for a time such as 2026-11-21T04:07:04Z, or for +2m after the
+    recording's beginning. An error names the `option`."""
+    if text is None:
+        return None
+    try:
+        if text.startswith("+"):
+            return told.began + int(seconds(text[1:]) * 1e9)
+        found = re.fullmatch(r"(.+?:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?", text)
+        if not found:
+            raise ValueError
+        when = datetime.fromisoformat(found[1] + (found[3] or "Z").replace("Z", "+00:00"))
+    except ValueError as error:
+        raise UsageError(
+            f"{option} {text!r} is no time", "give 2026-11-21T04:07:04Z, or +2m from the beginning"
+        ) from error
+    whole = int((when - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds())
+    return whole * 1_000_000_000 + int((found[2] or "0").ljust(9, "0")) - told.clock_offset_ns

@@ -13,7 +13,6 @@ import pytest
 
 from tests.support.ktrace import run
 from tests.unit.recording.test_recording import BEGAN, DATA, SECOND, UID, incident, record
-from tracer.cli._recording import _moment
 from tracer.model.errors import UsageError
 from tracer.model.event import Clock, Event
 from tracer.model.selection import Selection
@@ -22,7 +21,7 @@ from tracer.recording import replay as module
 from tracer.recording.metadata import Metadata
 from tracer.recording.reader import Reader
 from tracer.recording.replay import ReplaySource
-from tracer.recording.view import Chosen, Window
+from tracer.recording.view import Chosen, Window, moment
 
 FIRST = DATA / "format-1.0.ktrace"
 EVENTS = [json.loads(line) for line in (DATA / "format-1.0.jsonl").read_bytes().splitlines()]
@@ -94,11 +93,11 @@ def test_what_is_no_time(when: str) -> None:
 
 def test_a_moment_is_exact_to_the_nanosecond() -> None:
     told = Metadata(*("n", "k", "m", "b", "1"), began=7, clock_offset_ns=3, selection=Selection())
-    assert _moment("1970-01-01T00:00:01.000000005Z", told, "--from") == 1_000_000_002
-    assert _moment("+1m1s", told, "--from") == 61_000_000_007
-    assert _moment(None, told, "--from") is None
+    assert moment("1970-01-01T00:00:01.000000005Z", told, "--from") == 1_000_000_002
+    assert moment("+1m1s", told, "--from") == 61_000_000_007
+    assert moment(None, told, "--from") is None
     with pytest.raises(UsageError):
-        _moment("now", told, "--from")
+        moment("now", told, "--from")
 
 
 def test_the_table_is_the_live_one() -> None:
