@@ -480,11 +480,28 @@ def test_a_kernel_that_wants_signed_modules(able: Path, monkeypatch: pytest.Monk
     assert lacks("signals") == []
 
 
-def test_the_scripts_number_enumerators_as_the_objects_do() -> None:
-    """SystemTap cannot read C, so its macros repeat what it needs of the kernel side's enums."""
-    text = (Path("stap") / "tapset" / "ktrace.stpm").read_text()
-    macros = re.findall(r"@define (KT_\w+) %\( (\d+) %\)", text)
-    numbers = {name: int(number) for name, number in macros}
-    enums = described("context").numbers("kt_selection_mode")
-    enums |= described("context").numbers("kt_selected")
-    assert enums.items() <= numbers.items()
+def test_enumerators_are_macros_with_the_numbers_of_the_objects(
+    program: Program, tmp_path: Path
+) -> None:
+    """When a module is built, stap finds each macro that the scripts use, and finds it once."""
+    look = 'while [ $# -gt 0 ]; do [ "$1" = -I ] && cat "$2"/*.stpm; shift; done'
+    program("stap", f"({look}) >{tmp_path}/seen; exit 1")
+    with pytest.raises(KtraceError, match="cannot build the module"):
+        stap_modules.build(Script("signals"), "5.0", tmp_path / "out")
+    seen = (tmp_path / "seen").read_text()
+    found = re.findall(r"@define (\w+)(?:\([\w, ]+\))? %\( ?(\d+)?", seen)
+    macros = dict(found)
+    assert len(macros) == len(found)
+    for enum in ("kt_selection_mode", "kt_selected", "kt_limits"):
+        numbers = described("context").numbers(enum)
+        assert numbers.items() <= {name: int(n) for name, n in found if n}.items()
+    for script in stap_modules.scripts().rglob("*.stp"):
+        own = set(re.findall(r"@define (\w+)", script.read_text()))
+        used = set(re.findall(r"@([A-Z]\w+|kt_\w+)", script.read_text()))
+        assert used <= own | macros.keys(), script.name
+
+
+def test_other_numbers_are_another_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Script("exits").digest
+    monkeypatch.setattr(stap_modules, "macros", lambda: "")
+    assert Script("exits").digest != before

@@ -23,6 +23,7 @@ from importlib import resources
 from pathlib import Path
 
 from tracer.backends import toolchain
+from tracer.kernel.bpf_object import shipped
 from tracer.model.errors import KtraceError
 
 # For modules built elsewhere; the environment variable overrides it.
@@ -35,6 +36,9 @@ WORDS = 8
 # end, because a nested one would be skipped. A selection may include the whole machine's signals,
 # so a storm must not end the tracing.
 OPTIONS = ("-DMAXACTION=20000", "-DINTERRUPTIBLE=0", "-DSTP_NO_OVERLOAD", "-DMAXERRORS=1000000")
+
+# Enums of the kernel side whose enumerators are macros in the scripts, `@KT_TARGET`.
+ENUMS = ("kt_limits", "kt_selected", "kt_selection_mode")
 
 # In a module's name, as many digits as the greatest process id (PID_MAX_LIMIT in
 # include/linux/threads.h). staprun replaces them with its own id when it loads the module.
@@ -81,11 +85,21 @@ class Script:
     @cached_property
     def _text(self) -> str:
         shared = sorted((scripts() / "tapset").iterdir())
-        return "\0".join(path.read_text() for path in (self.path, *shared))
+        return "\0".join([*(path.read_text() for path in (self.path, *shared)), macros()])
 
 
 def scripts() -> Path:
     return Path(str(resources.files("tracer").joinpath("stap")))
+
+
+def macros() -> str:
+    """SystemTap cannot read C: the numbers come from the object's BTF."""
+    described = shipped("context")
+    return "".join(
+        f"@define {name} %( {number} %)\n"
+        for enum in ENUMS
+        for name, number in described.numbers(enum).items()
+    )
 
 
 def cache() -> Path:
@@ -123,7 +137,10 @@ def build(script: Script, release: str, directory: Path) -> Path:
 
 
 def _run_stap(script: Script, release: str, place: Path) -> None:
-    shared = ["-I", str(scripts() / "tapset")]
+    made = place / "tapset"
+    made.mkdir()
+    (made / "enums.stpm").write_text(macros())
+    shared = ["-I", str(scripts() / "tapset"), "-I", str(made)]
     name = ["-m", script.module_name]
     command = ["stap", "-r", release, "-p4", *name, *OPTIONS, *shared, str(script.path)]
     try:
