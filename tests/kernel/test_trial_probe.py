@@ -19,80 +19,12 @@ import pytest
 
 from tests.support.ktrace import ROOT
 from tests.support.tmux import Tmux
+from tests.support.trial import PACKAGE, SOURCE
 from tests.support.wait import wait_for
 
 pytestmark = pytest.mark.any_kernel
 
 TIMES = 23
-SOURCE = """
-#include "ktrace.h"
-
-struct trial_event {
-	struct kt_header header;
-	struct kt_party process;
-	u64 answer;
-};
-
-KT_EVENT(trial);
-
-SEC("tp_btf/sched_process_exec")
-int BPF_PROG(on_trial, struct task_struct *task)
-{
-	struct kt_party process = {};
-	struct trial_event *event;
-
-	if (!kt_wanted(task, NULL))
-		return 0;
-	kt_refer(&process, task);
-	event = kt_reserve(trial);
-	if (!event)
-		return 0;
-	event->process = process;
-	event->answer = 42;
-	kt_submit(event);
-	return 0;
-}
-"""
-PACKAGE = '''
-"""Programs that begin."""
-
-from typing import Any, TypedDict
-
-from tracer.model.event import Event, Process
-from tracer.probes import AttachPoint, Probe, Stream
-from tracer.probes.columns import Column, process_name
-
-
-class TrialBody(TypedDict):
-    process: Process
-    answer: int
-
-
-def _decoder(stream: Stream) -> dict[str, Any]:
-    def decode(record: Any) -> Event[TrialBody]:
-        process = stream.resolver.process(
-            record.process_process, record.process_pid, record.process_tid
-        )
-        body: TrialBody = {"process": process, "answer": record.answer}
-        return Event("trial", record.time, process, None, body)
-
-    return {"trial": decode}
-
-
-PROBE = Probe(
-    name="trial",
-    object="trial",
-    help="Show programs that begin.",
-    examples=("ktrace trial",),
-    attach_points=(AttachPoint("tp_btf/sched_process_exec", ("on_trial",)),),
-    decoder=_decoder,
-    bodies={"trial": TrialBody},
-    whose={"trial": "process_process"},
-    columns=(Column("PROCESS", lambda e: process_name(e.about), 14, 23),),
-    summary=lambda e: f"{process_name(e.about)} began, and the answer is {e.body['answer']}",
-    alarm=lambda e: True,
-)
-'''
 
 
 @dataclass
