@@ -12,6 +12,7 @@ import orjson
 
 from tracer.model.bounded import size_of
 from tracer.model.event import Place
+from tracer.model.verdict import VerdictBody
 
 ItemKind = Literal["verdict", "event", "lost", "health"]
 
@@ -71,6 +72,11 @@ class Item:
         """The keys of docs/events.md."""
         told: dict[str, Any] = orjson.loads(self.json)
         return told
+
+    def verdict(self) -> VerdictBody:
+        """Of an item of this kind."""
+        body: VerdictBody = orjson.loads(self.json)
+        return body
 
 
 def life_of(place: Place, offset_ns: int) -> Life:

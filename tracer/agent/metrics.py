@@ -80,7 +80,7 @@ class Metrics:
                 counter.add(values, metric.times(event))
 
     def verdict(self, item: Item) -> None:
-        told, life = item.told(), item.life
+        told, life = item.verdict(), item.life
         whose = (life.namespace, life.pod)[: 1 + self._pods] if life else ()
         values = _clean(told["verdict"], told["certainty"], *whose)
         with self._lock:

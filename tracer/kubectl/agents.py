@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tracer.kubectl import nodes
 from tracer.kubectl.arguments import Request
@@ -20,6 +20,9 @@ from tracer.kubectl.nodes import MAX_NODES, Asked
 from tracer.kubectl.show import Lines
 from tracer.kubectl.stream import End, Streams
 from tracer.model.errors import KtraceError, NoSuchPod
+
+if TYPE_CHECKING:
+    from tracer.agent.history.table import NodeRowBody
 
 # How many bytes of lines are kept.
 MAX_KEPT = 16 << 20
@@ -46,7 +49,7 @@ class Answers:
     """What the agents said. `lives` are the objects of docs/agent.md, each with its node; the
     earliest `left_out` had no room. `notes` are their other words."""
 
-    lives: list[Mapping[str, Any]]
+    lives: list[NodeRowBody]
     left_out: int
     problems: dict[str, KtraceError] = field(default_factory=dict)
     notes: list[tuple[str, str]] = field(default_factory=list)
@@ -146,10 +149,10 @@ class _Lives:
     def __init__(self) -> None:
         self.left_out = 0
         self._lines = Lines()
-        self._kept: list[tuple[tuple[bool, str], int, int, dict[str, Any]]] = []
+        self._kept: list[tuple[tuple[bool, str], int, int, NodeRowBody]] = []
         self._size = self._count = 0
 
-    def in_order(self) -> list[Mapping[str, Any]]:
+    def in_order(self) -> list[NodeRowBody]:
         return [life for *_, life in sorted(self._kept)]
 
     def take(self, node: str, data: bytes) -> None:

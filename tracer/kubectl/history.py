@@ -5,10 +5,10 @@ pieces of the histories as recordings here."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tracer.kubectl import agents, nodes
 from tracer.kubectl.agents import Answers
@@ -18,6 +18,9 @@ from tracer.kubectl.home import Home
 from tracer.kubectl.session import check_recordings, interruptible, tell, teller
 from tracer.kubectl.stream import End, Streams
 from tracer.model.errors import NoSuchPod, UsageError
+
+if TYPE_CHECKING:
+    from tracer.agent.history.table import NodeRowBody
 
 CUT = "--cut="
 
@@ -96,7 +99,7 @@ def _show(request: Request, answers: Answers, *, several: bool) -> int:
     return max((problem.exit_code for problem in problems.values()), default=0)
 
 
-def _print_json(lives: Sequence[Mapping[str, Any]]) -> None:
+def _print_json(lives: Sequence[NodeRowBody]) -> None:
     import orjson
 
     for life in lives:
@@ -104,7 +107,7 @@ def _print_json(lives: Sequence[Mapping[str, Any]]) -> None:
     sys.stdout.flush()
 
 
-def _print_table(request: Request, lives: Sequence[Mapping[str, Any]], several: bool) -> None:
+def _print_table(request: Request, lives: Sequence[NodeRowBody], several: bool) -> None:
     from tracer.agent.history.table import COLUMNS, MORE_COLUMNS, cells
     from tracer.outputs import listing
     from tracer.outputs.listing import Column

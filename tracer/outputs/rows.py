@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from tracer.model.event import Clock, Event
+from tracer.model.event import Clock, Event, is_loss
 from tracer.outputs.jsonl import FLUSH_BYTES
 from tracer.probes.columns import Column
 
@@ -37,7 +37,7 @@ class Rows:
 
     def event(self, event: Event) -> None:
         told: dict[str, Any] = {"time": event.boot_ns + self._clock.offset_ns}
-        if event.kind == "lost":
+        if is_loss(event):
             told["lost"] = {"count": event.body["count"], "probe": event.body["probe"]}
         else:
             told["alarm"] = self._alarm(event)

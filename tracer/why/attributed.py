@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from tracer.model.kubernetes import NS, KubeContainer, KubeEvent, KubePod, Told, moment
 from tracer.model.units import span
+from tracer.model.verdict import KubeContainerBody, KubePodBody, KubernetesBody
 from tracer.why.story import Story
 
 # Of all Events, the last ones.
@@ -41,7 +41,7 @@ def told_lines(told: Told, story: Story, *, until_ns: int) -> list[str]:
     return lines if len(lines) > 1 else []
 
 
-def told_json(told: Told) -> dict[str, Any]:
+def told_json(told: Told) -> KubernetesBody:
     return {
         "events": [
             {
@@ -56,7 +56,7 @@ def told_json(told: Told) -> dict[str, Any]:
             }
             for event in told.events
         ],
-        "pod": told.pod and _pod_json(told.pod),
+        "pod": _pod_json(told.pod) if told.pod else None,
     }
 
 
@@ -95,7 +95,7 @@ def _pod(pod: KubePod) -> Iterator[str]:
         yield f"deleted at {moment(pod.deleted_ns)}, with {pod.deletion_grace} s of grace"
 
 
-def _pod_json(pod: KubePod) -> dict[str, Any]:
+def _pod_json(pod: KubePod) -> KubePodBody:
     return {
         "phase": pod.phase or None,
         "reason": pod.reason or None,
@@ -103,26 +103,27 @@ def _pod_json(pod: KubePod) -> dict[str, Any]:
         "termination_grace_period_seconds": pod.grace,
         "deleted": None if pod.deleted_ns is None else moment(pod.deleted_ns),
         "deletion_grace_period_seconds": pod.deletion_grace,
-        "containers": [
+        "containers": [_container_json(container) for container in pod.containers],
+    }
+
+
+def _container_json(container: KubeContainer) -> KubeContainerBody:
+    ended = container.ended
+    return {
+        "name": container.name,
+        "restarts": container.restarts,
+        "ready": container.ready,
+        "waiting": container.waiting or None,
+        "last_end": {"reason": ended.reason, "exit_code": ended.exit_code} if ended else None,
+        "probes": [
             {
-                "name": one.name,
-                "restarts": one.restarts,
-                "ready": one.ready,
-                "waiting": one.waiting or None,
-                "last_end": one.ended
-                and {"reason": one.ended.reason, "exit_code": one.ended.exit_code},
-                "probes": [
-                    {
-                        "kind": probe.what,
-                        "action": probe.how,
-                        "period_seconds": probe.period,
-                        "timeout_seconds": probe.timeout,
-                        "failure_threshold": probe.failures,
-                    }
-                    for probe in one.probes
-                ],
-                "pre_stop": one.pre_stop or None,
+                "kind": probe.what,
+                "action": probe.how,
+                "period_seconds": probe.period,
+                "timeout_seconds": probe.timeout,
+                "failure_threshold": probe.failures,
             }
-            for one in pod.containers
+            for probe in container.probes
         ],
+        "pre_stop": container.pre_stop or None,
     }

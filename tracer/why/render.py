@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import click
 
 from tracer import probes
 from tracer.model.event import Clock, Event
 from tracer.model.units import span
+from tracer.model.verdict import CauseBody, Moment, Reference, VerdictBody
 from tracer.outputs.escape import escape
 from tracer.outputs.terminal import wrapped
 from tracer.probes import Probe
@@ -69,23 +69,25 @@ def to_text(
     return "\n".join([sentence, f"  {certainty}", *timeline, "", *hints, remedy, *others]) + "\n"
 
 
-def to_event(explanation: Explanation, clock: Clock) -> Event:
+def to_event(explanation: Explanation, clock: Clock) -> Event[VerdictBody]:
     """An event of kind `verdict` for sinks. It refers to its evidence by kind and `boot_ns`."""
     story, verdict = explanation.story, explanation.verdict
     until = story.until_ns()
-    body = {
-        **_verdict_json(verdict),
+    body: VerdictBody = {
+        "verdict": verdict.id,
+        "sentence": verdict.sentence,
+        "certainty": verdict.certainty.value,
+        "doubts": list(verdict.doubts),
+        "reasons": list(verdict.reasons),
+        "hints": list(verdict.hints),
         "headline": verdict.headline,
         "evidence": [_reference(entry, clock) for entry in verdict.evidence],
         "remedy": verdict.remedy,
-        "timeline": [
-            _reference(entry, clock)
-            | {"offset_ns": entry.boot_ns - until, "text": summary(entry), "count": entry.count}
-            for entry in shown(explanation)
-        ],
+        "timeline": [_moment(entry, clock, until) for entry in shown(explanation)],
         "others": [_verdict_json(other) for other in explanation.others],
-        **({"kubernetes": told_json(verdict.told)} if verdict.told else {}),
     }
+    if verdict.told:
+        body["kubernetes"] = told_json(verdict.told)
     because = tuple(entry.event for entry in verdict.evidence)
     return Event("verdict", until, None, None, body, story.place, because=because)
 
@@ -143,7 +145,7 @@ def _timeline_lines(explanation: Explanation, clock: Clock) -> list[str]:
     return lines
 
 
-def _verdict_json(verdict: Verdict) -> dict[str, Any]:
+def _verdict_json(verdict: Verdict) -> CauseBody:
     return {
         "verdict": verdict.id,
         "sentence": verdict.sentence,
@@ -154,9 +156,15 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _reference(entry: Entry, clock: Clock) -> dict[str, Any]:
+def _reference(entry: Entry, clock: Clock) -> Reference:
     event = entry.event
     return {"kind": event.kind, "time": clock.iso(event.boot_ns), "boot_ns": event.boot_ns}
+
+
+def _moment(entry: Entry, clock: Clock, until: int) -> Moment:
+    offset = entry.boot_ns - until
+    words = summary(entry)
+    return {**_reference(entry, clock), "offset_ns": offset, "text": words, "count": entry.count}
 
 
 @cache

@@ -5,8 +5,7 @@ because `kubectl ktrace` has only those."""
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from tracer.outputs.listing import Column, Value
 
@@ -26,7 +25,34 @@ MORE_COLUMNS = [Column("ID", 64), Column("UID", 36), Column("BEGAN", 20)]
 _STATES = {True: "runs", False: "ended", None: "its end was not seen: no agent ran"}
 
 
-def to_object(row: Row) -> dict[str, Any]:
+class RowBody(TypedDict):
+    time: str | None
+    namespace: str | None
+    pod: str | None
+    pod_uid: str | None
+    container: str | None
+    container_id: str | None
+    runtime: str | None
+    began: str | None
+    ended: str | None
+    running: bool | None
+    exit_code: int | None
+    signal: int | None
+    verdict: str | None
+    certainty: str | None
+    sentence: str | None
+    is_end: bool | None
+    recording: int | None
+    offset: int | None
+
+
+class NodeRowBody(RowBody):
+    """Of one node among several."""
+
+    node: str
+
+
+def to_object(row: Row) -> RowBody:
     life, told = row.life, row.told
     return {
         "time": _iso(row.at_ns or None),
@@ -41,16 +67,16 @@ def to_object(row: Row) -> dict[str, Any]:
         "running": row.running,
         "exit_code": life.exit_code,
         "signal": life.signal,
-        "verdict": told and told.verdict,
-        "certainty": told and told.certainty,
-        "sentence": told and told.sentence,
-        "is_end": told and told.is_end,
-        "recording": (told and told.segment) or None,
-        "offset": told and told.offset if told and told.segment else None,
+        "verdict": told.verdict if told else None,
+        "certainty": told.certainty if told else None,
+        "sentence": told.sentence if told else None,
+        "is_end": told.is_end if told else None,
+        "recording": (told.segment or None) if told else None,
+        "offset": told.offset if told and told.segment else None,
     }
 
 
-def cells(told: Mapping[str, Any], wide: bool) -> list[Value]:
+def cells(told: RowBody, wide: bool) -> list[Value]:
     """The cells of an object's row. Raises `KeyError` or `TypeError` for what is no such object."""
     what = _STATES[told["running"]] if told["verdict"] is None else told["sentence"]
     shown = [_second(told["time"]), _title(told), told["container"], told["exit_code"]]
@@ -59,16 +85,16 @@ def cells(told: Mapping[str, Any], wide: bool) -> list[Value]:
     return [*shown, *more] if wide else shown
 
 
-def order(told: Mapping[str, Any]) -> tuple[bool, str]:
+def order(told: RowBody) -> tuple[bool, str]:
     """What a history's objects are in order of: what runs comes last. Raises as `cells`."""
     return told["running"] is not False, str(told["time"] or "")
 
 
-def _title(told: Mapping[str, Any]) -> str | None:
+def _title(told: RowBody) -> str | None:
     """As `Life.title`."""
     if told["pod"] is None:
         return told["pod_uid"] or told["container"] or told["container_id"] or None
-    return f"{told['namespace']}/{told['pod']}" if told["namespace"] else str(told["pod"])
+    return f"{told['namespace']}/{told['pod']}" if told["namespace"] else told["pod"]
 
 
 def _second(moment: str | None) -> str | None:

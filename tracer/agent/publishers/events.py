@@ -130,9 +130,9 @@ class EventsSender(Sender):
         self._paid = item
 
     def _tell(self, item: Item, life: Life) -> None:
-        told = item.told()
+        told = item.verdict()
         message = _message(f"{told['sentence']} ({told['certainty']})")
-        key = (life.pod_uid or "", life.container or "", str(told["verdict"]))
+        key = (life.pod_uid or "", life.container or "", told["verdict"])
         known = touch(self._known, key)
         now = self._clock()
         if known is not None and now - known.at < LASTS_SECONDS:
@@ -141,7 +141,7 @@ class EventsSender(Sender):
                 keep(self._known, key, more, MAX_KNOWN)
                 return
         path = f"/api/v1/namespaces/{quote(life.namespace or '', safe='')}/events"
-        event = self._event(item, life, str(told["headline"]), message)
+        event = self._event(item, life, told["headline"], message)
         try:
             self._client.ask("POST", path, body=event)
         except ApiError as error:

@@ -40,11 +40,12 @@ class Target:
     def sentence(self, event: Event) -> str:
         """The event in words."""
         from tracer.model.event import is_loss
+        from tracer.model.verdict import is_verdict
 
         if is_loss(event):
             return f"{event.body['count']} events of {event.body['probe']} were lost"
-        if event.kind == "verdict":
-            return str(event.body["sentence"])
+        if is_verdict(event):
+            return event.body["sentence"]
         return self.probes[event.kind].summary(event)
 
     def alarm(self, event: Event) -> bool:
