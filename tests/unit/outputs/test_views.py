@@ -10,6 +10,7 @@ import os
 import re
 import time
 import unicodedata
+from collections.abc import Set
 from typing import Any
 from unittest import mock
 
@@ -21,8 +22,10 @@ from tests.unit import records
 from tests.unit.records import ANCESTOR, argv, cgroup_path, exe
 from tracer import probes
 from tracer.identity.resolver import Resolver
+from tracer.kernel.bpf_object import shipped
+from tracer.model.batch import cell
 from tracer.model.cgroup import CgroupIdentity, parse
-from tracer.model.event import Clock, Event, Place, Process, text
+from tracer.model.event import Clock, Event, LostBody, Place, Process, text
 from tracer.model.names import Container, Names, Pod
 from tracer.outputs.escape import escape
 from tracer.outputs.jsonl import FLUSH_BYTES, JsonLines
@@ -178,10 +181,10 @@ def json_lines(*events: Event, clock: Clock | None = None) -> list[Any]:
 EVERY = {"kind", "time", "boot_ns", "node", "pod", "container"}
 PROCESS = {"pid", "tid", "comm", "exe", "argv", "uid", "pid_in_pod", "start_boot_ns"}
 PROCESS |= {"pod", "container", "ancestry"}
-CONTRACT: dict[str, set[str]] = {
-    "signal": {"signal", "origin", "sender", "target"},
-    "exit": {"process", "exit_code", "signal", "core_dumped", "container_exit"},
-    "lost": {"probe", "count", "since"},
+BODIES: dict[str, Any] = {kind: b for p in PROBES for kind, b in p.bodies.items()}
+# Without keys that may be missing.
+CONTRACT: dict[str, Set[str]] = {
+    kind: body.__required_keys__ for kind, body in {**BODIES, "lost": LostBody}.items()
 }
 
 
@@ -200,6 +203,25 @@ def test_every_key_of_the_contract_is_there(names: Names | None) -> None:
     assert one["pod"].keys() == {"namespace", "name", "uid", "labels"}
     assert one["container"].keys() == {"name", "id", "runtime"}
     assert (third["pod"], third["container"]) == (None, None)
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_of_whatever_little_is_known_every_key_is_there(kind: str) -> None:
+    """The record says whom it happened to, and is empty otherwise."""
+    owner = next(probe for probe in PROBES if kind in probe.bodies)
+    known = resolver(names=NAMED)
+    for values in ({owner.whose[kind]: 1}, {}):
+        schema = shipped(owner.object).schemas[kind]
+        (record,) = schema.cells(memoryview(cell(schema.pack(time=5, **values))))
+        event = owner.decoder(Stream(known))[kind](record)
+        assert event is not None
+        (found,) = json_lines(event)
+        assert (found["kind"], found["boot_ns"]) == (kind, 5)
+        assert EVERY | CONTRACT[kind] <= found.keys()
+        for key in ("process", "sender", "target", "victim"):
+            if found.get(key):
+                assert found[key].keys() >= PROCESS
+        assert (found["pod"] is not None) == bool(values)
 
 
 def test_what_is_unknown_is_null_and_still_there() -> None:
