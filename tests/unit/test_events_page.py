@@ -180,10 +180,10 @@ def test_the_page_has_the_keys_of_kubernetes_word() -> None:
             outer, dot, inner = key.replace("[]", "").partition(".")
             of = outer if dot else of
             told[of].add(inner if dot else outer)
-        for type_, key in ((KubeObject, "object"), (KubeContainerBody, "containers")):
+        for key, type_ in {"object": KubeObject, "containers": KubeContainerBody}.items():
             if f".{key}`" in cells[1]:
                 assert keys_of(cells[2]) == typing.get_type_hints(type_).keys()
-        for type_, key in ((KubeEndBody, "last_end"), (KubeProbeBody, "probes")):
+        for key, type_ in {"last_end": KubeEndBody, "probes": KubeProbeBody}.items():
             if found := re.search(rf"`{key}` (?:is|are) `({{.*?}})`", cells[3]):
                 assert keys_of(found[1]) == typing.get_type_hints(type_).keys()
     assert told["events"] == typing.get_type_hints(KubeEventBody).keys()
