@@ -222,7 +222,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{MODEL}::test_what_stands_out_outlives_a_storm_of_what_does_not",
         f"{MODEL}::test_what_is_kept_is_bounded_in_bytes",
     ),
-    "roots of containers that `why` holds open": (f"{HERE}::test_roots_that_are_held_open",),
+    "roots of containers that `why` and the agent hold open": (f"{HERE}::test_roots_that_are_held_open",),
     "refused processes that `why` knows of from the kernel log": (
         f"{HERE}::test_what_the_kernel_log_told",
     ),
@@ -756,7 +756,7 @@ def test_stops_that_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_roots_that_are_held_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are wanted stay; the oldest of the others makes room, and is closed."""
-    assert number("roots of containers that `why` holds open") == crash.MAX_ROOTS
+    assert number("roots of containers that `why` and the agent hold open") == crash.MAX_ROOTS
     monkeypatch.setattr(crash, "MAX_ROOTS", 2)
     monkeypatch.setattr(crash, "_own_root", lambda pid: os.open(tmp_path, os.O_PATH))
     running: list[Any] = [

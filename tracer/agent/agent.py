@@ -24,6 +24,8 @@ from tracer.agent.listener import Listener, Unwell
 from tracer.agent.lock import Lock
 from tracer.agent.outlet import Outlet
 from tracer.agent.publishers import Means, Options, Page, get
+from tracer.agent.roots import Roots
+from tracer.agent.runtime import Runtime
 from tracer.backends import Cost
 from tracer.identity.resolver import Resolver
 from tracer.kernel.limits import reason
@@ -80,6 +82,8 @@ class Agent:
         )
         self._timelines = Timelines(self._clock)
         self._faults = FaultFinder()
+        self._roots = Roots(self._faults)
+        self._runtime: Runtime | None = None
         self._judge = self._feed.judge = Judge(self._timelines, self._faults, self._feed.explained)
         self._run = Run(settings.request, self._feed, self._clock, say, self._record)
 
@@ -111,6 +115,7 @@ class Agent:
                 self._timelines.facts = run.session.facts
                 self._timelines.traced = frozenset(probe.name for probe in run.probes)
                 self._timelines.both_ends = sees_both_ends(run.selection, run.cannot_tell)
+                self._ask_runtimes(run)
                 for outlet in self._outlets:
                     outlet.start()
                 if listener:
@@ -126,6 +131,7 @@ class Agent:
     def came_round(self, turn: Turn, resolver: Resolver) -> None:
         """Called after each turn."""
         self._lives.look(turn.now, resolver)
+        self._roots.look(resolver)
         if turn.last:
             self._judge.look(at_the_end=True)
         now = self._came = time.monotonic()
@@ -137,7 +143,7 @@ class Agent:
             self._tell_health()
 
     def patience(self) -> float:
-        return self._judge.patience()
+        return min(self._judge.patience(), self._roots.patience())
 
     def health(self) -> Health:
         """May be called from any thread."""
@@ -163,6 +169,11 @@ class Agent:
             memory_bytes=memory_bytes(),
             cost=self._cost,
         )
+
+    def _ask_runtimes(self, run: Run) -> None:
+        runtime = Runtime(run.state_sources, lambda: run.session.resolver.names.pods)
+        self._runtime = self._judge.runtime = runtime
+        runtime.start()
 
     def _tell_health(self) -> None:
         health = self.health()
@@ -207,6 +218,8 @@ class Agent:
         self._say(f"ktrace: the history ends here: {reason(error)}; tracing goes on")
 
     def _end(self, listener: Listener | None) -> None:
+        if self._runtime:
+            self._runtime.stop()
         self._faults.close()
         until = time.monotonic() + FLUSH_SECONDS
         if self._store:

@@ -2,7 +2,8 @@
 """Verdicts on every container of the node, while it happens: each is told once, when it is settled.
 
 A container is judged only after an event of its own or of its pod. An end is told as soon as what
-belongs to it has come; harm may be part of an end to come, so it waits for longer.
+belongs to it has come; harm may be part of an end to come, so it waits for longer. Pods in which
+nothing happens are told by their runtimes.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from tracer.agent.runtime import WORDS_LOOK_SECONDS, Runtime
 from tracer.model.bounded import keep
 from tracer.model.event import Event, Place
 from tracer.probes.exits import is_exit
 from tracer.why.crash import FaultFinder
 from tracer.why.engine import Explanation, explain_all
 from tracer.why.life import ends_container, is_ordinary
+from tracer.why.story import Story
 from tracer.why.timelines import Timelines
 
 # What belongs to an end has come by then; a kubelet ends a container after three failed probes,
@@ -27,10 +30,14 @@ LOOK_SECONDS = 0.1
 # Judging takes at most this part of the time, with a bounded pause.
 SHARE, MOST_PAUSE_SECONDS = 20, 1.0
 MAX_TOLD, MAX_DUE = 4096, 4096
+START_FAILED = "start_failed"
 
 
 class Judge:
-    """`tell` gets the explanations. `told` counts them. `clock` is in seconds."""
+    """`tell` gets the explanations. `told` counts them. `clock` is in seconds. Without `runtime`,
+    nobody is asked."""
+
+    runtime: Runtime | None = None
 
     def __init__(
         self,
@@ -47,6 +54,7 @@ class Judge:
         self._due: dict[str, float] = {}  # by pod uid, or container id outside of pods
         self._told: dict[tuple[str, int | str], float] = {}
         self._next = 0.0
+        self._ending = False
 
     def event(self, event: Event) -> None:
         self._timelines.event(event)
@@ -63,6 +71,11 @@ class Judge:
         now = self._clock()
         if not at_the_end and now < self._next:
             return
+        self._ending = at_the_end
+        if self.runtime and (quiet := self.runtime.quiet(self._timelines.now())):
+            for story in quiet:
+                story.told = self._timelines.told_of(story.place)
+            self._explain(quiet, now)
         due = {key for key, when in self._due.items() if at_the_end or when <= now}
         if due:
             for key in due:
@@ -83,16 +96,41 @@ class Judge:
         for story in stories:
             story.locate = self._faults.place_of
             story.refused_ns = self._faults.refused(story.place.identity)
+            if self.runtime and story.end is not None:
+                story.message = self.runtime.message(story)
+        self._explain(stories, now)
+
+    def _explain(self, stories: list[Story], now: float) -> None:
         for explanation in explain_all(stories):
             story = explanation.story
             who = _key(story.place) or ""
-            container = story.place.identity.container_id or who
-            mark = (container, story.end.boot_ns if story.end else explanation.verdict.id)
+            if self._awaits_words(explanation):
+                keep(self._due, who, now + WORDS_LOOK_SECONDS, MAX_DUE)
+                continue
+            mark = _mark(explanation, who)
             before = self._told.get(mark)
-            if before is None or (story.end is None and now - before >= AGAIN_SECONDS):
+            goes_on = story.end is None and story.state is None
+            if before is None or (goes_on and now - before >= AGAIN_SECONDS):
                 keep(self._told, mark, now, MAX_TOLD)
                 self.told += 1
                 self._tell(explanation)
+
+    def _awaits_words(self, explanation: Explanation) -> bool:
+        if self._ending or self.runtime is None or explanation.verdict.id != START_FAILED:
+            return False
+        told = _mark(explanation, "") in self._told
+        return not told and self.runtime.awaits_words(explanation.story)
+
+
+def _mark(explanation: Explanation, who: str) -> tuple[str, int | str]:
+    """What is told once: the end of a container, harm of one kind, or what a pod waits for."""
+    story = explanation.story
+    container = story.place.identity.container_id or who
+    if story.end is not None:
+        return container, story.end.boot_ns
+    if story.state is not None:
+        return container, " ".join([explanation.verdict.id, *story.state.waits_for])
+    return container, explanation.verdict.id
 
 
 def _key(place: Place | None) -> str | None:

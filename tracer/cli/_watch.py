@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from tracer.cli._waiting import Waiting
 from tracer.identity.resolver import Resolver
 from tracer.identity.states import StateService
 from tracer.model.bounded import keep
@@ -24,6 +23,7 @@ from tracer.why.entry import SIGKILL, Entry
 from tracer.why.life import ends_container
 from tracer.why.story import Story
 from tracer.why.timelines import Timelines
+from tracer.why.waiting import Waiting
 
 # Waits for what may follow. The reasons of an end precede it. Refused connections come in numbers,
 # and an end may follow other trouble.

@@ -5,6 +5,7 @@ explain."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import orjson
 
 from tracer import probes
-from tracer.cli._history import directory, verdict_text
+from tracer.cli._history import directory, life_text, verdict_text
 from tracer.cli._options import (
     color,
     complete_pod,
@@ -49,6 +51,8 @@ from tracer.model.workloads import parse as parse_workload
 from tracer.recording import SUFFIX
 
 if TYPE_CHECKING:  # slow: the history needs none of it
+    from tracer.agent.history.entry import Told
+    from tracer.agent.history.query import Row
     from tracer.model.kubernetes import Facts
     from tracer.recording.metadata import Metadata
     from tracer.why.engine import Explanation
@@ -59,6 +63,8 @@ _BESIDES = ("tcp_reset",)
 
 # Bytes of patterns for a recording: about 67,000 pairs of processes that signal each other.
 PATTERNS = 48 << 20
+# Containers of which the history tells how they live.
+MAX_LIVES = 20
 
 Show = Callable[["Explanation", Clock, str], None]
 
@@ -132,7 +138,8 @@ def _is_plain(what: str, values: Mapping[str, Any]) -> bool:
 
 
 def _told_before(what: str, values: Mapping[str, Any], output: str, colour: bool) -> bool:
-    """Shows the last death that the agent's history knows of; False if there is none."""
+    """Shows the last death that the agent's history knows of; without one, the last harm, or how
+    its containers live. False if there is nothing."""
     from tracer.agent.history.query import History, exists, wants
 
     place = Path(values["dir"])
@@ -140,14 +147,23 @@ def _told_before(what: str, values: Mapping[str, Any], output: str, colour: bool
         return False
     try:
         history = History(place)
-        told = history.last_death(wants(what, values["namespaces"], values["containers"]))
+        wanted = wants(what, values["namespaces"], values["containers"])
+        told = history.last_death(wanted) or history.last_harm(wanted)
+        lives = [] if told else history.last_lives(wanted)
         history.close()
     except KtraceError as error:
         say(f"ktrace: {error.message}")
         return False
-    if told is None:
-        say(f"ktrace: the history knows of no end of {what}; waiting for the next")
-        return False
+    if told is not None:
+        _show_told(told, output, colour)
+    elif lives:
+        _show_lives(lives, output, what)
+    else:
+        say(f"ktrace: the history knows nothing of {what}; waiting for what happens next")
+    return bool(told or lives)
+
+
+def _show_told(told: Told, output: str, colour: bool) -> None:
     age = span(max(0, time.time_ns() - told.at_ns))
     say(f"ktrace: this was {age} ago, says the agent's history; --next waits for the next")
     if output == "json":
@@ -157,7 +173,23 @@ def _told_before(what: str, values: Mapping[str, Any], output: str, colour: bool
 
         text = verdict_text(told, colour=colour, width=terminal_width())
         click.echo(text, color=colour)
-    return True
+
+
+def _show_lives(lives: Sequence[Row], output: str, what: str) -> None:
+    """As JSON they are the objects of `ktrace history`."""
+    say("ktrace: so far, says the agent's history; --next waits for what happens next")
+    if len(lives) > MAX_LIVES:
+        say(f"ktrace: these are the last {MAX_LIVES}: ktrace history {shlex.quote(what)} has more")
+    for row in lives[-MAX_LIVES:]:
+        if output == "json":
+            from tracer.agent.history.table import to_object
+
+            line = orjson.dumps(to_object(row), option=orjson.OPT_APPEND_NEWLINE)
+            sys.stdout.buffer.write(line)
+        else:
+            from tracer.outputs.terminal import terminal_width
+
+            click.echo(life_text(row, time.time_ns(), width=terminal_width()))
 
 
 # Live

@@ -57,6 +57,11 @@ class PodState:
         return list({container.name: container for container in self.containers}.values())
 
     @property
+    def waits_for(self) -> list[str]:
+        """The ids of containers that were made, but not started."""
+        return [container.id for container in self.newest() if container.state == "created"]
+
+    @property
     def running(self) -> bool:
         return any(container.state == "running" for container in self.containers)
 
@@ -78,19 +83,39 @@ class StateSource(Protocol):
 
 
 class StateService:
-    """Keeps `latest` up to date. `wanted` is called in the service's own thread."""
+    """Keeps `latest` up to date, which is made anew `every` so many seconds. `wanted` is called in
+    the service's own thread."""
 
-    def __init__(self, sources: Sequence[StateSource], wanted: Callable[[Pod], bool]) -> None:
+    def __init__(
+        self,
+        sources: Sequence[StateSource],
+        wanted: Callable[[Pod], bool],
+        every: float = EVERY_SECONDS,
+    ) -> None:
         self.latest: States | None = None
-        self.hurry = False
         self._sources = sources
         self._wanted = wanted
+        self._every = every
         self._stopping = threading.Event()
+        self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._run, name="states", daemon=True)
 
     @property
     def asks_somebody(self) -> bool:
         return bool(self._sources)
+
+    @property
+    def hurry(self) -> bool:
+        """Whether the runtimes are asked as often as is decent, because something has just
+        ended."""
+        return self._hurry.is_set()
+
+    @hurry.setter
+    def hurry(self, wanted: bool) -> None:
+        if wanted:
+            self._hurry.set()
+        else:
+            self._hurry.clear()
 
     def start(self) -> None:
         self._thread.start()
@@ -98,14 +123,14 @@ class StateService:
     def stop(self) -> None:
         """Does not wait for a source that hangs."""
         self._stopping.set()
+        self._hurry.set()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             self.latest = self._ask()
             asked = time.monotonic()
-            while not self._stopping.wait(HURRY_SECONDS):
-                if self.hurry or time.monotonic() >= asked + EVERY_SECONDS:
-                    break
+            if not self._stopping.wait(HURRY_SECONDS):
+                self._hurry.wait(max(0.0, asked + self._every - time.monotonic()))
 
     def _ask(self) -> States:
         asked, pods, silent = time.monotonic(), {}, None

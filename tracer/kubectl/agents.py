@@ -99,8 +99,8 @@ def words_for(asked: Asked, rest: Sequence[str]) -> list[str]:
 
 
 def who_knows(kubectl: Kubectl, request: Request, nobody: NoSuchPod) -> Asked:
-    """The node whose agent has seen the last end of a pod that is gone. Raises `nobody` if none
-    has, or if it is not the past that is asked for."""
+    """The node whose agent has seen the last end of a pod that is gone, else whose knows it. Raises
+    `nobody` if none does, or if it is not the past that is asked for."""
     others = request.pods or request.labels or request.image
     if not request.target or others or request.wait or "--next" in request.rest:
         raise nobody
@@ -114,13 +114,15 @@ def who_knows(kubectl: Kubectl, request: Request, nobody: NoSuchPod) -> Asked:
     words = [*words_for(asked, _of_history(request.rest)), "--output=json"]
     answers = ask(kubectl, homes, words)
     ends = [life for life in answers.lives if life.get("is_end")]
-    if not ends:
-        nobody.message += "; no agent's history has a verdict on its end"
+    harm = [life for life in answers.lives if life["verdict"]]
+    known = ends or harm or answers.lives
+    if not known:
+        nobody.message += "; no agent's history knows of it"
         silent = [f"node {node}: {error.message}" for node, error in answers.problems.items()]
         if silent:
             nobody.message += f", but of some nodes that is not known: {'; '.join(silent[:3])}"
         raise nobody
-    return replace(asked, nodes=(ends[-1]["node"],))
+    return replace(asked, nodes=(known[-1]["node"],))
 
 
 def _of_history(rest: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from io import BytesIO
 from itertools import islice
@@ -61,10 +61,30 @@ class FaultFinder:
             container = cgroup.identity.container_id
             if container not in containers or container is None or container in self._roots:
                 continue
-            for pid in cgroup.own_processes()[:1] if self._has_room(containers) else []:
-                root = _own_root(pid)
-                if root is not None:
-                    self._roots[container] = root
+            if self._has_room(containers):
+                self.hold_root(container, cgroup)
+
+    def hold_root(self, container: str, cgroup: Cgroup) -> bool:
+        """Holds the root of a running container; returns whether it is held. While the runtime
+        prepares the container, it has none of its own. The oldest root makes room."""
+        for pid in cgroup.own_processes()[:1] if container not in self._roots else []:
+            root = _own_root(pid)
+            if root is not None:
+                self._has_room(set())
+                self._roots[container] = root
+        return container in self._roots
+
+    def let_go(self, container: str) -> None:
+        """Of a container that has been judged: as long as its root is held, its file system stays
+        mounted."""
+        root = self._roots.pop(container, None)
+        if root is not None:
+            os.close(root)
+
+    @property
+    def held(self) -> Collection[str]:
+        """The ids of containers whose roots are held."""
+        return self._roots.keys()
 
     def _has_room(self, containers: set[str | None]) -> bool:
         """Makes room by dropping the oldest root that is not wanted."""

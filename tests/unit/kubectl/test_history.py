@@ -398,12 +398,18 @@ def test_why_of_a_pod_that_is_gone(three: Cluster) -> None:
     assert three.manifests == []
 
 
-def test_harm_and_ends_without_a_verdict_are_no_answer(three: Cluster) -> None:
-    three.rule("exec .*ktrace-node1 .*history", out=life(59, is_end=False), exit=0)
-    three.rule("exec .*ktrace-node2 .*history", out=life(58, is_end=None, verdict=None), exit=0)
+@pytest.mark.parametrize("second", [{"is_end": False}, {"is_end": None, "verdict": None}])
+def test_an_end_with_a_verdict_is_the_best_answer(three: Cluster, second: dict[str, Any]) -> None:
+    """Then harm, then that it lives or lived."""
+    three.rule("exec .*ktrace-node1 .*history", out=life(59, **second), exit=0)
+    knows(three, 1, 3)
     answers(three, 3)
     assert three("why", "web-0", "-n", "shop").code == 0
     assert asked(three)[-1] == ("node3", "why web-0 --namespace=shop --color=never")
+    knows(three, 1)
+    answers(three, 1)
+    assert three("why", "web-0", "-n", "shop").code == 0
+    assert asked(three)[-1] == ("node1", "why web-0 --namespace=shop --color=never")
 
 
 def test_why_of_a_pod_that_nobody_knows(three: Cluster) -> None:
@@ -412,8 +418,8 @@ def test_why_of_a_pod_that_nobody_knows(three: Cluster) -> None:
     told = three("why", "shop/web-0")
     assert told.code == 5
     assert told.err.splitlines()[0] == (
-        "ktrace: no pod 'shop/web-0' in namespace shop; the nearest: web-1; no agent's history has"
-        " a verdict on its end"
+        "ktrace: no pod 'shop/web-0' in namespace shop; the nearest: web-1; no agent's history"
+        " knows of it"
     )
 
 

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from tests.unit.why.world import CLOCK
-from tracer.cli._waiting import MAX_NOTES, PATIENCE_SECONDS, Waiting
+from tracer.why.waiting import MAX_NOTES, PATIENCE_SECONDS, Waiting
 from tracer.identity.states import ContainerState, PodState, States, StateService
 from tracer.model.names import Pod
 from tracer.model.selection import Selection

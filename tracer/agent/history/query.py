@@ -67,6 +67,19 @@ class History:
                 return self._index.verdict(number)
         return None
 
+    def last_harm(self, wanted: Wanted) -> Told | None:
+        """The last verdict of all."""
+        for number, life in self._index.subjects(ends=False):
+            if wanted(life):
+                return self._index.verdict(number)
+        return None
+
+    def last_lives(self, wanted: Wanted) -> list[Row]:
+        """The last life of each container that has no verdict, in order of time."""
+        rows = self.rows(wanted, -(1 << 63), running=True)
+        last = {(row.life.pod_uid, row.life.container): row for row in rows}
+        return [row for row in last.values() if row.told is None]
+
     def rows(self, wanted: Wanted, since_ns: int, *, running: bool) -> list[Row]:
         """In order of time. With `running`, also what has not ended."""
         rows: list[Row] = []

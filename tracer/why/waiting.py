@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pods in which nothing runs: stories and notes for `ktrace why`, from the pods' states."""
+"""Pods in which nothing runs: stories and notes from the pods' states."""
 
 from __future__ import annotations
 
@@ -23,11 +23,17 @@ MAX_NOTES = 8
 
 
 class Waiting:
-    """Judges the states from `service`."""
+    """Judges the states from `service`. `patience` is in seconds."""
 
-    def __init__(self, service: StateService, selection: Selection) -> None:
+    def __init__(
+        self,
+        service: StateService,
+        selection: Selection,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
         self._service = service
         self._selection = selection
+        self._patience = patience
         self._since: dict[str, tuple[str, float]] = {}  # by pod uid: its wait and the begin
 
     def stories(self, known: Mapping[str, Pod], began_ns: int) -> list[Story]:
@@ -46,7 +52,7 @@ class Waiting:
         stories = []
         for _, state in waiting:
             watched = states.asked - self._since[state.pod.uid][1]
-            if watched >= PATIENCE_SECONDS:
+            if watched >= self._patience:
                 waited = state.waited_ns or int(watched * NS)
                 stories.append(_story(replace(state, waited_ns=waited), began_ns))
         return stories
