@@ -18,6 +18,7 @@ from tracer.cli._options import (
     complete_probes,
     cri_socket,
     every_probe,
+    kubernetes,
     limits,
     no_argv,
     node_name,
@@ -160,6 +161,7 @@ command = make_command(
         "ktrace live                          every probe, every pod",
         "ktrace live signals,exits,oom -n shop",
         "ktrace live --record node.ktrace     and keep it",
+        "ktrace live --kubernetes             and what Kubernetes says of the pods",
         "ktrace live node.ktrace              a recording, with a time bar",
     ),
     [
@@ -184,6 +186,7 @@ command = make_command(
         ),
         record_option(),
         no_argv(),
+        *kubernetes(),
         cri_socket(),
         node_name(),
     ],

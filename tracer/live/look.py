@@ -18,6 +18,7 @@ from tracer.probes.columns import UNKNOWN
 
 ALARM = "!"
 LOST = "‼"
+TOLD = "»"
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 

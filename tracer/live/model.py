@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from heapq import merge
+from itertools import chain
 from operator import attrgetter
 
 from tracer.live.opinions import Opinions
@@ -25,10 +25,12 @@ from tracer.why.verdict import Verdict
 
 MAX_PODS = 512
 # Bounds in events, for the stream and for each pod, and in bytes, for the stream and for all pods
-# together. Alarms are kept separately, so a storm of other events cannot push them out.
+# together. Alarms and what Kubernetes says are kept separately, so a storm of other events cannot
+# push them out.
 MAX_STREAM, MAX_STREAM_BYTES = 10_000, 4 << 20
 MAX_ALARMS = 50
 MAX_OTHERS = 50
+MAX_TOLD = 50
 MAX_PODS_BYTES = 4 << 20
 # Bodies of one kind have similar sizes, so one in this many is weighed.
 WEIGHED = 32
@@ -58,15 +60,16 @@ class PodRow:
     rate: tuple[int, ...]
     worst: Event | None
     last: Event
-    kept: tuple[tuple[Event, ...], tuple[Event, ...]]
+    kept: tuple[tuple[Event, ...], ...]
 
     @property
     def total(self) -> int:
         return sum(self.counts.values())
 
     def timeline(self) -> list[Event]:
-        """The latest events and the latest alarms, in the order of time."""
-        return list(merge(*self.kept, key=_BOOT_NS))
+        """The latest events, the latest alarms and what Kubernetes said last, in the order of
+        time."""
+        return sorted(chain(*self.kept), key=_BOOT_NS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,22 @@ class Model:
         if self._filter is not None:
             self._choose(event, pod, size)
 
+    def told(self, events: Iterable[Event]) -> None:
+        """What Kubernetes says. It counts as no event of the kernel, and comes late."""
+        self._opinions.renew()
+        self._stale = True
+        for event in events:
+            size = self._size_of(event)
+            self._stream.add(event, size)
+            self._streamed += 1
+            key = _key(event.place)
+            pod = self._pods.get(key) or self._add_pod(key, event)
+            self._pods_bytes += pod.tell(event, size)
+            if self._pods_bytes > MAX_PODS_BYTES:
+                self._share()
+            if self._filter is not None:
+                self._choose(event, pod, size)
+
     def flush(self) -> None:
         if self.patience() <= 0:
             self.post()
@@ -213,7 +232,7 @@ class Model:
         known = {id(event): event for event in self._stream.events}
         for pod in self._pods.values():
             pod.chosen = False
-            known |= {id(event): event for kept in (pod.told, pod.others) for event in kept.events}
+            known |= {id(event): event for kept in pod.kept for event in kept.events}
         for event in sorted(known.values(), key=_BOOT_NS):
             lost = event.kind == "lost"
             of = None if lost else self._pods.get(_key(event.place))
@@ -314,13 +333,18 @@ class _Pod:
     alarms: int = 0
     chosen: bool = False
     counts: dict[str, int] = field(default_factory=dict)
-    told: _Latest = field(default_factory=lambda: _Latest(MAX_ALARMS, MAX_PODS_BYTES))
+    hurt: _Latest = field(default_factory=lambda: _Latest(MAX_ALARMS, MAX_PODS_BYTES))
     others: _Latest = field(default_factory=lambda: _Latest(MAX_OTHERS, MAX_PODS_BYTES))
+    told: _Latest = field(default_factory=lambda: _Latest(MAX_TOLD, MAX_PODS_BYTES))
     rate: _Rate = field(default_factory=_Rate)
 
     @property
     def bytes(self) -> int:
-        return self.told.bytes + self.others.bytes
+        return sum(kept.bytes for kept in self.kept)
+
+    @property
+    def kept(self) -> tuple[_Latest, _Latest, _Latest]:
+        return self.hurt, self.others, self.told
 
     def add(self, event: Event, alarm: bool, second: int, size: int) -> int:
         """Returns the growth in bytes."""
@@ -328,12 +352,18 @@ class _Pod:
         self.last = event
         self.rate.add(second)
         self.alarms += alarm
-        return (self.told if alarm else self.others).add(event, size)
+        return (self.hurt if alarm else self.others).add(event, size)
+
+    def tell(self, event: Event, size: int) -> int:
+        """What Kubernetes says. Returns the growth in bytes."""
+        self.counts[event.kind] = self.counts.get(event.kind, 0) + 1
+        self.last = max(self.last, event, key=_BOOT_NS)
+        return self.told.add(event, size)
 
     def shrink(self, most: int) -> None:
         """Drops alarms last."""
-        self.others.shrink(max(0, most - self.told.bytes))
-        self.told.shrink(max(0, most - self.others.bytes))
+        for kept in (self.others, self.told, self.hurt):
+            kept.shrink(max(0, most - (self.bytes - kept.bytes)))
 
     def row(self, second: int, verdict: Verdict | None) -> PodRow:
         return PodRow(
@@ -343,9 +373,9 @@ class _Pod:
             counts=dict(self.counts),
             alarms=self.alarms,
             rate=self.rate.until(second),
-            worst=self.told.events[-1] if self.told.events else None,
+            worst=self.hurt.events[-1] if self.hurt.events else None,
             last=self.last,
-            kept=(tuple(self.told.events), tuple(self.others.events)),
+            kept=tuple(tuple(kept.events) for kept in self.kept),
         )
 
 

@@ -59,6 +59,7 @@ class NodeFeed:
             self.probes = [probe.name for probe in run.probes]
             self.model.timelines.began_ns = self.clock.now()
             self.model.timelines.traced = frozenset(self.probes)
+            self.model.timelines.facts = run.session.facts
             self._attached()
             run.run()
 
@@ -75,4 +76,4 @@ class NodeFeed:
 
     def _record(self, run: Run) -> Pace:
         recorder = recorder_of(run, self.switch, self.node, lambda error: self._note(reason(error)))
-        return Pace(self.model, recorder)
+        return Pace(self.model, self.clock, run.selection, recorder)

@@ -30,6 +30,10 @@ class Opinions:
         self.timelines.event(event)
         self._fresh = self._fresh or alarm
 
+    def renew(self) -> None:
+        """Something else than an event has come, which verdicts may need."""
+        self._fresh = True
+
     @property
     def due(self) -> bool:
         return self._fresh and time.monotonic() >= self._next

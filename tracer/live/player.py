@@ -16,6 +16,7 @@ from tracer import probes
 from tracer.live.model import Model, Snapshot
 from tracer.live.pace import Pace
 from tracer.model.event import Clock
+from tracer.model.kubernetes import Facts
 from tracer.model.schema import Schema
 from tracer.model.selection import Selection
 from tracer.model.turn import Turn
@@ -154,8 +155,9 @@ class Player:
                 self._chosen = self._sink()
             told = self._told
             arguments = (told.selection, self._chosen, self.clock, told.count)
-            session = Session(_Turns(self), self._known, *arguments)
-            session.recorder = Pace(self.model)
+            facts = self.model.timelines.facts = Facts(MAX_RECORDED)
+            session = Session(_Turns(self), self._known, *arguments, facts)
+            session.recorder = Pace(self.model, self.clock, self._selection)
             self._summary = session.run()
             if self.ended:
                 self.read = reader

@@ -18,7 +18,7 @@ from tracer.live.anatomy import event_lines, joined
 from tracer.live.bars import Keys, Prompt, Status, TimeBar
 from tracer.live.grid import Grid, GridColumn
 from tracer.live.lines import Lines
-from tracer.live.look import ALARM, LOST, safe, sparkline, whole
+from tracer.live.look import ALARM, LOST, TOLD, safe, sparkline, whole
 from tracer.live.model import PodRow, Snapshot
 from tracer.live.shell import Shell
 from tracer.live.words import Words
@@ -378,4 +378,5 @@ class HelpView(ModalScreen[None], inherit_bindings=False):
         for key, what in self._keys:
             text.append(f"{key:>14}  ", "bold").append(f"{what}\n")
         text.append(f"\n{ALARM:>14}  ", "bold").append("something that hurts a pod\n")
-        return text.append(f"{LOST:>14}  ", "bold").append("events that were lost")
+        text.append(f"{LOST:>14}  ", "bold").append("events that were lost\n")
+        return text.append(f"{TOLD:>14}  ", "bold").append("what Kubernetes says")

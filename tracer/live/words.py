@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tracer.live.anatomy import joined
-from tracer.live.look import ALARM, LOST, Times, whole
+from tracer.live.look import ALARM, LOST, TOLD, Times, whole
 from tracer.live.model import PodRow
+from tracer.live.told import KIND
+from tracer.live.told import sentence as told
 from tracer.model.event import Event, is_loss
 from tracer.outputs.escape import escape
 from tracer.probes import DAMAGE, Probe
@@ -17,7 +19,8 @@ from tracer.why.verdict import Certainty
 # Red becomes too dark where colours become shades of grey.
 ALARM_STYLE, ALARM_WITHOUT_COLOUR = "bold red", "bold"
 
-LOST_STYLE = "bold yellow"
+LOST_STYLE, TOLD_STYLE = "bold yellow", "cyan"
+_SIGNS = {"lost": LOST, KIND: TOLD}
 
 
 class Words:
@@ -33,13 +36,15 @@ class Words:
             body = event.body
             return f"{whole(body['count'])} {body['probe']} events lost here: too fast to be read"
         try:
+            if event.kind == KIND:
+                return escape(told(event.body))
             return escape(self._probes[event.kind].summary(event))
         except DAMAGE:
             return "cannot be told: the recording is not what ktrace wrote"
 
     def sign(self, event: Event) -> str:
-        if event.kind == "lost":
-            return LOST
+        if event.kind in _SIGNS:
+            return _SIGNS[event.kind]
         try:
             return ALARM if self._probes[event.kind].alarm(event) else ""
         except DAMAGE:
@@ -53,7 +58,8 @@ class Words:
         return escape(row.verdict.sentence) + ("" if certain else f" ({row.verdict.certainty})")
 
     def style(self, event: Event) -> str:
-        return {LOST: LOST_STYLE, ALARM: self.alarm_style}.get(self.sign(event), "")
+        styles = {LOST: LOST_STYLE, TOLD: TOLD_STYLE, ALARM: self.alarm_style}
+        return styles.get(self.sign(event), "")
 
     def time(self, event: Event) -> str:
         return self._times.of_day(event.boot_ns)

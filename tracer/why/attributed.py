@@ -7,7 +7,12 @@ from collections.abc import Iterator
 
 from tracer.model.kubernetes import NS, KubeContainer, KubeEvent, KubePod, Told, moment
 from tracer.model.units import span
-from tracer.model.verdict import KubeContainerBody, KubePodBody, KubernetesBody
+from tracer.model.verdict import (
+    KubeContainerBody,
+    KubeEventBody,
+    KubePodBody,
+    KubernetesBody,
+)
 from tracer.why.story import Story
 
 # Of all Events, the last ones.
@@ -43,20 +48,21 @@ def told_lines(told: Told, story: Story, *, until_ns: int) -> list[str]:
 
 def told_json(told: Told) -> KubernetesBody:
     return {
-        "events": [
-            {
-                "reason": event.reason,
-                "message": event.message,
-                "from": event.component or None,
-                "object": {"kind": event.kind, "name": event.name},
-                "container": event.container or None,
-                "count": event.count,
-                "first": moment(event.first_ns),
-                "last": moment(event.last_ns),
-            }
-            for event in told.events
-        ],
+        "events": [event_json(event) for event in told.events],
         "pod": _pod_json(told.pod) if told.pod else None,
+    }
+
+
+def event_json(event: KubeEvent) -> KubeEventBody:
+    return {
+        "reason": event.reason,
+        "message": event.message,
+        "from": event.component or None,
+        "object": {"kind": event.kind, "name": event.name},
+        "container": event.container or None,
+        "count": event.count,
+        "first": moment(event.first_ns),
+        "last": moment(event.last_ns),
     }
 
 
