@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Manifests for every node, in two levels: without access to the API server, and with Events.
 
-The Helm chart in `chart/` is the source. What kustomize reads is the chart's output, kept beside it
-for those who have no Helm; `python -m deploy.kubernetes` writes it anew.
+The Helm chart in `chart/` is the source, but for its part on publishers, which comes from their
+folder. What kustomize reads is the chart's output, kept beside it for those who have no Helm;
+`python -m deploy.kubernetes` writes all of it anew.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deploy import ROOT, BuildError, version
+from deploy.kubernetes.publishers import template, with_values
 
 HERE = ROOT / "deploy" / "kubernetes"
 CHART = HERE / "chart"
+VALUES, PUBLISHERS = CHART / "values.yaml", CHART / "templates" / "_publishers.tpl"
 NAMESPACE = "ktrace"
 # Directories of kustomize, with the chart's values that make them.
 LEVELS = {"base": (), "events": ("--set=events=true",)}
@@ -28,6 +31,10 @@ def write() -> Iterator[Path]:
     text = re.sub(r"(?m)^((?:app)?[vV]ersion:) .*$", rf"\1 {version()}", chart.read_text())
     chart.write_text(text)
     yield chart
+    VALUES.write_text(with_values(VALUES.read_text()))
+    yield VALUES
+    PUBLISHERS.write_text(template())
+    yield PUBLISHERS
     for level in LEVELS:
         path = HERE / level / "ktrace.yaml"
         path.write_text(manifest(level))

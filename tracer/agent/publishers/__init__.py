@@ -144,6 +144,18 @@ def asked(name: str, options: type[Options]) -> list[Asked]:
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What a publisher needs besides its options where it runs in a pod: deploy/kubernetes makes
+    the manifests of it. `rights` are verbs at the API server, by resource. `capabilities` are by
+    the field of the option that needs them. `secrets` are the environment variables that a secret
+    may hold, by the secret's key."""
+
+    rights: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    capabilities: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Publisher:
     """`options` is the class of its options, an object of which `make`, `require` and `plan` get.
     `require` raises `KtraceError` if something is not installed or an option makes no sense.
@@ -156,6 +168,7 @@ class Publisher:
     plan: Callable[[Any], Sequence[str]]
     require: Callable[[Any], object] = lambda options: None
     serves: bool = False
+    needs: Needs = Needs()
 
 
 def names() -> list[str]:

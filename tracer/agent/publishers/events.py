@@ -14,7 +14,16 @@ from typing import Any
 from urllib.parse import quote
 
 from tracer.agent.item import Item, Life
-from tracer.agent.publishers import Means, NotSent, Options, Publisher, Refused, Sender, option
+from tracer.agent.publishers import (
+    Means,
+    Needs,
+    NotSent,
+    Options,
+    Publisher,
+    Refused,
+    Sender,
+    option,
+)
 from tracer.kubernetes.access import find
 from tracer.kubernetes.client import ApiError, Client
 from tracer.model.bounded import keep, touch
@@ -220,4 +229,5 @@ PUBLISHER = Publisher(
     _make,
     _plan,
     require=lambda options: find(options.kubeconfig),
+    needs=Needs(rights={"events": ("create", "patch")}),
 )

@@ -21,6 +21,7 @@ from tracer.agent.item import Item, Severity
 from tracer.agent.metrics import NAMESPACE, POD, Family, Metrics
 from tracer.agent.publishers import (
     Means,
+    Needs,
     NotSent,
     Options,
     Publisher,
@@ -420,4 +421,5 @@ PUBLISHER = Publisher(
     make=_make,
     plan=_plan,
     require=_require,
+    needs=Needs(secrets={"headers": "OTEL_EXPORTER_OTLP_HEADERS"}),
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tracer.agent.item import Item
 from tracer.agent.metrics import Family, Metrics
-from tracer.agent.publishers import Means, Options, Page, Publisher, Sender, option
+from tracer.agent.publishers import Means, Needs, Options, Page, Publisher, Sender, option
 from tracer.model.errors import KtraceError
 from tracer.model.event import Event
 
@@ -120,4 +120,5 @@ PUBLISHER = Publisher(
     plan=_plan,
     require=_require,
     serves=True,
+    needs=Needs(capabilities={"run_time": "SYS_ADMIN"}),
 )
