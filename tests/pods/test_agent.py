@@ -8,13 +8,16 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.containerd import Containerd, ContainerHandle
+from tests.support.cri import CriError
+from tests.support.incidents import handles, mishap
 from tests.support.ktrace import Ktrace, run
 from tests.support.wait import wait_for
 
@@ -104,6 +107,69 @@ def test_a_piece_of_it(containerd: Containerd, agent: Callable[[], Ktrace], tmp_
     told = json.loads(run("why", str(piece), "--pod", pod.uid, "-o", "json").stdout)
     assert (told["verdict"], told["sentence"]) == (row["verdict"], row["sentence"])
     assert (told["pod"]["name"], told["container"]["name"]) == (NAME, "app")
+
+
+@pytest.fixture(scope="module")
+def mishaps() -> Iterator[Containerd]:
+    """A containerd whose containers have the program of mishaps."""
+    with Containerd(extra_files={"/mishap": mishap()}) as running:
+        yield running
+
+
+@pytest.fixture
+def watching(mishaps: Containerd, tmp_path: Path) -> Iterator[Ktrace]:
+    words = ("agent", "--dir", str(tmp_path / "history"), "--listen", "")
+    with Ktrace(*words, "--cri-socket", str(mishaps.socket), output=None) as ktrace:
+        yield ktrace
+
+
+def holds(ktrace: Ktrace, root: os.stat_result) -> bool:
+    """Whether it has this directory open: it may hold those of others' containers, too."""
+    held = []
+    for fd in Path(f"/proc/{ktrace.pid}/fd").iterdir():
+        with suppress(OSError):
+            held.append(os.path.samestat(os.stat(fd), root))
+    return any(held)
+
+
+def test_the_function_of_a_crash(mishaps: Containerd, watching: Ktrace, tmp_path: Path) -> None:
+    """The container is gone with it: its file is read through the root that the agent holds."""
+    pod = mishaps.run_pod(NAME, "shop")
+    container = pod.run("app", ["/mishap", "segv-on-signal"])
+    wait_for("the handler", lambda: handles(container, signal.SIGUSR1))
+    root = os.stat(f"/proc/{container.pid}/root/")
+    wait_for("the container's root", lambda: holds(watching, root))
+    os.kill(container.pid, signal.SIGUSR1)
+    container.wait_exit()
+    pod.remove()
+    (row,) = judged(tmp_path, pod.uid)
+    assert row["sentence"].endswith("; in mishap, function touch_nothing()")
+    wait_for("the root to be let go", lambda: not holds(watching, root), interval=0.3)
+
+
+def test_why_a_start_failed(mishaps: Containerd, watching: Ktrace, tmp_path: Path) -> None:
+    pod = mishaps.run_pod(NAME, "shop")
+    with suppress(CriError):
+        pod.run("app", ["/nonexistent"])
+    (row,) = judged(tmp_path, pod.uid)
+    pod.remove()
+    assert row["verdict"] == "start_failed"
+    assert "/nonexistent" in row["sentence"]
+    assert "no such file or directory" in row["sentence"]
+
+
+def test_a_pod_in_which_nothing_happens(
+    mishaps: Containerd, watching: Ktrace, tmp_path: Path
+) -> None:
+    pod = mishaps.run_pod(NAME, "shop")
+    pod.run("app", SLEEP)
+    (row,) = wait_for("its life", lambda: history(tmp_path, pod.uid), interval=0.3)
+    assert (row["running"], row["verdict"], row["container"]) == (True, None, "app")
+    told = run("why", f"shop/{NAME}", "--dir", str(tmp_path / "history"))
+    assert told.returncode == 0
+    assert told.stdout.startswith(f"shop/{NAME} app: lives since 20")
+    assert "; nothing was seen that needs an explanation" in " ".join(told.stdout.split())
+    pod.remove()
 
 
 def test_a_second_agent_says_who_is_there(agent: Callable[[], Ktrace], tmp_path: Path) -> None:

@@ -219,10 +219,13 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{MODEL}::test_what_is_kept_is_bounded_in_bytes",
     ),
     "events that `live` keeps of each pod besides": (
+        f"{UNIT}/live/test_told.py::test_they_are_bounded",
         f"{MODEL}::test_what_stands_out_outlives_a_storm_of_what_does_not",
         f"{MODEL}::test_what_is_kept_is_bounded_in_bytes",
     ),
-    "roots of containers that `why` and the agent hold open": (f"{HERE}::test_roots_that_are_held_open",),
+    "roots of containers that `why` and the agent hold open": (
+        f"{HERE}::test_roots_that_are_held_open",
+    ),
     "refused processes that `why` knows of from the kernel log": (
         f"{HERE}::test_what_the_kernel_log_told",
     ),
@@ -293,6 +296,13 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "verdicts told, and containers about to be judged": (
         f"{AGENT}/test_judge.py::test_what_it_remembers_is_bounded",
+    ),
+    "containers of which the agent has looked for the root": (
+        f"{AGENT}/test_roots.py::test_what_is_remembered_is_bounded",
+    ),
+    "containers whose runtime has still to say why they failed to start": (
+        f"{AGENT}/test_runtime.py::test_what_is_awaited_is_bounded",
+        f"{AGENT}/test_runtime.py::test_a_runtime_that_says_nothing",
     ),
     "connections of the listener": (
         f"{AGENT}/test_listener.py::test_silent_peers_keep_nobody_out",

@@ -172,6 +172,24 @@ def test_lives_without_a_verdict(keep: Callable[..., Keeping], tmp_path: Path) -
     assert [row.running for row in rows] == [None], "no agent runs, so nobody knows"
 
 
+@pytest.mark.parametrize("removed_first", [True, False])
+def test_an_end_is_one_row(
+    keep: Callable[..., Keeping], tmp_path: Path, removed_first: bool
+) -> None:
+    """Its cgroup is removed a moment after the exit, and may be told before the verdict."""
+    keeping = keep()
+    removed = replace(WEB, ended_ns=NOW + NS, exit_code=None, signal=None)
+    if removed_first:
+        keeping.store.live(removed)
+    keeping.tell(told())
+    if not removed_first:
+        keeping.store.live(removed)
+    keeping.close()
+    history = History(tmp_path)
+    (row,) = history.rows(wants("web-0"), -(1 << 63), running=True)
+    assert (row.life.ended_ns, row.told is not None) == (NOW, True)
+
+
 def test_a_container_that_its_runtime_starts_again_has_two_lives() -> None:
     index = Index(None)
 
@@ -181,7 +199,7 @@ def test_a_container_that_its_runtime_starts_again_has_two_lives() -> None:
     note(ended_ns=None, exit_code=None, signal=None)
     note()
     note(ended_ns=NOW + NS, exit_code=None, signal=None)  # its cgroup is removed
-    assert [(life.ended_ns, life.exit_code) for life, *_ in index.lives()] == [(NOW + NS, 137)]
+    assert [(life.ended_ns, life.exit_code) for life, *_ in index.lives()] == [(NOW, 137)]
     note(ended_ns=NOW + 5 * NS, exit_code=1, signal=None)
     note(began_ns=NOW + 6 * NS, ended_ns=None, exit_code=None, signal=None)
     assert [life.exit_code for life, *_ in index.lives()] == [137, 1, None]

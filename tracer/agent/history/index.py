@@ -8,6 +8,7 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ class Index:
         """Adds a life, or what is new of a known one."""
         if life.container_id is None:
             return
-        known = self._same(life)
+        known, exited = self._same(life)
         if known is None:
             self._db.execute(
                 f"INSERT INTO lives (key, {_LIFE}, seen_ns, session)"  # noqa: S608
@@ -154,30 +155,33 @@ class Index:
                 (_key(life), *_life_row(life), now_ns, session),
             )
             return
+        if exited and life.exit_code is None:  # the exit is the end, not that its cgroup is removed
+            life = replace(life, ended_ns=None)
         newer = ", ".join(f"{name} = coalesce(?, {name})" for name in LIFE_FIELDS)
         self._db.execute(
             f"UPDATE lives SET {newer}, seen_ns = ?, session = ? WHERE rowid = ?",  # noqa: S608
             (*_life_row(life), now_ns, session, known),
         )
 
-    def _same(self, life: Life) -> int | None:
-        """The row of the same life. A container that a runtime starts again is another one."""
+    def _same(self, life: Life) -> tuple[int | None, bool]:
+        """The row of the same life, and whether its exit is known. A container that a runtime
+        starts again is another one."""
         row = self._db.execute(
             "SELECT rowid, ended_ns, exit_code FROM lives WHERE key = ?"
             " ORDER BY rowid DESC LIMIT 1",
             (_key(life),),
         ).fetchone()
         if row is None:
-            return None
+            return None, False
         rowid, ended, code = row
         if ended is None:
-            return int(rowid)
-        if life.ended_ns is None:
-            again = life.began_ns is not None and life.began_ns > ended
-            return None if again else int(rowid)
-        both_exited = code is not None and life.exit_code is not None
-        near = 0 if both_exited else SAME_END_NS
-        return int(rowid) if abs(ended - life.ended_ns) <= near else None
+            same = True
+        elif life.ended_ns is None:
+            same = life.began_ns is None or life.began_ns <= ended
+        else:
+            both_exited = code is not None and life.exit_code is not None
+            same = abs(ended - life.ended_ns) <= (0 if both_exited else SAME_END_NS)
+        return (int(rowid) if same else None), code is not None
 
     # Questions
 
