@@ -9,13 +9,13 @@ from typing import cast
 import pytest
 
 from tests.unit.why.world import CLOCK
-from tracer.why.waiting import MAX_NOTES, PATIENCE_SECONDS, Waiting
 from tracer.identity.states import ContainerState, PodState, States, StateService
 from tracer.model.names import Pod
 from tracer.model.selection import Selection
 from tracer.why.engine import explain_all
 from tracer.why.render import to_event, to_text
 from tracer.why.verdict import Certainty
+from tracer.why.waiting import MAX_NOTES, PATIENCE_SECONDS, Waiting
 
 UID = "5016bc16-7c78-4389-a89c-9c971211370b"
 WEB = Pod(UID, "shop", "web-0", {"app": "web"})
