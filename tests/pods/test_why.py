@@ -4,9 +4,12 @@ what it says when there is nothing to say."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,6 +138,74 @@ def test_a_deployment_is_followed(containerd: Containerd, cri: tuple[str, str]) 
             (old.uid, "killed_by_runtime"),
             (new.uid, "killed_from_host"),
         ]
+
+
+def test_an_end_of_which_the_labels_come_late(containerd: Containerd, tmp_path: Path) -> None:
+    """The runtime is silent from before the pod until after its end, as on a busy node."""
+    name = f"late{os.getpid()}"
+    with Gate(containerd.socket, tmp_path / "gate.sock") as gate:
+        with Ktrace("why", "-l", f"app={name}", "--cri-socket", str(gate.path), "--wait") as ktrace:
+            gate.shut()
+            pod = containerd.run_pod("late-0", "shop", labels={"app": name})
+            container = pod.run("app", SLEEP)
+            os.kill(container.pid, signal.SIGKILL)
+            container.wait_exit()
+            given_up = gate.given_up
+            wait_for("ktrace to give up twice", lambda: gate.given_up >= given_up + 2)
+            assert not ktrace.ended
+            gate.open()
+            (verdict,) = ktrace.wait()
+        pod.remove()
+    assert (verdict["pod"]["name"], verdict["verdict"]) == ("late-0", "killed_from_host")
+
+
+class Gate:
+    """Stands before a socket. While it is shut, it takes connections and is silent."""
+
+    def __init__(self, socket_path: Path, path: Path) -> None:
+        self.path = path
+        self.given_up = 0
+        self._behind = socket_path
+        self._shut = threading.Event()
+        self._server = socket.socket(socket.AF_UNIX)
+
+    def __enter__(self) -> Gate:
+        self._server.bind(str(self.path))
+        self._server.listen()
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+    def shut(self) -> None:
+        self._shut.set()
+
+    def open(self) -> None:
+        self._shut.clear()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):  # it is closed
+            while True:
+                connection, _ = self._server.accept()
+                threading.Thread(target=self._pass, args=(connection,), daemon=True).start()
+
+    def _pass(self, front: socket.socket) -> None:
+        with front, socket.socket(socket.AF_UNIX) as back, contextlib.suppress(OSError):
+            if self._shut.is_set():
+                while front.recv(1 << 16):
+                    pass
+                self.given_up += 1
+                return
+            back.connect(str(self._behind))
+            ends = {front: back, back: front}
+            while True:
+                for end in select.select(list(ends), [], [])[0]:
+                    data = end.recv(1 << 16)
+                    if not data:
+                        return
+                    ends[end].sendall(data)
 
 
 def test_a_runtime_that_does_not_answer(containerd: Containerd, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ from tracer.live.node import NodeFeed
 from tracer.model.batch import cell
 from tracer.model.errors import BadRecording, KtraceError, UsageError
 from tracer.model.event import Clock
-from tracer.model.names import Names
+from tracer.model.names import Names, Pod
 from tracer.model.selection import Selection
 from tracer.model.turn import Part, Turn
 from tracer.probes import Stream, resets
@@ -209,6 +209,9 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{CRI}::test_states",
     ),
     "ended containers that are not asked about again": (f"{HERE}::test_ends_that_are_remembered",),
+    "containers that `why` may be asked about, whose names are late": (
+        f"{HERE}::test_containers_whose_names_are_late",
+    ),
     "verdicts told and pods gone that `why` remembers": (
         f"{HERE}::test_stops_that_are_remembered",
     ),
@@ -741,6 +744,18 @@ def test_a_long_rhythm() -> None:
     assert [len(one.gaps) for one in story.entries] == [entry.MAX_GAPS]
 
 
+def test_containers_whose_names_are_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    what = "containers that `why` may be asked about, whose names are late"
+    assert number(what) == _watch.MAX_UNDECIDED
+    monkeypatch.setattr(_watch, "MAX_UNDECIDED", 3)
+    watched = test_watch.Watched(monkeypatch)
+    for n in range(9):
+        place = place_of(f"{n:064x}", uid=f"{n:032x}")
+        place.rename(Pod(f"{n:032x}"), place.container)
+        watched.watch.undecided(watched.world.exit_of(process(100 + n, place=place), 3))
+    assert len(watched.watch._undecided) == 3
+
+
 def test_stops_that_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what was told, and the pods that are gone, which have the same bound."""
     assert number("verdicts told and pods gone that `why` remembers") == _watch.MAX_TOLD
@@ -760,7 +775,7 @@ def test_stops_that_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     watched.watch._leaving = [_watch.Told(f"{n:032x}", watched.now) for n in range(9)]
     gone = {f"{n:032x}" for n in range(9)}
     monkeypatch.setattr(watched.world.timelines, "ended_pods", lambda: gone)
-    watched.watch._follow()
+    watched.watch._follow(watched.now)
     assert len(watched.watch._gone) == 3
 
 

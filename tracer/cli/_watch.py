@@ -33,6 +33,8 @@ WORDS_SECONDS = 5.0
 # By default, a kubelet probes every ten seconds and ends a container after three failures.
 PROBES, PROBES_SECONDS = 3, 30.0
 MAX_TOLD = 4096
+# Containers and pods of which the names or labels are late.
+MAX_UNDECIDED = 512
 # A replaced pod loses its sandbox after its last container.
 REPLACED_SECONDS = 3.0
 LOOK_SECONDS = 0.1
@@ -47,12 +49,22 @@ ROOTS_SECONDS = 1.0
 Key = tuple[str | None, int | None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Told:
-    """A shown verdict whose pod may be removed."""
+    """A shown verdict whose pod may be removed. `at` is when it was shown, or when the runtime had
+    stopped the last container since."""
 
     pod_uid: str | None
     at: float
+
+
+@dataclass(slots=True)
+class Undecided:
+    """A container, or a pod as a whole, that may be selected once its name or its labels are known,
+    and the number of its events so far."""
+
+    place: Place
+    events: int = 0
 
 
 class Watch:
@@ -78,7 +90,9 @@ class Watch:
         self._states: StateService | None = None
         self._waiting: Waiting | None = None
         self._next_look = self._next_judging = self._next_roots = 0.0
-        self._changes_seen = -1
+        self._changes_seen = self._changes_decided = -1
+        self._undecided: dict[str, Undecided] = {}
+        self._wanted = self._unwanted = 0  # of the events of those
         self._deadline: float | None = None
         self._ended: dict[Key, float] = {}  # the time of its first sight
         self._hurt: float | None = None
@@ -103,10 +117,21 @@ class Watch:
     def event(self, event: Event) -> None:
         self._timelines.event(event)
         self._fresh = True
+        if event.kind in self._selection.besides:
+            self._await_names(event.place, 0)
         if is_signal(event) and _asks_to_end(event):
             keep(self._stop_asked, _container(event), None, MAX_TOLD)
         elif is_exit(event) and ends_container(event):
             self._stop_asked.pop(_container(event), None)
+
+    def undecided(self, event: Event) -> None:
+        """Its pod's labels may come late: the runtime is busy, or rests after a failure."""
+        self._timelines.event(event)
+        self._await_names(event.place, 1)
+
+    def decided(self) -> tuple[int, int]:
+        self._decide()
+        return self._wanted, self._unwanted
 
     def flush(self) -> None:
         now = time.monotonic()
@@ -118,13 +143,16 @@ class Watch:
             self._noted = True
             for note in self.waiting.notes():
                 self._say(f"ktrace: {note}; waiting for what comes next")
+        self._decide()
         self._fresh = self._faults.listen() or self._fresh
         if self._fresh and now >= self._next_judging:
             self._judge(now)
             ended = time.monotonic()
             self._next_judging = ended + min(SHARE * (ended - now), MOST_PAUSE_SECONDS)
         if self._leaving:
-            self._follow()
+            self._follow(now)
+        if self._states is not None:
+            self._states.hurry = bool(self._ended or self._leaving)
         if self._is_over(now):
             self.session.stop()
 
@@ -145,6 +173,35 @@ class Watch:
         """The explanations that were not shown while watching."""
         return self._without_told(self._explained())
 
+    def _await_names(self, place: Place | None, events: int) -> None:
+        """Does nothing for a place that is decided on."""
+        if place is None or self._selection.verdict(place) is not None:
+            return
+        key = place.identity.container_id or place.identity.pod_uid
+        if key is None:
+            return
+        entry = self._undecided.get(key) or Undecided(place)
+        entry.events += events
+        keep(self._undecided, key, entry, MAX_UNDECIDED)
+
+    def _decide(self) -> None:
+        """On what has got its names since the last look."""
+        changes = self.session.resolver.changes if self.session else 0
+        if not self._undecided or changes == self._changes_decided:
+            return
+        self._changes_decided = changes
+        for key, entry in list(self._undecided.items()):
+            verdict = self._selection.verdict(entry.place)
+            if verdict is None:
+                continue
+            del self._undecided[key]
+            if verdict & AS_TARGET:
+                self._fresh = True
+                self._wanted += entry.events
+            else:
+                self._timelines.forget(entry.place)
+                self._unwanted += entry.events
+
     def _without_told(self, explanations: Iterable[Explanation]) -> list[Explanation]:
         """Drops those already shown. Of a removed pod, keeps only ends."""
         return [
@@ -156,8 +213,7 @@ class Watch:
 
     def saw_pod(self) -> bool:
         places = self.session.resolver.places() if self.session else []
-        verdicts = (self._selection.verdict(place) or 0 for place in places)
-        return self.waiting.seen() or any(verdict & AS_TARGET for verdict in verdicts)
+        return self.waiting.seen() or any(map(self._is_wanted, places))
 
     def _explained(self) -> list[Explanation]:
         stories = self._stories()
@@ -170,7 +226,7 @@ class Watch:
 
     def _stories(self) -> list[Story]:
         """Includes containers without an event to which the kernel refused a process or thread."""
-        stories = self._timelines.stories()
+        stories = [one for one in self._timelines.stories() if self._is_wanted(one.place)]
         known = {story.place.identity.container_id for story in stories}
         for place in self._wanted_places():
             if place.identity.container_id not in known and self._faults.refused(place.identity):
@@ -182,11 +238,10 @@ class Watch:
 
     def _wanted_places(self) -> list[Place]:
         places = self.session.resolver.places() if self.session else []
-        return [
-            place
-            for place in places
-            if place.identity.container_id and (self._selection.verdict(place) or 0) & AS_TARGET
-        ]
+        return [place for place in places if place.identity.container_id and self._is_wanted(place)]
+
+    def _is_wanted(self, place: Place) -> bool:
+        return bool((self._selection.verdict(place) or 0) & AS_TARGET)
 
     def _waiting_stories(self) -> list[Story]:
         if self.session is None:
@@ -205,8 +260,6 @@ class Watch:
         for key in ends:
             self._ended.setdefault(key, now)
         if ends:
-            assert self._states is not None
-            self._states.hurry = True
             self._deadline = min(self._ended[key] for key in ends) + SETTLE_AFTER_END_SECONDS
         elif fresh:
             self._hurt = self._hurt or now
@@ -215,8 +268,11 @@ class Watch:
             elif self._deadline is None or self._deadline > now + SETTLE_SECONDS:
                 self._deadline = now + SETTLE_SECONDS
 
-    def _follow(self) -> None:
+    def _follow(self, now: float) -> None:
         """Forgets removed pods; watching continues with their replacements."""
+        if self._stop_asked:
+            for told in self._leaving:
+                told.at = now
         ended = self._timelines.ended_pods()
         for told in self._leaving:
             if told.pod_uid in ended or self.waiting.is_gone(told.pod_uid, told.at):
@@ -229,7 +285,7 @@ class Watch:
         if self._waiting_stories():
             return True
         if any(now >= told.at + REPLACED_SECONDS for told in self._leaving):
-            return not self._stop_asked
+            return True
         if self._deadline is None or now < self._deadline or self._awaits_words(now):
             return False
         if self._tell is None:
@@ -269,7 +325,7 @@ class Watch:
         wanted = {
             place.identity.container_id
             for place in session.resolver.places()
-            if place.ended is None and (self._selection.verdict(place) or 0) & AS_TARGET
+            if place.ended is None and self._is_wanted(place)
         }
         self._faults.hold_roots(wanted)
 

@@ -66,7 +66,7 @@ class NameService:
         spacing: float = 0.1,
         patience: float = 5.0,
         first_retry: float = 0.5,
-        last_retry: float = 60.0,
+        last_retry: float = 15.0,
     ) -> None:
         """Times are in seconds.
 

@@ -74,6 +74,11 @@ class Selection:
         return everywhere or "tcp_reset" in self.besides
 
     @cached_property
+    def needs_labels(self) -> bool:
+        """Whether a pod's labels have a part in the decision, besides its name."""
+        return bool(self.labels) or any(map(workloads.parse, self.globs))
+
+    @cached_property
     def mode(self) -> Mode:
         if self.sender_pods:
             return Mode.BOTH

@@ -46,6 +46,17 @@ class Grouping(Sink, Protocol):
         """Events of one turn, in order; each could also have come as an `event`."""
 
 
+@runtime_checkable
+class Patient(Sink, Protocol):
+    """A sink that keeps events until the names that decide on them are known."""
+
+    def undecided(self, event: Event) -> None:
+        """An event that a selector may want, of a pod whose name or labels are late."""
+
+    def decided(self) -> tuple[int, int]:
+        """The numbers of these events that turned out to be wanted, and not to be."""
+
+
 class Recorder(Protocol):
     """Gets each turn after the session has processed it."""
 
@@ -97,6 +108,7 @@ class Session:
         self._wants_all = selection.mode is Mode.ALL
         self._sink = sink
         self._grouping = sink if isinstance(sink, Grouping) else None
+        self._patient = sink if isinstance(sink, Patient) else None
         self._clock = clock
         self._limit = count
         told = self.resolver.add_process, self.resolver.add_cgroup, self.resolver.end_cgroup
@@ -170,6 +182,10 @@ class Session:
         self.summary.seconds = (turn.now - self._began) / 1e9
         self.summary.unknown = self.resolver.unknown
         self.summary.undecoded = self._undecoded + self._patterns.undecoded
+        if turn.last and self._patient:
+            wanted, unwanted = self._patient.decided()
+            self.summary.events += wanted
+            self.summary.nameless -= wanted + unwanted
         return turn.last
 
     def _patience(self) -> float:
@@ -279,6 +295,8 @@ class Session:
             self._sink.event(event)
         elif wanted is None:
             self.summary.nameless += 1
+            if self._patient:
+                self._patient.undecided(event)
 
     def _awaits(self, event: Event) -> bool:
         if event.again and self._now - event.boot_ns < event.awaits_ns:
@@ -319,11 +337,11 @@ class Session:
             self._undecided.pop(place.cgroup, None)
             self._source.select(place.cgroup, verdict)
 
-    @staticmethod
-    def _needs_name(place: Place) -> bool:
-        if place.pod and place.pod.name is None:
+    def _needs_name(self, place: Place) -> bool:
+        pod, container = place.pod, place.container
+        if pod and (pod.name is None or (pod.labels is None and self._selection.needs_labels)):
             return True
-        return bool(place.container and place.container.name is None)
+        return bool(container and container.name is None)
 
     def _learn(self, turn: Turn) -> None:
         self.facts.learn(turn.facts)

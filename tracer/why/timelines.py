@@ -45,7 +45,8 @@ class Timelines:
     """A sink that keeps the timelines, in about `most` bytes. `forgotten` counts dropped timelines
     of containers that still ran. `traced` and `both_ends` are as in `Story`. `mine` selects the
     events that have a timeline; the others are resets at the other ends of connections. `facts` are
-    what Kubernetes says, if it is asked."""
+    what Kubernetes says, if it is asked. While names decide, an event may be selected, and has a
+    timeline, too."""
 
     def __init__(
         self,
@@ -97,7 +98,7 @@ class Timelines:
             self._add_undescribed(event)
         if seen is not None and seen.overtaken is not None:
             self._move(seen.overtaken)
-        spot = self._add(event, seen) if self.mine(event) else None
+        spot = self._add(event, seen) if self.mine(event) is not False else None
         if seen is not None:
             _join(seen)
         return spot
@@ -158,10 +159,14 @@ class Timelines:
 
     def forget_pod(self, uid: str) -> None:
         """Drops the timelines of a pod that has been removed."""
-        gone = [key for key, life in self._lives.items() if life.place.identity.pod_uid == uid]
-        for key in gone:
-            self._lives[key].close_groups()
-            self._lives.drop(key)
+        for place in [place for place in self.places() if place.identity.pod_uid == uid]:
+            self.forget(place)
+
+    def forget(self, place: Place) -> None:
+        """Drops the timeline of a container, or of a pod as a whole."""
+        life = self._lives.drop(_key(place) or "")
+        if life is not None:
+            life.close_groups()
 
     def flush(self) -> None:
         """Does nothing: verdicts are shown only on request."""

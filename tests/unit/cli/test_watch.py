@@ -11,7 +11,7 @@ import pytest
 from tests.unit.why.world import APP, CRON, INIT, RUNC, UID, World, place_of, process
 from tracer.cli._watch import WORDS_SECONDS, Watch
 from tracer.identity.states import ContainerState, PodState, States, StateService
-from tracer.model.event import Event, Place
+from tracer.model.event import Event, Place, Process
 from tracer.model.names import Names, Pod
 from tracer.model.selection import Selection
 from tracer.model.turn import IDLE_SECONDS
@@ -39,6 +39,13 @@ class Told(World):
 
     def add(self, event: Event) -> Event:
         self.watch.event(event)
+        return event
+
+    def exit_of(self, process: Process, code: int) -> Event:
+        """An exit of which the session does not know yet whether it is wanted."""
+        watch, self.watch = self.watch, cast(Any, SimpleNamespace(event=lambda event: None))
+        event = self.exit(code, who=process)
+        self.watch = watch
         return event
 
 
@@ -238,7 +245,9 @@ def replace_pod(followed: Watched) -> None:
 
 def test_a_pod_that_is_replaced_is_followed_to_the_next(followed: Watched) -> None:
     replace_pod(followed)
+    assert followed.states.hurry
     assert not followed.pass_by(60)
+    assert not followed.states.hurry, "asking the runtimes often is for what has just ended"
     followed.refuse()  # what is told of the dead is not taken for news
     assert not followed.pass_by(40)
     new = process(77, place=place_of("d" * 64, "app", OTHER), init=True)
@@ -247,6 +256,40 @@ def test_a_pod_that_is_replaced_is_followed_to_the_next(followed: Watched) -> No
     assert followed.pass_by(6)
     assert [one.verdict.id for one in followed.told] == ["stopped_in_time", "exited"]
     assert followed.verdicts() == []
+
+
+def test_a_pod_of_two_containers_is_followed_too(followed: Watched) -> None:
+    """One container takes its time to end; the pod is gone soon after that."""
+    sidecar = process(70, "side", place_of("c" * 64, "side"), init=True)
+    followed.world.signal("SIGTERM", "runtime", RUNC)
+    followed.world.signal("SIGTERM", "runtime", RUNC, sidecar)
+    followed.world.exit(0)
+    assert not followed.pass_by(20)
+    assert [one.verdict.id for one in followed.told] == ["stopped_in_time"]
+    followed.world.exit(0, who=sidecar)
+    assert not followed.pass_by(2)
+    followed.world.signal("SIGKILL", "runtime", RUNC, PAUSE)
+    followed.world.exit(by=9, who=PAUSE)
+    assert not followed.pass_by(60)
+    assert [one.verdict.id for one in followed.told] == ["stopped_in_time"] * 2
+
+
+def test_an_end_before_its_labels_are_known(followed: Watched) -> None:
+    """The runtime may say them much later: it is busy, or it was not asked for a while."""
+    late, others = (place_of(letter * 64, "app", f"{letter}-uid") for letter in "de")
+    for place in (late, others):
+        place.rename(Pod(str(place.identity.pod_uid)), place.container)
+        event = followed.world.exit_of(process(77, place=place, init=True), 3)
+        followed.watch.undecided(event)
+    assert not followed.pass_by(60)
+    assert followed.told == []
+    assert followed.watch.decided() == (0, 0)
+    late.rename(Pod("d-uid", "shop", "web-0"), late.container)
+    others.rename(Pod("e-uid", "shop", "db-0"), others.container)
+    followed.session.resolver.changes += 1
+    assert not followed.pass_by(1)
+    assert [one.verdict.id for one in followed.told] == ["exited"]
+    assert followed.watch.decided() == (1, 1)
 
 
 def test_a_container_that_is_restarted_is_no_replacement(followed: Watched) -> None:

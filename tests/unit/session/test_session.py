@@ -16,7 +16,7 @@ import itertools
 import queue
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -188,6 +188,18 @@ class Sink:
         self.waiting = 0
 
 
+class PatientSink(Sink):
+    def __init__(self) -> None:
+        super().__init__()
+        self.late: list[Event] = []
+
+    def undecided(self, event: Event) -> None:
+        self.late.append(event)
+
+    def decided(self) -> tuple[int, int]:
+        return 2, 1
+
+
 class World:
     """A session and everything around it."""
 
@@ -197,7 +209,7 @@ class World:
         self.names = FakeNames()
         self.arrivals = Arrivals()
         self.arrivals.time = time
-        self.sink = Sink()
+        self.sink: Any = Sink()
         self.backend.at_end = self.stop
         self._selection = selection
         self._probes = probes
@@ -819,6 +831,38 @@ def test_names_that_are_late_still_decide(world: Make) -> None:
     assert w.backend.selected[-1] == (POD, BOTH_SIDES)
     assert w.shown == [2]
     assert (summary.events, summary.nameless) == (1, 1)
+
+
+def test_a_sink_may_keep_what_names_decide_on_later(world: Make) -> None:
+    """It says in the end on how many events they have decided."""
+    w = world(Selection(pods=("web-0",)))
+    w.sink = PatientSink()
+    late = [None] * 100
+    summary = w.run(context() + signals(1, 2, 3), *late, w.names_come(), None, signals(4), None)
+    assert w.shown == [4]
+    assert [numbered(event) for event in w.sink.late] == [1, 2, 3]
+    assert (summary.events, summary.nameless) == (3, 0)
+
+
+@pytest.mark.parametrize("selected", [{"labels": (("tier", "front"),)}, {"pods": ("deploy/web",)}])
+def test_labels_are_waited_for_if_they_decide(world: Make, selected: dict[str, Any]) -> None:
+    """Log directories tell names and know no labels."""
+    name, labels = "web-67768f46c4-sxdwg", {"tier": "front", "pod-template-hash": "67768f46c4"}
+    container = Container(CID, "containerd", "nginx")
+    unlabelled = Names({UID: Pod(UID, "shop", name)}, {CID: container})
+    w = world(Selection(**selected))
+    seen: list[int] = []
+    summary = w.run(
+        context() + signals(1),
+        w.names_come(unlabelled),
+        None,
+        lambda: seen.append(len(w.shown)),
+        w.names_come(Names({UID: Pod(UID, "shop", name, labels)}, {CID: container})),
+        None,
+    )
+    assert seen == [0]
+    assert w.shown == [1]
+    assert summary.nameless == 0
 
 
 def test_a_pod_is_decided_once(world: Make) -> None:
