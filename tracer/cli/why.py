@@ -167,7 +167,9 @@ def _show_told(told: Told, output: str, colour: bool) -> None:
     age = span(max(0, time.time_ns() - told.at_ns))
     say(f"ktrace: this was {age} ago, says the agent's history; --next waits for the next")
     if output == "json":
-        sys.stdout.buffer.write(told.json.rstrip(b"\n") + b"\n")
+        from tracer.outputs.whole import write_lines
+
+        write_lines(sys.stdout.buffer, [told.json.rstrip(b"\n") + b"\n"])
     else:
         from tracer.outputs.terminal import terminal_width
 
@@ -317,9 +319,10 @@ def _is_target(chosen: Selection, place: Place) -> bool:
 
 
 def _show_json(explanation: Explanation, clock: Clock, node: str) -> None:
+    from tracer.outputs.whole import write_lines
     from tracer.why.render import to_event
 
-    sys.stdout.buffer.write(to_json(to_event(explanation, clock), clock, node))
+    write_lines(sys.stdout.buffer, [to_json(to_event(explanation, clock), clock, node)])
 
 
 def _show_text(colour: bool, explanation: Explanation, clock: Clock, _node: str) -> None:

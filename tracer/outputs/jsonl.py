@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import BinaryIO
 
 from tracer.model.event import Clock, Event, to_json
+from tracer.outputs.whole import write_lines
 
 FLUSH_BYTES = 1 << 18
 
@@ -27,7 +28,6 @@ class JsonLines:
 
     def flush(self) -> None:
         if self._lines:
-            self._out.write(b"".join(self._lines))
-            self._out.flush()
+            write_lines(self._out, self._lines)
             self._lines.clear()
             self._bytes = 0

@@ -13,6 +13,7 @@ import orjson
 
 from tracer.model.event import Clock, Event, is_loss
 from tracer.outputs.jsonl import FLUSH_BYTES
+from tracer.outputs.whole import write_lines
 from tracer.probes.columns import Column
 
 
@@ -46,8 +47,7 @@ class Rows:
 
     def flush(self) -> None:
         if self._lines:
-            self._out.write(b"".join(self._lines))
-            self._out.flush()
+            write_lines(self._out, self._lines)
             self._lines.clear()
             self._bytes = 0
 

@@ -18,6 +18,7 @@ import click
 from tracer.model.event import Clock, Event, LostBody, is_loss
 from tracer.outputs.escape import escape
 from tracer.outputs.terminal import cells, folded, shorten
+from tracer.outputs.whole import write_text
 from tracer.probes.columns import UNKNOWN, Column
 
 GAP = "  "
@@ -99,8 +100,7 @@ class Table:
             line = fit(row, widths, terminal)
             lines.append(self._style(line, fg="red", bold=True) if alarm else line)
         self._rows.clear()
-        self._out.write("\n".join(lines) + "\n")
-        self._out.flush()
+        write_text(self._out, lines)
 
     def _style(self, text: str, fg: str | None = None, bold: bool = False) -> str:
         return click.style(text, fg=fg, bold=bold) if self._colour else text

@@ -327,7 +327,7 @@ def test_the_clock_is_the_time_of_day() -> None:
 
 
 def test_a_storm_is_written_in_pieces() -> None:
-    out = mock.Mock()
+    out = mock.Mock(fileno=io.BytesIO().fileno)
     sink = JsonLines(out, Clock(0), "node")
     event = lost()
     for _ in range(3 * FLUSH_BYTES // 100):
@@ -336,7 +336,6 @@ def test_a_storm_is_written_in_pieces() -> None:
     sink.flush()
     written = b"".join(call.args[0] for call in out.write.call_args_list)
     assert written.count(b"\n") == 3 * FLUSH_BYTES // 100
-    assert out.flush.called
 
 
 # Tables
