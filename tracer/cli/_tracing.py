@@ -29,7 +29,7 @@ from tracer.cli._options import (
 from tracer.kernel.limits import reason
 from tracer.model.errors import UsageError
 from tracer.model.event import Clock, Event
-from tracer.model.selection import Mode, Selection
+from tracer.model.selection import Selection
 from tracer.outputs.escape import escape
 from tracer.probes import Probe
 
@@ -177,6 +177,8 @@ def begin(run: Run, ready_file: str | None) -> None:
     run.check()
     stop_on_signals(run)
     run.attach()
+    if run.unmatched:
+        say(f"ktrace: {run.unmatched}")
     tell_ready(ready_file)
 
 
@@ -185,8 +187,6 @@ def to_the_end(run: Run, forgotten: Callable[[], int] = lambda: 0) -> None:
     summary = run.run()
     unrecorded = run.recorder.unrecorded if run.recorder else 0
     click.echo(closing_line(summary, unrecorded, forgotten()), err=True)
-    if not summary.events and run.selection.mode is Mode.EITHER and not run.saw_containers():
-        say("ktrace: nothing on this node was in a pod or container; --all traces the whole node")
     for what, runs in run.backend.unseen.items():
         say(f"ktrace: {runs} {what} were not looked at, see ktrace doctor")
     for source, failure in run.silent.items():

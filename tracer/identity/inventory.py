@@ -8,7 +8,7 @@ import difflib
 import fnmatch
 import os
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -88,12 +88,12 @@ def inventory(names: Names) -> list[Entry]:
     )
 
 
-def check_globs(globs: tuple[str, ...], service: NameService, arrivals: Arrivals) -> list[str]:
+def check_globs(globs: tuple[str, ...], names: Names, failures: Mapping[str, str]) -> list[str]:
     """Raises `NoSuchPod` with the nearest names if a glob matches no pod of this node. While a
     source is silent and pods have no name, that is uncertain; then returns the doubts instead. A
-    silent source alone is also a doubt, because labels may be missing."""
-    names = first_names(service, arrivals)
-    silent = [f"{source}: {failure}" for source, failure in service.failures.items()]
+    silent source alone is also a doubt, because labels may be missing. `failures` tell by source
+    why it is silent."""
+    silent = [f"{source}: {failure}" for source, failure in failures.items()]
     pods = dict(names.pods)
     living: set[str] = set()
     for cgroup in container_cgroups():

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from tracer.kernel.limits import check_descriptors
 from tracer.model.errors import CannotOnThisKernel
 from tracer.model.event import Clock
+from tracer.model.names import Names
 from tracer.model.selection import Mode, Selection
 from tracer.probes import Options, Probe
 from tracer.session.session import Recorder, Session, Sink, Summary
@@ -74,7 +75,8 @@ class Run:
     continues to the end. Nothing is missed after `attach`, which calls `check` if the caller did
     not.
 
-    After `check`, `selection` is the final one, and `state_sources` know the states of pods. After
+    After `check`, `selection` is the final one, `unmatched` says what of it this node does not have
+    yet, None if it has something, and `state_sources` know the states of pods. After
     `attach`, `backend` traces `probes`, the ones of the request that this node accepts, and
     `session` has begun. `attach` calls `record`, which makes the session's recorder. Without a sink
     nothing is decoded."""
@@ -93,6 +95,7 @@ class Run:
         self.request = request
         self.clock = clock
         self.selection = request.selection
+        self.unmatched: str | None = None
         self.state_sources: list[CriSource] = []
         self.recorder: RunRecorder | None = None
         self._sink = sink
@@ -121,9 +124,16 @@ class Run:
         """Raises `KtraceError` if the request cannot succeed. Starts the name service."""
         from tracer.backends import privileges
         from tracer.identity.cri import CriSource
-        from tracer.identity.inventory import check_globs, check_labels, check_pids, name_sources
+        from tracer.identity.inventory import (
+            check_globs,
+            check_labels,
+            check_pids,
+            first_names,
+            name_sources,
+        )
         from tracer.identity.mirror import with_static_pods
         from tracer.identity.names import Arrivals, NameService
+        from tracer.identity.unmatched import unmatched
         from tracer.kernel import heap
         from tracer.kernel.cgroupfs import has_pods
 
@@ -145,9 +155,13 @@ class Run:
         arrivals = self._arrivals = Arrivals()
         self._names = NameService(sources, arrivals.put)
         self._names.start()
+        names = Names()
+        if chosen.about_target or chosen.globs:
+            names = first_names(self._names, arrivals)
         if (chosen.globs or chosen.labels) and not request.wait:
-            for doubt in check_globs(chosen.globs, self._names, arrivals):
+            for doubt in check_globs(chosen.globs, names, self._names.failures):
                 self._say(f"ktrace: {doubt}")
+        self.unmatched = unmatched(chosen, names)
         if request.kubernetes:
             from tracer.kubernetes.watch import Cluster
 
@@ -236,9 +250,6 @@ class Run:
     def cannot_tell(self) -> dict[str, tuple[str, ...]]:
         """By probe name, what it cannot report on this node."""
         return {name: point.cannot_tell for name, point in self.backend.attached.items()}
-
-    def saw_containers(self) -> bool:
-        return any(place.pod or place.container for place in self.session.resolver.places())
 
     def _attach(self, probes: Sequence[Probe]) -> LiveSource:
         from tracer.backends import choose

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -108,12 +108,12 @@ RUNTIME, LOGS = Source("cri /run/x.sock", None), Source("log directories", [WEB,
 @contextmanager
 def node(
     monkeypatch: pytest.MonkeyPatch, sources: Sequence[Source], *cgroups: Cgroup
-) -> Iterator[tuple[NameService, Arrivals]]:
+) -> Iterator[tuple[Names, Mapping[str, str]]]:
     monkeypatch.setattr(inventory, "container_cgroups", lambda: list(cgroups))
     arrivals = Arrivals()
     service = NameService(sources, arrivals.put)
     service.start()
-    yield service, arrivals
+    yield inventory.first_names(service, arrivals), service.failures
     service.stop()
 
 
