@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.unit.why.world import CRON, INIT, MIB, RUNC, World, process
+from tests.unit.why.world import CRON, INIT, MIB, MS, RUNC, World, process
 from tracer.decode.signals import NUMBERS
 from tracer.model.event import Process
 from tracer.why.verdict import Certainty
@@ -209,11 +209,89 @@ def test_whose_child_was_lost(
     ],
 )
 def test_at_once_is_measured_by_how_long_dying_took(died_in: int, gap: int, verdict: str) -> None:
+    """While the container does other things, too."""
     world = World()
     world.at(-gap - died_in).oom(WORKER)
     world.at(-gap).exit(by=9, who=WORKER, ends_container=False)
+    world.at(-gap / 2).exit(0, who=started(-gap + 1), ends_container=False)
     world.at(0).exit(70)
     assert world.only().verdict.id == verdict
+
+
+def started(at_ms: float, pid: int = 9, comm: str = "sleep") -> Process:
+    parents = [(INIT.pid, "app")]
+    return process(pid, comm, start=int((10_000 + at_ms) * MS), parents=parents)
+
+
+EARLIER = -100_000
+# In milliseconds before the end, what happens besides after a child was lost 240 ms before it.
+BETWEEN: dict[str, tuple[Callable[[World], object], str]] = {
+    "nothing": (lambda w: None, "exited_after_child"),
+    "the reader of its pipe ends": (
+        lambda w: w.at(-130).exit(0, who=started(EARLIER, comm="tee"), ends_container=False),
+        "exited_after_child",
+    ),
+    "what was waited for ends": (
+        lambda w: w.at(-1).exit(0, who=started(EARLIER), ends_container=False),
+        "exited",
+    ),
+    "another child is started, and ends": (
+        lambda w: w.at(-100).exit(0, who=started(-200), ends_container=False),
+        "exited",
+    ),
+    "a probe of the kubelet's": (
+        lambda w: w.at(-1).exit(
+            0,
+            who=process(60, "sh", start=9_900 * MS, parents=[(59, "runc"), (3, "containerd-shim")]),
+            ends_container=False,
+        ),
+        "exited_after_child",
+    ),
+    "it gets a signal": (
+        lambda w: w.at(-20).signal("SIGALRM", "kernel", code="SI_KERNEL"),
+        "exited",
+    ),
+    "it is told that a child has ended": (
+        lambda w: w.at(-239).signal("SIGCHLD", "same-container", WORKER, code="CLD_KILLED"),
+        "exited_after_child",
+    ),
+    "something may have been lost": (lambda w: w.at(-20).lost("exits"), "exited"),
+}
+
+
+@pytest.mark.parametrize("what", BETWEEN)
+@pytest.mark.parametrize("how", ["oom", "crash"])
+def test_the_end_comes_next_however_slow_the_node_is(how: str, what: str) -> None:
+    world = World()
+    happens, verdict = BETWEEN[what]
+    init = process(7, init=True, parents=[(3, "containerd-shim")])
+    if how == "oom":
+        world.at(-242).oom(WORKER)
+    else:
+        world.at(-242).signal("SIGSEGV", "kernel", target=WORKER, code="SEGV_MAPERR")
+    world.at(-240).exit(by=9 if how == "oom" else 11, who=WORKER, ends_container=False)
+    happens(world)
+    world.at(0).exit(70, who=init)
+    assert world.only().verdict.id == verdict
+
+
+@pytest.mark.parametrize(("since", "verdict"), [(-1, "exited_after_child"), (1, "exited")])
+def test_a_replacement_that_the_end_took_with_it(since: float, verdict: str) -> None:
+    """The kernel kills it, so it is known when it was started."""
+    world = loses("oom", gap=240)
+    world.signal("SIGKILL", "kernel", target=started(-240 + since), code="SI_KERNEL")
+    assert world.only().verdict.id == verdict
+
+
+def test_one_that_waited_before_it_gave_up() -> None:
+    """Programs wait for whole seconds."""
+    assert loses("oom", gap=990).only().verdict.id == "exited_after_child"
+    assert loses("oom", gap=1000).only().verdict.id == "exited"
+
+
+def test_what_was_not_traced_may_have_happened() -> None:
+    world = World(traced=frozenset(("exits", "oom")))
+    assert loses("oom", gap=240, world=world).only().verdict.id == "exited"
 
 
 def test_a_worker_that_its_own_parent_killed() -> None:

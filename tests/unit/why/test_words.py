@@ -90,7 +90,7 @@ def faulted(first: Process, name: str, number: int, code: str) -> Verdict:
         (stopped(program("/usr/bin/uwsgi-core", "uwsgi"), "ignored", None), "--die-on-term"),
         (stopped(program("/usr/lib/postgresql/15/bin/postgres"), code=None), "smart stop"),
         (faulted(program("/server"), "SIGBUS", 7, "BUS_ADRERR"), "/dev/shm has 64 MiB"),
-        (ended(program("/usr/bin/php8.2", "php", "job.php"), 255), "Allowed memory size"),
+        (ended(program("/usr/bin/php8.2", "php", "job.php"), 255), "bytes exhausted"),
         (ended(program("/usr/bin/perl", "perl", "job.pl"), 2), "errno"),
         (ended(program("/usr/bin/ruby3.1", "ruby", "job.rb"), 1), "rescues"),
         (ended(program("/usr/lib/postgresql/15/bin/psql", "psql"), 2), "no connection"),

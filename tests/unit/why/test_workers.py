@@ -137,6 +137,17 @@ def test_a_container_that_is_about_to_end() -> None:
     assert [other.id for other in explanation.others] == ["exited"]
 
 
+@pytest.mark.parametrize(("since", "told"), [(-100, []), (100, ["child_killed_by_parent"])])
+def test_a_program_that_takes_the_request_for_a_reload(since: int, told: list[str]) -> None:
+    """As uwsgi does with SIGTERM: a worker of the new generation that it kills is news."""
+    world = World()
+    world.at(-5000).signal("SIGTERM", "host", CRON, MASTER)
+    victim = replace(worker(8), start_boot_ns=(5000 + since) * SECOND // 1000)
+    world.at(-10).signal("SIGKILL", "same-container", MASTER, victim)
+    world.exit(by=9, who=victim, ends_container=False)
+    assert ids(world) == told
+
+
 def test_one_that_was_out_of_memory_as_well() -> None:
     world = World()
     world.at(-5).oom(worker(8))

@@ -65,7 +65,7 @@ def _is_blow(story: Story, entry: Entry[SignalBody]) -> bool:
         return False
     if not is_of_master(entry):
         return False
-    if not took_effect(entry) or story.is_init(victim) or is_stopping(story, entry.boot_ns):
+    if not took_effect(entry) or story.is_init(victim) or is_stopping(story, entry):
         return False
     return ended_by(story, entry) is not None and oom_of(story, victim) is None
 

@@ -47,7 +47,7 @@ def _end_of_parent(story: Story, blow: Entry[SignalBody]) -> Entry[ExitBody] | N
     child, sender = blow.event.about, blow.event.by
     if child is None or sender is None or blow.body["origin"] != "same-container":
         return None
-    if not took_effect(blow) or is_stopping(story, blow.boot_ns):
+    if not took_effect(blow) or is_stopping(story, blow):
         return None
     ends = [
         entry

@@ -25,8 +25,9 @@ def _judge(story: Story) -> Verdict | None:
         f"reset {times(total(found), 'connection')} with {peers(found)}{by}: {why}",
         Certainty.CERTAIN if len(known) == len(meanings) else Certainty.UNKNOWN,
         tuple(found),
-        "packets that do not fit the connection are late, doubled or forged: look at what changes"
-        " them on the way (a load balancer, NAT, two hosts with one address)"
+        "packets that do not fit the connection are late, doubled, forged, or of an older"
+        " connection that the other side still has: look at what changes them on the way (a load"
+        " balancer, NAT, two hosts with one address), and for who ended without a word"
         if known
         else "newer kernels name the reason (6.10); ktrace resets shows the socket's state",
         harm=total(found),

@@ -3,24 +3,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tracer.model.event import Process
 from tracer.probes.exits import ExitBody
 from tracer.probes.oom.decoder import KillBody
-from tracer.probes.signals import SignalBody
+from tracer.probes.signals import HARMLESS, SignalBody
 from tracer.why.common.faults import ABORT, FAULTS
 from tracer.why.common.phrases import who
 from tracer.why.common.senders import is_foreign
 from tracer.why.common.stopped import asks_to_end
-from tracer.why.entry import Entry
+from tracer.why.entry import Entry, took_effect
 from tracer.why.executed import is_executed, is_from_executed
-from tracer.why.story import Story
+from tracer.why.story import ANY_PROBE, UNDESCRIBED, Story
 
 # A pool that lost a worker, or a shell whose pipe broke, gives up at once. How long that takes
 # depends on the node's load, and so does the time the child took to die.
 AT_ONCE_NS, LONGEST_NS = 100_000_000, 2_000_000_000
 TIMES_SLOWER = 20
+# If the container did nothing else in between, giving up was its answer on the slowest node. But
+# what waits before it tries again mostly does so for whole seconds.
+NEXT_NS = 1_000_000_000
+# The probes that see what a container does in between.
+_SEEN = frozenset(("signals", "exits"))
 # How long the clean-up of a program that was asked to end may take: a worker may have a request to
 # finish.
 SOON_NS = 2_000_000_000
@@ -100,18 +106,23 @@ def ended_by(
     return None
 
 
-def was_asked(story: Story, process: Process | None, until_ns: int) -> bool:
-    """Whether the process was asked to end shortly before."""
+def was_asked(story: Story, process: Process | None, until_ns: int, since_ns: int = 0) -> bool:
+    """Whether the process was asked to end shortly before `until_ns`, and not before `since_ns`."""
     return any(
-        asks_to_end(entry) and 0 <= until_ns - entry.boot_ns <= STOPPING_NS
+        asks_to_end(entry)
+        and 0 <= until_ns - entry.boot_ns <= STOPPING_NS
+        and entry.last_ns >= since_ns
         for entry in story.signals(process)
     )
 
 
-def is_stopping(story: Story, moment_ns: int) -> bool:
-    """Whether the whole container was about to end. What its program then does to its children
-    belongs to an orderly stop, however ruthless."""
-    return story.init is not None and was_asked(story, story.init, moment_ns)
+def is_stopping(story: Story, blow: Entry[SignalBody]) -> bool:
+    """Whether the whole container was about to end when a child got the signal. What its program
+    then does to its children belongs to an orderly stop, however ruthless. A child that was started
+    after the request shows that the program goes on: uwsgi takes SIGTERM for a reload."""
+    child = blow.event.about
+    started = child.start_boot_ns if child is not None else None
+    return story.init is not None and was_asked(story, story.init, blow.boot_ns, started or 0)
 
 
 def oom_of(story: Story, process: Process) -> Entry[KillBody] | None:
@@ -135,9 +146,46 @@ def lost_child(story: Story) -> Lost | None:
         and entry.body["signal"] is not None
         and 0 <= end.boot_ns - entry.last_ns <= LONGEST_NS
         and (lost := _lost(story, entry)) is not None
-        and end.boot_ns - entry.last_ns <= _at_once_ns(lost)
+        and (end.boot_ns - entry.last_ns <= _at_once_ns(lost) or _was_next(story, lost, end))
     ]
     return found[-1] if found else None
+
+
+def _was_next(story: Story, lost: Lost, end: Entry[ExitBody]) -> bool:
+    """Whether the first process's end came next after the loss: the container started no process in
+    between, the first one got no signal, and whoever else ended did so at once, as the readers of a
+    pipe do. False if any of that may have been missed."""
+    missed = any(loss.probe in (*_SEEN, ANY_PROBE, UNDESCRIBED) for loss in story.losses)
+    if missed or story.left_out or (story.traced is not None and not story.traced >= _SEEN):
+        return False
+    since = lost.end.last_ns
+    if not since < end.boot_ns < since + NEXT_NS or any(map(_is_news(since), story.signals())):
+        return False
+    others = [entry for entry in story.of("exit") if entry not in (lost.end, end)]
+    known = [*(entry.last.about for entry in others), *story.survivors]
+    own = [one for one in known if one is not None and not is_from_executed(one, story.init)]
+    if any((one.start_boot_ns or 0) > since for one in own):
+        return False
+    steps = sorted(
+        entry.last_ns for entry in others if since < entry.last_ns and entry.last.about in own
+    )
+    if not steps:
+        return True
+    longest = _at_once_ns(lost)
+    return all(
+        later - earlier <= longest
+        for earlier, later in zip([since, *steps], [*steps, end.boot_ns], strict=True)
+    )
+
+
+def _is_news(since_ns: int) -> Callable[[Entry[SignalBody]], bool]:
+    """Whether a signal since then may have made its target do something. That a child has ended
+    does not count."""
+    return lambda entry: (
+        entry.last_ns > since_ns
+        and took_effect(entry)
+        and entry.body["signal"]["name"] not in HARMLESS
+    )
 
 
 def _at_once_ns(lost: Lost) -> int:

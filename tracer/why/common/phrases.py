@@ -109,6 +109,8 @@ def code_words(code: int, process: Process | None = None) -> str:
         return _LACKS_SOMETHING if code == 127 else ""
     if code == 2 and process is not None and not is_shell(process):
         return ""
+    if code == 255:
+        return ", the same as exit(-1)"
     words = describe_exit_code(code).partition(": ")[2]
     if words == "the program's own code":
         return ""
