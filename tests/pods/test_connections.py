@@ -255,6 +255,36 @@ def test_a_client_that_disconnects(pods: Pods) -> None:
         assert f"{COUNT} connections" in told[0]["sentence"]
 
 
+def test_a_client_that_comes_back_to_its_old_connections(pods: Pods) -> None:
+    """The server still has them, and answers for them; the client refuses that answer and asks
+    again (RFC 9293, 3.5.1)."""
+    first = 45_000
+
+    def happens() -> int:
+        with (
+            Witness(pods.front) as witness,
+            server(pods.back, "holding", PORT, pods.front.pod.ip, first, COUNT),
+            Talker(pods.front, "come_back", pods.back.pod.ip, PORT, first, COUNT) as front,
+        ):
+            assert front.said() == "done"
+            return witness.count()
+
+    verdicts, resets = pods.traced(happens)
+    sent = [e for e in resets if e["direction"] == "sent"]
+    known = sent[0]["reason"] is not None
+    assert len(sent) == COUNT
+    assert {e["reason"] for e in sent} == {"tcp_invalid_ack_sequence" if known else None}
+    (told,) = verdicts["front"]
+    assert (told["verdict"], told["certainty"]) == (
+        "reset_sent",
+        "certain" if known else "unknown",
+    )
+    assert f"reset {COUNT} connections" in told["sentence"]
+    if known:
+        assert told["sentence"].endswith(": wrong acknowledgement")
+        assert "an older connection" in told["remedy"]
+
+
 def test_a_full_accept_queue_that_answers_with_resets(pods: Pods) -> None:
     """Their last packets come when the queue has no room for so many any more."""
     setting(pods.back, "net.ipv4.tcp_abort_on_overflow", "1")

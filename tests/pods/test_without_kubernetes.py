@@ -7,14 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.docker import IMAGE, NO_ENTRY, Docker
 from tests.support.ktrace import ROOT, Ktrace
-from tests.support.podman import Podman
+from tests.support.podman import SPLIT, Podman
 from tests.support.wait import wait_for
 from tracer.identity.podman import PodmanFiles
 from tracer.kernel.cgroupfs import container_cgroups
@@ -186,6 +188,40 @@ def test_podmans_pods_and_containers(podman: Podman, runtime: str) -> None:
     assert first["pod"]["namespace"] == ""
     (first,) = [event for event in in_none if event["container_exit"]]
     assert name_of(first) == (None, outside.name)
+
+
+@pytest.mark.parametrize("where", ["split", "custom"])
+def test_podmans_containers_in_other_cgroups(podman: Podman, where: str) -> None:
+    """As systemd's units of podman make them, and below any parent. conmon is not in it."""
+    parent = f"{podman.parent}/custom"
+    options = (SPLIT,) if where == "split" else ("--cgroup-parent", parent)
+    container = podman.run(where, *LOOP, options=options)
+    paths = Path(f"/proc/{container.pid}/cgroup").read_text().split()
+    assert all(
+        f"{podman.parent}/{'unit/libpod-payload' if where == 'split' else 'custom'}" in path
+        for path in paths
+    )
+    arguments = ("--all", "--signal", "WINCH,TERM")
+    with (
+        Ktrace("signals", *arguments, environment=podman.environment) as signals,
+        Ktrace("exits", "-c", where, environment=podman.environment) as exits,
+    ):
+        for _ in range(COUNT):
+            os.kill(container.pid, signal.SIGWINCH)
+        podman("exec", where, "kill", "-WINCH", "1")
+        podman("stop", where)
+        told, ended = signals.stop(), exits.stop()
+    mine = [event for event in told if event["target"]["pid"] == container.pid]
+    assert {name_of(event) for event in mine} == {(None, where)}
+    origins = Counter((event["signal"]["name"], event["origin"]) for event in mine)
+    assert origins == {
+        ("SIGWINCH", "host"): COUNT,
+        ("SIGWINCH", "same-container"): 1,
+        ("SIGTERM", "runtime"): 1,
+    }
+    (first,) = firsts(ended)
+    assert (name_of(first), first["exit_code"]) == ((None, where), 3)
+    assert first["container"]["runtime"] == "podman"
 
 
 def test_podmans_own_file_names_its_containers(podman: Podman) -> None:

@@ -27,6 +27,15 @@ from tests.support.wait import wait_for
 UNIFIED = Path("/sys/fs/cgroup/unified")
 # crun refuses version 1 controllers beside a mounted version 2.
 WITHOUT_UNIFIED = ("unshare", "--mount", "sh", "-c", f'umount {UNIFIED}; exec "$@"', "sh")
+# With --cgroups=split, podman makes a container's cgroup below its own, which must not be the root.
+# A new cpuset is empty, so that one is left out.
+IN_CGROUP = (
+    *("sh", "-c"),
+    "for hierarchy in /sys/fs/cgroup /sys/fs/cgroup/*; do"
+    ' [ -e "$hierarchy/cgroup.procs" ] && mkdir -p "$hierarchy$0" &&'
+    ' echo $$ >"$hierarchy$0/cgroup.procs" || true; done 2>/dev/null; exec "$@"',
+)
+SPLIT = "--cgroups=split"
 # Without CAP_SYS_RESOURCE the usual limits cannot be set, because they are higher than ours.
 LIMITS = ("--ulimit", "nofile=512:512", "--ulimit", "nproc=2000:2000")
 
@@ -79,7 +88,7 @@ class Podman:
     ) -> PlainContainer:
         """Starts a container that keeps running."""
         parent = ("--cgroup-parent", f"{self.parent}/libpod_parent")
-        own = () if "--cgroup-parent" in options else parent
+        own = () if {"--cgroup-parent", SPLIT} & {*options} else parent
         run = ["run", "--detach", "--name", name, "--network", "none", *NO_ENTRY]
         self(*run, *LIMITS, *own, *options, IMAGE, *words, runtime=runtime)
         (told,) = json.loads(self("inspect", name))
@@ -113,7 +122,9 @@ class Podman:
     def _words(self, runtime: str, *words: str) -> list[str]:
         """conmon keeps its exit files and sockets below --tmpdir."""
         hidden = WITHOUT_UNIFIED if runtime == "crun" and UNIFIED.exists() else ()
+        own = (*IN_CGROUP, f"{self.parent}/unit") if SPLIT in words else ()
         return [
+            *own,
             *hidden,
             *("podman", "--runtime", runtime, "--cgroup-manager", "cgroupfs"),
             *("--root", str(self.storage), "--runroot", str(self.root / "run")),

@@ -28,6 +28,7 @@ import ctypes, json, select, signal, socket, struct, sys, time
 
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 TCP_INFO = 11
+TCP_REPAIR = 19  # a connection is made without a packet
 DATA = b"x" * 1000
 
 def say(value):
@@ -127,6 +128,19 @@ def accepting(port, times):
     kept = [server.accept()[0] for _ in range(times)]
     until_told()
 
+def holding(port, address, first, times):
+    # still has connections with these ports of a client that no longer knows of them
+    server = listener(port)
+    held = [socket.socket() for _ in range(times)]
+    for number, end in enumerate(held):
+        end.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+        end.bind(("0.0.0.0", port))
+        end.connect((address, first + number))
+        end.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, -1)
+    say("ready")
+    kept = [server.accept()[0] for _ in range(times)]
+    until_told()
+
 def deaf(port, backlog):
     # closes without having accepted anybody, when it is told to
     server = listener(port, backlog)
@@ -169,10 +183,10 @@ def stale(address, port, times):
     ends = []
     for _ in range(times):
         end = socket.socket()
-        end.setsockopt(socket.IPPROTO_TCP, 19, 1)  # TCP_REPAIR: nothing is sent
+        end.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
         end.bind(("0.0.0.0", 0))
         end.connect((address, port))
-        end.setsockopt(socket.IPPROTO_TCP, 19, -1)
+        end.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, -1)
         end.sendall(b"GET")
         ends.append(end)
     for end in ends:
@@ -213,6 +227,16 @@ def knock(address, port, times):
     for end in ends:
         end.setblocking(False)
         end.connect_ex((address, port))
+    say("done")
+    until_told()
+
+def come_back(address, port, first, times):
+    # connects from these ports, as after a restart
+    ends = [socket.socket() for _ in range(times)]
+    for number, end in enumerate(ends):
+        end.settimeout(60)
+        end.bind(("0.0.0.0", first + number))
+        end.connect((address, port))
     say("done")
     until_told()
 
