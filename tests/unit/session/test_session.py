@@ -885,6 +885,65 @@ def test_events_whose_name_never_comes_are_counted(world: Make) -> None:
     assert (summary.events, summary.nameless) == (0, 3)
 
 
+# What the last line counts
+
+
+def test_what_was_not_described_is_counted_and_is_no_event(world: Make) -> None:
+    w = world()
+    steps: list[Step] = [lose(w, process=2, cgroup=1), None, None, None]
+    steps += [lose(w, process=4, cgroup=1), None, None, None]
+    summary = w.run(*steps)
+    assert (summary.undescribed, summary.lost, w.lost) == (5, 0, [])
+
+
+def test_records_that_cannot_be_decoded_cost_no_others(world: Make) -> None:
+    """Of each kind the decoder goes on behind them."""
+    signals_ = probes.get("signals")
+
+    def decoder(stream: Stream) -> dict[str, Decode]:
+        decode = signals_.decoder(stream)["signal"]
+
+        def careful(record: Any) -> Event | None:
+            if not record.signal:
+                raise ValueError("no signal")
+            return decode(record)
+
+        return {"signal": careful}
+
+    given = dataclasses.replace(signals_, decoder=decoder, repeating=frozenset())
+    w = world(given=[given])
+    broken = [records.pack("signal", time=n * STEP_NS) for n in (2, 3, 5)]
+    first = [records.cells(broken[:2]), signals(4), records.cells(broken[2:])]
+    summary = w.run(context() + signals(1) + b"".join(first), signals(6))
+    assert w.shown == [1, 4, 6]
+    assert (summary.events, summary.undecoded) == (3, 3)
+
+
+def test_records_of_no_probe_are_counted(world: Make) -> None:
+    w = world(given=[probes.get("signals")])
+    exits = records.cells([exit_(2), exit_(3)])
+    summary = w.run(context() + signals(1) + exits, records.cells([exit_(4)]))
+    assert (w.shown, summary.undecoded) == ([1], 3)
+
+
+def test_who_stops_it_is_told_so(world: Make) -> None:
+    w = world()
+    w.start()
+    assert not w.session.stopping
+    w.session.stop()
+    assert w.session.stopping is True
+    assert w.session.run().events == 0
+
+
+def test_without_a_sink_events_are_counted(world: Make) -> None:
+    w = world()
+    w.start()
+    w.session = Session(w.source, [probes.get("signals")], Selection(everything=True), None, w.time)
+    w.backend.script = iter([context() + signals(1, 2), records.cells([exit_(3)]) + signals(4)])
+    summary = w.session.run()
+    assert (summary.events, summary.undecoded) == (3, 0)
+
+
 # The backlog
 
 
