@@ -34,6 +34,7 @@ from tracer.backends.stap import modules as stap_modules
 from tracer.backends.stap import program as stap_program
 from tracer.cli import _options, _watch
 from tracer.cli import decode as decode_command
+from tracer.cli import root as root_command
 from tracer.decode import reports as oom_reports
 from tracer.decode.kinds import free_lists, kernel_reports
 from tracer.decode.text import Decoder
@@ -54,7 +55,8 @@ from tracer.probes.oom import decoder as oom_decoder
 from tracer.recording import context, flight, recorder
 from tracer.recording import format as layout
 from tracer.recording.files import SingleFile
-from tracer.session import live
+from tracer.session import live, patterns
+from tracer.session import session as session_module
 from tracer.session.session import Session
 from tracer.why import crash, entry, life, timelines
 
@@ -73,7 +75,6 @@ MODEL, CRI = f"{UNIT}/live/test_model.py", f"{UNIT}/identity/test_cri.py"
 KUBECTL = f"{UNIT}/kubectl"
 AGENT = f"{UNIT}/agent"
 OUTLET, HISTORY = f"{AGENT}/test_outlet.py", f"{AGENT}/test_history.py"
-SIDES, STAP = "tests/kernel/test_sides.py", f"{UNIT}/backends/test_stap.py"
 SIDES, STAP = "tests/kernel/test_sides.py", f"{UNIT}/backends/test_stap.py"
 
 # Each row of the tables by what stands in front, and what fails without its bound.
@@ -185,7 +186,10 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{UNIT}/probes/test_oom.py::test_shares_are_bounded",
         f"{HERE}::test_told_memory_of_too_many_cgroups",
     ),
-    "patterns of like records": ("tests/unit/session/test_patterns.py::test_patterns_are_bounded",),
+    "patterns of like records": (
+        f"{UNIT}/session/test_patterns.py::test_patterns_are_bounded",
+        f"{HERE}::test_patterns_of_each_command",
+    ),
     "timelines of `why` and `live`": (
         f"{ENGINE}::test_lives_are_bounded_in_bytes",
         f"{HERE}::test_timelines_of_each_command",
@@ -679,6 +683,23 @@ def test_timelines_of_each_command() -> None:
     assert timelines.Timelines(Clock(0))._lives._most == why
     feed: Any = SimpleNamespace(clock=Clock(0))
     assert NodeFeed._timelines(feed)._lives._most == live_
+
+
+def test_patterns_of_each_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session keeps them anyway, and `why` for a recording keeps more."""
+    kept: list[int] = []
+
+    class Noting(patterns.Patterns):
+        def __init__(self, resolver: Resolver, repeating: Any, most: int) -> None:
+            kept.append(most)
+            super().__init__(resolver, repeating, most)
+
+    monkeypatch.setattr(session_module, "Patterns", Noting)
+    recording = str(recordings.DATA / "format-1.0.ktrace")
+    for words in (["replay", recording], ["why", recording]):
+        root_command.main(words, standalone_mode=False)
+    told = "patterns of like records"
+    assert kept == [number(told), number(told, 1) << 20]
 
 
 def test_other_ends_of_many_sorts() -> None:
