@@ -149,6 +149,7 @@ VALUES: dict[str, tuple[float, ...]] = {
         *(states.MAX_CONTAINERS, states.MAX_MESSAGE),
     ),
     "ended containers that are not asked about again": (cri.MAX_ENDED,),
+    "containers that `why` may be asked about, whose names are late": (_watch.MAX_UNDECIDED,),
     "verdicts told and pods gone that `why` remembers": (_watch.MAX_TOLD,),
     "losses that `why` tells apart": (timelines.MAX_LOSSES,),
     "pods that `live` shows": (model.MAX_PODS,),
