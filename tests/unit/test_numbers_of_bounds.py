@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.unit.test_bounds import BOUNDS
-from tracer.agent import feed, judge, listener, metrics, outlet
+from tracer.agent import feed, judge, listener, metrics, outlet, roots, runtime
 from tracer.agent.history import lives, store
 from tracer.agent.publishers import events as made_events
 from tracer.agent.publishers import otlp
@@ -155,9 +155,9 @@ VALUES: dict[str, tuple[float, ...]] = {
     "pods that `live` shows": (model.MAX_PODS,),
     "events that `live` shows as a stream": (model.MAX_STREAM, model.MAX_STREAM_BYTES),
     "events that `live` keeps of each pod besides": (
-        *(model.MAX_ALARMS, model.MAX_OTHERS, model.MAX_PODS_BYTES),
+        *(model.MAX_ALARMS, model.MAX_OTHERS, model.MAX_TOLD, model.MAX_PODS_BYTES),
     ),
-    "roots of containers that `why` holds open": (crash.MAX_ROOTS,),
+    "roots of containers that `why` and the agent hold open": (crash.MAX_ROOTS,),
     "refused processes that `why` knows of from the kernel log": (crash.MAX_FAULTS,),
     "folders of Python packages in which a crash's library is looked for": (
         *(crash.MAX_ENTRIES, crash.MAX_IN_FOLDER),
@@ -191,6 +191,10 @@ VALUES: dict[str, tuple[float, ...]] = {
     "a publisher's queues": (outlet.MAX_QUEUE,),
     "events that become items for publishers": (feed.MAX_EVENTS_A_SECOND,),
     "verdicts told, and containers about to be judged": (judge.MAX_TOLD,),
+    "containers of which the agent has looked for the root": (roots.MAX_SEEN,),
+    "containers whose runtime has still to say why they failed to start": (
+        *(runtime.MAX_AWAITED, runtime.WORDS_SECONDS),
+    ),
     "connections of the listener": (
         *(listener.MAX_CONNECTIONS, listener.DEADLINE_SECONDS, listener.MAX_REQUEST),
     ),
