@@ -143,14 +143,18 @@ def _told_before(what: str, values: Mapping[str, Any], output: str, colour: bool
     from tracer.agent.history.query import History, exists, wants
 
     place = Path(values["dir"])
-    if values["labels"] or values["wait"] or not exists(place):
+    if values["labels"] or values["wait"]:
         return False
     try:
+        if not exists(place):
+            return False
         history = History(place)
         wanted = wants(what, values["namespaces"], values["containers"])
         told = history.last_death(wanted) or history.last_harm(wanted)
         lives = [] if told else history.last_lives(wanted)
         history.close()
+        if history.doubt:
+            say(f"ktrace: {history.doubt}; what follows is from the recordings")
     except KtraceError as error:
         say(f"ktrace: {error.message}")
         return False

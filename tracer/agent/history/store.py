@@ -466,13 +466,13 @@ class _Disk:
             self._index_bytes = self._index.bytes
 
     def _mend_index(self) -> None:
-        """Opens the index, makes it again if it is damaged, and takes in what it lacks."""
+        """Opens the index, makes it again if it cannot be used, and takes in what it lacks."""
         path = self._directory / INDEX
         with _IndexMayFail(self):
             try:
                 self._index = Index(path, whole=True)
             except Damaged as error:
-                self._say(f"ktrace: the index is damaged and is made again: {error}")
+                self._say(f"ktrace: the index of the history is made again: {error}")
                 remove(path)
                 self._index = Index(path)
             take_in(self._index, self._directory)
