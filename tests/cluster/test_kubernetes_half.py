@@ -9,7 +9,9 @@ import json
 import os
 import signal
 import time
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from tests.cluster.bed import Bed
 from tests.cluster.scene import pids
 from tests.support.ktrace import Ktrace
 from tests.support.ktrace import run as ktrace_once
+from tests.support.otlp import free_port
 from tests.support.wait import wait_for
 from tracer.agent.publishers import events
 from tracer.kubernetes import watch
@@ -70,13 +73,15 @@ EVICTED = pod(
 @pytest.fixture(scope="module")
 def cluster(bed: Bed) -> Iterator[Bed]:
     bed.kubectl("create", "namespace", NAMESPACE)
-    for name in ("reads", "tells", "nobody"):
+    for name in ("reads", "tells", "nobody", "later", "rotates"):
         bed.kubectl("-n", NAMESPACE, "create", "serviceaccount", name)
     grant(bed, watch.RBAC, "reads")
     grant(bed, events.RBAC, "tells")
+    bind(bed, "rotates")
     yield bed
-    for what in ("clusterrole", "clusterrolebinding"):
-        bed.kubectl("delete", what, "ktrace-reads", "ktrace-events")
+    bed.kubectl("delete", "clusterrole", "ktrace-reads", "ktrace-events")
+    bindings = ("ktrace-reads", "ktrace-events", "half-rotates", "half-later")
+    bed.kubectl("delete", "clusterrolebinding", "--ignore-not-found", *bindings)
     bed.kubectl("delete", "namespace", NAMESPACE, timeout=120)
 
 
@@ -88,17 +93,36 @@ def grant(bed: Bed, line: str, account: str) -> None:
         bed.kubectl(*words)
 
 
+def bind(bed: Bed, account: str) -> None:
+    """One more account to what makes Events."""
+    words = ("--clusterrole=ktrace-events", f"--serviceaccount={NAMESPACE}:{account}")
+    bed.kubectl("create", "clusterrolebinding", f"half-{account}", *words)
+
+
+def secret_of(bed: Bed, account: str) -> Json | None:
+    """Kubernetes of those days keeps an account's token in a secret."""
+    for named in bed.get("-n", NAMESPACE, "serviceaccount", account).get("secrets", []):
+        told = bed.kubectl(
+            *("-n", NAMESPACE, "get", "secret", named["name"], "-o", "json", "--ignore-not-found")
+        )
+        if told and "token" in json.loads(told).get("data", {}):
+            secret: Json = json.loads(told)
+            return secret
+    return None
+
+
+def write_token(bed: Bed, account: str, directory: Path) -> str:
+    """As a kubelet does; returns the name of its secret."""
+    secret = wait_for(f"the token of {account}", lambda: secret_of(bed, account), SECONDS)
+    fresh = directory / "token.new"
+    fresh.write_bytes(base64.b64decode(secret["data"]["token"]))
+    fresh.rename(directory / "token")
+    return str(secret["metadata"]["name"])
+
+
 def kubeconfig(bed: Bed, account: str, directory: Path) -> Path:
     """Of a service account, whose token is in a file as in a pod."""
-
-    def token() -> str:
-        secrets = bed.get("-n", NAMESPACE, "serviceaccount", account).get("secrets", [])
-        if not secrets:
-            return ""
-        data = bed.get("-n", NAMESPACE, "secret", secrets[0]["name"]).get("data", {})
-        return base64.b64decode(data.get("token", "")).decode()
-
-    (directory / "token").write_text(wait_for(f"the token of {account}", token, SECONDS))
+    write_token(bed, account, directory)
     told = json.loads(bed.kubeconfig.read_text())
     told["users"] = [{"name": "admin", "user": {"tokenFile": "token"}}]
     file = directory / "kubeconfig"
@@ -212,6 +236,126 @@ def test_describe_shows_our_event(cluster: Bed, tmp_path: Path) -> None:
     assert one["source"] == {"component": "ktrace", "host": bed.node}
     assert one["involvedObject"]["fieldPath"] == "spec.containers{app}"
     assert one["type"] == "Warning" and one["count"] == 1
+
+
+class Telling:
+    """An agent that makes Events, and says how it does."""
+
+    def __init__(self, agent: Ktrace, port: int) -> None:
+        self.agent = agent
+        self._health = f"http://127.0.0.1:{port}/healthz"
+
+    @property
+    def health(self) -> Json:
+        with urllib.request.urlopen(self._health, timeout=60) as answer:
+            told: Json = json.loads(answer.read())
+            return told
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Sent, dropped, and waiting."""
+        counts = self.health["publishers"]["events"]
+        return counts["sent"], counts["dropped"], counts["queued"]
+
+    def waits_for(self, counts: tuple[int, int, int]) -> None:
+        wait_for(
+            f"sent, dropped and waiting to be {counts}", lambda: self.counts == counts, SECONDS
+        )
+
+    def ends(self) -> str:
+        """In order; what it has said."""
+        self.agent.signal(signal.SIGINT)
+        assert self.agent.exit_code() == 0, self.agent.stderr
+        return self.agent.stderr
+
+
+@contextmanager
+def telling(bed: Bed, account: str, directory: Path) -> Iterator[Telling]:
+    port = free_port()
+    words = ("--dir", str(directory / "agent"), "--listen", f"127.0.0.1:{port}")
+    way = ("--node-name", bed.node, "--events", "--events-kubeconfig")
+    file = kubeconfig(bed, account, directory)
+    with Ktrace("agent", *words, *way, str(file), output=None, inside=bed.enter) as agent:
+        yield Telling(agent, port)
+
+
+@contextmanager
+def sleepers(bed: Bed, *names: str) -> Iterator[list[int]]:
+    """The only processes of as many pods."""
+    bed.apply([pod(name, "exec sleep 100000") for name in names])
+    try:
+        found = []
+        for name in names:
+            wait_for(f"{name} to run", lambda name=name: running(bed, name), SECONDS)  # type: ignore[misc]
+            found += pids_of(bed.get("-n", NAMESPACE, "pod", name)["metadata"]["uid"])
+        yield found
+    finally:
+        bed.kubectl("-n", NAMESPACE, "delete", "pod", *names, "--now", "--ignore-not-found")
+
+
+def told_of(bed: Bed, *names: str) -> list[str]:
+    """The pods of our Events."""
+    every = bed.get("-n", NAMESPACE, "events")["items"]
+    pods = [e["involvedObject"]["name"] for e in every if e["reason"] == "KilledByProcess"]
+    return sorted(name for name in pods if name in names)
+
+
+def test_deaths_while_the_api_server_is_away(cluster: Bed, tmp_path: Path) -> None:
+    """Each is an Event afterwards. Said once; tracing goes on meanwhile."""
+    bed, names = cluster, ("away-1", "away-2", "away-3")
+    with sleepers(bed, *names) as found, telling(bed, "tells", tmp_path) as it:
+        bed.stop_daemon("apiserver")
+        try:
+            for pid in found:
+                os.kill(pid, signal.SIGKILL)
+            it.waits_for((0, 0, 3))
+            retried = lambda: it.health["publishers"]["events"]["retried"] >= 2  # noqa: E731
+            wait_for("it to be asked again", retried, SECONDS)
+            assert it.health["good"] and it.health["verdicts"] >= 3
+        finally:
+            bed.start_daemon("apiserver")
+        it.waits_for((3, 0, 0))
+        assert told_of(bed, *names) == [*names]
+        told = it.ends()
+    assert told.count("cannot be reached") == 1
+    assert "tracing goes on" in told
+
+
+def test_rights_that_come_later(cluster: Bed, tmp_path: Path) -> None:
+    bed, names = cluster, ("later-1", "later-2", "later-3")
+    with sleepers(bed, *names) as found, telling(bed, "later", tmp_path) as it:
+        for number, pid in enumerate(found[:2], 1):
+            os.kill(pid, signal.SIGKILL)
+            it.waits_for((0, number, 0))
+        bind(bed, "later")
+        may = ("auth", "can-i", "create", "events", "-n", NAMESPACE)
+        account = f"--as=system:serviceaccount:{NAMESPACE}:later"
+        rights = lambda: bed.kubectl(*may, account, check=False).startswith("yes")  # noqa: E731
+        wait_for("the rights", rights, SECONDS)
+        os.kill(found[2], signal.SIGKILL)
+        it.waits_for((1, 2, 0))
+        assert told_of(bed, *names) == ["later-3"]
+        told = it.ends()
+    assert told.count('cannot create resource "events"') == 1
+    assert events.RBAC in told
+
+
+def test_a_token_that_is_rotated(cluster: Bed, tmp_path: Path) -> None:
+    """The old one is no longer valid, and for a while there is no new one."""
+    bed, names = cluster, ("rotated-1", "rotated-2")
+    with sleepers(bed, *names) as found, telling(bed, "rotates", tmp_path) as it:
+        old = secret_of(bed, "rotates")
+        assert old is not None
+        bed.kubectl("-n", NAMESPACE, "delete", "secret", old["metadata"]["name"])
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
+        it.waits_for((0, 0, 2))
+        wait_for("it to be said", lambda: "the token is wrong" in it.agent.stderr, SECONDS)
+        assert write_token(bed, "rotates", tmp_path) != old["metadata"]["name"]
+        it.waits_for((2, 0, 0))
+        assert told_of(bed, *names) == [*names]
+        told = it.ends()
+    assert told.count("401 “Unauthorized”") == 1
 
 
 def pids_of(uid: str) -> list[int]:
