@@ -154,7 +154,7 @@ def _told_before(what: str, values: Mapping[str, Any], output: str, colour: bool
         lives = [] if told else history.last_lives(wanted)
         history.close()
         if history.doubt:
-            say(f"ktrace: {history.doubt}; what follows is from the recordings")
+            say(f"ktrace: {history.doubt}; this is from the recordings")
     except KtraceError as error:
         say(f"ktrace: {error.message}")
         return False

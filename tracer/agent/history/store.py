@@ -103,6 +103,11 @@ class Store:
     def state(self) -> HistoryState:
         return self._disk.state
 
+    @property
+    def waiting(self) -> bool:
+        """Whether lives or verdicts are still to be written."""
+        return bool(self._lives or self._told)
+
     def begin(self, beginning: Beginning, now: int) -> None:
         self._beginning = beginning
         self._disk.start(self._session)
