@@ -28,7 +28,7 @@ HOUR = 3600.0
 NS = 1_000_000_000
 NOON = 1_700_000_000 * NS
 LIFE = Life("uid", "shop", "web-0", "app", "a" * 64, "containerd", exit_code=137)
-NO_RIGHTS = {"message": 'User "x" cannot create resource "events"'}
+NO_RIGHTS = 'User "x" cannot create resource "events"'
 
 
 class Clock:
@@ -230,7 +230,8 @@ def test_it_gives_no_rights_and_then_some(clock: Clock) -> None:
     may = False
 
     def act(asked: Asked) -> Answer:
-        return Answer(201, {}) if may else Answer(403, NO_RIGHTS)
+        message = f"{NO_RIGHTS} in the namespace {asked.body['metadata']['name'] * 20!r}"
+        return Answer(201, {}) if may else Answer(403, {"message": message})
 
     with serving(act) as server:
         publishing = Publishing(server.access, clock)
