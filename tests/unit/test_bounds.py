@@ -72,6 +72,7 @@ RECORDING = f"{UNIT}/recording/test_recording.py"
 FILES = f"{UNIT}/recording/test_recording_files.py"
 BCC = f"{UNIT}/backends/test_bcc.py"
 MODEL, CRI = f"{UNIT}/live/test_model.py", f"{UNIT}/identity/test_cri.py"
+HTML = f"{UNIT}/outputs/test_html.py"
 KUBECTL = f"{UNIT}/kubectl"
 AGENT = f"{UNIT}/agent"
 OUTLET, HISTORY = f"{AGENT}/test_outlet.py", f"{AGENT}/test_history.py"
@@ -271,6 +272,17 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "facts from the API server that wait": (
         f"{KUBERNETES}/test_watch.py::test_what_waits_is_bounded_in_bytes_and_counted",
+    ),
+    "rows of a page (`report`)": (
+        f"{HTML}::test_ten_thousand_events_are_a_small_page",
+        f"{HTML}::test_folding_counts_everything",
+    ),
+    "details in a page": (f"{HTML}::test_what_a_page_holds_is_bounded",),
+    "verdicts and losses that a page keeps, verdicts that it tells, lanes, rows of its tables": (
+        f"{HTML}::test_what_a_page_holds_is_bounded",
+    ),
+    "patterns of like records of which a page knows the row": (
+        f"{HTML}::test_patterns_are_folded_as_events",
     ),
     "Events made, and pods that they are on": (
         f"{AGENT}/test_events.py::test_what_it_remembers_is_bounded",

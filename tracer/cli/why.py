@@ -61,8 +61,6 @@ if TYPE_CHECKING:  # slow: the history needs none of it
 # Kinds wanted from any pod: a connection's other end knows why it was reset.
 _BESIDES = ("tcp_reset",)
 
-# Bytes of patterns for a recording: about 67,000 pairs of processes that signal each other.
-PATTERNS = 48 << 20
 # Containers of which the history tells how they live.
 MAX_LIVES = 20
 
@@ -271,7 +269,7 @@ def _explain_recording(
     file: str, chosen: Selection, show: Show, facts: Facts | None = None
 ) -> None:
     """Explains the readable part of a damaged recording, then reports the damage."""
-    from tracer.cli._recording import Wanted, check_pods, play
+    from tracer.cli._recording import PATTERNS, Wanted, check_pods, play
     from tracer.model.kubernetes import Facts
     from tracer.why.engine import explain_all
     from tracer.why.timelines import MAX_RECORDED, Timelines, sees_both_ends
