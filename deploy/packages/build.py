@@ -38,22 +38,19 @@ signals, exits, OOM kills, failed page allocations, TCP resets and refused
 connections at the moment they happen, and names the pod, the container and the
 process on each side. It brings its own Python and C library."""
 MAINTAINER = "ktrace <ktrace@localhost>"
-LEVEL = 6  # of xz
 LICENCE = "Apache-2.0 AND GPL-2.0-only"
 
 
-def build(
-    bundle: Path, architecture: Architecture, into: Path, level: int = LEVEL
-) -> tuple[Path, Path]:
-    """Returns the .deb and the .rpm, whose content is the same at any level of compression."""
+def build(bundle: Path, architecture: Architecture, into: Path) -> tuple[Path, Path]:
+    """Returns the .deb and the .rpm."""
     with tempfile.TemporaryDirectory(prefix="ktrace-packages-") as scratch:
         tree = Path(scratch, "tree")
         _tree(bundle, tree)
-        rpm = _rpm(tree, Path(scratch), architecture, into, level)
-        return _deb(tree, architecture, into, level), rpm
+        rpm = _rpm(tree, Path(scratch), architecture, into)
+        return _deb(tree, architecture, into), rpm
 
 
-def _deb(tree: Path, architecture: Architecture, into: Path, level: int) -> Path:
+def _deb(tree: Path, architecture: Architecture, into: Path) -> Path:
     """Adds a Debian package's metadata to the tree."""
     target = into / f"ktrace_{version()}_{architecture.debian}.deb"
     sums, control = _md5sums(tree), _control(tree, architecture)
@@ -63,16 +60,16 @@ def _deb(tree: Path, architecture: Architecture, into: Path, level: int) -> Path
     (about / "control").write_text(control)
     _as_anybody(tree)
     _run(
-        *("dpkg-deb", "--root-owner-group", "--threads-max=1", "-Zxz", f"-z{level}"),
-        *("--build", str(tree), str(target)),
+        *("dpkg-deb", "--root-owner-group", "--threads-max=1", "-Zxz", "--build"),
+        *(str(tree), str(target)),
         brings="dpkg",
     )
     return target
 
 
-def _rpm(tree: Path, scratch: Path, architecture: Architecture, into: Path, level: int) -> Path:
+def _rpm(tree: Path, scratch: Path, architecture: Architecture, into: Path) -> Path:
     _as_anybody(tree)
-    (scratch / "ktrace.spec").write_text(_spec(tree, level))
+    (scratch / "ktrace.spec").write_text(_spec(tree))
     _run(
         *("rpmbuild", "--quiet", "-bb", "--target", f"{architecture.machine}-linux"),
         *("--define", f"_topdir {scratch}", "--buildroot", f"{scratch}/root"),
@@ -139,7 +136,7 @@ def _md5sums(tree: Path) -> str:
     return "".join(f"{told}  {inside}\n" for inside, told in sums.items())
 
 
-def _spec(tree: Path, level: int) -> str:
+def _spec(tree: Path) -> str:
     """Turns off rpm's post-processing, which would strip files and add dependencies."""
     installed = [HOME, *PROGRAMS, "/usr/share/doc/ktrace", f"{UNITS}/{UNIT}", *COMPLETIONS.values()]
     files = "\n".join(installed)
@@ -150,7 +147,7 @@ def _spec(tree: Path, level: int) -> str:
 %global _buildhost ktrace
 %global use_source_date_epoch_as_buildtime 1
 %global clamp_mtime_to_source_date_epoch 1
-%global _binary_payload w{level}.xzdio
+%global _binary_payload w6.xzdio
 Name: ktrace
 Version: {version()}
 Release: 1

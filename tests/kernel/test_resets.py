@@ -9,9 +9,7 @@ would choose.
 from __future__ import annotations
 
 import json
-import random
 import signal
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +19,8 @@ import pytest
 
 from tests.kernel.checks import TIMES, check_circumstances
 from tests.support.ktrace import BACKEND, HAS_KPROBES, IN_GUEST, Ktrace
-from tests.support.raisers import _Child, check_process, facts
+from tests.support.peer import Peer
+from tests.support.raisers import check_process, facts
 from tracer.kernel.btf import kernel_enum
 
 Event = dict[str, Any]
@@ -39,38 +38,8 @@ BTF = BACKEND != "bcc"
 THERE = [BTF and bool(REASONS), BTF and HAS_KPROBES, HAS_KPROBES, True]
 POINTS = [point for point, there in enumerate(THERE) if there]
 
-# A process in a network namespace of its own, with an address of each family on its loopback.
+# What the process in a network namespace of its own can do.
 PEER = r"""
-import ctypes, fcntl, json, os, signal, socket, struct, sys, time
-
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-if ctypes.CDLL(None).unshare(0x40000000):
-    raise OSError("unshare(CLONE_NEWNET) failed")
-V4, V6 = sys.argv[1:3]
-name = struct.pack("16s", b"lo")
-four = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-six = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-fcntl.ioctl(four, 0x8914, name + struct.pack("H14x", 0x49))  # SIOCSIFFLAGS: up, loopback, running
-alias = struct.pack("16s", b"lo:1") + struct.pack("HH4s8x", 2, 0, socket.inet_aton(V4))
-fcntl.ioctl(four, 0x8916, alias)  # SIOCSIFADDR
-fcntl.ioctl(six, 0x8916, struct.pack("16sIi", socket.inet_pton(10, V6), 128, 1))
-
-def retry(function):
-    for _ in range(1000):
-        try:
-            return function()
-        except OSError:  # the address is tentative for a moment
-            time.sleep(0.01)
-    return function()
-
-def opened(address):
-    return socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
-
-def bound(address, family_of=None):
-    end = opened(family_of or address)
-    retry(lambda: end.bind((address, 0)))
-    return end
-
 def listener(address):
     end = bound(address)
     end.listen(100)
@@ -269,44 +238,12 @@ def after_close(address, times):
         await_state(client, 7)
         client.close()
     return done
-
-print(json.dumps(["done", None]), flush=True)
-for line in sys.stdin:
-    function, *arguments = json.loads(line)
-    try:
-        answer = ["done", globals()[function](*arguments)]
-    except Exception as error:
-        answer = ["failed", repr(error)]
-    print(json.dumps(answer), flush=True)
 """
 
 
-class Peer(_Child):
-    """Addresses from the blocks for tests of network devices (RFC 2544, RFC 5180), so that nobody
-    else's resets are taken for ours."""
-
-    def __init__(self, directory: Path) -> None:
-        program = directory / "peer.py"
-        program.write_text(PEER)
-        self.addresses = {
-            4: f"198.19.{random.randrange(1, 255)}.{random.randrange(1, 255)}",
-            6: f"2001:2::{random.randrange(1, 1 << 16):x}:{random.randrange(1, 1 << 16):x}",
-        }
-        super().__init__([sys.executable, "-I", "-S", str(program), *self.addresses.values()])
-        self._answer("its start")
-
-    def do(self, *order: Any) -> Any:
-        self._write(json.dumps(order))
-        return self._answer(str(order))
-
-    def _answer(self, what: str) -> Any:
-        outcome, value = json.loads(self._read(what))
-        assert outcome == "done", value
-        return value
-
-    def mine(self, events: list[Event]) -> list[Event]:
-        ends = self.addresses.values()
-        return [e for e in events if e["kind"] == "tcp_reset" and e["local"]["address"] in ends]
+def mine(peer: Peer, events: list[Event]) -> list[Event]:
+    ends = peer.addresses.values()
+    return [e for e in events if e["kind"] == "tcp_reset" and e["local"]["address"] in ends]
 
 
 def resets(point: int | None, *options: str, output: str = "json") -> Ktrace:
@@ -322,7 +259,7 @@ FIN = [False, pytest.param(True, marks=pytest.mark.any_kernel)]
 
 @pytest.fixture
 def peer(tmp_path: Path) -> Iterator[Peer]:
-    with Peer(tmp_path) as running:
+    with Peer(PEER, tmp_path) as running:
         yield running
 
 
@@ -371,7 +308,7 @@ def check(
 ) -> None:
     """`sent` and `received` are reason, meaning and state; `pairs` are the client's and the
     server's ports, of which the server resets."""
-    ours = peer.mine(events)
+    ours = mine(peer, events)
     expected = Counter(("received", client, server) for client, server in pairs)
     if told:
         expected += Counter(("sent", server, client) for client, server in pairs)
@@ -550,7 +487,7 @@ def test_the_default_leaves_out_what_is_in_no_pod(peer: Peer) -> None:
         for family in (4, 6):
             peer.do("closed_port", peer.addresses[family], TIMES)
             peer.do("unread", peer.addresses[family], False, TIMES)
-        assert peer.mine(ktrace.stop()) == []
+        assert mine(peer, ktrace.stop()) == []
 
 
 @pytest.mark.any_kernel

@@ -35,7 +35,7 @@ from tests.support.containerd import Containerd, ContainerHandle, PodHandle
 from tests.support.cri import CriError
 from tests.support.ktrace import HAS_KPROBES, Ktrace
 from tests.support.ktrace import run as ktrace_once
-from tests.support.talkers import Talker, counted, rule, server
+from tests.support.talkers import Talker, counted, rule, server, setting
 from tests.support.wait import wait_for
 from tracer.kernel.hierarchies import hierarchies
 from tracer.why.common.starting import PREPARING
@@ -709,6 +709,56 @@ def a_service_whose_replies_conntrack_does_not_know(scene: Scene) -> Generator[N
         with Talker(front, "knock", "198.51.100.10", 80, TIMES) as client:
             assert client.said() == "done"
             wait_for("the resets", lambda: counted(front, "OutRsts") >= TIMES)
+
+
+@incident("connect_timeout")
+def a_service_that_does_not_answer(scene: Scene) -> Generator[None, None, None]:
+    front, back = scene.pod.run("app", SLEEP), scene.other("back-0").run("app", SLEEP)
+    rule(back, "-A", "INPUT", "-p", "tcp", "--dport", str(PORT), "-j", "DROP")
+    setting(front, "net.ipv4.tcp_syn_retries", "2")
+    yield
+    with Talker(front, "knock", back.pod.ip, PORT, TIMES) as client:
+        assert client.said() == "done"
+        wait_for("the time-outs", lambda: not connecting(front))
+
+
+@incident("connect_refused", "likely")
+def a_service_without_endpoints(scene: Scene) -> Generator[None, None, None]:
+    """As kube-proxy refuses in its name. Twin: `a_firewall_that_refuses_for_a_service`."""
+    front, back = scene.pod.run("app", SLEEP), scene.other("back-0").run("app", SLEEP)
+    rule(back, "-A", "INPUT", "-p", "tcp", "--dport", str(PORT), "-j", "REJECT")
+    setting(back, "net.ipv4.icmp_ratelimit", "0")
+    yield
+    with Talker(front, "knock", back.pod.ip, PORT, TIMES) as client:
+        assert client.said() == "done"
+        wait_for("the refusals", lambda: not connecting(front))
+
+
+@incident("no_route_to_peer")
+def an_address_that_nobody_has_any_more(scene: Scene) -> Generator[None, None, None]:
+    front, gone = scene.pod.run("app", SLEEP), scene.other("back-0")
+    address = gone.ip
+    scene.others.remove(gone)
+    gone.remove()
+    yield
+    with Talker(front, "knock", address, PORT, TIMES) as client:
+        assert client.said() == "done"
+        wait_for("the errors", lambda: not connecting(front))
+
+
+@incident("no_local_port")
+def a_client_that_uses_up_its_ports(scene: Scene) -> Generator[None, None, None]:
+    front, back = scene.pod.run("app", SLEEP), scene.other("back-0").run("app", SLEEP)
+    setting(front, "net.ipv4.ip_local_port_range", "40000 40001")
+    with server(back, "deaf", PORT, 4096):
+        yield
+        _told(front, "ask", back.pod.ip, PORT, TIMES)
+
+
+def connecting(container: ContainerHandle) -> int:
+    """How many sockets of a pod's network wait for an answer to their SYN."""
+    lines = Path(f"/proc/{container.pid}/net/tcp").read_text().splitlines()[1:]
+    return sum(line.split()[3] == "02" for line in lines)
 
 
 def _told(container: ContainerHandle, *order: Any) -> None:

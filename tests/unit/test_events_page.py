@@ -48,7 +48,7 @@ BODIES = {
     "lost": LostBody,
     **{k: body for name in probes.names() for k, body in probes.get(name).bodies.items()},
 }
-# A released ktrace printed them, of every kind.
+# A released ktrace printed them, of every kind that it had.
 PRINTED = [json.loads(line) for line in (DATA / "format-1.0.jsonl").read_text().splitlines()]
 
 
@@ -89,7 +89,7 @@ def structure(hint: Any) -> Any:
 def test_every_kind_has_a_type_and_a_section() -> None:
     kinds = {kind for name in probes.names() for kind in probes.get(name).whose}
     assert BODIES.keys() == kinds | {"lost"}
-    assert {event["kind"] for event in PRINTED} == BODIES.keys()
+    assert {event["kind"] for event in PRINTED} <= BODIES.keys()
 
 
 @pytest.mark.parametrize("kind", BODIES)

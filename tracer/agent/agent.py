@@ -41,9 +41,6 @@ from tracer.why.timelines import Timelines, sees_both_ends
 
 HEALTH_SECONDS = 60.0
 COST_SECONDS = 5.0
-# Without events and with nothing due, it comes round this often; for what is still to be written,
-# sooner.
-QUIET_SECONDS, SOON_SECONDS = 5.0, 1.0
 # How long the publishers together may take at the end.
 FLUSH_SECONDS = 5.0
 JSON = "application/json"
@@ -146,9 +143,7 @@ class Agent:
             self._tell_health()
 
     def patience(self) -> float:
-        untold = self._lives.untold or (self._store is not None and self._store.waiting)
-        usual = SOON_SECONDS if untold else QUIET_SECONDS
-        return min(self._judge.patience(), self._roots.patience(), usual)
+        return min(self._judge.patience(), self._roots.patience())
 
     def health(self) -> Health:
         """May be called from any thread."""
@@ -255,8 +250,7 @@ class Rounds:
         self._recorder.add(turn, waited, resolver)
 
     def patience(self, now: int) -> float:
-        patience = self._agent.patience()
-        return min(patience, self._recorder.patience(now)) if self._recorder.waiting else patience
+        return min(self._agent.patience(), self._recorder.patience(now))
 
     def close(self) -> None:
         self._recorder.close()

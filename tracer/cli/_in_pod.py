@@ -73,9 +73,14 @@ def capabilities(names: Sequence[str]) -> str:
 
 def processes(signs: list[str]) -> Iterator[Finding]:
     if not node.sees_the_hosts_processes():
+        from tracer import probes
+        from tracer.identity.netns import OBJECT
+
+        every = map(probes.get, probes.names())
+        of_networks = ", ".join(probe.name for probe in every if OBJECT in probe.besides)
         found = (
             "not the host's: arguments of what ran before, --pid, and which pod a network"
-            " namespace belongs to (resets, backlog) cannot be told"
+            f" namespace belongs to ({of_networks}) cannot be told"
         )
         remedy = "hostPID: true in the pod's spec" if signs else "run ktrace in the host's PIDs"
         yield Finding("problem", "processes", found, remedy)

@@ -62,9 +62,9 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _help(request: Request) -> int:
-    from tracer.kubectl.help import USAGE
+    from tracer.kubectl.help import usage
 
-    (sys.stdout if request.help else sys.stderr).write(USAGE)
+    (sys.stdout if request.help else sys.stderr).write(usage())
     return 0 if request.help else 2
 
 

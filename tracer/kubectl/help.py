@@ -1,7 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The text of `kubectl ktrace --help`."""
 
-USAGE = """\
+from __future__ import annotations
+
+import textwrap
+
+
+def usage() -> str:
+    from tracer import probes
+
+    words = f"{', '.join(probes.names())}, trace PROBE,…"
+    listed = textwrap.wrap(words, 78, initial_indent="  ", subsequent_indent="  ")
+    return _USAGE.replace("{probes}", "\n".join(listed))
+
+
+_USAGE = """\
 Usage: kubectl ktrace COMMAND [ARGS]...
 
   Says what the kernel did to your pods: who killed, what was refused, and why.
@@ -11,7 +24,7 @@ Usage: kubectl ktrace COMMAND [ARGS]...
 
 Commands:
   why POD           what happens to a pod, how sure that is, what to do
-  signals, exits, oom, pagealloc, resets, backlog, trace PROBE,…
+{probes}
                     what the kernel tells, as it happens; of several nodes in order of time
   history [POD]     what ended or was hurt, as the agents have seen it, also of pods that are gone
   live              which pods of a node are hurt, on the whole screen

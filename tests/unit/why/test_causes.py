@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import pytest
 
-from tests.unit.why.network import STORIES as NETWORK_STORIES
+from tests.unit import why as stories
 from tests.unit.why.world import (
     APP,
     CLOCK,
@@ -69,6 +71,15 @@ def out_of_memory(**how: object) -> Tell:
         w.exit(by=9)
 
     return tell
+
+
+def _stories_of_other_modules() -> dict[str, tuple[Tell, str, str]]:
+    """Found by their files, as the causes are."""
+    found: dict[str, tuple[Tell, str, str]] = {}
+    for module in pkgutil.iter_modules(stories.__path__):
+        if not module.name.startswith("test_"):
+            found |= getattr(import_module(f"{stories.__name__}.{module.name}"), "STORIES", {})
+    return found
 
 
 STORIES: dict[str, tuple[Tell, str, str]] = {
@@ -418,7 +429,7 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
         ),
         *("start_without_memory", "likely"),
     ),
-    **NETWORK_STORIES,
+    **_stories_of_other_modules(),
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.unit.records import ANCESTOR
+from tracer import probes
 from tracer.decode.exitcodes import describe_exit_code, describe_signal_death
 from tracer.decode.signals import NUMBERS, signal_name
 from tracer.model.cgroup import CgroupIdentity
@@ -21,7 +22,7 @@ SECOND = 1000 * MS
 MIB = 1 << 20
 UID = "5016bc16-7c78-4389-a89c-9c971211370b"
 CLOCK = Clock(1_700_000_000 * SECOND)
-ALL = frozenset(("signals", "exits", "oom", "pagealloc", "resets", "backlog"))
+ALL = frozenset(probes.names())
 
 
 def place_of(container_id: str | None, name: str | None = "app", uid: str | None = UID) -> Place:

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connects that fail: how many are told, of whom, and what is told by others or is no harm."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.why.connecting import Tell, connect, told, unanswered, until_its_end
+from tests.unit.why.network import HERE, PEER, THERE
+from tests.unit.why.world import ALL, INIT, World
+from tracer.why.engine import Explanation
+
+COUNT = 23
+
+# What is told in the stream and hurts nobody.
+HARMLESS: dict[str, Tell] = {
+    "answered late": until_its_end("late", syns=3, seconds=3),
+    "failed before the first SYN": told("not_sent", syns=0),
+    "aborted by the node's user": told("aborted", errno="ECONNABORTED"),
+}
+
+
+def explained(tell: Tell, traced: frozenset[str] = ALL) -> Explanation:
+    world = World(traced)
+    tell(world)
+    return world.only()
+
+
+@pytest.mark.parametrize("tell", HARMLESS.values(), ids=HARMLESS.keys())
+def test_no_verdict(tell: Tell) -> None:
+    world = World()
+    tell(world)
+    assert world.explained() == []
+
+
+def test_each_attempt_is_counted_once() -> None:
+    """Whether its end is told or not, and however many others there are."""
+
+    def tell(w: World) -> None:
+        for client in range(40000, 40000 + 2 * COUNT):
+            unanswered(w, client=client)
+        for client in range(40000, 40000 + COUNT):
+            connect(w, "timeout", client=client, errno="ETIMEDOUT")
+        for client in range(40000, 40000 + 5):
+            connect(w, "late", client=client, syns=4)
+        connect(w, "given_up", syns=5, seconds=10)
+
+    verdict = explained(tell).verdict
+    assert verdict.harm == 2 * COUNT - 5
+    assert verdict.sentence == (
+        f"41 attempts to connect to {THERE}:80 not answered (the last one: 5 SYNs in 10 s);"
+        " the program gave 1 of them up; 17 of them still wait"
+    )
+
+
+def test_whom_it_asked() -> None:
+    def tell(w: World) -> None:
+        connect(w, "timeout", port=53)
+        connect(w, "timeout", port=80, peer=PEER)
+
+    said = explained(tell).verdict.sentence
+    assert said == (
+        f"2 attempts to connect to {THERE}:53, {THERE}:80 (shop/back-0) not answered (the last one:"
+        " 7 SYNs in 2.1 min)"
+    )
+
+
+def test_who_had_no_port() -> None:
+    def tell(w: World) -> None:
+        for _ in range(COUNT):
+            connect(w, "no_local_port", syns=0, client=None, who=INIT)
+
+    said = explained(tell).verdict.sentence
+    assert said == (
+        f"23 attempts by app[7] (/bin/app) to connect to {THERE}:80 failed before a packet was"
+        " sent: no local port was free"
+    )
+
+
+def refused(w: World, answer: str = "reset") -> None:
+    for client in range(40000, 40000 + COUNT):
+        if answer == "reset":
+            w.reset(*("received", "connection_refused"), port=client, remote=80, ends=(HERE, THERE))
+        connect(w, "refused", client=client, syns=1, seconds=0, answer=answer)
+
+
+def test_what_a_reset_refused_is_told_once() -> None:
+    explanation = explained(refused)
+    assert explanation.verdict.id == "refused_by_peer"
+    assert explanation.others == ()
+
+
+def test_what_icmp_refused_is_told_beside_what_a_reset_refused() -> None:
+    def tell(w: World) -> None:
+        refused(w)
+        refused(w, "icmp")
+        refused(w, "icmp")
+
+    explanation = explained(tell)
+    assert (explanation.verdict.id, explanation.verdict.harm) == ("connect_refused", 2 * COUNT)
+    assert [other.id for other in explanation.others] == ["refused_by_peer"]
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"), [("refused", "connect_refused"), ("unreachable", "no_route_to_peer")]
+)
+def test_what_icmp_has_not_answered_yet_is_no_time_out(error: str, verdict: str) -> None:
+    """A kernel sends one such message a second."""
+
+    def tell(w: World) -> None:
+        for client in range(40000, 40000 + COUNT):
+            unanswered(w, client=client)
+        for client in range(40000, 40003):
+            connect(w, error, client=client, syns=3, seconds=3, answer="icmp")
+        connect(w, "timeout", port=81, syns=2)
+
+    explanation = explained(tell)
+    assert (explanation.verdict.id, explanation.verdict.harm) == (verdict, COUNT)
+    assert "; 20 more still wait" in explanation.verdict.sentence
+    (other,) = explanation.others
+    assert (other.id, other.harm) == ("connect_timeout", 1)
+
+
+def test_a_refusal_without_the_resets() -> None:
+    explanation = explained(
+        lambda w: [connect(w, "refused", syns=1, answer="reset") for _ in range(COUNT)],
+        ALL - {"resets"},
+    )
+    assert explanation.verdict.id == "connect_refused"
+    assert explanation.verdict.sentence == f"23 attempts to connect refused by {THERE}:80"
