@@ -101,6 +101,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "depth of a cgroup before 6.1": (f"{HERE}::test_the_way_to_a_cgroup_has_an_end",),
     "ancestors": (f"{SIDES}::test_ancestry",),
     "records read ahead": (f"{UNIT}/session/test_session.py::test_the_backlog_is_bounded",),
+    "`kt_drop_flows`": (f"{HERE}::test_the_kernels_tables",),
+    "`kt_drop_rest`, `kt_drop_paces`": (f"{HERE}::test_the_kernels_tables",),
     "`kt_network_uses`": (f"{HERE}::test_the_kernels_tables",),
     "namespaces remembered": (
         f"{NETNS}::test_tables_are_bounded_in_bytes",
@@ -423,6 +425,8 @@ _HASH, _PERCPU_ARRAY, _LRU_HASH, _RINGBUF = 1, 6, 9, 27
         ("`kt_cgroups`", "context", _LRU_HASH),
         ("`kt_processes`", "context", _LRU_HASH),
         ("`kt_pids`", "context", _HASH),
+        ("`kt_drop_flows`", "drops", _HASH),
+        ("`kt_drop_rest`, `kt_drop_paces`", "drops", _HASH),
         ("`kt_network_uses`", "network", _LRU_HASH),
     ],
 )

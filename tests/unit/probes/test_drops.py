@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a record of a dropped packet to an event, and how it is shown; the tables for the kernel
+side; the counts that it keeps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from tests.unit.records import Decoding
+from tracer.identity.netns import How
+from tracer.kernel.bpf_object import shipped
+from tracer.model.address import MAPPED
+from tracer.model.batch import cell
+from tracer.model.event import Clock, Event, to_json
+from tracer.model.names import Names, Pod
+from tracer.probes import LAST_CALL
+from tracer.probes.drops import PROBE, reasons
+from tracer.probes.drops.companion import MOST, Held
+
+SCHEMAS = {**shipped("network").schemas, **shipped("drops").schemas}
+OBJECT = shipped("drops")
+UID, PEER_UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", "11111111-4e5f-6071-8293-a4b5c6d7e8f9"
+CID = "7" * 64
+CONTAINER_CGROUP, PEER_CGROUP = 101, 200
+NETNS, NETWORK, PEER_NETWORK, HOST_NETWORK = 4026532000, 7001, 7002, 7000
+HERE, PEER, FAR = "10.1.0.5", "10.1.0.6", "203.0.113.9"
+BASIS = OBJECT.numbers("drop_basis")
+WAY = OBJECT.numbers("drop_direction")
+SEVERAL = OBJECT.numbers("drop_several")
+
+
+def record(name: str, **values: Any) -> Any:
+    packed = SCHEMAS[name].pack(**values)
+    (only,) = SCHEMAS[name].cells(memoryview(cell(packed)))
+    return only
+
+
+def packed(address: str) -> bytes:
+    parsed = ip_address(address)
+    return MAPPED + parsed.packed if parsed.version == 4 else parsed.packed
+
+
+@pytest.fixture
+def resolver() -> Decoding:
+    """Two pods; the namespace of the host is between them."""
+    made = Decoding(PROBE)
+    made.add_path(CONTAINER_CGROUP, f"/kubepods/pod{UID}/{CID}")
+    made.add_path(PEER_CGROUP, f"/kubepods/pod{PEER_UID}")
+
+    def tell(name: str, **values: Any) -> None:
+        made.decode[name](record(name, **values))
+
+    tell("network", network=HOST_NETWORK, netns=1, how=How.OF_HOST)
+    tell("network", network=NETWORK, netns=NETNS, cgroup=CONTAINER_CGROUP, how=How.AT_HOME)
+    tell("network", network=PEER_NETWORK, netns=2, cgroup=PEER_CGROUP, how=How.AT_HOME)
+    tell("network_address", network=NETWORK, address=packed(HERE))
+    tell("network_address", network=PEER_NETWORK, address=packed(PEER))
+    for network in (NETWORK, PEER_NETWORK):
+        tell("network_address", network=network)
+    return made
+
+
+def drop(resolver: Decoding, source: str = HERE, to: str = PEER, **values: Any) -> Event[Any]:
+    given = {
+        "time": 5,
+        "count": 1,
+        "network": HOST_NETWORK,
+        "netns": 1,
+        "family": 2,
+        "protocol": 17,
+        "source_address": packed(source),
+        "source_port": 40000,
+        "destination_address": packed(to),
+        "destination_port": 53,
+        "direction": WAY["KT_DROP_FORWARD"],
+        "size": 60,
+        "device": b"cali0",
+        "reason": b"NETFILTER_DROP",
+        "function": b"nft_do_chain [nf_tables]",
+    }
+    event = resolver.decode["packet_drop"](record("packet_drop", **(given | values)))
+    assert event is not None
+    return event
+
+
+def test_between_two_pods_it_is_the_senders(resolver: Decoding) -> None:
+    event = drop(resolver, tracked=OBJECT.numbers("drop_tracked")["KT_DROP_TRACKED"])
+    pod = {"namespace": "shop", "name": "web-0", "uid": UID, "labels": None}
+    peer = {"namespace": None, "name": None, "uid": PEER_UID, "labels": None}
+    resolver.learn(Names({UID: Pod(UID, "shop", "web-0")}, {}))  # names may come later
+    shown = json.loads(to_json(event, Clock(0), "node"))
+    assert shown == {
+        "kind": "packet_drop",
+        "time": shown["time"],
+        "boot_ns": 5,
+        "node": "node",
+        "pod": pod,
+        "container": None,
+        "reason": "netfilter_drop",
+        "reason_inferred": False,
+        "basis": "reason",
+        "meaning": "dropped by netfilter",
+        "function": "nft_do_chain",
+        "count": 1,
+        "protocol": "udp",
+        "source": {"address": HERE, "port": 40000, "pod": pod},
+        "destination": {"address": PEER, "port": 53, "pod": peer},
+        "netns": 1,
+        "device": "cali0",
+        "direction": "forward",
+        "size": 60,
+        "mtu": None,
+        "buffer": None,
+        "tracked": True,
+        "answered": None,
+    }
+    assert event.by_place is not None and event.by_place.identity.pod_uid == PEER_UID
+    assert PROBE.alarm(event)
+    assert PROBE.summary(event) == (
+        "1 udp packet from 10.1.0.5:40000 to 10.1.0.6:53 dropped: dropped by netfilter"
+    )
+
+
+def test_from_far_away_it_is_the_receivers(resolver: Decoding) -> None:
+    event = drop(resolver, FAR, PEER)
+    assert event.place is not None and event.place.identity.pod_uid == PEER_UID
+    assert event.by_place is None
+    assert event.body["source"]["pod"] is None
+
+
+@pytest.mark.parametrize(("way", "end"), [("IN", "destination"), ("OUT", "source")])
+def test_in_a_pods_own_namespace(resolver: Decoding, way: str, end: str) -> None:
+    """Whatever addresses it has there."""
+    event = drop(resolver, FAR, FAR, network=NETWORK, direction=WAY[f"KT_DROP_{way}"])
+    assert event.place is not None and event.place.identity.pod_uid == UID
+    assert event.body[end]["pod"] is event.place
+
+
+def test_in_nobodys_namespace(resolver: Decoding) -> None:
+    event = drop(resolver, FAR, FAR)
+    assert (event.place, event.by_place) == (None, None)
+    assert not PROBE.alarm(event)
+
+
+def test_a_storms_rest_names_what_is_common(resolver: Decoding) -> None:
+    several = SEVERAL["KT_DROP_DESTINATIONS"] | SEVERAL["KT_DROP_PORTS"]
+    event = drop(resolver, count=900, several=several, function=b"")
+    body = event.body
+    assert (body["source"]["address"], body["source"]["port"]) == (HERE, None)
+    assert body["destination"] == {"address": None, "port": None, "pod": None}
+    assert (body["device"], body["function"], body["protocol"]) == (None, None, "udp")
+    assert event.place is not None and event.place.identity.pod_uid == UID
+    assert PROBE.summary(event) == "900 udp packets from 10.1.0.5 dropped: dropped by netfilter"
+    every = sum(SEVERAL.values())
+    event = drop(resolver, count=900, several=every)
+    assert event.place is None
+    assert PROBE.summary(event) == "900 packets dropped: dropped by netfilter"
+
+
+def test_no_ip_packet(resolver: Decoding) -> None:
+    body = drop(resolver, family=0, protocol=0, reason=b"UNHANDLED_PROTO").body
+    assert (body["protocol"], body["source"]["address"], body["device"]) == (None, None, "cali0")
+    assert body["meaning"] == "unhandled proto"
+
+
+@pytest.mark.parametrize(
+    ("values", "reason", "basis"),
+    [
+        ({"basis": "ICMP", "answered": 1, "icmp_code": 0}, "ip_innoroutes", "icmp"),
+        ({"basis": "ICMP", "answered": 1, "icmp_code": 1}, "neigh_failed", "icmp"),
+        ({"basis": "ICMP", "answered": 1, "icmp_code": 4}, "pkt_too_big", "icmp"),
+        ({"basis": "ICMP", "answered": 1, "icmp_code": 13}, "netfilter_drop", "icmp"),
+        ({"basis": "ICMP", "answered": 1, "icmp_code": 15}, None, "icmp"),
+        ({"basis": "MARTIAN", "own_source": 1}, "ip_local_source", "martian"),
+        ({"basis": "MARTIAN"}, "ip_rpfilter", "martian"),
+        ({"basis": "LOCATION", "function": b"nf_hook_slow"}, "netfilter_drop", "location"),
+        ({"basis": "LOCATION", "function": b"ip_error"}, "ip_innoroutes", "location"),
+        ({"basis": "LOCATION", "function": b"ip_forward", "mtu": 50}, "pkt_too_big", "location"),
+        ({"basis": "LOCATION", "function": b"ip_forward", "mtu": 1500}, None, "location"),
+        ({"basis": "LOCATION", "function": b"nobodys"}, None, "location"),
+    ],
+)
+def test_where_the_kernel_gives_no_reason(
+    resolver: Decoding, values: dict[str, Any], reason: str | None, basis: str
+) -> None:
+    for name in (b"", b"NOT_SPECIFIED"):
+        given = values | {"basis": BASIS[f"KT_DROP_{values['basis']}"], "reason": name}
+        body = drop(resolver, **given).body
+        assert (body["reason"], body["basis"]) == (reason, basis)
+        assert body["reason_inferred"] is (reason is not None)
+        assert (body["answered"] is not None) is (basis == "icmp")
+        assert body["mtu"] == (values.get("mtu") if reason == "pkt_too_big" else None)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("127.0.0.9", "ip_localnet"),
+        *(
+            (address, "ip_invalid_source")
+            for address in ("224.0.0.1", "0.0.0.1", "255.255.255.255")
+        ),
+    ],
+)
+def test_an_impossible_source_is_no_local_one(resolver: Decoding, source: str, reason: str) -> None:
+    given = {"basis": BASIS["KT_DROP_MARTIAN"], "own_source": 1, "reason": b""}
+    assert drop(resolver, source, **given).body["reason"] == reason
+
+
+def test_the_kernels_own_reason_is_never_overruled(resolver: Decoding) -> None:
+    body = drop(resolver, answered=1, icmp_code=3).body
+    assert (body["reason"], body["reason_inferred"]) == ("netfilter_drop", False)
+    assert body["answered"] == "port unreachable"
+
+
+# The tables
+
+
+def test_what_is_no_loss_is_left_out() -> None:
+    names = {"SKB_NOT_DROPPED_YET": 0, "SKB_CONSUMED": 1, "SKB_DROP_REASON_NOT_SPECIFIED": 2}
+    names |= {"SKB_DROP_REASON_NO_SOCKET": 3, "SKB_DROP_REASON_NETFILTER_DROP": 12}
+    names |= {"SKB_DROP_REASON_MAX": 13, "SKB_DROP_REASON_SUBSYS_MASK": 0xFFFF0000}
+    done = OBJECT.numbers("drop_wanted")
+    leave, tell, ask = (done[f"KT_DROP_{word}"] for word in ("LEAVE_OUT", "TELL", "ASK"))
+    wanted, words = reasons.tables(names, every=False)
+    assert [wanted[number] for number in (0, 1, 2, 3, 12, 13)] == [
+        *(leave, leave, ask, leave, tell, leave)
+    ]
+    room = SCHEMAS["packet_drop"].room("reason")
+    assert words[12 * room :].startswith(b"NETFILTER_DROP\0")
+    wanted, _ = reasons.tables(names, every=True)
+    assert [wanted[number] for number in (0, 1, 2, 3, 12)] == [leave, leave, tell, tell, tell]
+
+
+def test_every_name_has_room() -> None:
+    """A name that is too long would not be told, nor its drops."""
+    names = reasons.kernel_enum("skb_drop_reason")
+    room = SCHEMAS["packet_drop"].room("reason")
+    assert all(len(name.removeprefix("SKB_DROP_REASON_")) < room for name in names)
+
+
+def test_places_of_functions() -> None:
+    kallsyms = b"""\
+ffffffff81000000 T ip_errors
+ffffffff81000100 t ip_error
+ffffffff81000200 T ip_forward.cold
+ffffffff81000210 t nf_hook_slow.isra.0
+ffffffff81000300 D nf_hook_slow
+ffffffffc0000000 t other\t[nf_tables]
+"""
+    place = OBJECT.layout("kt_drop_place")
+    rows = [place.make(row) for row in place.struct.iter_unpack(reasons.place_table(kallsyms))]
+    assert [(row.begin & 0xFFFF, row.end & 0xFFFF, row.name.rstrip(b"\0")) for row in rows] == [
+        (0x100, 0x200, b"ip_error"),
+        (0x200, 0x210, b"ip_forward"),
+        (0x210, 0x300, b"nf_hook_slow"),
+    ]
+
+
+def test_hidden_symbols_are_no_places() -> None:
+    assert reasons.place_table(b"0000000000000000 T ip_error\n0000000000000000 T x\n") == b""
+
+
+def test_more_places_than_there_is_room_for() -> None:
+    rows = b"".join(b"ffffffff810000%02x t ip_error.part.%d\n" % (n, n) for n in range(99))
+    assert len(reasons.place_table(rows)) == OBJECT.settings["kt_drop_places"][1]
+
+
+# What the kernel side only counted
+
+
+class Counts:
+    """A map of the kernel side's."""
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, Any] = {}
+
+    def add(self, key: int, count: int, **values: Any) -> None:
+        raw = key.to_bytes(8, "little")
+        before = self.entries[raw].count if raw in self.entries else 0
+        self.entries[raw] = record("packet_drop", count=before + count, **values)
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        for key, drop in self.entries.items():
+            yield key, SCHEMAS["packet_drop"].struct.pack(*drop)
+
+    def delete(self, key: bytes) -> None:
+        del self.entries[key]
+
+
+def told(held: Held, fresh: frozenset[str] = LAST_CALL) -> list[Any]:
+    schema = SCHEMAS["packet_drop"]
+    return [schema.make(schema.struct.unpack(raw)) for raw in held.records(fresh)]
+
+
+def test_counts_are_told_by_their_increase() -> None:
+    flows, rest = Counts(), Counts()
+    held = Held(SCHEMAS, flows, rest)
+    flows.add(1, 22, network=NETWORK)
+    flows.add(2, 0, network=NETWORK)
+    rest.add(3, 1000, network=NETWORK, number=12)
+    assert [drop.count for drop in told(held)] == [22, 1000]
+    assert told(held) == []
+    flows.add(1, 5, network=NETWORK)
+    assert [drop.count for drop in told(held)] == [5]
+
+
+def test_it_looks_once_a_second() -> None:
+    flows = Counts()
+    held = Held(SCHEMAS, flows, Counts())
+    assert told(held, frozenset()) == []
+    flows.add(1, 22)
+    assert told(held, frozenset(("packet_drop",))) == []
+    assert len(told(held)) == 1
+
+
+def test_many_flows_of_one_reason_are_few_records() -> None:
+    """Those with most packets have their own; every packet is counted."""
+    flows, rest = Counts(), Counts()
+    held = Held(SCHEMAS, flows, rest)
+    for key in range(100):
+        flows.add(key, key + 1, network=1, source_address=packed(HERE), destination_port=key)
+    flows.add(200, 3, network=2)
+    drops = told(held)
+    assert [drop.count for drop in drops if drop.network == 2] == [3]
+    one = [drop for drop in drops if drop.network == 1]
+    assert len(one) == MOST
+    assert sum(drop.count for drop in one) == sum(range(1, 101))
+    assert [drop.several for drop in one] == [0] * (MOST - 1) + [SEVERAL["KT_DROP_PORTS"]]
+
+
+def test_idle_flows_are_forgotten_when_room_is_short() -> None:
+    most = OBJECT.maps["kt_drop_flows"].entries
+    flows = Counts()
+    held = Held(SCHEMAS, flows, Counts())
+    for key in range(most * 3 // 4):
+        flows.add(key, 1)
+    told(held)
+    assert told(held) == []
+    assert len(flows.entries) == most * 3 // 4
+    flows.add(most, 1)
+    told(held)
+    assert len(flows.entries) == 1
+
+
+def test_columns_fit_60_cells() -> None:
+    from tracer.outputs.table import GAP, SIGN, TIME
+
+    needed = [c for c in PROBE.columns if not c.wide and c.rank < 3]
+    widths = [column.narrow for column in (TIME, SIGN, *needed)]
+    assert [c.title for c in needed] == ["REASON", "COUNT", "DESTINATION", "POD"]
+    assert sum(widths) + len(GAP) * (len(widths) - 1) <= 60

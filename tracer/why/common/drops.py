@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dropped packets: picking them by reason, and how verdicts describe them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
+from typing import TypeGuard
+
+from tracer.probes.columns import pod_name
+from tracer.probes.drops import PacketBody, is_drop
+from tracer.probes.resets import is_reset
+from tracer.why.common.phrases import written
+from tracer.why.common.resets import here
+from tracer.why.entry import Entry
+from tracer.why.story import Story
+from tracer.why.verdict import Certainty
+
+RESTS_ON = frozenset(("drops",))
+MAX_NAMES = 3
+
+_INFERRED = {
+    "icmp": "the kernel named no reason: it follows from the ICMP error that it sent",
+    "martian": "the kernel named no reason: it follows from its complaint about the source",
+    "location": "the kernel named no reason: it follows from the function that dropped them",
+    "counter": "only a counter of the kernel's says so",
+}
+
+
+def of_reason(story: Story, *reasons: str) -> list[Entry[PacketBody]]:
+    """Drops for these reasons that hurt somebody: neither packets to many, which nobody waits for,
+    nor those that a reset tells of already."""
+    return [
+        entry
+        for entry in story.entries
+        if _is_of_drops(entry)
+        and entry.body["reason"] in reasons
+        and not _is_to_many(entry)
+        and not _is_told(entry, story)
+    ]
+
+
+def total(found: Iterable[Entry[PacketBody]]) -> int:
+    return sum(entry.count for entry in found)
+
+
+def packets(story: Story, found: Sequence[Entry[PacketBody]]) -> str:
+    """`23 udp packets from web-0 to 10.2.0.2:53`."""
+    count = total(found)
+    protocols = {entry.body["protocol"] for entry in found}
+    kind = f"{protocols.pop()} " if len(protocols) == 1 and None not in protocols else ""
+    return f"{count} {kind}packet{'' if count == 1 else 's'} {between(story, found)}"
+
+
+def between(story: Story, found: Sequence[Entry[PacketBody]]) -> str:
+    """`from web-0 to 10.2.0.2:53`, `from 10.1.0.9 to web-0`."""
+    if all(_sent(story, entry) for entry in found):
+        return f"from {here(story)} to {ends(found, 'destination')}"
+    if not any(_sent(story, entry) for entry in found):
+        ports = _shortened(
+            dict.fromkeys(str(p) for e in found if (p := e.body["destination"]["port"]))
+        )
+        return f"from {ends(found, 'source')} to {here(story)}{f', port {ports}' if ports else ''}"
+    return f"from and to {here(story)}"
+
+
+def ends(found: Iterable[Entry[PacketBody]], side: str) -> str:
+    """Up to three ends by pod and address. The ports of sources are clients', and say nothing."""
+    names: dict[str, None] = {}
+    for entry in found:
+        end = entry.body["source"] if side == "source" else entry.body["destination"]
+        address, port = end["address"], end["port"]
+        at = (written(address, port) if port and side != "source" else address) if address else ""
+        pod = pod_name(end["pod"])
+        names[(f"{pod} ({at})" if at else pod) if pod else at or "several addresses"] = None
+    return _shortened(names)
+
+
+def devices(found: Iterable[Entry[PacketBody]]) -> str:
+    """` at eth0`; empty if not known."""
+    names = dict.fromkeys(name for entry in found if (name := entry.body["device"]))
+    return f" at {_shortened(names)}" if names else ""
+
+
+def certainty(found: Iterable[Entry[PacketBody]]) -> tuple[Certainty, tuple[str, ...]]:
+    """Certain if the kernel gave the reason of each."""
+    bases = dict.fromkeys(entry.body["basis"] for entry in found)
+    doubts = tuple(_INFERRED[basis] for basis in bases if basis in _INFERRED)
+    return (Certainty.LIKELY if doubts else Certainty.CERTAIN), doubts
+
+
+def _is_of_drops(entry: Entry) -> TypeGuard[Entry[PacketBody]]:
+    return is_drop(entry.event)
+
+
+def _is_to_many(entry: Entry[PacketBody]) -> bool:
+    address = entry.body["destination"]["address"]
+    if address is None:
+        return entry.body["protocol"] is None  # no IP packet
+    return ip_address(address).is_multicast or address.endswith(".255")
+
+
+def _is_told(entry: Entry[PacketBody], story: Story) -> bool:
+    """Whether the packet was answered with a reset that the pod received: a rule that rejects."""
+    source, destination = entry.body["source"], entry.body["destination"]
+    return any(
+        is_reset(other.event)
+        and other.event.body["direction"] == "received"
+        and other.event.body["remote"]["address"] == destination["address"]
+        and other.event.body["remote"]["port"] == destination["port"]
+        and other.event.body["local"]["address"] == source["address"]
+        for other in story.entries
+    )
+
+
+def _sent(story: Story, entry: Entry[PacketBody]) -> bool:
+    """Whether the pod has sent it."""
+    pod = entry.body["source"]["pod"]
+    uid = story.place.identity.pod_uid
+    return pod is not None and pod.identity.pod_uid == uid and pod.identity.pod_uid is not None
+
+
+def _shortened(names: Iterable[str]) -> str:
+    every = list(names)
+    more = " and others" if len(every) > MAX_NAMES else ""
+    return ", ".join(every[:MAX_NAMES]) + more
