@@ -93,6 +93,8 @@ VALUES: dict[str, tuple[float, ...]] = {
     "depth of a cgroup before 6.1": (256 + LIMITS["KT_CGROUP_DEPTH"],),
     "ancestors": (LIMITS["KT_ANCESTORS"],),
     "records read ahead": (live.MAX_BACKLOG_BYTES,),
+    "`kt_drop_flows`": (entries("kt_drop_flows", "drops"),),
+    "`kt_drop_rest`, `kt_drop_paces`": (entries("kt_drop_rest", "drops"),),
     "`kt_network_uses`": (entries("kt_network_uses", "network"),),
     "namespaces remembered": (
         *(netns.MAX_KNOWN, netns.MAX_USES, netns.MAX_ADDRESSES, netns.MAX_NETWORKS),

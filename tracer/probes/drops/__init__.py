@@ -257,9 +257,9 @@ def _summary(event: Event[PacketBody]) -> str:
 
 
 def _grouping(event: Event[PacketBody]) -> Alike:
-    """Drops of one flow are alike, whatever port its client has."""
+    """Drops between two addresses are alike, whatever their ports."""
     body = event.body
-    ends = body["source"]["address"], body["destination"]["address"], body["destination"]["port"]
+    ends = body["source"]["address"], body["destination"]["address"]
     return Alike(("packet_drop", body["reason"]), (body["protocol"], *ends), body["count"])
 
 

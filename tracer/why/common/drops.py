@@ -57,9 +57,7 @@ def between(story: Story, found: Sequence[Entry[PacketBody]]) -> str:
     if all(_sent(story, entry) for entry in found):
         return f"from {here(story)} to {ends(found, 'destination')}"
     if not any(_sent(story, entry) for entry in found):
-        ports = _shortened(
-            dict.fromkeys(str(p) for e in found if (p := e.body["destination"]["port"]))
-        )
+        ports = _shortened(dict.fromkeys(str(p) for entry in found if (p := port_of(entry))))
         return f"from {ends(found, 'source')} to {here(story)}{f', port {ports}' if ports else ''}"
     return f"from and to {here(story)}"
 
@@ -69,11 +67,17 @@ def ends(found: Iterable[Entry[PacketBody]], side: str) -> str:
     names: dict[str, None] = {}
     for entry in found:
         end = entry.body["source"] if side == "source" else entry.body["destination"]
-        address, port = end["address"], end["port"]
-        at = (written(address, port) if port and side != "source" else address) if address else ""
+        address, port = end["address"], None if side == "source" else port_of(entry)
+        at = (written(address, port) if port else address) if address else ""
         pod = pod_name(end["pod"])
         names[(f"{pod} ({at})" if at else pod) if pod else at or "several addresses"] = None
     return _shortened(names)
+
+
+def port_of(entry: Entry[PacketBody]) -> int | None:
+    """The port that all packets of an entry went to, as far as its first and last show."""
+    port = entry.body["destination"]["port"]
+    return port if port == entry.last.body["destination"]["port"] else None
 
 
 def devices(found: Iterable[Entry[PacketBody]]) -> str:

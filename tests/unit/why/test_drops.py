@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `why` says of dropped packets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.why.drops import HARMLESS, HERE, NODE, PEER, THERE, Tell, came, drop, dropped
+from tests.unit.why.world import World
+from tracer.why.verdict import Certainty, Verdict
+
+
+def verdict_of(tell: Tell) -> Verdict:
+    world = World()
+    tell(world)
+    return world.only().verdict
+
+
+@pytest.mark.parametrize("tell", HARMLESS.values(), ids=HARMLESS.keys())
+def test_no_verdict(tell: Tell) -> None:
+    world = World()
+    tell(world)
+    mine = [e for e in world.explained() if e.story.place is not PEER]
+    assert mine == []
+
+
+def test_who_sent_them_and_where_to() -> None:
+    assert verdict_of(dropped("ip_innoroutes", 23)).sentence == (
+        f"23 udp packets from web-0 to {THERE}:53 dropped: no route leads there"
+    )
+    assert verdict_of(came("neigh_failed")).sentence == (
+        f"1 udp packet from {THERE} to web-0, port 53 dropped at eth0: the next host on the way"
+        " does not answer"
+    )
+
+
+def test_both_ways() -> None:
+    def tell(w: World) -> None:
+        drop(w, "netfilter_drop", 20)
+        drop(w, "netfilter_drop", 3, source=THERE, to=HERE, sender=None)
+
+    sentence = verdict_of(tell).sentence
+    assert sentence.startswith("23 udp packets from and to web-0 dropped by a rule of iptables")
+
+
+def test_the_size_and_the_mtu() -> None:
+    verdict = verdict_of(dropped("pkt_too_big", 23, size=1480, mtu=1450))
+    assert "(up to 1480 bytes) dropped" in verdict.sentence
+    assert verdict.sentence.endswith("larger than the MTU of 1450")
+
+
+@pytest.mark.parametrize(
+    ("direction", "hook"),
+    [("in", "PREROUTING or INPUT"), ("forward", "FORWARD"), ("out", "OUTPUT or POSTROUTING")],
+)
+def test_the_chains_that_a_packet_went_through(direction: str, hook: str) -> None:
+    verdict = verdict_of(dropped("netfilter_drop", direction=direction, function="nft_do_chain"))
+    assert f"dropped by a rule of nftables ({hook})" in verdict.sentence
+
+
+def test_a_rule_that_rejects_is_told_once() -> None:
+    """The reset that the pod received is the same packet's."""
+
+    def tell(w: World) -> None:
+        w.reset("received", "connection_refused", port=40000, remote=80, ends=(HERE, THERE))
+        drop(w, "netfilter_drop", 3, to=THERE, port=80, protocol="tcp")
+
+    world = World()
+    tell(world)
+    explanation = world.only()
+    assert explanation.verdict.id == "refused_by_peer"
+    assert explanation.others == ()
+    drop(world, "netfilter_drop", 3, to=NODE, port=80, protocol="tcp")
+    assert [other.id for other in world.only().others] == ["refused_by_peer"]
+
+
+def test_storms_of_many_flows_stay_counted() -> None:
+    def tell(w: World) -> None:
+        for port in range(440):
+            drop(w, "netfilter_drop", port=1 + port)
+
+    assert verdict_of(tell).sentence.startswith("440 udp packets")
+
+
+def test_lost_events_make_it_likely() -> None:
+    def tell(w: World) -> None:
+        w.lost("drops")
+        drop(w, "ip_rpfilter")
+
+    assert verdict_of(tell).certainty is Certainty.LIKELY
+
+
+def test_hostile_names_are_no_trouble() -> None:
+    values: dict[str, Any] = {"device": "e\x1b[2Jth0", "function": "\n"}
+    verdict_of(dropped("neigh_failed", **values))
