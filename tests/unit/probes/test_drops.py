@@ -14,6 +14,7 @@ import pytest
 from tests.unit.records import Decoding
 from tracer.identity.netns import How
 from tracer.kernel.bpf_object import shipped
+from tracer.kernel.btf import kernel_enum
 from tracer.model.address import MAPPED
 from tracer.model.batch import cell
 from tracer.model.event import Clock, Event, to_json
@@ -141,6 +142,20 @@ def test_in_a_pods_own_namespace(resolver: Decoding, way: str, end: str) -> None
     assert event.body[end]["pod"] is event.place
 
 
+def test_in_a_namespace_that_is_not_known_yet(resolver: Decoding) -> None:
+    """It may be a third pod's, or the receiver's own: the sender's address decides nothing."""
+    event = drop(resolver, network=7777, netns=9)
+    assert event.again is not None
+    assert event.place is None
+    resolver.decode["network"](
+        record("network", network=7777, netns=9, cgroup=PEER_CGROUP, how=How.AT_HOME)
+    )
+    resolver.decode["network_address"](record("network_address", network=7777))
+    later = event.again()
+    assert later is not None and later.place is not None
+    assert later.place.identity.pod_uid == PEER_UID
+
+
 def test_in_nobodys_namespace(resolver: Decoding) -> None:
     event = drop(resolver, FAR, FAR)
     assert (event.place, event.by_place) == (None, None)
@@ -208,7 +223,7 @@ def test_where_the_kernel_gives_no_reason(
     ],
 )
 def test_an_impossible_source_is_no_local_one(resolver: Decoding, source: str, reason: str) -> None:
-    given = {"basis": BASIS["KT_DROP_MARTIAN"], "own_source": 1, "reason": b""}
+    given: dict[str, Any] = {"basis": BASIS["KT_DROP_MARTIAN"], "own_source": 1, "reason": b""}
     assert drop(resolver, source, **given).body["reason"] == reason
 
 
@@ -239,7 +254,7 @@ def test_what_is_no_loss_is_left_out() -> None:
 
 def test_every_name_has_room() -> None:
     """A name that is too long would not be told, nor its drops."""
-    names = reasons.kernel_enum("skb_drop_reason")
+    names = kernel_enum("skb_drop_reason")
     room = SCHEMAS["packet_drop"].room("reason")
     assert all(len(name.removeprefix("SKB_DROP_REASON_")) < room for name in names)
 

@@ -129,7 +129,8 @@ class Decoder:
             sender = Holder(here)
         elif here is not None and direction == "in":
             receiver = Holder(here)
-        places = [here, sender.place, receiver.place]
+        # as long as the namespace may be another pod's, the addresses do not decide
+        places = [here, *((sender.place, receiver.place) if sides.settled else ())]
         place = next((one for one in places if one is not None), sides.place)
         others = (one for one in places[1:] if one is not None and one is not place)
         doubts = [*sides.doubts, *(h.doubt for h in (sender, receiver) if h.doubt)]
