@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 
 from tests.unit import why as stories
-from tests.unit.why.drops import STORIES as DROP_STORIES
-from tests.unit.why.network import STORIES as NETWORK_STORIES
 from tests.unit.why.world import (
     APP,
     CLOCK,
@@ -432,8 +430,6 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
         *("start_without_memory", "likely"),
     ),
     **_stories_of_other_modules(),
-    **NETWORK_STORIES,
-    **DROP_STORIES,
 }
 
 
