@@ -6,8 +6,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
+import threading
+import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -170,6 +174,50 @@ def test_a_pod_in_which_nothing_happens(
     assert told.stdout.startswith(f"shop/{NAME} app: lives since 20")
     assert "; nothing was seen that needs an explanation" in " ".join(told.stdout.split())
     pod.remove()
+
+
+# A block is written once a second, and a busy machine may take a while for that.
+LOST_SECONDS, BUSY_SECONDS = 1.0, 3.0
+ROUNDS = 6
+
+
+def test_killed_at_any_moment(
+    containerd: Containerd, agent: Callable[[], Ktrace], tmp_path: Path
+) -> None:
+    """Each record that is older than a second is there afterwards, and the next agent goes on."""
+    chance = random.Random(4711)
+    pod = containerd.run_pod(NAME, "shop")
+    container = pod.run("app", SLEEP)
+    must: list[tuple[int, int]] = []  # between which moments each signal was sent
+    pace = threading.Event()
+    for _ in range(ROUNDS):
+        with agent() as one:
+            sent = []
+            until = time.monotonic() + chance.uniform(0, 2 * (LOST_SECONDS + BUSY_SECONDS))
+            while time.monotonic() < until:
+                before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+                os.kill(container.pid, signal.SIGUSR1)
+                sent.append((before, time.clock_gettime_ns(time.CLOCK_BOOTTIME)))
+                pace.wait(0.005)
+            one.signal(signal.SIGKILL)
+            wait_for("the agent's end", lambda: one.ended)
+        old = sent[-1][1] - int((LOST_SECONDS + BUSY_SECONDS) * 1e9) if sent else 0
+        must += [moments for moments in sent if moments[1] < old]
+    kill(container)
+    with agent() as last:
+        last.stop(signal.SIGTERM)
+    pod.remove()
+    assert len(must) > 100
+    found = []
+    for recording in (tmp_path / "history").glob("*.ktrace"):
+        told = run("replay", str(recording), "-o", "json", "-p", pod.uid)
+        assert told.returncode == 0, told.stderr
+        events = map(json.loads, told.stdout.splitlines())
+        found += [e["boot_ns"] for e in events if e["kind"] == "signal"]
+    found.sort()
+    missing = [one for one in must if bisect_left(found, one[0]) == bisect_left(found, one[1])]
+    assert missing == []
+    assert history(tmp_path, pod.uid)
 
 
 def test_a_second_agent_says_who_is_there(agent: Callable[[], Ktrace], tmp_path: Path) -> None:
