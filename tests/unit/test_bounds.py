@@ -301,6 +301,15 @@ TESTS: dict[str, tuple[str, ...]] = {
     "verdicts told, and containers about to be judged": (
         f"{AGENT}/test_judge.py::test_what_it_remembers_is_bounded",
     ),
+    "what the agent remembers of cgroups that are removed, of processes, of programs with their"
+    " arguments, and of names": (
+        f"{RESOLVER}::test_a_frugal_one_remembers_less_of_what_is_gone",
+        f"{AGENT}/test_agent.py::test_it_is_frugal",
+    ),
+    "the agent's timelines, and JSON that may be told again": (
+        f"{AGENT}/test_agent.py::test_it_is_frugal",
+        f"{UNIT}/model/test_bounded.py::test_who_is_frugal_keeps_less_json",
+    ),
     "containers of which the agent has looked for the root": (
         f"{AGENT}/test_roots.py::test_what_is_remembered_is_bounded",
     ),

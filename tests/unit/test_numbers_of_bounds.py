@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.unit.test_bounds import BOUNDS
-from tracer.agent import feed, judge, listener, metrics, outlet
+from tracer.agent import agent, feed, judge, listener, metrics, outlet, roots, runtime
 from tracer.agent.history import lives, store
 from tracer.agent.publishers import events as made_events
 from tracer.agent.publishers import otlp
@@ -156,9 +156,9 @@ VALUES: dict[str, tuple[float, ...]] = {
     "pods that `live` shows": (model.MAX_PODS,),
     "events that `live` shows as a stream": (model.MAX_STREAM, model.MAX_STREAM_BYTES),
     "events that `live` keeps of each pod besides": (
-        *(model.MAX_ALARMS, model.MAX_OTHERS, model.MAX_PODS_BYTES),
+        *(model.MAX_ALARMS, model.MAX_OTHERS, model.MAX_TOLD, model.MAX_PODS_BYTES),
     ),
-    "roots of containers that `why` holds open": (crash.MAX_ROOTS,),
+    "roots of containers that `why` and the agent hold open": (crash.MAX_ROOTS,),
     "refused processes that `why` knows of from the kernel log": (crash.MAX_FAULTS,),
     "folders of Python packages in which a crash's library is looked for": (
         *(crash.MAX_ENTRIES, crash.MAX_IN_FOLDER),
@@ -230,6 +230,20 @@ VALUES: dict[str, tuple[float, ...]] = {
         (home.START_SECONDS + 60) / 60,
     ),
     "silence on the way to a node": (stream.SILENT_SECONDS,),
+}
+VALUES |= {
+    "what the agent remembers of cgroups that are removed, of processes, of programs with their"
+    " arguments, and of names": (
+        *(resolver.FRUGAL_DEAD, resolver.FRUGAL_PROCESSES, resolver.FRUGAL_IMAGES),
+        resolver.FRUGAL_NAMES,
+    ),
+    "the agent's timelines, and JSON that may be told again": (
+        *(agent.MAX_TIMELINES, agent.MAX_JSON),
+    ),
+    "containers of which the agent has looked for the root": (roots.MAX_SEEN,),
+    "containers whose runtime has still to say why they failed to start": (
+        *(runtime.MAX_AWAITED, runtime.WORDS_SECONDS),
+    ),
 }
 UNITS = {"KiB": KIB, "MiB": MIB, "GiB": 1 << 30}
 

@@ -7,9 +7,10 @@ the disk) has threads of its own with bounded queues.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tracer.agent.feed import Feed
@@ -29,7 +30,7 @@ from tracer.agent.runtime import Runtime
 from tracer.backends import Cost
 from tracer.identity.resolver import Resolver
 from tracer.kernel.limits import reason
-from tracer.model.event import Clock
+from tracer.model.event import Clock, keep_json
 from tracer.model.turn import Turn
 from tracer.recording.recorder import Recorder, recorder_of
 from tracer.session.run import Run, TraceRequest
@@ -44,6 +45,8 @@ COST_SECONDS = 5.0
 # How long the publishers together may take at the end.
 FLUSH_SECONDS = 5.0
 JSON = "application/json"
+# Bytes: an end is judged half a second later, and the JSON of a process is seldom told again.
+MAX_TIMELINES, MAX_JSON = 3 << 20, 256 << 10
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,14 @@ class Agent:
         self._feed = Feed(
             *(kinds, self._outlets, self._clock, settings.node, self._lives, self._explained)
         )
-        self._timelines = Timelines(self._clock)
+        self._timelines = Timelines(self._clock, most=MAX_TIMELINES)
         self._faults = FaultFinder()
         self._roots = Roots(self._faults)
         self._runtime: Runtime | None = None
         self._judge = self._feed.judge = Judge(self._timelines, self._faults, self._feed.explained)
-        self._run = Run(settings.request, self._feed, self._clock, say, self._record)
+        keep_json(MAX_JSON)
+        request = replace(settings.request, frugal=True)
+        self._run = Run(request, self._feed, self._clock, say, self._record)
 
     @property
     def stopping(self) -> bool:
@@ -138,6 +143,8 @@ class Agent:
         if now >= self._next_cost:
             self._next_cost = now + COST_SECONDS
             self._cost = self._run.backend.cost()
+            # what asks runtimes and peers leaves reference cycles behind
+            gc.collect(1)
         if now >= self._next_health:
             self._next_health = now + HEALTH_SECONDS
             self._tell_health()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from tracer.identity.resolver import MAX_IMAGES, exe_of, image_of
+from tracer.identity.resolver import FRUGAL_IMAGES, MAX_IMAGES, exe_of, image_of
 from tracer.kernel.bpf_object import shipped
 from tracer.kernel.procfs import stat_of
 from tracer.model.bounded import Table, keep, size_of
@@ -26,16 +26,17 @@ _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 class Arguments:
-    """`schema` is the layout of process records. With `blank`, no arguments are kept at all."""
+    """`schema` is the layout of process records. With `blank`, no arguments are kept at all.
+    `frugal` is as of a resolver."""
 
-    def __init__(self, schema: Schema, blank: bool = False) -> None:
+    def __init__(self, schema: Schema, blank: bool = False, *, frugal: bool = False) -> None:
         self._schema = schema
         self._ancestor_bytes = shipped("context").layout("kt_ancestor").size
         self._most = schema.room("argv")
         self._blank = blank
         # by task and exec: its program, and whether its arguments are known
         self._images: Table[tuple[int, int, int], tuple[str | None, bool]] = Table(
-            MAX_IMAGES, size_of
+            FRUGAL_IMAGES if frugal else MAX_IMAGES, size_of
         )
         self._running: dict[int, tuple[int, str, bytes]] = {}
         self._proc_reads = _Allowance(PROC_READS_A_SECOND)

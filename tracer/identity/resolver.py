@@ -30,6 +30,9 @@ MAX_DEAD = 4 << 20
 MAX_PROCESSES = 8 << 20
 MAX_IMAGES = 3 << 20
 MAX_NAMES = 4 << 20  # of pods, and of containers
+# Of who is always on: as much of what lives, but less of what is gone.
+FRUGAL_DEAD, FRUGAL_PROCESSES, FRUGAL_NAMES = 1 << 20, 4 << 20, 2 << 20
+FRUGAL_IMAGES = 3 << 19
 # The number of removed cgroups to forget before their processes are forgotten, too.
 SWEEP = 256
 # The hierarchy's number in a kt_cgroup_id.
@@ -42,27 +45,33 @@ _NOWHERE = CgroupIdentity()
 
 class Resolver:
     """`on_place` is called for every cgroup that becomes known, `on_end` when it is removed or
-    forgotten."""
+    forgotten. A `frugal` one remembers less of what is gone."""
 
     def __init__(
         self,
         on_place: Callable[[Place], None],
         on_end: Callable[[Place], None] = lambda place: None,
+        *,
+        frugal: bool = False,
     ) -> None:
+        dead = FRUGAL_DEAD if frugal else MAX_DEAD
+        processes = FRUGAL_PROCESSES if frugal else MAX_PROCESSES
+        names = FRUGAL_NAMES if frugal else MAX_NAMES
+        images = FRUGAL_IMAGES if frugal else MAX_IMAGES
         self._on_place = on_place
         self._on_end = on_end
         self._places: Table[int, Place] = Table(MAX_PLACES, _size_of_place)
-        self._dead: Table[int, Place] = Table(MAX_DEAD, _size_of_place)
+        self._dead: Table[int, Place] = Table(dead, _size_of_place)
         self._gone = 0  # removed cgroups forgotten since the last sweep
         self._pods: Table[tuple[int, str], Place] = Table(MAX_PLACES // 2, _size_of_place)
-        self._processes: Table[int, Process] = Table(MAX_PROCESSES, attrgetter("size"))
+        self._processes: Table[int, Process] = Table(processes, attrgetter("size"))
         self._newest_forgotten = 0  # of the processes
         # program and arguments by task and exec, because a later description may lack them
         self._images: Table[tuple[int, int, int], tuple[str | None, list[str] | None]] = Table(
-            MAX_IMAGES, size_of
+            images, size_of
         )
-        self._pod_names: Table[str, Pod] = Table(MAX_NAMES, _size_of_pod)
-        self._container_names: Table[str, Container] = Table(MAX_NAMES, _size_of_container)
+        self._pod_names: Table[str, Pod] = Table(names, _size_of_pod)
+        self._container_names: Table[str, Container] = Table(names, _size_of_container)
         self.names = Names(self._pod_names, self._container_names)
         self._there: set[str | None] | None = None  # uids and ids with a cgroup; None: recount
         self._ancestor = shipped("context").layout("kt_ancestor").struct

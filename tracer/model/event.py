@@ -167,19 +167,25 @@ class _Kept:
 
     def __init__(self) -> None:
         self.bytes = 0
+        self.most: int | None = None  # MAX_JSON
         self._owners: deque[tuple[Process | Place, int]] = deque()
 
     def add(self, owner: Process | Place, size: int) -> None:
         size += self.OWNER_BYTES
         self._owners.append((owner, size))
         self.bytes += size
-        while self.bytes > MAX_JSON:
+        while self.bytes > (MAX_JSON if self.most is None else self.most):
             oldest, size = self._owners.popleft()
             oldest._json = None
             self.bytes -= size
 
 
 _kept = _Kept()
+
+
+def keep_json(most: int) -> None:
+    """How many bytes of JSON are kept of processes and places from now on."""
+    _kept.most = most
 
 
 class LostBody(TypedDict):

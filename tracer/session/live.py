@@ -62,6 +62,7 @@ class LiveSource:
         decoding: bool = True,
         argv: bool = True,
         facts: Callable[[], Sequence[Fact]] = tuple,
+        frugal: bool = False,
     ) -> None:
         self.schemas: Mapping[int, Schema] = {}
         self._backend = backend
@@ -73,6 +74,7 @@ class LiveSource:
         self._most = MAX_BACKLOG_BYTES if decoding else UNDECODED_BYTES
         self._argv = argv
         self._facts = facts
+        self._frugal = frugal
         self._tickets: dict[int, int] = {}  # by cgroup
         self._told = Names()
         self._backlog: deque[tuple[Batch, Run]] = deque()
@@ -98,7 +100,9 @@ class LiveSource:
             self._backend.trace_pid(pid)
         self._numbers = _verdicts()
         self._kinds = {schema.name: kind for kind, schema in self.schemas.items()}
-        self._arguments = Arguments(self.schemas[self._kinds["process"]], blank=not self._argv)
+        self._arguments = Arguments(
+            self.schemas[self._kinds["process"]], blank=not self._argv, frugal=self._frugal
+        )
         if "network" in self._kinds:
             self._networks = NetworkLookup({s.name: s for s in self.schemas.values()})
             if not self._backend.walked:

@@ -39,7 +39,8 @@ class TraceRequest:
     `tracer.backends.NAMES`, or `auto`. `duration` (seconds) and `count` (events) are limits; None
     is no limit. Without `argv`, no arguments of processes are kept. `cri_socket` replaces the usual
     sockets of runtimes. `wait` allows pods and processes that do not exist yet. `kubernetes` is
-    the way to its API and the node's name there, if what it says shall be known, too."""
+    the way to its API and the node's name there, if what it says shall be known, too. A `frugal`
+    session remembers less of what is gone."""
 
     probes: tuple[Probe, ...]
     selection: Selection = field(default_factory=Selection)
@@ -51,6 +52,7 @@ class TraceRequest:
     cri_socket: str | None = None
     wait: bool = False
     kubernetes: tuple[Access, str] | None = None
+    frugal: bool = False
 
     def settings(self, probe: Probe) -> dict[str, int]:
         """Raises `UsageError` if the probe's options make no sense."""
@@ -265,9 +267,11 @@ class Run:
             decoding=self._sink is not None,
             argv=request.argv,
             facts=self._cluster.take if self._cluster else tuple,
+            frugal=request.frugal,
         )
         self._session = Session(
-            *(source, probes, self.selection, self._sink, self.clock, request.count)
+            *(source, probes, self.selection, self._sink, self.clock, request.count),
+            frugal=request.frugal,
         )
         self._source = source
         settings = ChainMap(*(self._settings[probe.name] for probe in probes))

@@ -86,7 +86,8 @@ class Summary:
 class Session:
     """Without a sink, events are not decoded: only cgroups and processes are followed, so that
     names are requested. It ends after `count` events. `facts` takes what Kubernetes says.
-    `patterns` is how many bytes of patterns are kept."""
+    `patterns` is how many bytes of patterns are kept. A `frugal` one remembers less of what is
+    gone."""
 
     def __init__(
         self,
@@ -98,9 +99,11 @@ class Session:
         count: int | None = None,
         facts: Facts | None = None,
         patterns: int = MAX_PATTERNS,
+        *,
+        frugal: bool = False,
     ) -> None:
         self.facts = Facts() if facts is None else facts
-        self.resolver = Resolver(self._on_place, self._on_end)
+        self.resolver = Resolver(self._on_place, self._on_end, frugal=frugal)
         self.summary = Summary()
         self.stopping = False
         self._source = source

@@ -18,11 +18,18 @@ from tests.support.wait import wait_for
 from tests.unit.agent.fakes import board
 from tests.unit.session.test_run import EVERY, WHOLE_NODE, Kernel, kernel
 from tracer.agent import publishers
-from tracer.agent.agent import Agent, Settings
+from tracer.agent.agent import MAX_JSON, MAX_TIMELINES, Agent, Settings
 from tracer.agent.history.bounds import Bounds
 from tracer.agent.history.segments import segments
 from tracer.agent.listener import Listener
 from tracer.agent.lock import holder
+from tracer.identity.resolver import (
+    FRUGAL_DEAD,
+    FRUGAL_IMAGES,
+    FRUGAL_NAMES,
+    FRUGAL_PROCESSES,
+)
+from tracer.model import event
 from tracer.model.errors import CannotOnThisKernel, KtraceError
 from tracer.probes import AttachPoint
 from tracer.session.run import TraceRequest
@@ -35,6 +42,7 @@ POINT = AttachPoint("tp_btf/x", ())
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: Kernel) -> Settings:
     fakes = str(Path(board.__file__).parent)
     monkeypatch.setattr(publishers, "__path__", [*publishers.__path__, fakes])
+    monkeypatch.setattr(event._kept, "most", None)  # put back afterwards
     kernel.attached = {probe.name: POINT for probe in EVERY}
     return Settings(
         directory=tmp_path / "history",
@@ -143,3 +151,16 @@ def test_it_tells_how_it_does(settings: Settings, monkeypatch: pytest.MonkeyPatc
         item = wait_for("an item", lambda: next((i for i in sent if i.kind == "health"), None))
     assert item.told()["attached"]
     assert item.sentence.startswith(f"{len(EVERY)} probes are attached, ")
+
+
+def test_it_is_frugal(settings: Settings) -> None:
+    """It is always on, and what is gone has been judged."""
+    with Running(settings) as running:
+        agent = running.agent
+        resolver = agent._run.session.resolver
+        assert resolver._dead._most == FRUGAL_DEAD
+        assert resolver._processes._most == FRUGAL_PROCESSES
+        assert resolver._images._most == FRUGAL_IMAGES
+        assert resolver._pod_names._most == resolver._container_names._most == FRUGAL_NAMES
+        assert agent._timelines._lives._most == MAX_TIMELINES
+        assert event._kept.most == MAX_JSON

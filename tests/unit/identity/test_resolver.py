@@ -287,6 +287,28 @@ def test_tables_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert image_of_1.argv is None
 
 
+def test_a_frugal_one_remembers_less_of_what_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And as much of what lives."""
+    for table in ("DEAD", "PROCESSES", "IMAGES", "NAMES"):
+        monkeypatch.setattr(module, f"MAX_{table}", 400_000)
+        monkeypatch.setattr(module, f"FRUGAL_{table}", 20_000)
+    monkeypatch.setattr(arguments, "MAX_IMAGES", 400_000)
+    monkeypatch.setattr(arguments, "FRUGAL_IMAGES", 20_000)
+    kept = []
+    for frugal in (False, True):
+        resolver = Resolver(lambda place: None, frugal=frugal)
+        known = Known(resolver, [], Arguments(records.schemas()["process"], frugal=frugal))
+        for number in range(1, 200):
+            known.cgroup(number)
+            known.describe(process=number, pid=number, exec_id=number, **argv("x"))
+            if number > 100:
+                resolver.end_cgroup(SimpleNamespace(cgroup=number, time=1))
+        live = [place for place in resolver.places() if place.ended is None]
+        assert len(live) == 100
+        kept.append((len(resolver._dead), len(resolver._processes), len(resolver._images)))
+    assert all(less * 3 < more for more, less in zip(*kept, strict=True))
+
+
 @pytest.mark.parametrize("large", ["exe", "argv", "cgroup", "labels"])
 def test_tables_are_bounded_in_bytes(large: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However much of what others choose stands in a description."""

@@ -129,3 +129,12 @@ def test_only_so_much_json_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert grown() < 150_000
     assert every[-1]._json is not None
     assert every[0]._json is None
+
+
+def test_who_is_frugal_keeps_less_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = module._Kept()
+    monkeypatch.setattr(module, "_kept", kept)
+    module.keep_json(100_000)
+    for one in processes(500):
+        orjson.dumps([one.json(), one.json()])
+    assert 50_000 < kept.bytes <= 100_000

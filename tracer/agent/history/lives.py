@@ -17,7 +17,7 @@ NS = 1_000_000_000
 LOOK_NS = 5 * NS
 # What runs is noted again, for a recording that begins without it.
 AGAIN_NS = 3600 * NS
-MAX_NOTED = 16_384
+MAX_NOTED = 4096
 # The program of sandboxes, if the runtime does not tell which containers those are.
 PAUSE = "pause"
 
