@@ -306,6 +306,9 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{RESOLVER}::test_a_frugal_one_remembers_less_of_what_is_gone",
         f"{AGENT}/test_agent.py::test_it_is_frugal",
     ),
+    "context of the agent's recordings, besides cgroups that exist": (
+        f"{FILES}::test_a_frugal_context_keeps_half",
+    ),
     "the agent's timelines, and JSON that may be told again": (
         f"{AGENT}/test_agent.py::test_it_is_frugal",
         f"{UNIT}/model/test_bounded.py::test_who_is_frugal_keeps_less_json",

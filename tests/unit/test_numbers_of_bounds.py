@@ -237,6 +237,7 @@ VALUES |= {
         *(resolver.FRUGAL_DEAD, resolver.FRUGAL_PROCESSES, resolver.FRUGAL_IMAGES),
         resolver.FRUGAL_NAMES,
     ),
+    "context of the agent's recordings, besides cgroups that exist": (),
     "the agent's timelines, and JSON that may be told again": (
         *(agent.MAX_TIMELINES, agent.MAX_JSON),
     ),

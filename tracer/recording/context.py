@@ -30,7 +30,11 @@ Known = Table[Key, bytes]
 
 
 class Context:
-    def __init__(self, schemas: Mapping[int, Schema], probes: Sequence[Probe]) -> None:
+    """A `frugal` one keeps half as much, but all of the cgroups that exist."""
+
+    def __init__(
+        self, schemas: Mapping[int, Schema], probes: Sequence[Probe], *, frugal: bool = False
+    ) -> None:
         keys = dict(KEYS)
         for probe in probes:
             keys |= probe.state
@@ -39,7 +43,7 @@ class Context:
         # older recordings lack some kinds
         self._keys = {self._kinds[name]: keys[name] for name in keys if name in self._kinds}
         self._known: dict[int, Known] = {
-            kind: Table(BOUNDS.get(schemas[kind].name, MAX_STATE), size_of) for kind in self._keys
+            kind: Table(_most(schemas[kind].name, frugal), size_of) for kind in self._keys
         }
         self._compress = zstandard.ZstdCompressor(level=1).compress
         self._decompress = zstandard.ZstdDecompressor().decompress
@@ -82,3 +86,8 @@ class Context:
                 chunk = [self._decompress(cell) for cell in cells[at : at + CHUNK]]
                 yield Turn(now, [Part(kind, len(chunk), b"".join(chunk))], names=names)
                 names = Names()
+
+
+def _most(kind: str, frugal: bool) -> int:
+    most = BOUNDS.get(kind, MAX_STATE)
+    return most // 2 if frugal and kind != "cgroup" else most

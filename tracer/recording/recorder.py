@@ -58,6 +58,8 @@ class Recorder:
         probes: Sequence[Probe],
         on_failure: Callable[[OSError], None],
         clock: Clock | None = None,
+        *,
+        frugal: bool = False,
     ) -> None:
         self.events = self.unrecorded = 0
         self._out = out
@@ -71,7 +73,9 @@ class Recorder:
         self._pending_events = self._pending_bytes = 0
         self._was_empty = True
         self._facts = Facts()
-        self._context = Context(metadata.schemas, probes) if out.resumes else None
+        self._context: Context | None = None
+        if out.resumes:
+            self._context = Context(metadata.schemas, probes, frugal=frugal)
         self._resolver: Resolver | None = None
         self._try(lambda: out.begin(self._beginning, metadata.began))
 
@@ -232,7 +236,7 @@ def recorder_of(
 ) -> Recorder:
     """The recorder of a run that has just been attached."""
     metadata = metadata_here(node, run.backend, run.clock, run.selection, run.request.count)
-    return Recorder(out, metadata, run.probes, on_failure, run.clock)
+    return Recorder(*(out, metadata, run.probes, on_failure, run.clock), frugal=run.request.frugal)
 
 
 def metadata_here(

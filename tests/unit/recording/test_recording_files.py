@@ -224,6 +224,26 @@ def test_a_rotated_file_knows_when_earlier_cgroups_ended(tmp_path: Path) -> None
     assert place.ended == BEGAN + 7
 
 
+def test_a_frugal_context_keeps_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But all of what exists."""
+    monkeypatch.setitem(BOUNDS, "process", 60_000)
+    counts = []
+    for frugal in (False, True):
+        kept = Context(schemas(), PROBES, frugal=frugal)
+        for number in range(1, 400):
+            kept.add(part("cgroup", records.pack("cgroup", cgroup=number)))
+            kept.add(part("process", records.pack("process", process=number)))
+        told: dict[str, int] = {}
+        for turn in kept.turns(1, Names()):
+            for one in turn.parts:
+                name = schemas()[one.kind].name
+                told[name] = told.get(name, 0) + one.count
+        counts.append((told["cgroup"], told["process"]))
+    (every, whole), (all_too, half) = counts
+    assert every == all_too == 399
+    assert 0.4 < half / whole < 0.6
+
+
 def test_of_cgroups_that_are_gone_only_the_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """With their ends: without it one would seem to live on. The living stay, however old."""
     monkeypatch.setitem(BOUNDS, "cgroup_end", 1000)
