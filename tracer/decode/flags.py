@@ -43,6 +43,11 @@ _MEANINGS = {
 }
 
 
+def of_names(named: str) -> Answer:
+    """The flags whose names stand alone."""
+    return [f"gfp flags {named}, by the kernel that wrote them", *explain(named)]
+
+
 def of_line(mask: int, named: str | None, kernel: Kernel) -> Answer:
     """The flags in a line of the log; `named` are the names as the kernel wrote them."""
     if named:

@@ -80,7 +80,7 @@ class Reaped:
 
 
 _INVOKED = re.compile(
-    r"invoked oom-killer: ?gfp_mask=(?P<mask>0x[0-9a-fA-F]{1,16})"
+    r"(?:invoked )?\boom-killer: ?gfp_mask=(?P<mask>0x[0-9a-fA-F]{1,16})"
     r"(?:\((?P<names>[\w|]{0,512})\))?,[^\n]{0,200}?\border=(?P<order>-?\d{1,9})"
 )
 _KILLED = re.compile(

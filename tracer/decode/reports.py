@@ -30,6 +30,7 @@ MAX_ZONES = 256
 TASKS_SHOWN, VICTIMS_SHOWN, ZONES_SHOWN = 3, 8, 16
 
 # `[ pid ] uid tgid total_vm rss …`: the columns between rss and the name changed often.
+_TASKS_HEAD = re.compile(r"\[ {1,4}pid {1,4}\] {1,8}uid {1,8}tgid {1,8}total_vm ")
 _TASK = re.compile(
     r"\[ {0,10}(?P<pid>\d{1,10})\] {1,10}\d{1,10} {1,10}\d{1,10} {1,15}\d{1,15}"
     r" {1,15}(?P<rss>\d{1,15})"
@@ -135,7 +136,7 @@ class OomReport:
     def add_task(self, text: str) -> bool:
         found = _TASK.match(text)
         if not found:
-            return False
+            return bool(_TASKS_HEAD.match(text))
         self.task_count += 1
         self.tasks.append((int(found["rss"]), int(found["pid"]), found["comm"].strip()))
         if len(self.tasks) > 64:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names of system calls by the number in an audit record, for x86_64 and arm64; riscv and loongarch
-share arm64's numbers."""
+share arm64's numbers, and all other machines those of newer calls."""
 
 from __future__ import annotations
 
@@ -128,9 +128,24 @@ _GENERIC = (
     "setxattrat getxattrat listxattrat removexattrat open_tree_attr file_getattr file_setattr"
 )
 
+# 32-bit machines' calls with 64-bit times, and what every machine has under the same number
+_TIMES = (
+    "403 clock_gettime64 clock_settime64 clock_adjtime64 clock_getres_time64 "
+    "clock_nanosleep_time64 timer_gettime64 timer_settime64 timerfd_gettime64 timerfd_settime64 "
+    "utimensat_time64 pselect6_time64 ppoll_time64 416 io_pgetevents_time64 recvmmsg_time64 "
+    "mq_timedsend_time64 mq_timedreceive_time64 semtimedop_time64 rt_sigtimedwait_time64 "
+    "futex_time64 sched_rr_get_interval_time64 "
+)
+_SHARED = _GENERIC[_GENERIC.index("424 ") :]
+
 _TABLES = {
     "x86_64": _table(_X86_64),
     "arm64": _table(_GENERIC),
     "riscv64": _table(_GENERIC),
     "loongarch64": _table(_GENERIC),
+    "i386": _table(_TIMES + _SHARED),
+    "arm": _table(_TIMES + _SHARED),
+    "ppc64le": _table(_SHARED),
+    "ppc64": _table(_SHARED),
+    "s390x": _table(_SHARED),
 }

@@ -124,7 +124,7 @@ _PLAIN = re.compile(
     (?:^|/)
     (?:
         (?:(?P<parent>docker)/)?
-        (?:[^/:]*\.slice:)? (?:(?P<prefix>(?!crio-conmon)[a-z]+)(?:-payload)?[-:])?
+        (?:[^/:]*\.slice:)? (?:(?P<prefix>(?!conmon)[a-z]+)(?:-payload)?[-:])?
         (?<!libpod_parent/) (?P<id>{_ID}) (?:\.scope)?
       | ecs/[0-9a-f]{{32}}/(?P<task_id>[0-9a-f]{{32}}-[0-9]{{1,20}})
       | buildkit/(?P<build_id>[0-9a-z]{{25}})

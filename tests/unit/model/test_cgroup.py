@@ -247,6 +247,7 @@ LAYOUTS = {
     "a CI runner's": (f"/actions_job/{CID}", container(None)),
     "docker in a container of another parent": (f"/custom/{CID}/docker/{NESTED}", container(None)),
     "podman's monitor": (f"/machine.slice/libpod-conmon-{CID}.scope", NOBODY),
+    "a monitor below any parent": (f"/custom/conmon-{CID}", NOBODY),
     # Nobody's.
     "root": ("/", NOBODY),
     "nothing": ("", NOBODY),

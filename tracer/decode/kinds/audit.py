@@ -29,6 +29,17 @@ _ACTIONS = {
     0x7FFF0000: "it was allowed",
 }
 
+# The words of ausearch --interpret, lib/seccomp_tab of auditd
+_NAMED_ACTIONS = {
+    "kill": 0x00000000,
+    "trap": 0x00030000,
+    "errno": 0x00050000,
+    "trace": 0x7FF00000,
+    "log": 0x7FFC0000,
+    "allow": 0x7FFF0000,
+}
+_NAME = re.compile(r"[a-z][a-z0-9_]{1,40}")
+
 
 def _read(line: Line, _kernel: Kernel) -> Answer | None:
     text = line.text[:8192]
@@ -47,14 +58,18 @@ def _read(line: Line, _kernel: Kernel) -> Answer | None:
 
 
 def _seccomp(fields: dict[str, str]) -> Answer | None:
-    number = _whole(fields.get("syscall"), 10)
-    if number is None:
+    asked = fields.get("syscall", "")
+    number = _whole(asked, 10)
+    if number is None and not _NAME.fullmatch(asked):
         return None
     machine = _machine(fields.get("arch", ""))
-    name = syscalls.name(machine or "", number)
-    call = f"{name} (number {number})" if name else f"number {number}"
+    call = asked
+    if number is not None:
+        name = syscalls.name(machine or "", number)
+        call = f"{name} (number {number})" if name else f"number {number}"
     where = f" on {machine}" if machine else ""
-    code = _whole(fields.get("code"), 16)
+    told = fields.get("code", "")
+    code = _NAMED_ACTIONS.get(told.lower()) if told.isalpha() else _whole(told, 16)
     lines = [
         f"seccomp: {_who(fields)} made the system call {call}{where}, which its filter reports"
     ]
@@ -119,6 +134,8 @@ def _who(fields: dict[str, str]) -> str:
 
 
 def _signal(fields: dict[str, str]) -> str:
+    if fields.get("sig", "").startswith("SIG"):
+        return fields["sig"]
     number = _whole(fields.get("sig"), 10) or 0
     return signal_name(number) if 1 <= number <= SIGRTMAX else "a signal"
 

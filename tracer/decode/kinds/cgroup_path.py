@@ -17,6 +17,7 @@ _ROOTS = re.compile(
 _PLACES = re.compile(
     r"/(?:run|var|tmp|etc|usr|bin|sbin|lib|lib64|opt|home|root|dev|proc|sys|boot|mnt|media|srv)(?:/|\Z)"
 )
+_MONITOR = re.compile(r"(?:^|[/-])conmon-[0-9a-f]{64}(?:\.scope)?(?=/|\Z)")
 _RUNC = re.compile(r"[\w.@-]{1,255}\.slice:[\w.-]{1,64}:[\w.-]{1,128}")
 
 
@@ -43,6 +44,9 @@ def _explain(path: str) -> Answer:
     identity = whose.identify(path)
     if identity.container_id is None and identity.pod_uid is None:
         return _nobody(whose.trimmed(path))
+    if _MONITOR.search(path):
+        head = "the cgroup of the monitor (conmon) of a container, which watches it from outside"
+        return [head, *whose.facts(identity)]
     what = "container" if identity.container_id else "pod"
     of = " of a pod" if identity.container_id and identity.pod_uid else ""
     return [f"the cgroup of a {what}{of}", *whose.facts(identity)]

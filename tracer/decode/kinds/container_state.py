@@ -8,6 +8,7 @@ import re
 
 from tracer.decode import codes
 from tracer.decode.kind import Answer, Blocks, Kernel, Kind
+from tracer.decode.kinds import start_error
 from tracer.decode.lines import Line
 
 _FACT = re.compile(
@@ -22,7 +23,10 @@ _BESIDE = re.compile(
     r"\"?\s{0,4}:[^\n]{0,4096}",
     re.IGNORECASE,
 )
-_IN_ONE_LINE = re.compile(r"\bOOMKilled\"?[:= ]{1,3}true\b", re.IGNORECASE)
+_IN_ONE_LINE = re.compile(
+    r"\bOOMKilled\"?[:= ]{1,3}true\b|\breason\"?[:= ]{1,3}\"?(?P<reason>[A-Za-z]{4,40})\b",
+    re.IGNORECASE,
+)
 _CODE_IN_LINE = re.compile(r"Exit_?Code\"?[:= ]{1,3}(?P<code>-?\d{1,12})\b", re.IGNORECASE)
 
 _REASONS = {
@@ -54,6 +58,7 @@ class _ContainerState:
     def __init__(self, _kernel: Kernel) -> None:
         self.swallows = False
         self._facts: dict[str, str] = {}
+        self._why: Answer = []  # its message, explained
 
     def take(self, line: Line, answers: list[Answer]) -> bool:
         text = line.text
@@ -67,11 +72,15 @@ class _ContainerState:
                 self.end(answers)
             self._facts[key] = value
             return True
-        if _IN_ONE_LINE.search(text) and (code := _CODE_IN_LINE.search(text)):
+        told, code = _IN_ONE_LINE.search(text), _CODE_IN_LINE.search(text)
+        if told and code and (not told["reason"] or told["reason"].lower() in _REASONS):
             self.end(answers)
-            answers.append(_explain({"oomkilled": "true", "exitcode": code["code"]}))
+            reason = told["reason"] or "OOMKilled"
+            answers.append(_explain({"reason": reason, "exitcode": code["code"]}))
             return True
         if self._facts and _BESIDE.match(text):
+            if why := start_error.explain(text):
+                self._why = why
             return True
         self.end(answers)
         return False
@@ -81,8 +90,9 @@ class _ContainerState:
 
     def end(self, answers: list[Answer]) -> None:
         facts, self._facts = self._facts, {}
+        why, self._why = self._why, []
         if facts and (answer := _explain(facts)):
-            answers.append(answer)
+            answers.append([*answer, *why])
 
 
 def _explain(facts: dict[str, str]) -> Answer:

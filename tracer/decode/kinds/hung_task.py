@@ -13,7 +13,8 @@ _HUNG = re.compile(
     r" than (?P<seconds>\d{1,10}) seconds"
 )
 _OWNER = re.compile(
-    r"task (?P<comm>[^\n]{1,64}):(?P<pid>\d{1,10}) (?:is )?blocked on (?P<what>[^\n]{1,80}?)"
+    r"task (?P<comm>[^\n]{1,64}):(?P<pid>\d{1,10}) (?:<\w{1,10}> |is )?blocked on"
+    r" (?P<what>[^\n]{1,80}?)"
     r"(?:,? likely|, but the owner is not found| owned by| last held by|\.|\Z)"
     r"(?:[^\n]{0,60}?task (?P<owner>[^\n]{1,64}):(?P<owner_pid>\d{1,10}))?"
 )

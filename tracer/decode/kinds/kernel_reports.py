@@ -22,7 +22,15 @@ MAX_REMEMBERED = 256
 _CPUSET = re.compile(r"[^\n]{1,64} cpuset=[^\n]{1,255} mems_allowed=[\d,-]{1,255}\Z")
 
 _MARKS = (
-    *("oom-kill:", "oom_reaper:", "invoked oom-killer", "illed process", "ill process", "Node "),
+    *(
+        "oom-kill:",
+        "oom_reaper:",
+        "oom-killer: ",
+        "oom-killer:gfp",
+        "illed process",
+        "ill process",
+        "Node ",
+    ),
     *(
         "as a result of limit of",
         "Memory limit reached",

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kubelet's events about a pod, as kubectl describe shows them: failed probes and evictions."""
+"""The kubelet's events about a pod, as kubectl describe shows them: failed probes and hooks,
+evictions, restarts, sandboxes that cannot be made."""
 
 from __future__ import annotations
 
 import re
+import shlex
 
 from tracer.decode.kind import Answer, Kernel, Kind
 from tracer.decode.lines import Line
@@ -24,6 +26,16 @@ _OVER = re.compile(
     r"Usage of EmptyDir volume \"(?P<volume>[\w.-]{1,253})\" exceeds the limit|"
     r"Pod ephemeral local storage usage exceeds the total limit|"
     r"Container (?P<name>[\w.-]{1,63}) exceeded its local ephemeral storage limit"
+)
+# pkg/kubelet/kuberuntime, with the pod since 1.27
+_BACK_OFF = re.compile(
+    r"[Bb]ack-off (?:\d[\dhms]{0,16} )?restarting failed container"
+    r"(?:[= ](?P<name>[a-z0-9-]{1,63}) (?:in )?pod[= ](?P<pod>[a-z0-9.-]{1,253})_"
+    r"(?P<namespace>[a-z0-9-]{1,63})\()?"
+)
+_HOOK = re.compile(r"\b(?:Failed)?(?P<which>PreStop|PostStart)Hook(?: failed|(?=\s))")
+_SANDBOX = re.compile(
+    r"Failed to create pod sandbox: (?:rpc error: code = \w{1,32} desc = )?(?P<why>[^\n]{1,400})"
 )
 _THEN = {
     "Liveness": "after failureThreshold failures in a row the kubelet restarts the container",
@@ -52,6 +64,12 @@ def _read(line: Line, _kernel: Kernel) -> Answer | None:
         elif found["name"]:
             what = f"container {found['name']} used more local storage than its limit"
         return [f"the kubelet evicted the pod because {what}: it was not the node that lacked disk"]
+    if found := _BACK_OFF.search(line.text):
+        return _backed_off(found)
+    if found := _HOOK.search(line.text):
+        return [_HOOKS[found["which"]]]
+    if found := _SANDBOX.search(line.text):
+        return [f"no container of the pod could start: its sandbox was not made: {found['why']}"]
     if found := _PROBE.search(line.text):
         which, why = found["which"], found["why"].strip()
         because = f": {why}" if why else ""
@@ -64,4 +82,25 @@ def _read(line: Line, _kernel: Kernel) -> Answer | None:
     return None
 
 
-KIND = Kind(_read, marks=(" probe", "low on resource", "exceed"), rank=35)
+_HOOKS = {
+    "PreStop": "the preStop hook failed: the container is stopped all the same",
+    "PostStart": "the postStart hook failed: the kubelet ends the container and starts it anew",
+}
+
+
+def _backed_off(found: re.Match[str]) -> Answer:
+    lines = ["the container has ended again and again; the kubelet waits before it starts it anew"]
+    if not found["pod"]:
+        return lines
+    namespace, pod, name = (shlex.quote(found[key]) for key in ("namespace", "pod", "name"))
+    return [
+        lines[0].replace("the container", f"container {found['name']} of pod {found['pod']}"),
+        f"its last words: kubectl logs -n {namespace} {pod} -c {name} --previous",
+    ]
+
+
+KIND = Kind(
+    _read,
+    marks=(" probe", "low on resource", "exceed", "ack-off", "Hook", "pod sandbox"),
+    rank=35,
+)

@@ -8,6 +8,7 @@ import re
 from tracer.decode import whose
 from tracer.decode.kind import Answer, Kernel, Kind
 from tracer.decode.lines import Line
+from tracer.model.units import size
 
 # kernel/cgroup/pids.c, pids_can_fork()
 _FORK = re.compile(r"cgroup: fork rejected by pids controller in (?P<path>[^\n]{1,4096})")
@@ -19,6 +20,13 @@ _HUGETLB = re.compile(
 _AUDIT = re.compile(
     r"audit: (?P<what>backlog limit exceeded|kauditd hold queue overflow|rate limit)"
 )
+# mm/mmap.c, may_expand_vm(); mm/vmalloc.c; lib/ratelimit.c
+_DATA = re.compile(
+    r"(?:mmap: )?(?P<comm>[^\n:]{1,64}) \((?P<pid>\d{1,10})\): VmData (?P<used>\d{1,20})"
+    r" exceed data ulimit (?P<limit>\d{1,20})"
+)
+_VMAP = re.compile(r"vmap allocation for size (?P<bytes>\d{1,20}) failed")
+_SUPPRESSED = re.compile(r"(?P<what>[\w.]{1,64}): (?P<count>\d{1,10}) callbacks suppressed")
 _THROTTLED = re.compile(r"sched: (?:RT throttling activated|DL replenish)")
 
 
@@ -35,6 +43,22 @@ def _read(line: Line, _kernel: Kernel) -> Answer | None:
             f"the node has {found['limit']} files open, which is all it may have (fs.file-max)",
             "open and connect fail with ENFILE for everybody but root",
         ]
+    if found := _DATA.search(text):
+        used, limit = size(int(found["used"])), size(int(found["limit"]))
+        return [
+            f"{found['comm'].strip()}, pid {found['pid']}, was refused memory: it has {used} of"
+            f" data, and its limit is {limit} (RLIMIT_DATA, ulimit -d)"
+        ]
+    if found := _VMAP.search(text):
+        return [
+            f"the kernel found no range of its own addresses for {size(int(found['bytes']))}:"
+            " memory may be free all the same (vmalloc=SIZE at boot, or a leak)"
+        ]
+    if found := _SUPPRESSED.search(text):
+        return [
+            f"{found['count']} messages of {found['what']} are missing before this line: the kernel"
+            " logs so many of a sort only"
+        ]
     if _AUDIT.search(text):
         return ["the audit daemon is too slow: records of audit were lost"]
     if _THROTTLED.search(text):
@@ -48,6 +72,16 @@ def _read(line: Line, _kernel: Kernel) -> Answer | None:
 
 KIND = Kind(
     _read,
-    marks=("fork rejected", "file-max", "audit: ", "sched: ", "inotify", "huge"),
+    marks=(
+        "fork rejected",
+        "file-max",
+        "audit: ",
+        "sched: ",
+        "inotify",
+        "huge",
+        "VmData",
+        "vmap ",
+        "suppressed",
+    ),
     rank=44,
 )

@@ -19,7 +19,15 @@ _OOPS = re.compile(
     r"BUG: kernel NULL pointer dereference|BUG: unable to handle|BUG: scheduling while atomic|"
     r"Unable to handle kernel |general protection fault[^\n]{0,60}: 0000 \[#\d"
 )
+_BAD = re.compile(r"BUG: Bad (?P<what>page (?:state|map)|rss-counter state)")
 _KERNEL_BUG = re.compile(r"kernel BUG at (?P<where>[^\s!]{1,200})")
+# fs/drop_caches.c; arch/x86/kernel/cpu
+_DROPPED = re.compile(
+    r"(?P<comm>[^\n:]{1,64}) ?\((?P<pid>\d{1,10})\): drop_caches: (?P<what>\d{1,4})"
+)
+_SPLIT_LOCK = re.compile(
+    r"#AC: (?P<comm>[^\n]{1,64})/(?P<pid>\d{1,10}) took a (?P<what>split_lock|bus_lock) trap"
+)
 _WARNING = re.compile(
     r"WARNING: CPU: (?P<cpu>\d{1,5}) PID: (?P<pid>\d{1,10}) at (?P<where>\S{1,200})"
 )
@@ -44,9 +52,24 @@ def _read(line: Line, _kernel: Kernel) -> Answer | None:
         return [f"the memory {what} {found['count']} errors: a module may be failing"]
     if found := _KERNEL_BUG.search(text):
         return [f"a fault of the kernel itself, at {found['where']}: the running task was ended"]
+    if found := _BAD.search(text):
+        return [
+            f"the kernel found a bad {found['what']}: a fault of the kernel, or of the memory's"
+            " hardware; it goes on, and the process that is named need not be at fault"
+        ]
     if found := _OOPS.search(text):
         return [
             "a fault of the kernel itself (oops): the running task was ended, locks may be held"
+        ]
+    if found := _DROPPED.search(text):
+        return [
+            f"{found['comm'].strip()}, pid {found['pid']}, had the kernel drop its caches: files"
+            " are read from the disk again, which is slow for a while"
+        ]
+    if found := _SPLIT_LOCK.search(text):
+        return [
+            f"{found['comm']}, pid {found['pid']}, locks data across two cache lines, which stops"
+            " all processors for a moment: the kernel slows it down (split_lock_detect)"
         ]
     if found := _WARNING.search(text):
         return [f"the kernel warns of itself, at {found['where']}; pid {found['pid']} was running"]
@@ -57,7 +80,13 @@ KIND = Kind(
     _read,
     marks=(
         *("panic", "Killing ", "Sending SIGBUS", "Hardware Error", "EDAC", "BUG: ", "kernel BUG"),
-        *("WARNING: CPU", "Unable to handle kernel", "general protection fault"),
+        *(
+            "WARNING: CPU",
+            "Unable to handle kernel",
+            "general protection fault",
+            "drop_caches",
+            "#AC: ",
+        ),
     ),
     rank=33,
 )

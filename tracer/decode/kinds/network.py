@@ -21,11 +21,12 @@ _UNREGISTER = re.compile(
     r"(?:\. Usage count = (?P<count>-?\d{1,10}))?"
 )
 _NEIGHBOURS = re.compile(
-    r"(?P<which>arp_cache|ndisc_cache|neighbour)[^\n]{0,40}?table overflow", re.I
+    r"(?P<which>arp_cache|ndisc_cache|neighbou?r)[^\n]{0,40}?table overflow", re.I
 )
 _ORPHANS = re.compile(r"(?:TCP: )?too many (?:of )?orphaned sockets", re.I)
 _TIME_WAIT = re.compile(r"TCP: time wait bucket table overflow", re.I)
-_TCP_MEMORY = re.compile(r"TCP: out of memory", re.I)
+# Older kernels say "Out of socket memory" of either
+_TCP_MEMORY = re.compile(r"TCP: out of memory|(?P<either>Out of socket memory)", re.I)
 _MARTIAN = re.compile(
     r"martian (?:source|destination) (?P<to>[0-9a-f.:]{2,45}) from (?P<from>[0-9a-f.:]{2,45}),?"
     r" (?:on )?dev (?P<device>\S{1,64})"
@@ -71,8 +72,11 @@ def _read(line: Line, _kernel: Kernel) -> Answer | None:
             "more connections are in TIME_WAIT than net.ipv4.tcp_max_tw_buckets: the kernel forgets"
             " the others at once, and late packets of those may be answered with a reset"
         ]
-    if _TCP_MEMORY.search(text):
-        return ["TCP has used what memory it may have: net.ipv4.tcp_mem"]
+    if found := _TCP_MEMORY.search(text):
+        other = ", or there are too many sockets without a process: tcp_max_orphans"
+        return [
+            "TCP has used what memory it may have: net.ipv4.tcp_mem" + other * bool(found["either"])
+        ]
     if found := _MARTIAN.search(text):
         return [
             f"a packet for {found['to']} with the sender {found['from']} came in on"
@@ -102,7 +106,7 @@ KIND = Kind(
     _read,
     marks=(
         *("SYN flooding", "table full", "unregister_netdevice", "table overflow", "orphaned"),
-        *("TCP: out of memory", "martian", "transmit queue"),
+        *("TCP: out of memory", "socket memory", "martian", "transmit queue"),
     ),
     rank=42,
 )
