@@ -3,6 +3,9 @@
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Containers often set it, and then each of the tests' thousands of ktraces compiles all of its modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 BUILD_PACKAGES := python3 python3-venv clang llvm libbpf-dev libbpf1 libc6-dev binutils

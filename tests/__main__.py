@@ -4,7 +4,8 @@
 The lab's guests take all the time that a processor has, the first time Kubernetes has to be
 compiled and other programs to be fetched, and the other tests mostly wait: so these run beside
 them, with the lowest priority. What the lab has to say is printed at the end, and the tests of the
-cluster and of real programs begin when there are such.
+cluster and of real programs begin when there are such. SIGTERM and Ctrl-C end all of them, each
+with the time to clear what it has begun.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO
 
+from tests.support.leftovers import end_in_order
+
 # A guest alone at the end would leave the other processors with nothing to do.
 ALONE = "tests/lab/test_pods.py"
 # The guest with a kubelet needs what the build makes.
@@ -31,23 +34,25 @@ SOFTWARE = "tests/software"
 # The kernel, the processors, a runtime and a kubelet are others' too, at the same time: what fails
 # is tried once more, and named with what it failed for.
 PYTEST = (sys.executable, "-m", "pytest", "--durations", "15", "--reruns", "1")
+ENDING_WITH_US = ("setpriv", "--pdeathsig", "INT")
 BUILD = (sys.executable, "-m", "tests.cluster.build")
 FETCH = (sys.executable, "-m", "tests.software.build")
 
 
 def main() -> int:
+    end_in_order()
     with (
         beside(*PYTEST, *LAB, "-v") as (lab, told),
         beside(*BUILD) as (build, progress),
         beside(*FETCH) as (fetch, fetched),
     ):
-        codes = [subprocess.run([*PYTEST, UNIT], check=False).returncode]
-        codes.append(subprocess.run([*PYTEST, *HERE], check=False).returncode)
+        codes = [alone(*PYTEST, UNIT)]
+        codes.append(alone(*PYTEST, *HERE))
         follow("real programs", fetch, fetched)
-        codes.append(subprocess.run([*PYTEST, SOFTWARE], check=False).returncode)
+        codes.append(alone(*PYTEST, SOFTWARE))
         follow("the cluster's programs", build, progress)
         with beside(*PYTEST, KUBELET, "-v") as (guest, of_guest):
-            codes.append(subprocess.run([*PYTEST, CLUSTER], check=False).returncode)
+            codes.append(alone(*PYTEST, CLUSTER))
             print("waiting for the lab's guests", flush=True)
             codes += [guest.wait(), lab.wait()]
             show(of_guest)
@@ -55,15 +60,27 @@ def main() -> int:
     return next(filter(None, codes), 0)
 
 
+def alone(*command: str) -> int:
+    """The code with which it has ended. Of a terminal's Ctrl-C it learns here, once."""
+    process = subprocess.Popen([*ENDING_WITH_US, *command], start_new_session=True)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
+
+
 @contextlib.contextmanager
 def beside(*command: str) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
     """A process of the lowest priority, and the file with what it says. It ends with the block."""
     with tempfile.NamedTemporaryFile() as written, open(written.name, "rb") as told:
         process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "INT", "nice", "-n", "19", *command],
+            [*ENDING_WITH_US, "nice", "-n", "19", *command],
             stdin=subprocess.DEVNULL,
             stdout=written,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             yield process, told

@@ -38,19 +38,22 @@ signals, exits, OOM kills, failed page allocations, TCP resets and refused
 connections at the moment they happen, and names the pod, the container and the
 process on each side. It brings its own Python and C library."""
 MAINTAINER = "ktrace <ktrace@localhost>"
+LEVEL = 6  # of xz
 LICENCE = "Apache-2.0 AND GPL-2.0-only"
 
 
-def build(bundle: Path, architecture: Architecture, into: Path) -> tuple[Path, Path]:
-    """Returns the .deb and the .rpm."""
+def build(
+    bundle: Path, architecture: Architecture, into: Path, level: int = LEVEL
+) -> tuple[Path, Path]:
+    """Returns the .deb and the .rpm, whose content is the same at any level of compression."""
     with tempfile.TemporaryDirectory(prefix="ktrace-packages-") as scratch:
         tree = Path(scratch, "tree")
         _tree(bundle, tree)
-        rpm = _rpm(tree, Path(scratch), architecture, into)
-        return _deb(tree, architecture, into), rpm
+        rpm = _rpm(tree, Path(scratch), architecture, into, level)
+        return _deb(tree, architecture, into, level), rpm
 
 
-def _deb(tree: Path, architecture: Architecture, into: Path) -> Path:
+def _deb(tree: Path, architecture: Architecture, into: Path, level: int) -> Path:
     """Adds a Debian package's metadata to the tree."""
     target = into / f"ktrace_{version()}_{architecture.debian}.deb"
     sums, control = _md5sums(tree), _control(tree, architecture)
@@ -60,16 +63,16 @@ def _deb(tree: Path, architecture: Architecture, into: Path) -> Path:
     (about / "control").write_text(control)
     _as_anybody(tree)
     _run(
-        *("dpkg-deb", "--root-owner-group", "--threads-max=1", "-Zxz", "--build"),
-        *(str(tree), str(target)),
+        *("dpkg-deb", "--root-owner-group", "--threads-max=1", "-Zxz", f"-z{level}"),
+        *("--build", str(tree), str(target)),
         brings="dpkg",
     )
     return target
 
 
-def _rpm(tree: Path, scratch: Path, architecture: Architecture, into: Path) -> Path:
+def _rpm(tree: Path, scratch: Path, architecture: Architecture, into: Path, level: int) -> Path:
     _as_anybody(tree)
-    (scratch / "ktrace.spec").write_text(_spec(tree))
+    (scratch / "ktrace.spec").write_text(_spec(tree, level))
     _run(
         *("rpmbuild", "--quiet", "-bb", "--target", f"{architecture.machine}-linux"),
         *("--define", f"_topdir {scratch}", "--buildroot", f"{scratch}/root"),
@@ -136,7 +139,7 @@ def _md5sums(tree: Path) -> str:
     return "".join(f"{told}  {inside}\n" for inside, told in sums.items())
 
 
-def _spec(tree: Path) -> str:
+def _spec(tree: Path, level: int) -> str:
     """Turns off rpm's post-processing, which would strip files and add dependencies."""
     installed = [HOME, *PROGRAMS, "/usr/share/doc/ktrace", f"{UNITS}/{UNIT}", *COMPLETIONS.values()]
     files = "\n".join(installed)
@@ -147,7 +150,7 @@ def _spec(tree: Path) -> str:
 %global _buildhost ktrace
 %global use_source_date_epoch_as_buildtime 1
 %global clamp_mtime_to_source_date_epoch 1
-%global _binary_payload w6.xzdio
+%global _binary_payload w{level}.xzdio
 Name: ktrace
 Version: {version()}
 Release: 1

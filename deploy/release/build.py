@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The files of a release, from one commit: for each architecture a wheel, a bundle, its SBOM and
-packages; for all together one source distribution, image and manifest; and the evidence."""
+packages; for all together one source distribution, image, manifest and chart; and the evidence."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from deploy import ROOT, BuildError, made_at, version
@@ -18,12 +20,13 @@ from deploy.bundle.build import anonymous, checksums, directory_name, pack
 from deploy.bundle.build import build as build_bundle
 from deploy.debian import Say
 from deploy.image.build import build as build_image
-from deploy.kubernetes.build import whole
+from deploy.kubernetes.build import CHART, whole
 from deploy.packages.build import build as build_packages
 from deploy.release.evidence import evidence, sizes
 from deploy.wheel.build import build as build_wheel
 
 PAGE = "docs/releases/{}.md"
+CHART_NAME = "ktrace"  # as Chart.yaml has it
 
 
 def release(into: Path, say: Say) -> None:
@@ -48,6 +51,7 @@ def release(into: Path, say: Say) -> None:
     for bundle in bundles.values():
         shutil.rmtree(bundle)
     (into / "daemonset.yaml").write_text(whole())
+    chart(into)
     measured = sizes(sorted(path for path in into.iterdir() if path.is_file()))
     title = f"# ktrace {version()}: what it rests on\n\nBuilt from commit `{commit}`.\n\n"
     (into / "EVIDENCE.md").write_text(f"{title}{evidence()}\n{measured}")
@@ -63,15 +67,30 @@ def sdist(into: Path) -> Path:
             raise BuildError(f"building the source distribution: {done.stderr.strip()[-2000:]}")
         (made,) = Path(scratch).iterdir()
         target = into / made.name
-        with (
-            tarfile.open(made) as told,
-            target.open("wb") as file,
-            gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=made_at()) as packed,
-            tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive,
-        ):
+        with tarfile.open(made) as told, _archive(target) as archive:
             for member in sorted(told.getmembers(), key=lambda member: member.name):
                 archive.addfile(anonymous(member), told.extractfile(member))
     return target
+
+
+def chart(into: Path) -> Path:
+    """Helm's chart as `helm package` names and packs it, without times."""
+    target = into / f"{CHART_NAME}-{version()}.tgz"
+    with _archive(target) as archive:
+        for path in sorted(path for path in CHART.rglob("*") if path.is_file()):
+            inside = Path(CHART_NAME, path.relative_to(CHART))
+            archive.add(path, inside, filter=anonymous)
+    return target
+
+
+@contextmanager
+def _archive(target: Path) -> Iterator[tarfile.TarFile]:
+    with (
+        target.open("wb") as file,
+        gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=made_at()) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive,
+    ):
+        yield archive
 
 
 def clean_commit(root: Path) -> str:

@@ -11,7 +11,8 @@ and the sysctls that a kubelet would set for the whole machine are its own there
 lie in /usr/local/sbin. It has a bridge and a cgroup of its own, too: a kubelet kills what it does
 not know below its cgroup root. Pids, the network namespace and the rest of the file system are the
 machine's; so there is no kube-proxy, which would write the machine's packet filter, and a service
-has endpoints, but nobody forwards to them. Nothing is called by name outside: there is no DNS.
+has endpoints, but nobody forwards to them. One service works, that of the API server: its address
+is the bridge's second one, on which the API server itself listens. There is no DNS.
 
 Everything lies in one directory and one cgroup, is written down in a journal (see
 tests/support/leftovers.py), and goes at the end; after a kill, when the next one begins.
@@ -19,7 +20,9 @@ tests/support/leftovers.py), and goes at the end; after a kill, when the next on
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import ipaddress
 import json
 import os
 import secrets
@@ -52,8 +55,7 @@ NAME = "ktrace-bed"  # also the bridge's: at most 15 characters
 IMAGE = "ktrace.test/busybox:1"
 PROGRAMS = Path("/usr/local/sbin")
 START_SECONDS = 120.0
-# Addresses for services, which nothing routes.
-SERVICES = "198.19.255.0/24"
+API_PORT = 443  # that of the service `kubernetes`
 FIRST_PORT = 16443  # below those that the kernel gives to whoever asks for any
 
 # What a kubelet sets for the whole machine unless it finds it set (protectKernelDefaults).
@@ -72,6 +74,24 @@ OWN = {
     "kubelet": Path("/var/lib/kubelet"),
     "cni-state": leftovers.CNI_RESULTS.parent,
 }
+# For openssl(1). A client of today takes no certificate without the key's identifiers.
+CERTIFICATES = """
+[req]
+prompt = no
+distinguished_name = name
+[name]
+[authority]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+[server]
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
+extendedKeyUsage = serverAuth
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+subjectAltName = IP:{service}, IP:{node}, DNS:kubernetes, DNS:kubernetes.default.svc
+"""
 MEMORY_ONLY = {"memory.available": "100Mi"}
 
 
@@ -85,6 +105,7 @@ class Bed:
 
     node = "node1"
     image = IMAGE
+    _services: ipaddress.IPv4Network
 
     def __init__(
         self,
@@ -96,6 +117,7 @@ class Bed:
     ) -> None:
         self.name = name
         self.address = ""  # the node's: the bridge's
+        self.api_address = ""  # the API server's, for pods as for everybody
         self._progress = progress or (lambda what: None)
         self._extra_files = extra_files
         self._journal: leftovers.Journal | None = None
@@ -238,6 +260,10 @@ class Bed:
         """`kubectl get` as what its JSON says."""
         return json.loads(self.kubectl("get", *words, "--output=json"))
 
+    def ask(self, path: str) -> Any:
+        """The API server's JSON, sooner than kubectl would have it; None if there is none."""
+        return json.loads(self._api(path) or "null")
+
     @property
     def namespace(self) -> Path:
         """The node's mount namespace."""
@@ -319,17 +345,22 @@ class Bed:
             (self.root / folder).mkdir(exist_ok=True)
         with leftovers.machine_lock():
             subnet = containerd.make_bridge(self.name)
+        pods, self._services = subnet.subnets()
         self.address = str(subnet[1])
+        # the first address of the range is that of the service `kubernetes`
+        self.api_address = str(self._services[1])
+        containerd.add_address(self.name, self._services[1])
         self._make_cgroups()
         self._make_namespace()
-        self._api_port, self._etcd_port, self._peer_port = _free_ports(3)
+        self._etcd_port, self._peer_port = _free_ports(2)
+        self._write_certificates()
         self._write_credentials()
 
         self._progress("starting etcd, the API server and containerd")
         self._begin("etcd", self._etcd(), self._etcd_answers)
         self._await("etcd to answer", self._etcd_answers)
         self._begin("apiserver", self._apiserver(), partial(self._says_ok, "/readyz"))
-        containerd.write_network(self.root / "cni", self.name, subnet, self.root / "addresses")
+        containerd.write_network(self.root / "cni", self.name, pods, self.root / "addresses")
         self._snapshotter = "overlayfs" if containerd.overlay_works(self.root) else "native"
         configuration = self.root / "containerd.toml"
         configuration.write_text(
@@ -417,21 +448,37 @@ class Bed:
         self._daemons[name] = Daemon(name, words, self.root / "logs" / f"{name}.log", answers)
         self._daemons[name].start()
 
+    def _write_certificates(self) -> None:
+        """An authority, which clients and pods know, and the API server's certificate by it."""
+        pki = self.root / "pki"
+        told, signing = pki / "openssl.conf", pki / "ca.key"
+        told.write_text(CERTIFICATES.format(service=self.api_address, node=self.address))
+        key = ["-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+        new = ["openssl", "req", "-new", *key, "-config", str(told)]
+        authority = ["-x509", "-extensions", "authority", "-days", "2", "-subj", f"/CN={self.name}"]
+        _openssl(*new, *authority, "-keyout", str(signing), "-out", str(self._authority))
+        request = pki / "server.csr"
+        server = ["-subj", "/CN=kube-apiserver", "-keyout", str(self._server[1])]
+        _openssl(*new, *server, "-out", str(request))
+        signed = ["-CA", str(self._authority), "-CAkey", str(signing), "-CAcreateserial"]
+        signed += ["-days", "2", "-extfile", str(told), "-extensions", "server"]
+        words = ["openssl", "x509", "-req", "-in", str(request), *signed]
+        _openssl(*words, "-out", str(self._server[0]))
+
     def _write_credentials(self) -> None:
         """Clients have a token that lets them do everything; accounts of pods are signed."""
-        command = ["openssl", "genrsa", "-out", str(self._key), "2048"]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        _openssl("openssl", "genrsa", "-out", str(self._key), "2048")
         private = os.open(self.root / "pki" / "tokens", os.O_WRONLY | os.O_CREAT, 0o600)
         with open(private, "w") as tokens:
             tokens.write(f"{self._token},admin,admin,system:masters\n")
-        server = f"https://127.0.0.1:{self._api_port}"
+        authority = base64.b64encode(self._authority.read_bytes()).decode()
         configuration = {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [
                 {
                     "name": self.name,
-                    "cluster": {"server": server, "insecure-skip-tls-verify": True},
+                    "cluster": {"server": self._api_url, "certificate-authority-data": authority},
                 }
             ],
             "users": [{"name": "admin", "user": {"token": self._token}}],
@@ -439,6 +486,19 @@ class Bed:
             "current-context": self.name,
         }
         self.kubeconfig.write_text(json.dumps(configuration, indent=1))
+
+    @property
+    def _api_url(self) -> str:
+        return f"https://{self.api_address}:{API_PORT}"
+
+    @property
+    def _authority(self) -> Path:
+        return self.root / "pki" / "ca.crt"
+
+    @property
+    def _server(self) -> tuple[Path, Path]:
+        """The API server's certificate and key."""
+        return self.root / "pki" / "server.crt", self.root / "pki" / "server.key"
 
     @property
     def _key(self) -> Path:
@@ -458,19 +518,20 @@ class Bed:
         ]
 
     def _apiserver(self) -> list[str]:
+        certificate, key = self._server
         return [
             str(PROGRAMS / "kube-apiserver"),
             f"--etcd-servers=http://127.0.0.1:{self._etcd_port}",
-            "--bind-address=127.0.0.1",
-            f"--secure-port={self._api_port}",
-            f"--advertise-address={self.address}",
-            f"--cert-dir={self.root / 'pki'}",
+            f"--bind-address={self.api_address}",
+            f"--secure-port={API_PORT}",
+            f"--tls-cert-file={certificate}",
+            f"--tls-private-key-file={key}",
             f"--token-auth-file={self.root / 'pki' / 'tokens'}",
             "--authorization-mode=RBAC",  # whose first rule is that `system:masters` may do all
             "--allow-privileged=true",
             # it would look the node's name up
             "--kubelet-preferred-address-types=InternalIP",
-            f"--service-cluster-ip-range={SERVICES}",
+            f"--service-cluster-ip-range={self._services}",
             "--service-account-issuer=https://ktrace.test",
             f"--service-account-key-file={self._key}",
             f"--service-account-signing-key-file={self._key}",
@@ -484,6 +545,7 @@ class Bed:
             *("--port=0", "--secure-port=0"),
             f"--flex-volume-plugin-dir={self.root / 'plugins'}",
             f"--service-account-private-key-file={self._key}",
+            f"--root-ca-file={self._authority}",  # which pods get beside their token
         ]
 
     def _scheduler(self) -> list[str]:
@@ -577,7 +639,13 @@ class Bed:
         return bool(self._api("/api/v1/namespaces/default/serviceaccounts/default"))
 
     def _api(self, path: str) -> bytes:
-        return _body(f"https://127.0.0.1:{self._api_port}{path}", self._token)
+        return _body(f"{self._api_url}{path}", self._token)
+
+
+def _openssl(*words: str) -> None:
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        raise ClusterError(f"{shlex.join(words)}: {done.stderr.strip()}")
 
 
 def _body(url: str, token: str = "") -> bytes:

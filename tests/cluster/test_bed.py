@@ -74,6 +74,33 @@ def test_a_static_pod(bed: Bed) -> None:
     wait_for("its end", lambda: mirror not in pods_that_ktrace_lists(bed), 60, interval=0.5)
 
 
+def test_a_pod_reaches_the_api_server(bed: Bed, sleeper: str) -> None:
+    """From its own network, at the address in its environment, with what it has of its account: the
+    server proves itself by ca.crt, and the pod by its token."""
+    pid = first_pid(bed, sleeper)
+    account = f"/proc/{pid}/root/var/run/secrets/kubernetes.io/serviceaccount"
+    words = dict(
+        word.split("=", 1)
+        for word in Path(f"/proc/{pid}/environ").read_text().split("\0")
+        if word.startswith("KUBERNETES_SERVICE_")
+    )
+    assert words["KUBERNETES_SERVICE_HOST"] == bed.api_address
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from tracer.kubernetes.access import find; from tracer.kubernetes.client import Client\n"
+        "access = find(None, Path(sys.argv[1]))\n"
+        "assert access.authority and access.bearer and not access.insecure\n"
+        "print(Client(access).ask('GET', '/version')['gitVersion'])\n"
+        "print(Client(access).ask('GET', '/api/v1/pods'))\n"
+    )
+    command = ["nsenter", f"--net=/proc/{pid}/ns/net", sys.executable, "-c", program, account]
+    environment = {**words, "PYTHONPATH": os.getcwd()}
+    asked = bed.inside(*command, env={**os.environ, **environment})
+    assert asked.stdout.startswith("v1."), asked.stderr
+    who = "system:serviceaccount:default:default"
+    assert f'User "{who}" cannot list resource "pods"' in asked.stderr, asked.stderr
+
+
 def test_daemons_lie_where_packages_put_programs(bed: Bed) -> None:
     found = bed.inside("readlink", f"/proc/{bed.pids['kubelet']}/exe", check=True).stdout
     assert Path(found.strip()) == PROGRAMS / "kubelet"
@@ -165,6 +192,33 @@ def test_what_a_killed_one_left_is_cleared_by_the_next() -> None:
     assert results_of_the_network(OTHER) == []
     assert not (leftovers.STATE / f"{OTHER}.journal").exists()
     assert took < 120  # 13 s where nothing else runs
+
+
+def test_sigterm_clears_it() -> None:
+    program = (
+        "import signal; from tests.cluster.bed import Bed\n"
+        f"with Bed(name={OTHER!r}) as bed: print(bed.api_address, flush=True); signal.pause()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as holder:
+        assert holder.stdout
+        address = holder.stdout.readline().strip()
+        assert address in addresses()
+        inside = leftovers.cgroup_processes(f"/{OTHER}")
+        assert inside
+        holder.terminate()
+        holder.wait(120)
+    assert not (leftovers.STATE / f"{OTHER}.journal").exists()
+    assert not Path("/sys/class/net", OTHER).exists() and address not in addresses()
+    wait_for("all of them to end", lambda: not any(map(runs, inside)))
+
+
+def addresses() -> str:
+    return subprocess.run(["ip", "address"], capture_output=True, text=True, check=True).stdout
 
 
 def test_a_daemon_that_does_not_start_is_told_with_its_log_and_nothing_is_left() -> None:

@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from tests.support.wait import wait_for
 TIMES = 23
 # Of processes that only translate what they are, a busy machine may take as long as of others.
 SECONDS = 170.0
+NO_PATH: dict[str, str] = {}
 ENTER = """
 [ -z "$1" ] || mount -t overlay -o "lowerdir=$1,upperdir=$2,workdir=$3" node "$4"
 mkdir -p "$4/proc" "$4/sys" "$4/dev"
@@ -93,21 +94,37 @@ def debian(suite: str, directory: Path, packages: Sequence[str] = ()) -> Node:
     return Node(directory, root)
 
 
-def traces_kills(program: Sequence[str], ready: Path, told: str = "/ready") -> None:
+def busybox(directory: Path) -> Node:
+    """A root in which is one program: no libc, no loader, no Python."""
+    node = Node(directory)
+    program = node.root / "bin" / "busybox"
+    program.parent.mkdir()
+    shutil.copy2(shutil.which("busybox") or "busybox", program)
+    for name in ("sh", "kill", "sleep"):
+        program.with_name(name).symlink_to("busybox")
+    return node
+
+
+def traces_kills(
+    program: Sequence[str] | Callable[..., list[str]],
+    ready: Path,
+    told: str = "/ready",
+    shell: Sequence[str] = (),
+) -> None:
     """`program` with ktrace's words after it names who sends 23 signals, and to whom. The file that
-    says that it is ready is `told` to it, and `ready` here."""
+    says that it is ready is `told` to it, and `ready` here. `shell` sends the signals, else this
+    process."""
     target = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     asked = ["signals", "--pid", str(target.pid), "--signal", "all", "-o", "json"]
     asked += ["--count", str(TIMES), "--ready-file", told]
-    tracing = subprocess.Popen(
-        [*program, *asked], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={}
-    )
+    command = program(*asked) if callable(program) else [*program, *asked]
+    tracing = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=NO_PATH)
     try:
         wait_for("ktrace to be ready", lambda: ready.exists() or tracing.poll() is not None)
         assert tracing.poll() is None, tracing.communicate()
-        assert psutil.Process(tracing.pid).name() == "ktrace"
-        for _ in range(TIMES):
-            target.send_signal(signal.SIGWINCH)
+        started = psutil.Process(tracing.pid)
+        assert "ktrace" in {one.name() for one in (started, *started.children(recursive=True))}
+        sender = _send(target.pid, shell)
         out, err = tracing.communicate(timeout=SECONDS)
     finally:
         for process in (tracing, target):
@@ -117,4 +134,16 @@ def traces_kills(program: Sequence[str], ready: Path, told: str = "/ready") -> N
     events = [json.loads(line) for line in out.splitlines()]
     assert [event["signal"]["name"] for event in events] == ["SIGWINCH"] * TIMES
     assert {event["target"]["pid"] for event in events} == {target.pid}
-    assert {event["sender"]["pid"] for event in events} == {os.getpid()}
+    assert {event["sender"]["pid"] for event in events} == {sender}
+
+
+def _send(target: int, shell: Sequence[str]) -> int:
+    """Who has sent the signals. A shell's own `kill` is no further process."""
+    if not shell:
+        for _ in range(TIMES):
+            os.kill(target, signal.SIGWINCH)
+        return os.getpid()
+    sending = f"for one in {' '.join(map(str, range(TIMES)))}; do kill -WINCH {target}; done"
+    process = subprocess.Popen([*shell, "-c", sending], env=NO_PATH)
+    assert process.wait(SECONDS) == 0
+    return process.pid

@@ -21,7 +21,7 @@ import zstandard
 from deploy import ROOT
 from deploy.architecture import wanted
 from deploy.bundle.build import build, checksums, pack
-from tests.deploy.nodes import traces_kills
+from tests.deploy.nodes import busybox, traces_kills
 from tests.support import bundle as made
 from tracer.kernel.hierarchies import hierarchies
 
@@ -76,6 +76,19 @@ def test_a_kill_on_a_node_with_nothing(bundle: Path, tmp_path: Path) -> None:
     root.mkdir()
     unshared = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", EMPTY_NODE, "sh"]
     traces_kills([*unshared, str(root), str(bundle)], root / "ready")
+
+
+@pytest.mark.usefixtures("root")
+def test_a_kill_where_only_busybox_is(bundle: Path, tmp_path: Path) -> None:
+    """busybox unpacks the bundle and sends the signals; there is no libc."""
+    node = busybox(tmp_path)
+    packing = ["tar", f"--directory={bundle.parent}", "-cf", str(node.root / "ktrace.tar")]
+    subprocess.run([*packing, bundle.name], check=True)
+    node.run("/bin/busybox", "tar", "-xf", "/ktrace.tar")
+    program = f"/{bundle.name}/ktrace"
+    assert "killed" in node.run(program, "decode", "137")
+    shell = node.command("/bin/sh")
+    traces_kills(node.command(program), node.root / "ready", shell=shell)
 
 
 @pytest.mark.usefixtures("root")

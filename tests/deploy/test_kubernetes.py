@@ -13,8 +13,19 @@ import pytest
 import yaml
 
 from deploy import version
-from deploy.kubernetes.build import CHART, HERE, LEVELS, PUBLISHERS, VALUES, helm, manifest, whole
+from deploy.kubernetes.build import (
+    CHART,
+    HERE,
+    LEVELS,
+    NAMESPACE,
+    PUBLISHERS,
+    VALUES,
+    helm,
+    manifest,
+    whole,
+)
 from deploy.kubernetes.publishers import template, with_values
+from deploy.release.build import chart
 from tests.cluster.build import newer
 from tracer.agent import publishers
 
@@ -158,6 +169,19 @@ def test_what_kubernetes_says_is_only_read() -> None:
     (subject,) = objects["ClusterRoleBinding", "ktrace-reads"]["subjects"]
     assert subject == {"kind": "ServiceAccount", "name": "ktrace", "namespace": "watch"}
     assert ("ServiceAccount", "ktrace") in objects
+
+
+def test_the_chart_of_a_release(tmp_path: Path) -> None:
+    """One file that Helm takes as it takes the directory, and the same whoever packs it."""
+    packed = chart(tmp_path)
+    told = helm("template", "ktrace", str(packed), f"--namespace={NAMESPACE}")
+    assert parsed(told) == parsed(manifest("base"))
+    before = os.umask(0o077)
+    try:
+        (tmp_path / "again").mkdir()
+        assert chart(tmp_path / "again").read_bytes() == packed.read_bytes()
+    finally:
+        os.umask(before)
 
 
 def test_no_directory_is_forgotten() -> None:

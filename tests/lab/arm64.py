@@ -3,7 +3,7 @@
 
 Their disk cannot be an image of this machine. Its programs and Python are that architecture's
 Debian packages, unpacked and not installed; ktrace and pytest are wheels; the tests are the
-project's, without its own `tracer`.
+project's, without its own `tracer`. The bundle and the image for it are there, too.
 """
 
 from __future__ import annotations
@@ -16,23 +16,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.architecture import ARCHITECTURES, Architecture
+from deploy.architecture import ARCHITECTURES, Architecture, wanted
 from deploy.bundle.build import build as build_bundle
 from deploy.debian import Apt, Say, locked
+from deploy.image.build import build as build_image
 from deploy.packages.build import HOME
 from deploy.wheel.build import build as build_wheel
 from tests.lab import image
 from tests.lab.image import PROJECT, TESTS_MODULE
 from tests.lab.kernels import LabError, Suite, cache
+from tests.support import oci
+from tests.support.bundle import bundle as own_bundle
 
 SUITES = (Suite("trixie", "6.12", in_tests=False, architecture="arm64"),)
 
-FORM = "wheel, bundle"
+FORM = "wheel, bundle, image"
 
 # The suite with this machine's Python version, so that bytecode compiled here works there.
 USERLAND = "bookworm"
 PYTHON = "python3.11"
-PACKAGES = (*image.PROGRAM_PACKAGES, PYTHON, "busybox-static")
+PACKAGES = (*image.PROGRAM_PACKAGES, PYTHON, "busybox-static", "crun")
 WHEELS = ("pytest", "pytest-rerunfailures", "pytest-timeout")
 SITE = f"usr/local/lib/{PYTHON}/dist-packages"
 PARTS = [part for part in image.PROJECT_PARTS if part != "tracer"]
@@ -71,6 +74,9 @@ def build_disk(suite: Suite, tests: Sequence[str], scratch: Path, say: Say) -> P
     wheel = build_wheel(architecture, scratch / "wheel", say)
     _install(wheel, architecture, tree / SITE)
     bundle = build_bundle(wheel, architecture, scratch / "bundle", say)
+    archive = scratch / "image.oci.tar"
+    build_image({wanted(): own_bundle(), architecture: bundle}, archive, say)
+    oci.unpack(archive, architecture.debian, tree / str(oci.PLACE)[1:])
     shutil.move(bundle, tree / HOME[1:])
     for part in PARTS:
         source, target = PROJECT / part, tree / str(PROJECT / part)[1:]

@@ -23,14 +23,16 @@ class LabError(Exception):
 class Suite:
     """A Debian suite, with the series of its kernel when the tests were written, and the guest's
     backends, the first being the one it is for. Only `make lab`, which may take longer than
-    `make test`, runs suites that are not `in_tests`. `architecture` is Debian's name; if it is not
-    this machine's, it is part of the guest's name."""
+    `make test`, runs suites that are not `in_tests`; of a suite with `brief` tests `make test` runs
+    only those. `architecture` is Debian's name; if it is not this machine's, it is part of the
+    guest's name."""
 
     name: str
     series: str
     backends: tuple[str, ...] = ("core",)
     has_security: bool = True
     in_tests: bool = True
+    brief: tuple[str, ...] = ()
     architecture: str = OWN
 
     def __str__(self) -> str:

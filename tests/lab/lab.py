@@ -27,7 +27,8 @@ OWN_TESTS = ("tests/kernel",)
 
 class Lab:
     """Inside its `with` block the guests run; `results` waits for one of them. `tests` are pytest's
-    arguments; by default each backend has its own (tests.lab.makers)."""
+    arguments; by default each backend has its own (tests.lab.makers), and if it is to be `brief`
+    some suites, too."""
 
     def __init__(
         self,
@@ -35,7 +36,9 @@ class Lab:
         say: Say,
         tests: Sequence[str] = (),
         refresh: bool = False,
+        brief: bool = False,
     ) -> None:
+        self._brief = brief
         self._suites = suites
         self._say = say
         self._tests = tests
@@ -91,8 +94,7 @@ class Lab:
             form = "clone, bundle" if has_bundle else "clone"
             initramfs = build_initramfs(kernel, scratch)
         else:
-            tests = tuple(self._tests or maker(suite.backend).TESTS)
-            disk = arm64.build_disk(suite, tests, scratch, self._say)
+            disk = arm64.build_disk(suite, self._tests_of(suite), scratch, self._say)
             initramfs = build_initramfs(kernel, scratch, arm64.busybox(suite, self._say))
         self._say(f"booting {kernel.release} for {suite.backend}")
         results = self._machines.boot(suite.label, kernel, initramfs, disk, scratch)
@@ -102,9 +104,13 @@ class Lab:
         self._say(f"{suite.label}: {results.in_words()}")
         return results
 
+    def _tests_of(self, suite: Suite) -> tuple[str, ...]:
+        own = suite.brief if self._brief else ()
+        return tuple(self._tests or own or maker(suite.backend).TESTS)
+
     def _disk(self, suite: Suite, additions: Additions) -> Path:
         """One disk for all guests with the same content."""
-        tests = tuple(self._tests or maker(suite.backend).TESTS)
+        tests = self._tests_of(suite)
         content = (suite.backends, tests, additions)
         with self._building:
             if content not in self._disks:

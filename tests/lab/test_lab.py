@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel tests once more, on each of Debian's kernels in a virtual machine."""
+"""The kernel tests once more, on each of Debian's kernels in a virtual machine: on the oldest and
+the newest all of them, on those between them some (tests.lab.core)."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.path == request.path
     }
-    with Lab([suite for suite in SUITES if suite in chosen], print) as lab:
+    with Lab([suite for suite in SUITES if suite in chosen], print, brief=True) as lab:
         yield lab
 
 

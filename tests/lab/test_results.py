@@ -539,6 +539,31 @@ def test_guests_with_the_same_needs_share_a_disk(disks: list[dict[str, Any]]) ->
     assert {tuple(disk["tests"]) for disk in disks} == {("a_test.py",)}
 
 
+@pytest.mark.parametrize(("brief", "tests"), [(True, "some"), (False, "tests/made")])
+def test_some_tests_of_a_kernel_between_others(
+    disks: list[dict[str, Any]], brief: bool, tests: str
+) -> None:
+    suite = Suite("new", "1.0", ("made",), brief=("some",))
+    with lab.Lab([suite], lambda _: None, brief=brief) as running:
+        assert running.results(suite).good
+    assert [disk["tests"] for disk in disks] == [(tests,)]
+
+
+def test_what_kernels_between_leave_out() -> None:
+    """Nothing that is new, and no whole file: each probe keeps some."""
+    oldest, *_, newest = core.SUITES
+    assert not (oldest.brief or newest.brief)
+    lines = (PROJECT / core.BETWEEN[0].removeprefix("@")).read_text().splitlines()
+    assert tuple(lines[: len(core.TESTS)]) == core.TESTS
+    left_out: dict[str, set[str]] = {}
+    for line in lines[len(core.TESTS) :]:
+        file, _, test = line.removeprefix("--deselect=").partition("::")
+        left_out.setdefault(file, set()).add(test.partition("[")[0])
+    for file, tests in left_out.items():
+        every = set(re.findall(r"^def (test_\w+)", (PROJECT / file).read_text(), re.MULTILINE))
+        assert tests < every, file
+
+
 def test_every_backend_has_guests_of_its_own() -> None:
     for name in backends.NAMES:
         assert [suite.backend for suite in maker(name).SUITES] == [name] * len(maker(name).SUITES)

@@ -215,6 +215,34 @@ class TestCleaning:
             wait_until_no_trace_of(marks)
             containerd.run_pod("fresh").run("fresh", SLEEP)
 
+    def test_sigterm_ends_a_test_run_in_order(self, tmp_path: Path) -> None:
+        """Also while something waits, and with a second one in the middle of the clearing."""
+        test = tmp_path / "test_one.py"
+        test.write_text(
+            "from tests.pods.test_harness import Containerd, run_some_pods\n"
+            "from pathlib import Path\n"
+            "import time\n"
+            "def test_it(tmp_path):\n"
+            "    with Containerd() as containerd:\n"
+            "        marks = ' '.join(run_some_pods(containerd))\n"
+            f"        Path({str(tmp_path / 'made')!r}).write_text(marks)\n"
+            f"        Path({str(tmp_path / 'made')!r}).rename({str(tmp_path / 'marks')!r})\n"
+            "        time.sleep(1000)\n"
+        )
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(test)]
+        path = os.pathsep.join(sys.path)
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+        ) as run:
+            marks = tmp_path / "marks"
+            wait_for("its pods", lambda: marks.exists() or run.poll() is not None)
+            run.terminate()
+            wait_for("it to ignore a second one", lambda: _ignores(run.pid, signal.SIGTERM))
+            run.terminate()
+            told, _ = run.communicate(timeout=120)
+        assert "KeyboardInterrupt" in told and run.returncode == 2, told
+        wait_until_no_trace_of(marks.read_text().split())
+
     def test_failed_start_shows_the_log_and_leaves_nothing(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -236,6 +264,16 @@ def test_image_is_the_same_every_time(tmp_path: Path) -> None:
 def test_wait_says_what_was_awaited() -> None:
     with pytest.raises(WaitTimeout, match="waited 0 s for a miracle"):
         wait_for("a miracle", lambda: False, timeout=0)
+
+
+def _ignores(pid: int, number: int) -> bool:
+    """Or has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True
+    masks = dict(line.split(":\t") for line in status.splitlines() if line.startswith("Sig"))
+    return "SigIgn" not in masks or bool(int(masks["SigIgn"], 16) >> (number - 1) & 1)
 
 
 def cgroups_of(pid: int) -> set[str]:

@@ -674,6 +674,11 @@ def make_bridge(name: str) -> ipaddress.IPv4Network:
     return subnet
 
 
+def add_address(bridge: str, address: ipaddress.IPv4Address) -> None:
+    """One more of the machine's own, which goes with the bridge."""
+    _ip("address", "add", f"{address}/32", "dev", bridge)
+
+
 def _ip(*arguments: str) -> str:
     done = subprocess.run(
         ["ip", "-4", *arguments], check=False, capture_output=True, text=True, timeout=10

@@ -4,7 +4,7 @@
 Each instance keeps a journal in /run/ktrace-tests, with a line for each thing, written before the
 thing is made. The journal is locked while its owner lives. So the journal of a killed instance is
 not locked, and the instance is cleared in the same way as one that ends well. There is only one way
-to end, and every test run exercises it.
+to end, and every test run exercises it. SIGTERM leads there, too, as Ctrl-C does.
 
 Directories that other programs may use too (/var/log/pods, /kubepods in each cgroup hierarchy …)
 are removed only if the tests made them, are the last to leave, and the directory is empty.
@@ -20,9 +20,11 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from types import FrameType
 
 from typing_extensions import Self
 
@@ -74,7 +76,8 @@ class Journal:
             if not journal.claim():
                 raise HeldError(f"{journal.path} is held by {_owner(journal.path)}")
             journal.note("owner", os.getpid())
-            return journal
+        end_in_order()
+        return journal
 
     def claim(self) -> bool:
         """Lock the journal. False if its owner is alive."""
@@ -127,6 +130,20 @@ class Journal:
                 raise LeftoverError(f"cannot remove {directory}")
         self.path.unlink()
         self.close()
+
+
+def end_in_order() -> None:
+    """From now on SIGTERM ends this process as Ctrl-C does: what has begun is cleared. A handler of
+    the program's own stays."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the clearing
+    raise KeyboardInterrupt
 
 
 def _owner(path: Path) -> str:

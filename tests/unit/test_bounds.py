@@ -34,6 +34,7 @@ from tracer.backends.stap import modules as stap_modules
 from tracer.backends.stap import program as stap_program
 from tracer.cli import _options, _watch
 from tracer.cli import decode as decode_command
+from tracer.cli import root as root_command
 from tracer.decode import reports as oom_reports
 from tracer.decode.kinds import free_lists, kernel_reports
 from tracer.decode.text import Decoder
@@ -54,7 +55,8 @@ from tracer.probes.oom import decoder as oom_decoder
 from tracer.recording import context, flight, recorder
 from tracer.recording import format as layout
 from tracer.recording.files import SingleFile
-from tracer.session import live
+from tracer.session import live, patterns
+from tracer.session import session as session_module
 from tracer.session.session import Session
 from tracer.why import crash, entry, life, timelines
 
@@ -70,10 +72,10 @@ RECORDING = f"{UNIT}/recording/test_recording.py"
 FILES = f"{UNIT}/recording/test_recording_files.py"
 BCC = f"{UNIT}/backends/test_bcc.py"
 MODEL, CRI = f"{UNIT}/live/test_model.py", f"{UNIT}/identity/test_cri.py"
+HTML = f"{UNIT}/outputs/test_html.py"
 KUBECTL = f"{UNIT}/kubectl"
 AGENT = f"{UNIT}/agent"
 OUTLET, HISTORY = f"{AGENT}/test_outlet.py", f"{AGENT}/test_history.py"
-SIDES, STAP = "tests/kernel/test_sides.py", f"{UNIT}/backends/test_stap.py"
 SIDES, STAP = "tests/kernel/test_sides.py", f"{UNIT}/backends/test_stap.py"
 
 # Each row of the tables by what stands in front, and what fails without its bound.
@@ -186,7 +188,10 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{UNIT}/probes/test_oom.py::test_shares_are_bounded",
         f"{HERE}::test_told_memory_of_too_many_cgroups",
     ),
-    "patterns of like records": ("tests/unit/session/test_patterns.py::test_patterns_are_bounded",),
+    "patterns of like records": (
+        f"{UNIT}/session/test_patterns.py::test_patterns_are_bounded",
+        f"{HERE}::test_patterns_of_each_command",
+    ),
     "timelines of `why` and `live`": (
         f"{ENGINE}::test_lives_are_bounded_in_bytes",
         f"{HERE}::test_timelines_of_each_command",
@@ -268,6 +273,17 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "facts from the API server that wait": (
         f"{KUBERNETES}/test_watch.py::test_what_waits_is_bounded_in_bytes_and_counted",
+    ),
+    "rows of a page (`report`)": (
+        f"{HTML}::test_ten_thousand_events_are_a_small_page",
+        f"{HTML}::test_folding_counts_everything",
+    ),
+    "details in a page": (f"{HTML}::test_what_a_page_holds_is_bounded",),
+    "verdicts and losses that a page keeps, verdicts that it tells, lanes, rows of its tables": (
+        f"{HTML}::test_what_a_page_holds_is_bounded",
+    ),
+    "patterns of like records of which a page knows the row": (
+        f"{HTML}::test_patterns_are_folded_as_events",
     ),
     "Events made, and pods that they are on": (
         f"{AGENT}/test_events.py::test_what_it_remembers_is_bounded",
@@ -701,6 +717,23 @@ def test_timelines_of_each_command() -> None:
     assert timelines.Timelines(Clock(0))._lives._most == why
     feed: Any = SimpleNamespace(clock=Clock(0))
     assert NodeFeed._timelines(feed)._lives._most == live_
+
+
+def test_patterns_of_each_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session keeps them anyway, and `why` for a recording keeps more."""
+    kept: list[int] = []
+
+    class Noting(patterns.Patterns):
+        def __init__(self, resolver: Resolver, repeating: Any, most: int) -> None:
+            kept.append(most)
+            super().__init__(resolver, repeating, most)
+
+    monkeypatch.setattr(session_module, "Patterns", Noting)
+    recording = str(recordings.DATA / "format-1.0.ktrace")
+    for words in (["replay", recording], ["why", recording]):
+        root_command.main(words, standalone_mode=False)
+    told = "patterns of like records"
+    assert kept == [number(told), number(told, 1) << 20]
 
 
 def test_other_ends_of_many_sorts() -> None:

@@ -19,7 +19,7 @@ from tracer.agent.publishers import otlp
 from tracer.backends import core
 from tracer.backends.bcc import perf, programs, text
 from tracer.backends.stap import modules, program
-from tracer.cli import _file, _options, _watch, decode, record, why
+from tracer.cli import _file, _options, _recording, _watch, decode, record
 from tracer.cli import agent as agent_command
 from tracer.decode import reports
 from tracer.decode.kinds import free_lists, kernel_reports
@@ -44,6 +44,8 @@ from tracer.kubernetes import file as file_of_events
 from tracer.kubernetes import objects, watch
 from tracer.live import model
 from tracer.model import event, kubernetes, turn
+from tracer.outputs.exporters import html
+from tracer.outputs.exporters.html import details, folding, page
 from tracer.probes import resets
 from tracer.probes.oom import decoder as oom
 from tracer.recording import context, flight, recorder
@@ -115,7 +117,7 @@ VALUES: dict[str, tuple[float, ...]] = {
     "names of pods with their labels, and of containers": (resolver.MAX_NAMES,),
     "labels of a pod": (cri.MAX_LABELS,),
     "processes remembered": (resolver.MAX_PROCESSES, resolver.MAX_IMAGES),
-    "patterns of like records": (patterns.MAX_PATTERNS, why.PATTERNS // MIB),
+    "patterns of like records": (patterns.MAX_PATTERNS, _recording.PATTERNS // MIB),
     "JSON of processes and pods that may be told again": (event.MAX_JSON,),
     "arguments read from `/proc`": (arguments.PROC_READS_A_SECOND,),
     "cgroups looked at at the start": (cgroupfs.MAX_CGROUPS,),
@@ -151,6 +153,7 @@ VALUES: dict[str, tuple[float, ...]] = {
         *(states.MAX_CONTAINERS, states.MAX_MESSAGE),
     ),
     "ended containers that are not asked about again": (cri.MAX_ENDED,),
+    "containers that `why` may be asked about, whose names are late": (_watch.MAX_UNDECIDED,),
     "verdicts told and pods gone that `why` remembers": (_watch.MAX_TOLD,),
     "losses that `why` tells apart": (timelines.MAX_LOSSES,),
     "pods that `live` shows": (model.MAX_PODS,),
@@ -179,6 +182,12 @@ VALUES: dict[str, tuple[float, ...]] = {
     ),
     "an Event or a pod of Kubernetes": (objects.MAX_MESSAGE, objects.MAX_CONTAINERS),
     "an answer of the API server": (api.MAX_ANSWER, api.SECONDS, api.MAX_LINE),
+    "rows of a page (`report`)": (folding.MAX_ROWS,),
+    "details in a page": (details.MAX_DETAILS,),
+    "verdicts and losses that a page keeps, verdicts that it tells, lanes, rows of its tables": (
+        *(html.MAX_VERDICTS, page.MAX_TOLD, page.MAX_LANES, page.MAX_TABLE),
+    ),
+    "patterns of like records of which a page knows the row": (folding.MAX_PATTERNS,),
     "facts from the API server that wait": (watch.MAX_WAITING,),
     "a file with Events": (file_of_events.MAX_FILE,),
     "answers that `decode` remembers, to tell each once": (decode.MAX_SAID,),
@@ -192,6 +201,10 @@ VALUES: dict[str, tuple[float, ...]] = {
     "a publisher's queues": (outlet.MAX_QUEUE,),
     "events that become items for publishers": (feed.MAX_EVENTS_A_SECOND,),
     "verdicts told, and containers about to be judged": (judge.MAX_TOLD,),
+    "containers of which the agent has looked for the root": (roots.MAX_SEEN,),
+    "containers whose runtime has still to say why they failed to start": (
+        *(runtime.MAX_AWAITED, runtime.WORDS_SECONDS),
+    ),
     "connections of the listener": (
         *(listener.MAX_CONNECTIONS, listener.DEADLINE_SECONDS, listener.MAX_REQUEST),
     ),
@@ -263,5 +276,6 @@ def test_bounds_that_share_a_number() -> None:
     assert cri.MAX_ANSWER == daemon.MAX_ANSWER
     for source in (docker.DockerSource, podman.PodmanSource):
         assert default(source.__init__, "timeout") == default(cri.CriSource.__init__, "timeout")
+    assert html.MAX_LOSSES == html.MAX_VERDICTS
     assert judge.MAX_DUE == judge.MAX_TOLD
     assert stream.MAX_LINE == show.MAX_LINE

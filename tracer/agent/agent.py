@@ -42,6 +42,9 @@ from tracer.why.timelines import Timelines, sees_both_ends
 
 HEALTH_SECONDS = 60.0
 COST_SECONDS = 5.0
+# Without events and with nothing due, it comes round this often; for what is still to be written,
+# sooner.
+QUIET_SECONDS, SOON_SECONDS = 5.0, 1.0
 # How long the publishers together may take at the end.
 FLUSH_SECONDS = 5.0
 JSON = "application/json"
@@ -150,7 +153,9 @@ class Agent:
             self._tell_health()
 
     def patience(self) -> float:
-        return min(self._judge.patience(), self._roots.patience())
+        untold = self._lives.untold or (self._store is not None and self._store.waiting)
+        usual = SOON_SECONDS if untold else QUIET_SECONDS
+        return min(self._judge.patience(), self._roots.patience(), usual)
 
     def health(self) -> Health:
         """May be called from any thread."""
@@ -257,7 +262,8 @@ class Rounds:
         self._recorder.add(turn, waited, resolver)
 
     def patience(self, now: int) -> float:
-        return min(self._agent.patience(), self._recorder.patience(now))
+        patience = self._agent.patience()
+        return min(patience, self._recorder.patience(now)) if self._recorder.waiting else patience
 
     def close(self) -> None:
         self._recorder.close()

@@ -87,7 +87,7 @@ class Judge:
     def patience(self) -> float:
         """The seconds until something may be due."""
         if not self._due:
-            return MOST_PAUSE_SECONDS
+            return float("inf")
         return max(0.0, max(min(self._due.values()), self._next) - self._clock())
 
     def _judge(self, due: set[str], now: float) -> None:

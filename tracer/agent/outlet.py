@@ -183,8 +183,11 @@ class Outlet:
             return self._deadline is None or now < self._deadline
 
     def _tell(self, reason: str, remedy: str | None) -> None:
-        """Says each failure once until something is sent again."""
-        words = " ".join((f"{reason}; {remedy}" if remedy else reason).split())[:MAX_WORDS]
-        if words not in self._told and len(self._told) < MAX_TOLD:
-            self._told.append(words)
-            self._say(f"ktrace: {self.name}: {words}; tracing goes on")
+        """Says each failure once until something is sent again; of those that the same line mends,
+        the first."""
+        words = " ".join(reason.split())[:MAX_WORDS]
+        mark = remedy or words
+        if mark not in self._told and len(self._told) < MAX_TOLD:
+            self._told.append(mark)
+            whole = f"{words}; {remedy}" if remedy else words  # what mends it is never cut
+            self._say(f"ktrace: {self.name}: {whole}; tracing goes on")

@@ -134,8 +134,7 @@ def count_lost(table: Map, kinds: Mapping[str, int], missed: Mapping[str, int]) 
     lost = dict(missed)
     for name, kind in kinds.items():
         raw = table.lookup(kind.to_bytes(4, "little"), size) or b""
-        count = sum(int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw), 8))
-        lost[name] = lost.get(name, 0) + count
+        lost[name] = lost.get(name, 0) + sum(memoryview(raw).cast("Q"))
     return {name: count for name, count in lost.items() if count}
 
 
@@ -201,10 +200,14 @@ def _address(memory: _Memory) -> ctypes.c_void_p:
 
 def _call(command: int, attributes: ctypes.Structure) -> tuple[int, int]:
     """The result of bpf(2), and errno if that is negative."""
-    number = ctypes.c_long(_NUMBERS[os.uname().machine])
     size = ctypes.sizeof(attributes)
-    result = _libc.syscall(number, ctypes.c_int(command), ctypes.byref(attributes), size)
+    result = _libc.syscall(_number_here(), command, ctypes.byref(attributes), size)
     return result, ctypes.get_errno() if result < 0 else 0
+
+
+@cache
+def _number_here() -> ctypes.c_long:
+    return ctypes.c_long(_NUMBERS[os.uname().machine])
 
 
 # bpf(2) takes microseconds. Giving up the interpreter for it, as CDLL does, would mean to wait for

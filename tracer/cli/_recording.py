@@ -25,10 +25,15 @@ from tracer.session.patterns import MAX_PATTERNS
 from tracer.session.session import Session, Sink
 
 if TYPE_CHECKING:
+    from tracer.outputs.exporters import Ending
     from tracer.recording.metadata import Metadata
     from tracer.recording.reader import Reader
     from tracer.recording.replay import ReplaySource
     from tracer.why.explained import Explained
+
+# Bytes of patterns where all of a recording is explained: about 67,000 pairs of processes that
+# signal each other.
+PATTERNS = 48 << 20
 
 Places = Callable[[], list[Place]]
 
@@ -69,10 +74,13 @@ def play(
     explain: bool = False,
     facts: Facts | None = None,
     patterns: int = MAX_PATTERNS,
+    argv: bool = True,
+    ending: Ending | None = None,
 ) -> None:
     """Plays a recording into the sink that `make` returns; with `explain`, also a verdict on each
     container. The `Places` passed to `make` return all places known so far. `facts` takes what
-    Kubernetes said. `patterns` is the session's. The summary goes to standard error."""
+    Kubernetes said. `patterns` is the session's. Without `argv`, processes have no arguments.
+    `ending` is told how the recording ends. The summary goes to standard error."""
     said = Facts() if facts is None else facts
     from tracer.recording.reader import Reader
     from tracer.recording.replay import ReplaySource
@@ -81,7 +89,7 @@ def play(
         told = reader.metadata
         clock = Clock(told.clock_offset_ns)
         known = [probes.get(name) for name in probes.names() if name in told.attached]
-        source = ReplaySource(reader, speed)
+        source = ReplaySource(reader, speed, argv)
         window = Window(moment(wanted.begin, told, "--from"), moment(wanted.end, told, "--to"))
         sink = make(told, known, clock, lambda: session.resolver.places())
         chosen = Chosen(sink, wanted.selection, window, wanted.count, source.interrupt)
@@ -98,6 +106,9 @@ def play(
         summary.nameless += chosen.nameless
         summary.undecoded += chosen.unshown
         click.echo(closing_line(summary), err=True)
+        if ending:
+            ending.at_ns = source.now
+            ending.missing = reader.damage or ("it is cut" if reader.cut else None)
         check_whole(reader, file)
         if held and not chosen.events and not playback.stopping:
             check_pods(wanted.selection.globs, session.resolver.places())

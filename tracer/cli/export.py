@@ -4,25 +4,41 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
 
-from tracer.cli._recording import chosen_of_recording, play, wanted_of_recording
+from tracer.cli._recording import PATTERNS, chosen_of_recording, play, wanted_of_recording
 from tracer.cli._tracing import make_command
 from tracer.model.errors import BadRecording, UsageError
 from tracer.model.event import Event
 from tracer.outputs import exporters
-from tracer.outputs.exporters import ExportSink, Target
+from tracer.outputs.exporters import Ending, ExportSink, Target
 from tracer.probes import DAMAGE
 from tracer.recording.files import create_private
+from tracer.session.patterns import Sighting
+from tracer.session.session import Grouping
 
 
 def run(file: str, format_: str, out: str | None, **values: Any) -> None:
+    export(file, format_, out, values)
+
+
+def export(
+    file: str,
+    format_: str,
+    out: str | None,
+    values: Mapping[str, Any],
+    *,
+    argv: bool = True,
+    anonymous: bool = False,
+) -> None:
+    """Writes the part of a recording that the options of `chosen_of_recording` choose."""
     exporter = exporters.get(format_)
     exporter.require()
     out = None if out == "-" else out
@@ -31,6 +47,7 @@ def run(file: str, format_: str, out: str | None, **values: Any) -> None:
             f"{format_} is nothing for a terminal", f"add -o {Path(file).stem}{exporter.suffix}"
         )
     sinks: list[ExportSink] = []
+    ending = Ending()
     with ExitStack() as stack:
 
         def make(told: Any, probes: Any, clock: Any, places: Any) -> ExportSink:
@@ -38,15 +55,35 @@ def run(file: str, format_: str, out: str | None, **values: Any) -> None:
             export."""
             stream = stack.enter_context(_open(out, file)) if out else sys.stdout.buffer
             kinds = {kind: probe for probe in probes for kind in probe.whose}
-            made = exporter.make(Target(stream, clock, told.node, kinds, places))
-            sinks.append(_Guarded(made, format_))
+            about = told, Path(file).name, _words(values), anonymous, ending
+            sink = exporter.make(Target(stream, clock, told.node, kinds, places, *about))
+            guarded = _GuardedGroups if isinstance(sink, Grouping) else _Guarded
+            sinks.append(guarded(sink, format_))
             return sinks[0]
 
         try:
-            play(file, wanted_of_recording(values), make, explain=True)
+            wanted = wanted_of_recording(values)
+            play(
+                *(file, wanted, make),
+                explain=True,
+                patterns=PATTERNS,
+                argv=argv,
+                ending=ending,
+            )
         finally:
             for sink in sinks:
                 sink.close()
+
+
+def _words(values: Mapping[str, Any]) -> str:
+    """The options that choose, as they are written."""
+    words = []
+    for option in chosen_of_recording():
+        value = values.get(option.name or "")
+        for one in value if isinstance(value, tuple) else [value]:
+            if one is not None and one is not False:
+                words += [option.opts[-1]] if one is True else [option.opts[-1], str(one)]
+    return shlex.join(words)
 
 
 class _Guarded:
@@ -79,6 +116,15 @@ class _Guarded:
                 f"the recording holds what {self._format} cannot: {error}",
                 "ktrace info tells what it holds; -f jsonl may go further",
             ) from error
+
+
+class _GuardedGroups(_Guarded):
+    """The same of a sink that groups like events."""
+
+    def sightings(self, sightings: Iterable[Sighting]) -> None:
+        sink = self._sink
+        assert isinstance(sink, Grouping)
+        self._do(lambda: sink.sightings(sightings))
 
 
 def _open(out: str, recording: str) -> BinaryIO:

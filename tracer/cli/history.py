@@ -42,17 +42,13 @@ def run(
     form = output or "table"
     if form not in table.FORMS:
         raise UsageError(f"-o {form!r} is none of {', '.join(table.FORMS)}", "a FILE needs --cut")
-    if not exists(directory):
-        raise KtraceError(
-            f"there is no history in {directory}, or only root may read it",
-            "ktrace agent keeps one; --dir tells where",
-        )
+    _require(directory)
     history = History(directory)
-    if not history.whole:
-        click.echo("ktrace: the index is missing or damaged: this is from the recordings", err=True)
     since_ns = -(1 << 63) if since is None else time.time_ns() - int(since * NS)
     rows = history.rows(wants(what, namespaces, containers), since_ns, running=what is not None)
     history.close()
+    if history.doubt:
+        _say(f"{history.doubt}; this is from the recordings")
     if not rows and what is not None:
         raise NoSuchPod(
             f"the history knows nothing of {what!r}",
@@ -68,6 +64,13 @@ def run(
         listing.show(columns, shown, wide=wide, headers=not no_headers)
 
 
+def _require(directory: Path) -> None:
+    if not exists(directory):
+        raise KtraceError(
+            f"there is no history in {directory}", "ktrace agent keeps one; --dir tells where"
+        )
+
+
 def _cut(directory: Path, span: str, output: str | None) -> None:
     if not output or output in table.FORMS:
         raise UsageError("--cut needs a file", "add -o incident.ktrace")
@@ -79,6 +82,7 @@ def _cut(directory: Path, span: str, output: str | None) -> None:
     begin = _moment(first, end)
     if begin > end:
         raise UsageError(f"--cut {span!r} ends before it begins")
+    _require(directory)
     from tracer.agent.history.cut import cut
     from tracer.recording.files import SingleFile, Stream
 

@@ -61,8 +61,6 @@ if TYPE_CHECKING:  # slow: the history needs none of it
 # Kinds wanted from any pod: a connection's other end knows why it was reset.
 _BESIDES = ("tcp_reset",)
 
-# Bytes of patterns for a recording: about 67,000 pairs of processes that signal each other.
-PATTERNS = 48 << 20
 # Containers of which the history tells how they live.
 MAX_LIVES = 20
 
@@ -143,14 +141,18 @@ def _told_before(what: str, values: Mapping[str, Any], output: str, colour: bool
     from tracer.agent.history.query import History, exists, wants
 
     place = Path(values["dir"])
-    if values["labels"] or values["wait"] or not exists(place):
+    if values["labels"] or values["wait"]:
         return False
     try:
+        if not exists(place):
+            return False
         history = History(place)
         wanted = wants(what, values["namespaces"], values["containers"])
         told = history.last_death(wanted) or history.last_harm(wanted)
         lives = [] if told else history.last_lives(wanted)
         history.close()
+        if history.doubt:
+            say(f"ktrace: {history.doubt}; this is from the recordings")
     except KtraceError as error:
         say(f"ktrace: {error.message}")
         return False
@@ -267,7 +269,7 @@ def _explain_recording(
     file: str, chosen: Selection, show: Show, facts: Facts | None = None
 ) -> None:
     """Explains the readable part of a damaged recording, then reports the damage."""
-    from tracer.cli._recording import Wanted, check_pods, play
+    from tracer.cli._recording import PATTERNS, Wanted, check_pods, play
     from tracer.model.kubernetes import Facts
     from tracer.why.engine import explain_all
     from tracer.why.timelines import MAX_RECORDED, Timelines, sees_both_ends

@@ -4,7 +4,6 @@ that selected pods and processes exist."""
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import os
 import shlex
@@ -93,6 +92,8 @@ def check_globs(globs: tuple[str, ...], names: Names, failures: Mapping[str, str
     source is silent and pods have no name, that is uncertain; then returns the doubts instead. A
     silent source alone is also a doubt, because labels may be missing. `failures` tell by source
     why it is silent."""
+    import difflib  # slow
+
     silent = [f"{source}: {failure}" for source, failure in failures.items()]
     pods = dict(names.pods)
     living: set[str] = set()

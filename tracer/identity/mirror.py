@@ -9,7 +9,6 @@ server does, and `kubectl` can ask it.
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -43,6 +42,8 @@ def with_static_pods(chosen: Selection, say: Callable[[str], None]) -> Selection
 def static_uid(mirror: str) -> str | None:
     """The static pod's uid from the API server; None if it cannot be asked or knows no such
     mirror."""
+    import subprocess  # slow
+
     one = f'.items[?(@.metadata.uid=="{mirror}")]'
     words = (
         *("kubectl", "get", "pods", "--all-namespaces", f"--request-timeout={SECONDS}s"),

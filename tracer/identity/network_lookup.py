@@ -122,6 +122,11 @@ class NetworkLookup:
         ran before."""
         self._orders.put(self._list_all)
 
+    @property
+    def found(self) -> bool:
+        """Whether there is something to take."""
+        return not self._answers.empty()
+
     def take(self) -> list[Part]:
         """The records made since the last call."""
         found = [self._answers.get() for _ in range(self._answers.qsize())]

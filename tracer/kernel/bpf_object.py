@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from tracer.kernel.btf import DAMAGE, BadTypes, Btf, MapShape
@@ -19,6 +20,9 @@ from tracer.model.errors import KtraceError
 from tracer.model.schema import Schema
 
 T = TypeVar("T")
+
+# importlib.resources would load archives and temporary files to find them.
+_OBJECTS = Path(__file__).parents[1] / "objects"
 
 _ELF64 = b"\x7fELF\x02"
 _SECTIONS = struct.Struct("=40xQ10xHHH")  # of Elf64_Ehdr
@@ -152,9 +156,7 @@ def shipped(name: str) -> BpfObject:
 
 def object_file(name: str) -> bytes:
     try:
-        from importlib import resources  # slow
-
-        return resources.files("tracer").joinpath("objects").joinpath(f"{name}.bpf.o").read_bytes()
+        return (_OBJECTS / f"{name}.bpf.o").read_bytes()
     except FileNotFoundError as error:
         raise KtraceError(
             f"the BPF object of {name} is not installed",

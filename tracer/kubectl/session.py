@@ -18,7 +18,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, TypeVar
 
-from tracer.kubectl import nodes, show, zone
+from tracer.kubectl import nodes, show
 from tracer.kubectl.arguments import Request
 from tracer.kubectl.client import Kubectl, refusal
 from tracer.kubectl.home import CONTAINER, DELETE_SECONDS, Home, Homes
@@ -202,15 +202,22 @@ def _check_command(request: Request) -> None:
 
 
 def _home(kubectl: Kubectl, homes: Homes, node: str) -> Home:
-    """The node's pod. Node problems are looked up concurrently, and ignored if ktrace already runs
-    there."""
-    found, problems = in_parallel(
-        ("agent", "node"),
-        lambda what: homes.agent(node) if what == "agent" else nodes.check(kubectl, node),
-    )
-    if agent := found.get("agent"):
+    """The node's pod. Node problems are looked up meanwhile, and ignored if ktrace already runs
+    there: then nobody waits for them."""
+    problems: list[BaseException] = []
+
+    def check() -> None:
+        try:
+            nodes.check(kubectl, node)
+        except BaseException as error:
+            problems.append(error)
+
+    checking = threading.Thread(target=check, daemon=True)
+    checking.start()
+    if agent := homes.agent(node):
         return agent
-    for problem in problems.values():
+    checking.join()
+    for problem in problems:
         raise problem
     return homes.make(node)
 
@@ -314,6 +321,8 @@ def _screen(kubectl: Kubectl, request: Request, asked: Asked) -> int:
 
 def _take_zone(request: Request) -> str:
     """The time zone to show times in. Its name is understood here, where the zones are."""
+    from tracer.kubectl import zone
+
     option = "--time-zone="
     names = [word.removeprefix(option) for word in request.rest if word.startswith(option)]
     request.rest = [word for word in request.rest if not word.startswith(option)]

@@ -8,7 +8,6 @@ heartbeats to the other ends (see tracer/cli/leash.py).
 from __future__ import annotations
 
 import os
-import secrets
 import select
 import selectors
 import signal
@@ -69,7 +68,7 @@ class End:
         self.ready = False
         self.heard = time.monotonic()
         self.complaint = b""
-        self._token = secrets.token_hex(8)
+        self._token = os.urandom(8).hex()
         self._said = b""
         asked = [*words, f"--ready-file=/dev/shm/ktrace-ready-{self._token}"] if ready else words
         self.process = subprocess.Popen(

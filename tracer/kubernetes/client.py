@@ -47,6 +47,12 @@ class ApiError(Exception):
         status = self.status
         return status is not None and 400 <= status < 500 and status not in (401, 408, 429)
 
+    def remedy(self, rbac: str) -> str | None:
+        """What mends it, if that is known. `rbac` is the line that gives the rights."""
+        if self.status == 401:
+            return "the token is wrong or has expired"
+        return rbac if self.status == 403 and " cannot " in str(self) else None
+
 
 class Client:
     """For one thread at a time, except `close`, which ends a question of another thread."""

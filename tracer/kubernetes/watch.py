@@ -234,12 +234,8 @@ class _Watch(threading.Thread):
         self._cluster.works(self._path)
 
     def _tell(self, error: ApiError) -> None:
-        words = str(error)
-        if error.status == 403:
-            words = f"{words}; {RBAC}"
-        elif error.status == 401:
-            words = f"{words}; the token is wrong or has expired"
         if error.status != GONE:
+            words = "; ".join(filter(None, (str(error), error.remedy(RBAC))))
             self._cluster.tell(self._path, words)
 
 

@@ -91,6 +91,11 @@ class Recorder:
         if turn.last or self._full():
             self._flush(resolver)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there are turns that are still to be written."""
+        return bool(self._pending)
+
     def patience(self, now: int) -> float:
         if not self._pending:
             return FLUSH_NS / 1e9

@@ -41,6 +41,11 @@ CGROUPS = 1024
 UNDECODED_BYTES = 1 << 20
 # Waiting events are checked often, because their deadlines are near.
 WAITING_SECONDS = 0.02
+# Even if the session has more patience: two CPUs that write at the same moment may both think that
+# the other one wakes the reader, and names wake nobody.
+LOOK_SECONDS = 1.0
+# Freed memory goes back to the kernel at this interval: that takes up to a millisecond.
+HEAP_SECONDS = 10.0
 NS = 1_000_000_000
 
 T = TypeVar("T")
@@ -80,7 +85,8 @@ class LiveSource:
         self._backlog: deque[tuple[Batch, Run]] = deque()
         self._backlog_bytes = 0
         self._lost: dict[str, int] = {}
-        self._lost_checked = 0
+        self._lost_checked = self._given_back = 0
+        self._told_facts: Sequence[Fact] = ()
         self._running: dict[int, Cgroup] = {}
         self._networks: NetworkLookup | None = None
         self._end: int | None = None
@@ -140,9 +146,12 @@ class LiveSource:
         lost = None
         if last or now >= self._lost_checked + NS:
             lost = self._lost_since(now)
+        if last or now >= self._given_back + HEAP_SECONDS * NS:
+            self._given_back = now
             heap.give_back()
         failure = self._failure if last else None
-        return Turn(now, parts, more, names, answered, lost, last, failure, self._facts())
+        facts, self._told_facts = self._told_facts or self._facts(), ()
+        return Turn(now, parts, more, names, answered, lost, last, failure, facts)
 
     def ask(self, cgroup: int) -> None:
         self._tickets[cgroup] = self._service.refresh()
@@ -172,24 +181,36 @@ class LiveSource:
     def _patience(self, waiting: bool, patience: float, now: int) -> float:
         if self._backlog or self._detached:
             return 0
-        seconds = min(patience, WAITING_SECONDS if waiting else IDLE_SECONDS)
+        seconds = min(patience, WAITING_SECONDS) if waiting else patience
         return seconds if self._end is None else min(seconds, (self._end - now) / NS)
 
     def _read(self, patience: float) -> None:
         """A failure of the backend ends the tracing once the records read so far are processed."""
         while self._backlog_bytes < self._most:
             try:
-                batch = self._backend.read(patience)
+                batch = self._backend.read(min(patience, LOOK_SECONDS))
             except KtraceError as failure:
                 self._failure = self._failure or failure
                 self._stopping = True
                 break
-            if batch is None:
+            patience -= LOOK_SECONDS
+            if batch is None and (patience <= 0 or self._stopping or self._has_news()):
                 break
+            if batch is None:
+                continue
             patience = 0
             if batch.runs:
                 self._backlog.extend((batch, run) for run in batch.runs)
                 self._backlog_bytes += len(batch.data)
+
+    def _has_news(self) -> bool:
+        """Whether a turn would hold something besides records."""
+        self._told_facts = self._told_facts or self._facts()
+        if self._told_facts or not self._arrivals.empty():
+            return True
+        if self._networks and self._networks.found:
+            return True
+        return any(map(self._service.done, self._tickets.values()))
 
     def _take(self) -> list[Part]:
         """At most a slice of the backlog."""

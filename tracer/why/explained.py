@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tracer.model.event import Clock, Event
 from tracer.model.kubernetes import Facts
 from tracer.probes import DAMAGE
 from tracer.recording.metadata import Metadata
 from tracer.recording.view import Chosen
+from tracer.session.patterns import Sighting
 from tracer.why.engine import explain_all
 from tracer.why.render import to_event
 from tracer.why.timelines import MAX_RECORDED, Timelines, sees_both_ends
@@ -38,6 +41,17 @@ class Explained:
             self._timelines.event(event)
         except DAMAGE:
             self._chosen.unshown += 1
+
+    def sightings(self, sightings: Iterable[Sighting]) -> None:
+        """As `event` for each."""
+        every = list(sightings)
+        self._chosen.sightings(every)
+        rest = iter(every)
+        while True:
+            try:
+                return self._timelines.sightings(rest)
+            except DAMAGE:
+                self._chosen.unshown += 1
 
     def flush(self) -> None:
         self._chosen.flush()

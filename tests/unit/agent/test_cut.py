@@ -219,10 +219,19 @@ def test_a_piece_on_standard_output(lines: list[bytes], tmp_path: Path, director
     assert len(replay(tmp_path / "out.ktrace").splitlines()) == len(lines)
 
 
-def test_nowhere(tmp_path: Path) -> None:
-    failed = asked(tmp_path / "none")
+@pytest.mark.parametrize("words", [(), ("--cut", "03:10..03:14", "-o", "x.ktrace")])
+def test_nowhere(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "passwd").write_text("nothing of ours")
+    (tmp_path / "file").write_text("no directory")
+    for place in ("none", "etc"):
+        failed = asked(tmp_path / place, *words)
+        assert failed.returncode == 1
+        assert failed.stderr.startswith(f"ktrace: there is no history in {tmp_path / place}\n")
+        assert "only root" not in failed.stderr
+    failed = asked(tmp_path / "file", *words)
     assert failed.returncode == 1
-    assert "there is no history in" in failed.stderr
+    assert f"{tmp_path / 'file'} cannot be read: Not a directory" in failed.stderr
 
 
 def test_why_answers_at_once(kept: Path) -> None:
@@ -240,4 +249,9 @@ def test_a_damaged_index_is_said(kept: Path) -> None:
     (kept / "index.db").write_bytes(b"nonsense" * 10_000)
     told = asked(kept, "web-1", "--no-headers")
     assert "web-1" in told.stdout
-    assert "the index is missing or damaged" in told.stderr
+    assert told.stderr == (
+        "ktrace: the index cannot be used: it is damaged: file is not a database;"
+        " this is from the recordings\n"
+    )
+    told = run("why", "web-1", "--dir", str(kept))
+    assert "it is damaged" in told.stderr and "says the agent's history" in told.stderr

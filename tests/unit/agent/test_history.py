@@ -29,7 +29,7 @@ from tracer.agent.history.segments import Segment, entries_in, name_of, segments
 from tracer.agent.history.store import MIN_PART, Store
 from tracer.agent.item import Life
 from tracer.agent.lock import Lock, holder
-from tracer.model.errors import BadRecording, KtraceError
+from tracer.model.errors import BadRecording, KtraceError, MissingPrivilege
 from tracer.model.event import Clock
 from tracer.recording.files import RecordingFile
 from tracer.recording.format import Kind, block, file_header, json_block
@@ -132,7 +132,7 @@ def test_the_dead_are_found_by_name_uid_and_id(
     assert history.last_death(wants("web-7", ("other",))) is None
     assert history.last_death(wants("web-7", (), ("app",))) is not None
     assert history.last_death(wants("web-7", (), ("proxy",))) is None
-    assert history.whole
+    assert history.doubt is None
 
 
 def test_the_last_death_is_the_last(keep: Callable[..., Keeping], tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_the_index_is_made_again(keep: Callable[..., Keeping], tmp_path: Path) -
     for spoil in (_remove, _overwrite, _truncate, _other_layout):
         spoil(tmp_path / INDEX)
         history = History(tmp_path)
-        assert not history.whole
+        assert history.doubt
         assert names(history) == ["web-1"], spoil.__name__
         history.close()
         again = keep()
@@ -238,9 +238,94 @@ def test_the_index_is_made_again(keep: Callable[..., Keeping], tmp_path: Path) -
         again.close()
         assert any("made again" in words for words in again.said) == (spoil is not _remove)
         history = History(tmp_path)
-        assert history.whole
+        assert history.doubt is None
         assert names(history) == ["web-1"], spoil.__name__
         history.close()
+
+
+def _clear(index: Path) -> None:
+    index_module.remove(index)
+    index.touch()
+
+
+def _break(index: Path) -> None:
+    """All but the first page, which is all that opening looks at."""
+    with sqlite3.connect(index) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    database.close()
+    with index.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (index.stat().st_size - 4096))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda index: _remove(index), "the index is missing"),
+        (lambda index: _clear(index), "the index is empty"),
+        (lambda index: _overwrite(index), "cannot be used: it is damaged: file is not a database"),
+        (lambda index: _break(index), "the index is damaged: database disk image is malformed"),
+        (lambda index: _other_layout(index), "another version of ktrace made it, with layout 99"),
+    ],
+    ids=["missing", "empty", "overwritten", "broken", "another version's"],
+)
+def test_what_is_wrong_with_the_index_is_said(
+    keep: Callable[..., Keeping],
+    tmp_path: Path,
+    spoil: Callable[[Path], None],
+    words: str,
+) -> None:
+    keeping = keep()
+    keeping.tell(death(1))
+    keeping.close()
+    for ask in (
+        lambda history: names(history) == ["web-1"],
+        lambda history: history.last_death(wants("web-1")).at_ns == NOW,
+    ):
+        spoil(tmp_path / INDEX)
+        history = History(tmp_path)
+        assert ask(history)
+        assert history.doubt is not None and words in history.doubt
+        history.close()
+
+
+def test_a_locked_index(
+    keep: Callable[..., Keeping], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeping = keep()
+    keeping.tell(death(1))
+    keeping.close()
+    monkeypatch.setattr(index_module, "BUSY_SECONDS", 0.05)
+    with sqlite3.connect(tmp_path / INDEX) as holder:
+        holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+        holder.execute("BEGIN EXCLUSIVE")
+        history = History(tmp_path)
+        assert names(history) == ["web-1"]
+        assert history.doubt == "the index cannot be read: database is locked"
+    holder.close()
+
+
+@pytest.mark.parametrize(("user", "kind"), [(0, KtraceError), (1000, MissingPrivilege)])
+def test_who_may_not_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int, kind: type[KtraceError]
+) -> None:
+    """Only who is not root is told to become root."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(query, "Index", refuse)
+    (tmp_path / INDEX).write_bytes(b"x")
+    with pytest.raises(KtraceError) as by_index:
+        History(tmp_path)
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(KtraceError) as by_directory:
+        exists(tmp_path)
+    for raised in (by_index, by_directory):
+        assert type(raised.value) is kind
+        assert ("root's alone" in raised.value.message) == bool(user)
+        assert ("as root" in (raised.value.remedy or "")) == bool(user)
 
 
 def _remove(index: Path) -> None:

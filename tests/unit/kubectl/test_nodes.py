@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.unit.kubectl.conftest import Cluster, Result, node, pod
@@ -156,15 +158,27 @@ def test_nodes_that_cannot_be(made: dict[str, object], said: str | None) -> None
     assert told is None if said is None else (told or "").startswith(said)
 
 
-def test_a_node_that_is_not_ready(cluster: Cluster) -> None:
-    conditions = [{"type": "Ready", "status": "False", "message": "container runtime is down"}]
-    cluster.answers("get node node1 ", node("node1", conditions=conditions))
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (
+            {"conditions": [{"type": "Ready", "status": "False", "message": "runtime is down"}]},
+            "node node1 is not ready since a time that is not known: runtime is down",
+        ),
+        ({"labels": {"kubernetes.io/os": "windows"}}, "node node1 runs windows: ktrace is for"),
+        ({"labels": {"eks.amazonaws.com/compute-type": "fargate"}}, "node node1 is Fargate: "),
+        ({"labels": {"type": "virtual-kubelet"}}, "node node1 is virtual: its pods run elsewhere"),
+    ],
+)
+def test_the_node_of_a_pod_cannot_be(cluster: Cluster, made: dict[str, Any], said: str) -> None:
+    """One line, and no pod is made there."""
+    cluster.answers("get node node1 ", node("node1", **made))
     cluster.answers("get pod web-0", pod("web-0"))
     told = cluster("why", "shop/web-0")
     assert told.code == 1
     assert len(told.err.splitlines()) == 1
-    assert "node node1 is not ready" in told.err
-    assert "container runtime is down" in told.err
+    assert told.err.startswith(f"ktrace: {said}")
+    assert not any("create" in words for words in cluster.calls)
 
 
 def test_a_node_that_is_gone(cluster: Cluster) -> None:

@@ -48,8 +48,8 @@ class Server(ThreadingHTTPServer):
     # The thread of a client that hangs is no reason to wait.
     block_on_close = False
 
-    def __init__(self, act: Act) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, act: Act, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.act = act
         self.asked: list[Asked] = []
         self.over = threading.Event()
@@ -108,8 +108,8 @@ def _dumped(value: Any) -> bytes:
 
 
 @contextmanager
-def serving(act: Act) -> Iterator[Server]:
-    server = Server(act)
+def serving(act: Act, port: int = 0) -> Iterator[Server]:
+    server = Server(act, port)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from tests.support.wait import wait_for
 from tests.unit.kubernetes.objects import Json, event, pod
 from tests.unit.kubernetes.server import Answer, Asked, serving
@@ -224,6 +226,46 @@ def test_a_server_that_is_gone_for_a_while() -> None:
     wait_for("it to be said", lambda: said, 60)
     cluster.stop()
     assert len(said) == 1 and "cannot be reached" in said[0]  # both ask, and one says it
+
+
+def test_a_server_that_is_gone_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for the hour: each pause is noted and over. Pods and Events are asked for once a
+    minute each, it is said once, and afterwards what happened meanwhile comes."""
+    said: list[str] = []
+    pauses: list[float] = []
+    over, back = threading.Event(), threading.Event()
+    api = Api()
+    with serving(api) as server:
+        access, port = server.access, server.server_address[1]
+    cluster = Cluster(access, "node1", said.append)
+
+    def wait(seconds: float) -> bool:
+        pauses.append(seconds)
+        if sum(pauses) >= 2 * 3600:
+            over.set()
+            back.wait(60)
+        return not cluster.stopping
+
+    monkeypatch.setattr(cluster, "wait", wait)
+    cluster.start()
+    assert over.wait(60)
+    assert 2 * 60 <= len(pauses) <= 2 * 140
+    assert len(said) == 1 and "cannot be reached" in said[0]
+    api.items[EVENTS] = [event("Unhealthy", "meanwhile")]
+    with serving(api, int(port)):
+        back.set()
+        taken: list[Fact] = []
+
+        def come() -> bool:
+            taken.extend(cluster.take())
+            return len(taken) == 2
+
+        wait_for("the pod and its Event", come, 60)
+        with api.changed:
+            api.over.set()
+            api.changed.notify_all()
+        cluster.stop()
+    assert len(said) == 1
 
 
 def test_slow_down_and_server_errors_and_garbage() -> None:

@@ -22,7 +22,7 @@ from tracer.model.selection import Selection
 from tracer.model.turn import Part, Turn
 from tracer.probes import Stream
 from tracer.session import patterns as module
-from tracer.session.patterns import MAX_PATTERNS, Patterns
+from tracer.session.patterns import MAX_PATTERNS, Patterns, Sighting
 from tracer.session.session import Session
 from tracer.why.engine import explain_all
 from tracer.why.render import to_event
@@ -196,6 +196,96 @@ def test_grouping_together_tells_what_single_events_tell(
     assert play(seed, Eachs(alone), selection, 0) == play(seed, together, selection, MAX_PATTERNS)
     assert told(alone) == told(together)
     assert len(told(together)[0]) > 10
+
+
+class Together(Eachs):
+    """A sink that takes like events together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[int] = []
+
+    def sightings(self, sightings: list[Sighting]) -> None:
+        self.taken.append(len(sightings))
+        for boot_ns, pattern in sightings:
+            self.event(pattern.at(boot_ns))
+
+
+def three_pods() -> Iterator[Turn]:
+    """Of the third nobody knows a name. What happens in them happens three times."""
+    node = Node(1)
+    for pod in range(3):
+        parts = [("cgroup", node.cgroup(pod)), *node.container(pod)]
+        yield node.turn(parts)
+    names = Names()
+    for pod in range(2):
+        named, id = Pod(uid(pod), "shop", f"web-{pod}", {}), container(pod)
+        names.pods[uid(pod)] = named
+        names.containers[id] = Container(id, "containerd", "app", uid(pod))
+    answered = Turn(node.now, names=names, answered=(10, 11, 12))
+    yield answered
+    for _ in range(3):
+        yield node.turn(
+            [("signal", killed(node, pod, number)) for number in (9, 15) for pod in (0, 1, 2)]
+        )
+    yield Turn(node.now + MS, last=True)
+
+
+def killed(node: Node, pod: int, number: int) -> bytes:
+    reference, pid = node.processes[pod][0]
+    node.now += 3 * MS
+    whose = {"target_process": reference, "target_pid": pid, "target_tid": pid}
+    return pack("signal", time=node.now, signal=number, from_kernel=1, **whose)
+
+
+@pytest.mark.parametrize(
+    ("selection", "count", "events", "nameless"),
+    [
+        (Selection(everything=True), None, 18, 0),
+        (Selection(), None, 18, 0),
+        (Selection(pods=("web-1",)), None, 6, 6),
+        (Selection(pods=("web-?",)), None, 12, 6),
+        (Selection(namespaces=("other",)), None, 0, 6),
+        (Selection(everything=True), 5, 5, 0),
+        (Selection(pods=("web-1",)), 4, 4, None),
+        (Selection(everything=True), 18, 18, 0),
+    ],
+)
+def test_what_is_wanted_is_taken_together(
+    selection: Selection, count: int | None, events: int, nameless: int | None
+) -> None:
+    """As each by itself; and what is left out for lack of a name is counted."""
+    summaries, sinks = [], [Eachs(), Together()]
+    for sink in sinks:
+        source: Any = Script(three_pods())
+        source.schemas = {kinds()[name]: schema for name, schema in schemas().items()}
+        session = Session(source, [probes.get("signals")], selection, sink, CLOCK, count)
+        summaries.append(session.run())
+        assert session.stopping is (count is not None)
+    alone, together = sinks
+    assert together.lines == alone.lines
+    assert len(together.lines) == sum(cast(Together, together).taken) == events
+    assert [summary.events for summary in summaries] == [events, events]
+    if nameless is not None:
+        assert [summary.nameless for summary in summaries] == [nameless, nameless]
+
+
+def test_what_is_wanted_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each pattern, as long as nothing new is known."""
+    asked: list[bool | None] = []
+    wants = Selection.wants
+
+    def counting(self: Selection, event: Event) -> bool | None:
+        asked.append(wants(self, event))
+        return asked[-1]
+
+    monkeypatch.setattr(Selection, "wants", counting)
+    source: Any = Script(three_pods())
+    source.schemas = {kinds()[name]: schema for name, schema in schemas().items()}
+    sink = Together()
+    Session(source, [probes.get("signals")], Selection(pods=("web-?",)), sink, CLOCK).run()
+    assert asked.count(True) == 4, "two signals to two pods"
+    assert asked.count(None) == 6, "it may be known the next time"
 
 
 @pytest.mark.parametrize("most", [0, 20 * module.PATTERN_BYTES, MAX_PATTERNS])

@@ -4,6 +4,7 @@ events refer to. Sessions of the agent do not mix: each gives a file of its own.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, groupby
 from operator import attrgetter
@@ -144,4 +145,6 @@ class _Piece:
             self._out.close(end)
 
     def failed(self, error: OSError) -> None:
-        raise KtraceError(f"{self._path}: {reason(error)}", "make room, or give another file")
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "make room, or give another file" if full else "give another file with -o"
+        raise KtraceError(f"{self._path} cannot be written: {reason(error)}", remedy)

@@ -66,9 +66,10 @@ class Index:
                 execute("PRAGMA journal_mode = WAL")
                 self._db.executescript(f"BEGIN; {_TABLES} COMMIT;")
             elif layout != LAYOUT:
-                raise Damaged(f"it has layout {layout}, this ktrace makes {LAYOUT}")
+                made = f"another version of ktrace made it, with layout {layout}"
+                raise Damaged(f"{made}; this one's is {LAYOUT}")
             elif whole and (found := execute("PRAGMA quick_check(1)").fetchone()) != ("ok",):
-                raise Damaged(str(found[0])[:200])
+                raise Damaged(f"it is damaged: {str(found[0])[:200]}")
             execute("PRAGMA synchronous = NORMAL")
             execute("PRAGMA wal_autocheckpoint = 256")
             execute("PRAGMA journal_size_limit = 1048576")
@@ -76,7 +77,7 @@ class Index:
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError as error:
-            raise Damaged(str(error)) from error
+            raise Damaged(f"it is damaged: {error}") from error
 
     def close(self) -> None:
         self._db.close()

@@ -24,13 +24,14 @@ PAUSE = "pause"
 
 class Lives:
     """`note` gets each life as far as it is known. `began_ns` is when tracing began: what was there
-    by then is older than anybody has seen."""
+    by then is older than anybody has seen. `untold` says that a later look will note something."""
 
     def __init__(self, clock: Clock, note: Callable[[Life], None]) -> None:
         self.began_ns = 0
         self._clock = clock
         self._note = note
         self._noted: dict[int, tuple[int, bool]] = {}  # by cgroup: its version, and if it ended
+        self.untold = True
         self._changes = -1
         self._next = self._next_again = 0
 
@@ -68,8 +69,10 @@ class Lives:
         """Notes what has changed since the last look. A container without a name may still turn out
         to be a sandbox."""
         again = now >= self._next_again
-        if now < self._next or (resolver.changes == self._changes and not again):
+        self.untold = resolver.changes != self._changes
+        if now < self._next or not (self.untold or again):
             return
+        self.untold = False
         self._changes, self._next = resolver.changes, now + LOOK_NS
         if again:
             self._next_again = now + AGAIN_NS

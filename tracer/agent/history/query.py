@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Questions to a history, with or without an agent. It reads the agent's files: the index, or if
-that is missing or damaged, what the recordings say."""
+that cannot be used, what the recordings say."""
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TypeVar
 
 from tracer.agent.history import INDEX
 from tracer.agent.history.entry import Told
@@ -22,7 +25,11 @@ from tracer.model.selection import pod_matches
 
 _ID = re.compile(r"[0-9a-f]{6,64}", re.ASCII)
 
+# What a damaged index raises while it is read: its pages are not checked before.
+_DAMAGE = (sqlite3.Error, zlib.error, TypeError, ValueError)
+
 Wanted = Callable[[Life], bool]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,37 +49,27 @@ class Row:
 
 
 class History:
-    """Raises `KtraceError` if it cannot be read. `whole` is False if the index could not be used,
-    so the answers come from the recordings."""
+    """Raises `KtraceError` if it cannot be read. `doubt` says why the answers do not come from the
+    index but from the recordings; None if they do."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.whole = True
+        self.doubt: str | None = None
         try:
             self._index = self._open()
-        except PermissionError as error:
-            raise MissingPrivilege(
-                f"the history in {directory} is root's alone", "run it as root: sudo ktrace …"
-            ) from error
         except OSError as error:
-            raise KtraceError(f"the history in {directory}: {reason(error)}") from error
+            raise _unreadable(directory, error) from error
 
     def close(self) -> None:
         self._index.close()
 
     def last_death(self, wanted: Wanted) -> Told | None:
         """The verdict on the last end."""
-        for number, life in self._index.subjects(ends=True):
-            if wanted(life):
-                return self._index.verdict(number)
-        return None
+        return self._answer(lambda: self._last(wanted, ends=True))
 
     def last_harm(self, wanted: Wanted) -> Told | None:
         """The last verdict of all."""
-        for number, life in self._index.subjects(ends=False):
-            if wanted(life):
-                return self._index.verdict(number)
-        return None
+        return self._answer(lambda: self._last(wanted, ends=False))
 
     def last_lives(self, wanted: Wanted) -> list[Row]:
         """The last life of each container that has no verdict, in order of time."""
@@ -82,6 +79,29 @@ class History:
 
     def rows(self, wanted: Wanted, since_ns: int, *, running: bool) -> list[Row]:
         """In order of time. With `running`, also what has not ended."""
+        return self._answer(lambda: self._rows(wanted, since_ns, running))
+
+    def _answer(self, ask: Callable[[], T]) -> T:
+        try:
+            return ask()
+        except _DAMAGE as error:
+            if self.doubt is not None:
+                raise
+            self._index.close()
+            why = f"the index is damaged: {error}"
+        try:
+            self._index = self._from_recordings(why)
+        except OSError as error:
+            raise _unreadable(self.directory, error) from error
+        return ask()
+
+    def _last(self, wanted: Wanted, *, ends: bool) -> Told | None:
+        for number, life in self._index.subjects(ends=ends):
+            if wanted(life):
+                return self._index.verdict(number)
+        return None
+
+    def _rows(self, wanted: Wanted, since_ns: int, running: bool) -> list[Row]:
         rows: list[Row] = []
         explained = set()
         for told in self._index.verdicts(since_ns):
@@ -117,29 +137,51 @@ class History:
         try:
             if path.stat().st_size:
                 return Index(path)
+            why = "the index is empty"
         except FileNotFoundError:
-            self.directory.stat()
+            why = "the index is missing"
         except PermissionError:
             raise
-        except (Damaged, sqlite3.Error, OSError):  # also of a file system that is read-only
-            pass
-        return self._from_recordings()
+        except Damaged as error:
+            why = f"the index cannot be used: {error}"
+        except sqlite3.Error as error:  # such as one that is locked
+            why = f"the index cannot be read: {error}"
+        except OSError as error:  # also of a file system that is read-only: SQLite would write
+            why = f"the index cannot be opened: {reason(error)}"
+        return self._from_recordings(why)
 
-    def _from_recordings(self) -> Index:
+    def _from_recordings(self, why: str) -> Index:
         from tracer.agent.history.store import take_in
 
-        self.whole = False
+        self.doubt = why
         index = Index(None)
         take_in(index, self.directory)
         return index
 
 
 def exists(directory: Path) -> bool:
-    """Whether there is a history that this process may read."""
+    """Whether there is a history. Raises `KtraceError` if that cannot be seen."""
     try:
-        return any(directory.iterdir())
-    except OSError:
+        found = os.listdir(directory)
+    except FileNotFoundError:
         return False
+    except OSError as error:
+        raise _unreadable(directory, error) from error
+    if INDEX in found:
+        return True
+    from tracer.agent.history.segments import is_recording
+
+    return any(map(is_recording, found))
+
+
+def _unreadable(directory: Path, error: OSError) -> KtraceError:
+    if isinstance(error, PermissionError) and os.geteuid():
+        return MissingPrivilege(
+            f"the history in {directory} is root's alone", "run it as root: sudo ktrace …"
+        )
+    return KtraceError(
+        f"the history in {directory} cannot be read: {reason(error)}", "--dir names another one"
+    )
 
 
 def wants(

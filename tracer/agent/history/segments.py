@@ -32,6 +32,10 @@ def name_of(number: int, session: int, utc_ns: int) -> str:
     return f"{number:08d}-{session:08d}-{moment}{SUFFIX}"
 
 
+def is_recording(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
 def segments(directory: Path) -> list[Segment]:
     """The oldest first. Raises OSError."""
     found = []

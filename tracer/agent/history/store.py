@@ -103,6 +103,11 @@ class Store:
     def state(self) -> HistoryState:
         return self._disk.state
 
+    @property
+    def waiting(self) -> bool:
+        """Whether lives or verdicts are still to be written."""
+        return bool(self._lives or self._told)
+
     def begin(self, beginning: Beginning, now: int) -> None:
         self._beginning = beginning
         self._disk.start(self._session)
@@ -466,13 +471,13 @@ class _Disk:
             self._index_bytes = self._index.bytes
 
     def _mend_index(self) -> None:
-        """Opens the index, makes it again if it is damaged, and takes in what it lacks."""
+        """Opens the index, makes it again if it cannot be used, and takes in what it lacks."""
         path = self._directory / INDEX
         with _IndexMayFail(self):
             try:
                 self._index = Index(path, whole=True)
             except Damaged as error:
-                self._say(f"ktrace: the index is damaged and is made again: {error}")
+                self._say(f"ktrace: the index of the history is made again: {error}")
                 remove(path)
                 self._index = Index(path)
             take_in(self._index, self._directory)

@@ -116,10 +116,10 @@ class EventsSender(Sender):
             try:
                 self._tell(item, life)
             except ApiError as error:
-                remedy = RBAC if error.status == 403 and " cannot " in str(error) else None
+                remedy = error.remedy(RBAC)
                 if error.lasting:
                     raise Refused(str(error), remedy=remedy) from error
-                raise NotSent(str(error), after=error.after) from error
+                raise NotSent(str(error), after=error.after, remedy=remedy) from error
             self._paid = None
 
     def close(self) -> None:

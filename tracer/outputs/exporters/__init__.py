@@ -7,12 +7,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 if TYPE_CHECKING:
     from tracer.model.event import Clock, Event, Place
     from tracer.probes import Probe
+    from tracer.recording.metadata import Metadata
 
 
 class ExportSink(Protocol):
@@ -26,16 +27,32 @@ class ExportSink(Protocol):
         """Writes the end of the file."""
 
 
+@dataclass(slots=True)
+class Ending:
+    """What is known of a recording only when it has been read: the moment at which its session
+    ended (nanoseconds since boot), and what is missing of the file."""
+
+    at_ns: int | None = None
+    missing: str | None = None
+
+
 @dataclass(frozen=True)
 class Target:
     """An export's output and its recording's facts. `probes` are by the kinds of their events.
-    `places` returns every place known so far."""
+    `places` returns every place known so far. `title` is the recording's name, `chosen` the words
+    that selected what is exported. An `anonymous` export must tell no name that the node or a
+    container chose."""
 
     out: BinaryIO
     clock: Clock
     node: str
     probes: Mapping[str, Probe]
     places: Callable[[], Iterable[Place]]
+    metadata: Metadata | None = None
+    title: str = ""
+    chosen: str = ""
+    anonymous: bool = False
+    ending: Ending = field(default_factory=Ending)
 
     def sentence(self, event: Event) -> str:
         """The event in words."""

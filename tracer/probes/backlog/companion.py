@@ -23,8 +23,9 @@ from tracer.kernel.netstat import (
     mounted_namespaces,
     namespaces,
     netns_of,
+    parse,
     processes,
-    read_counters,
+    read_text,
 )
 from tracer.kernel.procfs import stat_of
 from tracer.kernel.sockdiag import Listener, Listeners, listeners
@@ -117,6 +118,20 @@ class Namespace:
     untold: dict[int, int] = field(default_factory=dict)
     unanswered: int = 0
     network: int = 0
+    mark: int | None = None
+    latest: Counters = field(default_factory=Counters)
+
+    def read(self, netns: int) -> Counters | None:
+        """The present counters; None if no known process is left in the namespace. Where nothing
+        happened, the text is the same, and is not parsed again."""
+        for pid in self.pids:
+            text = read_text(pid, netns)
+            if text is not None:
+                mark = hash(text)
+                if mark != self.mark:
+                    self.mark, self.latest = mark, parse(text)
+                return self.latest
+        return None
 
     def found_with(self, pids: list[int]) -> None:
         """Takes the processes that a search has found. If none of the former ones is left, this may
@@ -207,7 +222,7 @@ class Polled:
             self._search()
         out: list[bytes] = []
         for netns, known in list(self._namespaces.items()):
-            counters = _counters(known.pids, netns)
+            counters = known.read(netns)
             if counters is None:
                 self._next_search = 0.0
             elif counters != known.counters:
@@ -235,7 +250,7 @@ class Polled:
 
     def _begin(self, netns: int) -> None:
         known = self._namespaces[netns]
-        known.counters = _counters(known.pids, netns) or Counters()
+        known.counters = known.read(netns) or Counters()
         self._older.discard(netns)
         if known.counters.listen_drops:
             answer = self._ask(known.pids[0], netns, False)
@@ -376,10 +391,6 @@ def _at(listener: Listener, queue: str, count: int, answer: Listeners | None) ->
     if answer and answer.max_syn_backlog and answer.syncookies == 0:
         limit = min(limit, answer.max_syn_backlog - (answer.max_syn_backlog >> 2))
     return Told(queue, count, listener, depth, limit)
-
-
-def _counters(pids: list[int], netns: int) -> Counters | None:
-    return next(filter(None, (read_counters(pid, netns) for pid in pids)), None)
 
 
 class Holders:
