@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from typing import Any
+from zlib import crc32
 
 from tests.unit.why.world import CLOCK, SECOND, UID
 from tracer.model.kubernetes import moment
@@ -35,7 +36,7 @@ def event(
         "kind": "Event",
         "apiVersion": "v1",
         "metadata": {
-            "name": f"{name}.{abs(hash((reason, message))):x}",
+            "name": f"{name}.{crc32(f'{reason} {message}'.encode()):x}",
             "namespace": "shop",
             "uid": f"event {reason} {message}",
         },

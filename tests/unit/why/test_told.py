@@ -149,7 +149,7 @@ def test_who_ordered_a_stop(objects: list[Json], words: str) -> None:
         [event("Started", "Started container app")],
         [pod()],
     ],
-    ids=str,
+    ids=lambda objects: f"{objects[0].get('reason')} {objects[0].get('message')}",
 )
 def test_what_did_not_order_it(objects: list[Json]) -> None:
     verdict = ended(*objects, after_ms=100)
