@@ -34,6 +34,7 @@ from tracer.backends.stap import modules as stap_modules
 from tracer.backends.stap import program as stap_program
 from tracer.cli import _options, _watch
 from tracer.cli import decode as decode_command
+from tracer.cli import record as record_command
 from tracer.cli import root as root_command
 from tracer.decode import reports as oom_reports
 from tracer.decode.kinds import free_lists, kernel_reports
@@ -43,6 +44,7 @@ from tracer.identity.resolver import Resolver
 from tracer.kernel.bpf_object import shipped
 from tracer.kernel.kmsg import Line
 from tracer.kubectl import client, home
+from tracer.live import player
 from tracer.live.node import NodeFeed
 from tracer.model.batch import cell
 from tracer.model.errors import BadRecording, KtraceError, UsageError
@@ -58,7 +60,7 @@ from tracer.recording.files import SingleFile
 from tracer.session import live, patterns
 from tracer.session import session as session_module
 from tracer.session.session import Session
-from tracer.why import crash, entry, life, timelines
+from tracer.why import crash, entry, explained, life, timelines
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "architecture.md"
@@ -175,7 +177,10 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{HERE}::test_the_disk_that_a_window_takes",
         f"{FILES}::test_a_flight_has_the_minutes_before_and_some_after",
     ),
-    "flight recordings": (f"{FILES}::test_flights_take_no_more_than_they_may",),
+    "flight recordings": (
+        f"{FILES}::test_flights_take_no_more_than_they_may",
+        f"{HERE}::test_flights_have_a_size_anyway",
+    ),
     "context for a file that begins in the middle": (
         f"{FILES}::test_context_is_bounded_in_bytes",
         f"{HERE}::test_context_of_other_kinds",
@@ -195,6 +200,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "timelines of `why` and `live`": (
         f"{ENGINE}::test_lives_are_bounded_in_bytes",
         f"{HERE}::test_timelines_of_each_command",
+        f"{HERE}::test_timelines_of_a_recording",
         f"{ENGINE}::test_what_lives_outlasts_what_has_ended",
     ),
     "resets whose other end `why` looks for": (
@@ -228,6 +234,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{MODEL}::test_what_is_kept_is_bounded_in_bytes",
     ),
     "events that `live` keeps of each pod besides": (
+        f"{MODEL}::test_only_so_much_that_stands_out_is_kept",
         f"{UNIT}/live/test_told.py::test_they_are_bounded",
         f"{MODEL}::test_what_stands_out_outlives_a_storm_of_what_does_not",
         f"{MODEL}::test_what_is_kept_is_bounded_in_bytes",
@@ -717,6 +724,42 @@ def test_timelines_of_each_command() -> None:
     assert timelines.Timelines(Clock(0))._lives._most == why
     feed: Any = SimpleNamespace(clock=Clock(0))
     assert NodeFeed._timelines(feed)._lives._most == live_
+
+
+def test_timelines_of_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each command that explains one."""
+    kept: list[int] = []
+
+    class Noting(timelines.Timelines):
+        def __init__(self, *arguments: Any, most: int = 0) -> None:
+            kept.append(most)
+            super().__init__(*arguments, most=most)
+
+    for module in (timelines, explained, player):
+        monkeypatch.setattr(module, "Timelines", Noting)
+    recording = recordings.DATA / "format-1.0.ktrace"
+    for command in ("why", "export"):
+        root_command.main([command, str(recording)], standalone_mode=False)
+    shown = player.Player(recording, Selection(everything=True), None, lambda snapshot: None)
+    shown._timelines()
+    assert set(kept[:2] + kept[-1:]) == {number("timelines of `why` and `live`", 2) << 20}
+    assert len(kept) >= 3
+
+
+def test_flights_have_a_size_anyway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    class Noting(flight.FlightRecorder):
+        def __init__(self, *arguments: Any, max_size: int, **more: Any) -> None:
+            sizes.append(max_size)
+            super().__init__(*arguments, max_size=max_size, **more)
+
+    monkeypatch.setattr(record_command, "FlightRecorder", Noting)
+    monkeypatch.setattr(record_command.signal, "signal", lambda number, handler: None)
+    values = {"rotate": None, "flight": 60, "triggers": (), "after": 30, "cool_down": 300}
+    for asked in (None, 5 << 20):
+        record_command._flight([], {**values, "max_size": asked}, Clock(0), tmp_path, "node")
+    assert sizes == [number("flight recordings"), 5 << 20]
 
 
 def test_patterns_of_each_command(monkeypatch: pytest.MonkeyPatch) -> None:
