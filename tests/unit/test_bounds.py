@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import signal
 import threading
 from collections.abc import Iterator
 from functools import cache
@@ -731,9 +732,9 @@ def test_timelines_of_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[int] = []
 
     class Noting(timelines.Timelines):
-        def __init__(self, *arguments: Any, most: int = 0) -> None:
-            kept.append(most)
-            super().__init__(*arguments, most=most)
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            kept.append(more.get("most", 0))
+            super().__init__(*arguments, **more)
 
     for module in (timelines, explained, player):
         monkeypatch.setattr(module, "Timelines", Noting)
@@ -755,7 +756,7 @@ def test_flights_have_a_size_anyway(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             super().__init__(*arguments, max_size=max_size, **more)
 
     monkeypatch.setattr(record_command, "FlightRecorder", Noting)
-    monkeypatch.setattr(record_command.signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
     values = {"rotate": None, "flight": 60, "triggers": (), "after": 30, "cool_down": 300}
     for asked in (None, 5 << 20):
         record_command._flight([], {**values, "max_size": asked}, Clock(0), tmp_path, "node")
