@@ -27,6 +27,32 @@ MAX_TOLD = 8
 MAX_WORDS = 400
 
 
+class _Queue:
+    """Items of at most `most` bytes, in the order in which they came."""
+
+    def __init__(self, most: int) -> None:
+        self.bytes = 0
+        self._most = most
+        self.items: deque[Item] = deque()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def add(self, item: Item) -> bool:
+        """Whether there was room."""
+        if self.bytes + item.size > self._most:
+            return False
+        self.items.append(item)
+        self.bytes += item.size
+        return True
+
+    def take(self, most: int) -> list[Item]:
+        """The oldest items, at most so many."""
+        taken = [self.items.popleft() for _ in range(min(most, len(self.items)))]
+        self.bytes -= sum(item.size for item in taken)
+        return taken
+
+
 class Outlet:
     """`pause` is the first pause before another attempt, in seconds."""
 
@@ -42,12 +68,9 @@ class Outlet:
         self.name = name
         self.sender = sender
         self._say = say
-        self._most = most // 2
         self._pause = pause
         self._changed = threading.Condition()
-        self._first: deque[Item] = deque()
-        self._events: deque[Item] = deque()
-        self._first_bytes = self._events_bytes = 0
+        self._first, self._events = _Queue(most // 2), _Queue(most // 2)
         self._sending: Sequence[Item] = ()
         self._sent = self._retried = self._dropped = 0
         self._told: list[str] = []
@@ -64,21 +87,12 @@ class Outlet:
 
     def accept(self, item: Item) -> None:
         """Never blocks. A full queue drops the new item."""
-        size = item.size
         with self._changed:
-            if item.kind == "event":
-                if self._events_bytes + size > self._most:
-                    self._dropped += 1
-                    return
-                self._events.append(item)
-                self._events_bytes += size
+            queue = self._events if item.kind == "event" else self._first
+            if queue.add(item):
+                self._changed.notify()
             else:
-                if self._first_bytes + size > self._most:
-                    self._dropped += 1
-                    return
-                self._first.append(item)
-                self._first_bytes += size
-            self._changed.notify()
+                self._dropped += 1
 
     def drop(self, count: int) -> None:
         """Counts items that were not even made, because there were too many."""
@@ -89,7 +103,7 @@ class Outlet:
     def counts(self) -> Counts:
         with self._changed:
             waiting = len(self._first) + len(self._events) + len(self._sending)
-            size = self._first_bytes + self._events_bytes + sum(i.size for i in self._sending)
+            size = self._first.bytes + self._events.bytes + sum(i.size for i in self._sending)
             return Counts(self._sent, self._retried, self._dropped, waiting, size)
 
     def stop(self, seconds: float) -> None:
@@ -103,10 +117,7 @@ class Outlet:
         with self._changed:
             left = len(self._first) + len(self._events) + len(self._sending)
             self._dropped += left
-            self._first.clear()
-            self._events.clear()
-            self._sending = ()
-            self._first_bytes = self._events_bytes = 0
+            self._first, self._events, self._sending = _Queue(0), _Queue(0), ()  # no room
         if left:
             self._say(f"ktrace: {self.name}: {left} items were not sent before the end")
 
@@ -122,13 +133,8 @@ class Outlet:
                 if self._deadline is not None:
                     return ()
                 self._changed.wait()
-            batch: list[Item] = []
-            while self._first and len(batch) < self.sender.batch:
-                batch.append(self._first.popleft())
-                self._first_bytes -= batch[-1].size
-            while self._events and len(batch) < self.sender.batch:
-                batch.append(self._events.popleft())
-                self._events_bytes -= batch[-1].size
+            batch = self._first.take(self.sender.batch)
+            batch += self._events.take(self.sender.batch - len(batch))
             self._sending = batch
             return batch
 

@@ -44,7 +44,7 @@ def facts(value: object) -> Iterator[Fact]:
 
 
 def fact_of(value: object) -> Fact | None:
-    told = _dict(value)
+    told = mapping(value)
     kind = told.get("kind")
     if kind == "Event" or (kind is None and "involvedObject" in told):
         return _event(told)
@@ -52,7 +52,7 @@ def fact_of(value: object) -> Fact | None:
 
 
 def _items(value: object) -> Iterator[object]:
-    told = _dict(value)
+    told = mapping(value)
     items = told.get("items")
     if not isinstance(items, list):
         yield value
@@ -63,9 +63,14 @@ def _items(value: object) -> Iterator[object]:
         yield {**item, "kind": kind} if whole else item
 
 
+def mapping(value: object) -> Mapping[str, Any]:
+    """What should be an object; an empty one instead of anything else."""
+    return value if isinstance(value, dict) else {}
+
+
 def _event(told: Mapping[str, Any]) -> KubeEvent | None:
-    meta, source = _dict(told.get("metadata")), _dict(told.get("source"))
-    about = _dict(told.get("involvedObject")) or _dict(told.get("regarding"))
+    meta, source = mapping(told.get("metadata")), mapping(told.get("source"))
+    about = mapping(told.get("involvedObject")) or mapping(told.get("regarding"))
     reason, name = _word(told.get("reason")), _word(about.get("name"))
     if not reason or not name:
         return None
@@ -73,7 +78,7 @@ def _event(told: Mapping[str, Any]) -> KubeEvent | None:
     message = _text(told.get("message")) or _text(told.get("note"))
     created = _moment(told.get("eventTime")) or _moment(meta.get("creationTimestamp"))
     first = _moment(told.get("firstTimestamp")) or created or 0
-    series = _dict(told.get("series"))
+    series = mapping(told.get("series"))
     last = _moment(series.get("lastObservedTime")) or _moment(told.get("lastTimestamp")) or first
     container = _CONTAINER.match(_word(about.get("fieldPath")))
     deleted = _DELETED.match(message) if kind != "Pod" else None
@@ -95,8 +100,8 @@ def _event(told: Mapping[str, Any]) -> KubeEvent | None:
 
 
 def _pod(told: Mapping[str, Any]) -> KubePod | None:
-    meta, spec, status = (_dict(told.get(key)) for key in ("metadata", "spec", "status"))
-    uid = _word(_dict(meta.get("annotations")).get(MIRROR)) or _word(meta.get("uid"))
+    meta, spec, status = (mapping(told.get(key)) for key in ("metadata", "spec", "status"))
+    uid = _word(mapping(meta.get("annotations")).get(MIRROR)) or _word(meta.get("uid"))
     name = _word(meta.get("name"))
     if not uid or not name:
         return None
@@ -132,9 +137,9 @@ def _containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[
     }
     for name in list(dict.fromkeys((*wanted, *states)))[:MAX_CONTAINERS]:
         one, state = wanted.get(name, {}), states.get(name, {})
-        now, before = _dict(state.get("state")), _dict(state.get("lastState"))
-        waiting = _dict(now.get("waiting"))
-        hook = _dict(_dict(one.get("lifecycle")).get("preStop"))
+        now, before = mapping(state.get("state")), mapping(state.get("lastState"))
+        waiting = mapping(now.get("waiting"))
+        hook = mapping(mapping(one.get("lifecycle")).get("preStop"))
         yield KubeContainer(
             name=name,
             restarts=_number(state.get("restartCount")) or 0,
@@ -143,16 +148,16 @@ def _containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[
             message=_text(waiting.get("message")),
             ended=_end(now.get("terminated")) or _end(before.get("terminated")),
             probes=tuple(
-                _probe(what, _dict(one.get(f"{what}Probe")))
+                _probe(what, mapping(one.get(f"{what}Probe")))
                 for what in PROBES
-                if _dict(one.get(f"{what}Probe"))
+                if mapping(one.get(f"{what}Probe"))
             ),
             pre_stop=_how(hook) if hook else "",
         )
 
 
 def _end(value: object) -> KubeEnd | None:
-    told = _dict(value)
+    told = mapping(value)
     code = _number(told.get("exitCode"))
     if code is None:
         return None
@@ -173,8 +178,8 @@ def _how(told: Mapping[str, Any]) -> str:
     """A probe's or hook's action in words. `ktrace` is such words in a recording."""
     if words := _text(told.get("ktrace")):
         return words[:MAX_NAME]
-    http, tcp, grpc = (_dict(told.get(key)) for key in ("httpGet", "tcpSocket", "grpc"))
-    command = _dict(told.get("exec")).get("command")
+    http, tcp, grpc = (mapping(told.get(key)) for key in ("httpGet", "tcpSocket", "grpc"))
+    command = mapping(told.get("exec")).get("command")
     if http:
         return f"http-get of port {_port(http)}, {_word(http.get('path')) or '/'}"
     if tcp:
@@ -183,7 +188,7 @@ def _how(told: Mapping[str, Any]) -> str:
         return f"grpc of port {_port(grpc)}"
     if isinstance(command, list):
         return " ".join(_text(word) for word in command[:64])[:MAX_NAME]
-    return next((_word(key) for key in told if _dict(told.get(key))), "")
+    return next((_word(key) for key in told if mapping(told.get(key))), "")
 
 
 def _port(told: Mapping[str, Any]) -> str:
@@ -223,9 +228,5 @@ def _text(value: object) -> str:
     return words if len(words) <= MAX_MESSAGE else f"{words[: MAX_MESSAGE - 1]}…"
 
 
-def _dict(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def _dicts(value: object) -> list[Mapping[str, Any]]:
-    return [_dict(one) for one in value[:MAX_CONTAINERS]] if isinstance(value, list) else []
+    return [mapping(one) for one in value[:MAX_CONTAINERS]] if isinstance(value, list) else []

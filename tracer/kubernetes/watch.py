@@ -18,7 +18,7 @@ from typing import Any
 
 from tracer.kubernetes.access import Access
 from tracer.kubernetes.client import ApiError, Client
-from tracer.kubernetes.objects import fact_of
+from tracer.kubernetes.objects import fact_of, mapping
 from tracer.model.backoff import Backoff
 from tracer.model.bounded import Table, size_of
 from tracer.model.kubernetes import Fact, KubeEvent
@@ -179,7 +179,7 @@ class _Watch(threading.Thread):
             told = self.client.ask("GET", self._path, query)
             for item in _list_of(told):
                 self._put(item)
-            meta = _dict(_dict(told).get("metadata"))
+            meta = mapping(mapping(told).get("metadata"))
             version, more = meta.get("resourceVersion"), meta.get("continue")
             if not isinstance(version, str) or not version:
                 raise ApiError("the API server answers with no list")
@@ -200,14 +200,14 @@ class _Watch(threading.Thread):
         }
         began = time.monotonic()
         for line in self.client.lines(self._path, query, seconds):
-            told = _dict(line)
-            what, item = told.get("type"), _dict(told.get("object"))
+            told = mapping(line)
+            what, item = told.get("type"), mapping(told.get("object"))
             if what == "ERROR":
                 code = item.get("code")
                 raise ApiError(
                     f"the watch ends with {code}", code if isinstance(code, int) else None
                 )
-            version = _dict(item.get("metadata")).get("resourceVersion")
+            version = mapping(item.get("metadata")).get("resourceVersion")
             if not isinstance(version, str) or not version:
                 raise ApiError("the API server sends what is no object")
             self._version = version
@@ -225,7 +225,7 @@ class _Watch(threading.Thread):
         if self._known.touch(fact.uid) == mark:
             return
         self._known.keep(fact.uid, mark)
-        source = _dict(item.get("source"))
+        source = mapping(item.get("source"))
         host = source.get("host") or item.get("reportingInstance")
         self._cluster.put(fact, host if isinstance(host, str) else "")
 
@@ -240,9 +240,5 @@ class _Watch(threading.Thread):
 
 
 def _list_of(told: object) -> Iterator[Mapping[str, Any]]:
-    items = _dict(told).get("items")
-    return (_dict(item) for item in items) if isinstance(items, list) else iter(())
-
-
-def _dict(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
+    items = mapping(told).get("items")
+    return (mapping(item) for item in items) if isinstance(items, list) else iter(())

@@ -44,7 +44,7 @@ class Desk(World):
 
     def items(self, which: int = 0) -> list[Item]:
         outlet = self.outlets[which]
-        return [*outlet._first, *outlet._events]
+        return [*outlet._first.items, *outlet._events.items]
 
 
 def board(kinds: set[str], least: Severity = Severity.WARN, observes: bool = False) -> Board:
