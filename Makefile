@@ -11,7 +11,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BUILD_PACKAGES := python3 python3-venv clang llvm libbpf-dev libbpf1 libc6-dev binutils
 TEST_PACKAGES := containerd runc busybox-static containernetworking-plugins iproute2 iptables \
 	util-linux procps tcpdump ruby bpftool tmux jq openssl podman conmon crun \
-	libdevmapper1.02.1 buildah g++
+	libdevmapper1.02.1 buildah g++ chromium chromium-driver fonts-dejavu-core
 BENCH_PACKAGES := bpftrace libbpf-tools bpfcc-tools
 SHIP_PACKAGES := dpkg-dev rpm
 LAB_PACKAGES := qemu-system-x86 qemu-system-arm e2fsprogs debian-archive-keyring debootstrap python3-bpfcc \
@@ -43,7 +43,7 @@ mutants: $(VENV)/installed
 	nice -n 19 $(BIN)/mutmut run --max-children $(or $(JOBS),1) $(MUTANTS)
 	$(BIN)/mutmut results
 
-# unit: anywhere; kernel: this kernel, root; pods: real containerd pods; lab: other kernels, in QEMU;
+# unit: anywhere; browser: Chromium; kernel: this kernel, root; pods: real containerd pods; lab: other kernels, in QEMU;
 # software: real programs in real pods; cluster: real Kubernetes.
 # KTRACE_NO_SKIP=1 turns every skip into a failure. ARGS="tests/unit -k oom" chooses.
 test: install

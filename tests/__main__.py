@@ -28,7 +28,7 @@ ALONE = "tests/lab/test_pods.py"
 KUBELET = "tests/lab/test_kubelet.py"
 LAB = ("tests/lab", f"--ignore={ALONE}", f"--ignore={KUBELET}")
 UNIT = "tests/unit"
-HERE = ("tests/kernel", "tests/pods", "tests/deploy", ALONE)
+HERE = ("tests/browser", "tests/kernel", "tests/pods", "tests/deploy", ALONE)
 CLUSTER = "tests/cluster"
 SOFTWARE = "tests/software"
 # The kernel, the processors, a runtime and a kubelet are others' too, at the same time: what fails

@@ -126,7 +126,8 @@
   function drawAxis(into, height) {
     const each = step(state.to - state.from);
     const digits = each >= 1e9 ? 0 : each >= 1e6 ? 3 : each >= 1e3 ? 6 : 9;
-    for (let at = Math.ceil(state.from / each) * each; at <= state.to; at += each) {
+    const early = Number((zero + offset) % BigInt(each));  // ticks are at round times of day
+    for (let at = Math.ceil((state.from + early) / each) * each - early; at <= state.to; at += each) {
       const x = xOf(at);
       into.append(shape("path", { class: "grid", d: `M${x.toFixed(1)} 20V${height}` }));
       if (x > 45 && x < width - 45) into.append(shape("text", { class: "tick middle", x: x.toFixed(1), y: 14 }, clock(at, digits)));
@@ -216,7 +217,9 @@
       const begin = Math.min(seen.length - LISTED, Math.max(0, at - LISTED / 2));
       shown = seen.slice(begin, begin + LISTED);
     }
-    byId("events").tBodies[0].replaceChildren(...shown.map(line));
+    const table = byId("events"), held = table.contains(document.activeElement) ? document.activeElement.dataset.row : undefined;
+    table.tBodies[0].replaceChildren(...shown.map(line));
+    if (held !== undefined) table.querySelector(`button[data-row="${held}"]`)?.focus({ preventScroll: true });
     const count = seen.reduce((sum, n) => sum + data.rows[n][COUNT], 0);
     byId("listed").textContent = `${count.toLocaleString("en")} events` +
       (seen.length === count ? "" : ` in ${seen.length.toLocaleString("en")} rows`) +
