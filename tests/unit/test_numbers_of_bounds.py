@@ -88,6 +88,7 @@ VALUES: dict[str, tuple[float, ...]] = {
     "`kt_cgroups`": (entries("kt_cgroups"),),
     "`kt_processes`": (entries("kt_processes"),),
     "`kt_reported` (exits)": (entries("kt_reported", "exits"),),
+    "`kt_connect_resets` (connects)": (entries("kt_connect_resets", "connects"),),
     "`kt_pids`": (_options.MAX_PIDS,),
     "executable's path in a record": (LIMITS["KT_PATH_DEPTH"], LIMITS["KT_PATH_BYTES"]),
     "arguments in a record": (shipped("context").schemas["process"].room("argv"),),
