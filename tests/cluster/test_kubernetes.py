@@ -161,7 +161,8 @@ def test_its_event_stands_on_the_pod(bed: Bed, telling_agent: Json) -> None:
         described = bed.kubectl("describe", "pod", VICTIM).splitlines()
         (line,) = (line for line in described if "KilledByProcess" in line)
         assert "x2" in line and "SIGKILL from " in line and "ktrace" in line
-        assert bed.kubectl("get", "events").count("KilledByProcess") == 1
+        of = f"--field-selector=involvedObject.uid={uid}"  # there was a pod of this name before
+        assert bed.kubectl("get", "events", of).count("KilledByProcess") == 1
         health = healthz(telling_agent)
         counts = health["publishers"]["events"]
         assert health["good"] and counts["sent"] >= 2, health
