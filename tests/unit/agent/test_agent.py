@@ -10,7 +10,8 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -18,7 +19,15 @@ from tests.support.wait import wait_for
 from tests.unit.agent.fakes import board
 from tests.unit.session.test_run import EVERY, WHOLE_NODE, Kernel, kernel
 from tracer.agent import publishers
-from tracer.agent.agent import MAX_JSON, MAX_TIMELINES, Agent, Settings
+from tracer.agent.agent import (
+    MAX_JSON,
+    MAX_TIMELINES,
+    QUIET_SECONDS,
+    SOON_SECONDS,
+    Agent,
+    Rounds,
+    Settings,
+)
 from tracer.agent.history.bounds import Bounds
 from tracer.agent.history.segments import segments
 from tracer.agent.listener import Listener
@@ -32,6 +41,7 @@ from tracer.identity.resolver import (
 from tracer.model import event
 from tracer.model.errors import CannotOnThisKernel, KtraceError
 from tracer.probes import AttachPoint
+from tracer.recording.recorder import Recorder
 from tracer.session.run import TraceRequest
 
 __all__ = ["kernel"]
@@ -164,3 +174,15 @@ def test_it_is_frugal(settings: Settings) -> None:
         assert resolver._pod_names._most == resolver._container_names._most == FRUGAL_NAMES
         assert agent._timelines._lives._most == MAX_TIMELINES
         assert event._kept.most == MAX_JSON
+
+
+def test_it_comes_round_less_often_while_nothing_happens(settings: Settings) -> None:
+    """What is still to be written is written within a second all the same."""
+    agent = Agent(settings, print)
+    recorder = SimpleNamespace(waiting=False, patience=lambda now: 0.25)
+    rounds = Rounds(agent, cast(Recorder, recorder))
+    assert agent._lives.untold and rounds.patience(0) == SOON_SECONDS
+    agent._lives.untold = False
+    assert rounds.patience(0) == QUIET_SECONDS > SOON_SECONDS
+    recorder.waiting = True
+    assert rounds.patience(0) == 0.25

@@ -7,11 +7,13 @@ import ipaddress
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from tracer.backends.objects import Objects
 from tracer.kernel.netstat import KEPT_PIDS, Counters
 from tracer.kernel.sockdiag import Listener, Listeners
 from tracer.model.event import Event
-from tracer.probes.backlog import PROBE
+from tracer.probes.backlog import PROBE, companion
 from tracer.probes.backlog.companion import ACCEPT, SYN, Namespace, Polled, Told, attribute
 
 ANY = ipaddress.IPv4Address("0.0.0.0")
@@ -129,3 +131,23 @@ def test_short_processes_do_not_push_out_the_first_of_a_namespace() -> None:
     pids = polled._namespaces[netns].pids
     last = first + 3 * KEPT_PIDS
     assert pids == [first, *range(last - KEPT_PIDS + 1, last)]
+
+
+def test_only_what_has_changed_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By each namespace for itself; of the first process that is still in it."""
+    texts = {11: None, 12: b"one", 21: b"one"}
+    parsed: list[bytes] = []
+
+    def parse(text: bytes) -> Counters:
+        parsed.append(text)
+        return Counters(len(parsed))
+
+    monkeypatch.setattr(companion, "read_text", lambda pid, netns: texts[pid])
+    monkeypatch.setattr(companion, "parse", parse)
+    one, two = Namespace([11, 12], Counters()), Namespace([21], Counters())
+    assert [one.read(1), one.read(1), two.read(2)] == [Counters(1), Counters(1), Counters(2)]
+    texts[12] = b"two"
+    assert [one.read(1), two.read(2)] == [Counters(3), Counters(2)]
+    texts[12] = None
+    assert one.read(1) is None
+    assert parsed == [b"one", b"one", b"two"]
