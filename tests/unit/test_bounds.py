@@ -10,6 +10,7 @@ import re
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from inspect import signature
 from pathlib import Path
@@ -61,7 +62,7 @@ from tracer.recording.files import SingleFile
 from tracer.session import live, patterns
 from tracer.session import session as session_module
 from tracer.session.session import Session
-from tracer.why import crash, entry, explained, life, timelines
+from tracer.why import crash, entry, explained, life, timelines, words
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "architecture.md"
@@ -254,6 +255,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{HERE}::test_too_many_ancestors",
     ),
     "what hints look at of a command line": (
+        f"{HERE}::test_a_command_line_that_is_long",
         f"{UNIT}/why/test_words.py::test_of_any_command_line_a_bounded_part_is_looked_at",
     ),
     "a program's file that is searched for a function": (
@@ -774,8 +776,8 @@ def test_patterns_of_each_command(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(session_module, "Patterns", Noting)
     recording = str(recordings.DATA / "format-1.0.ktrace")
-    for words in (["replay", recording], ["why", recording]):
-        root_command.main(words, standalone_mode=False)
+    for command in ("replay", "why"):
+        root_command.main([command, recording], standalone_mode=False)
     told = "patterns of like records"
     assert kept == [number(told), number(told, 1) << 20]
 
@@ -876,6 +878,20 @@ def test_stops_that_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watched.world.timelines, "ended_pods", lambda: gone)
     watched.watch._follow(watched.now)
     assert len(watched.watch._gone) == 3
+
+
+def test_a_command_line_that_is_long() -> None:
+    """Of its words, of each word, and of the program's path."""
+    what = "what hints look at of a command line"
+    most, longest = number(what), number(what, 1)
+    argv = ["java", *(f"{n}-{'x' * (2 * longest)}" for n in range(2 * most))]
+    exe = f"/usr/bin/{'y' * longest}java"
+    world = World()
+    world.exit(1, who=process(7, "java", exe=exe, init=True))
+    seen = words._seen(replace(process(7, "java", exe=exe), argv=argv), world.only().verdict)
+    assert seen.argv == [word[:longest] for word in argv[:most]]
+    assert not seen.whole
+    assert seen.exe == exe[-longest:].rpartition("/")[2]
 
 
 def test_roots_that_are_held_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

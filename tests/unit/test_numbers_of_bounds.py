@@ -280,3 +280,14 @@ def test_bounds_that_share_a_number() -> None:
     assert html.MAX_LOSSES == html.MAX_VERDICTS
     assert judge.MAX_DUE == judge.MAX_TOLD
     assert stream.MAX_LINE == show.MAX_LINE
+
+
+def test_who_is_given_no_bound_has_the_pages() -> None:
+    for make, parameter, most in (
+        (kubernetes.Facts.__init__, "most", 8 * MIB),
+        (watch.Cluster.__init__, "most", 4 * MIB),
+        (outlet.Outlet.__init__, "most", 4 * MIB),
+        (timelines.Timelines.__init__, "most", 8 * MIB),
+        (session.Session.__init__, "patterns", 4 * MIB),
+    ):
+        assert default(make, parameter) == most, make
