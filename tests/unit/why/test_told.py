@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 import orjson
 import pytest
 
@@ -127,7 +129,7 @@ def test_another_pods_events_change_nothing() -> None:
             "the pod failed with Terminated (“Node is shutting down”)",
         ),
     ],
-    ids=lambda value: value[:40] if isinstance(value, str) else "",
+    ids=lambda value: re.sub(r"\W+", " ", value, flags=re.ASCII) if isinstance(value, str) else "",
 )
 def test_who_ordered_a_stop(objects: list[Json], words: str) -> None:
     verdict = ended(*objects, after_ms=100)
