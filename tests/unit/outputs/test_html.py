@@ -352,7 +352,7 @@ def test_patterns_are_folded_as_events(monkeypatch: pytest.MonkeyPatch) -> None:
     sighted = Folding(lambda event: False, by_process, most=20)
     one_by_one = Folding(lambda event: False, by_process, most=20)
     for n in range(500):
-        sighted.sight(n * 1_000_000, patterns[n % 5])
+        sighted.sight([(n * 1_000_000, patterns[n % 5])])
         one_by_one.add(patterns[n % 5].at(n * 1_000_000))
         assert len(sighted._of_patterns) <= 2
     told = [

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import doctest
+import io
 import json
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -184,3 +187,30 @@ def test_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     )
     assert ran.attempted > 10
     assert ran.failed == 0
+
+
+NOTEBOOK = ROOT / "docs" / "python.ipynb"
+
+
+def executed(notebook: dict[str, Any]) -> Iterator[str]:
+    """What each of its cells prints, one after the other in one namespace."""
+    names: dict[str, Any] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            said = io.StringIO()
+            with contextlib.redirect_stdout(said):
+                exec("".join(cell["source"]), names)
+            yield said.getvalue()
+
+
+def test_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "node.ktrace").write_bytes(FIRST.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    told = [
+        "".join(cell["outputs"][0]["text"])
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code"
+    ]
+    assert list(executed(notebook)) == told
+    assert len(told) > 3

@@ -47,9 +47,7 @@ class HtmlExport:
             self._folding.add(event)
 
     def sightings(self, sightings: Iterable[Sighting]) -> None:
-        sight = self._folding.sight
-        for boot_ns, pattern in sightings:
-            sight(boot_ns, pattern)
+        self._folding.sight(sightings)
 
     def flush(self) -> None:
         """Does nothing: the page is written as a whole."""

@@ -8,12 +8,12 @@ first and the last of each row, always stay exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from tracer.model.event import Event, Place
 from tracer.probes import Alike
-from tracer.session.patterns import Pattern
+from tracer.session.patterns import Pattern, Sighting
 
 # The page's rows: twice as many are held before they are folded again.
 MAX_ROWS = 2500
@@ -29,13 +29,10 @@ class Row:
     """`count` alike events from the first to the last."""
 
     event: Event
+    first_ns: int
     last_ns: int
     alarm: bool
     count: int = 1
-
-    @property
-    def first_ns(self) -> int:
-        return self.event.boot_ns
 
 
 class Folding:
@@ -64,18 +61,25 @@ class Folding:
         group = self._groups.setdefault(self._key(event, alarm), [])
         self._put(group, event, event.boot_ns, alarm)
 
-    def sight(self, boot_ns: int, pattern: Pattern) -> None:
-        """An event of which others were alike but for the time."""
-        group = self._of_patterns.get(pattern)
-        if group:
-            last = group[-1]
-            if 0 <= boot_ns - last.event.boot_ns <= self.close_ns:
-                last.last_ns = max(boot_ns, last.last_ns)
-                last.count += 1
-                self.events += 1
-                return
-            self._put(group, pattern.event, boot_ns, last.alarm)
-            return
+    def sight(self, sightings: Iterable[Sighting]) -> None:
+        """As `add` for each; most are recognised by their pattern."""
+        groups, before = self._of_patterns, 0
+        for boot_ns, pattern in sightings:
+            group = groups.get(pattern)
+            if group is not None:
+                last = group[-1]
+                if 0 <= boot_ns - last.first_ns <= self.close_ns:
+                    if boot_ns > last.last_ns:
+                        last.last_ns = boot_ns
+                    last.count += 1
+                    before += 1
+                    continue
+                self._put(group, pattern.event, boot_ns, last.alarm)
+            else:
+                self._learn(boot_ns, pattern)
+        self.events += before
+
+    def _learn(self, boot_ns: int, pattern: Pattern) -> None:
         alarm = self._alarm(pattern.event)
         key = self._key(pattern.event, alarm)
         group = self._groups.setdefault(key, [])
@@ -99,7 +103,7 @@ class Folding:
             last.last_ns = max(boot_ns, last.last_ns)
             last.count += 1
             return
-        group.append(Row(like.at(boot_ns), boot_ns, alarm))
+        group.append(Row(like.at(boot_ns), boot_ns, boot_ns, alarm))
         self._rows += 1
         if self._rows >= 2 * self._most:
             self._fold()
