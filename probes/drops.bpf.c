@@ -84,7 +84,22 @@ struct packet_drop_event {
 	kt_symbol function;  /* that dropped it, and its module; empty: unknown */
 };
 
+/* What connection tracking of a namespace has counted just before; read by user space when netfilter has dropped
+ * packets. All but `entries` and `maximum` are increases since the last reading. */
+struct drop_conntrack_event {
+	struct kt_header header;
+	kt_network network;
+	u64 dropped; /* for want of room */
+	u64 early_dropped;
+	u64 insert_failed;
+	u64 clash_resolved;
+	u64 invalid;
+	u32 entries;
+	u32 maximum; /* 0 = unknown */
+};
+
 KT_EVENT(packet_drop);
+KT_EVENT(drop_conntrack);
 
 /* The kernel's members that only this probe reads. */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -262,8 +277,9 @@ struct kt_drop_pace {
 KT_MAP(kt_drop_paces, HASH, 1024, struct kt_drop_reason, struct kt_drop_pace);
 KT_MAP(kt_drop_rest, HASH, 1024, struct kt_drop_reason, struct packet_drop_event);
 
-/* Records of one reason in a namespace and a second. User space adds those with counts. */
-#define DROPS_A_SECOND 10
+/* Records of one reason in a namespace and a second. User space adds as many with counts: of any second, in which two
+ * of either may begin, that is 20. */
+#define DROPS_A_SECOND 5
 
 /* What the kernel has done with a packet just before it dropped it, on this CPU. */
 struct kt_drop_note {

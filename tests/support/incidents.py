@@ -17,6 +17,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -35,13 +36,14 @@ from tests.support.containerd import Containerd, ContainerHandle, PodHandle
 from tests.support.cri import CriError
 from tests.support.ktrace import HAS_KPROBES, Ktrace
 from tests.support.ktrace import run as ktrace_once
-from tests.support.talkers import Talker, counted, rule, server, setting
+from tests.support.talkers import Talker, counted, in_network, rule, server, setting
 from tests.support.wait import wait_for
 from tracer.kernel.hierarchies import hierarchies
 from tracer.why.common.starting import PREPARING
 
 MIB = 1 << 20
 LIMIT = 32 * MIB
+ELSEWHERE = "203.0.113.0/24"
 PORT, CLOSED = 7777, 81
 TIMES = 23
 AT_ONCE = 4
@@ -61,6 +63,34 @@ PIPE_LIMITS = {
     Path("/proc/sys/fs/pipe-user-pages-soft"): "0",
     Path("/proc/sys/fs/pipe-user-pages-hard"): "0",
 }
+
+
+IDLE = """
+import socket, time
+end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+end.bind(("0.0.0.0", 5353))
+print("bound", flush=True)
+time.sleep(1000)
+"""
+# With a source, packets are made by hand: RFC 791 has the header, and the kernel its checksum.
+SENDER = """
+import contextlib, socket, struct, sys
+times, to, size, source = sys.argv[1:]
+raw = bool(source)
+kind = (socket.SOCK_RAW, socket.IPPROTO_RAW) if raw else (socket.SOCK_DGRAM,)
+end = socket.socket(socket.AF_INET, *kind)
+if not raw:
+    end.setsockopt(socket.IPPROTO_IP, 10, 3)  # IP_MTU_DISCOVER: must not be cut, whatever is known
+data = bytes(int(size))
+if raw:
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 28 + len(data), 0, 0, 64, 17, 0)
+    ends = socket.inet_aton(source) + socket.inet_aton(to)
+    data = head + ends + struct.pack("!HHHH", 40000, 5353, 8 + len(data), 0) + data
+for _ in range(int(times)):
+    with contextlib.suppress(PermissionError):
+        end.sendto(data, (to, 5353))
+"""
 
 
 @dataclass
@@ -759,6 +789,111 @@ def connecting(container: ContainerHandle) -> int:
     """How many sockets of a pod's network wait for an answer to their SYN."""
     lines = Path(f"/proc/{container.pid}/net/tcp").read_text().splitlines()[1:]
     return sum(line.split()[3] == "02" for line in lines)
+
+
+# Packets that are dropped
+
+
+@incident("local_source")
+def a_load_balancer_that_sends_back_what_the_pod_sent(scene: Scene) -> Generator[None, None, None]:
+    """Its own address is the source of what comes in."""
+    scene.pod.run("app", SLEEP)
+    other = scene.other("lb-0").run("app", SLEEP)
+    yield
+    send(other, TIMES, scene.pod.ip, source=scene.pod.ip)
+
+
+@incident("rp_filter")
+def a_way_back_that_leads_elsewhere(scene: Scene) -> Generator[None, None, None]:
+    container = scene.pod.run("app", SLEEP)
+    other = scene.other("client-0").run("app", SLEEP)
+    in_pod(container, "ip", "route", "add", ELSEWHERE, "dev", "lo")
+    for device in ("all", "eth0"):
+        setting(container, f"net.ipv4.conf.{device}.rp_filter", "1")
+    yield
+    send(other, TIMES, scene.pod.ip, source=f"{ELSEWHERE[:-4]}9")
+
+
+@incident("no_route")
+def a_pod_that_forwards_and_has_no_route(scene: Scene) -> Generator[None, None, None]:
+    container = scene.pod.run("app", SLEEP)
+    other = scene.other("client-0").run("app", SLEEP)
+    setting(container, "net.ipv4.ip_forward", "1")
+    in_pod(container, "ip", "route", "del", "default")
+    in_pod(other, "ip", "route", "add", ELSEWHERE, "via", scene.pod.ip)
+    yield
+    send(other, TIMES, f"{ELSEWHERE[:-4]}9")
+
+
+@incident("mtu")
+def a_way_that_takes_smaller_packets(scene: Scene) -> Generator[None, None, None]:
+    container = scene.pod.run("app", SLEEP)
+    other = scene.other("client-0").run("app", SLEEP)
+    setting(container, "net.ipv4.ip_forward", "1")
+    way = ("via", other.pod.ip, "dev", "eth0", "mtu", "lock", "1000")
+    in_pod(container, "ip", "route", "add", ELSEWHERE, *way)
+    in_pod(other, "ip", "route", "add", ELSEWHERE, "via", scene.pod.ip)
+    yield
+    send(other, TIMES, f"{ELSEWHERE[:-4]}9", size=1300)
+
+
+@incident("no_neighbour")
+def a_host_that_is_gone(scene: Scene) -> Generator[None, None, None]:
+    container = scene.pod.run("app", SLEEP)
+    in_pod(container, "ip", "route", "add", ELSEWHERE, "dev", "eth0")
+    yield
+    send(container, 1, f"{ELSEWHERE[:-4]}9")
+
+
+@incident("policy_drop", "likely")
+def a_policy_by_iptables(scene: Scene) -> Generator[None, None, None]:
+    container = scene.pod.run("app", SLEEP)
+    other = scene.other("client-0").run("app", SLEEP)
+    in_pod(container, "iptables-legacy", "-A", "INPUT", "-p", "udp", "-j", "DROP")
+    yield
+    send(other, TIMES, scene.pod.ip)
+
+
+@incident("policy_drop")
+def a_policy_by_nftables(scene: Scene) -> Generator[None, None, None]:
+    container = scene.pod.run("app", SLEEP)
+    in_pod(container, "nft", "add table inet ktrace")
+    hook = "{ type filter hook output priority 0; }"
+    in_pod(container, "nft", f"add chain inet ktrace out {hook}")
+    in_pod(container, "nft", "add rule inet ktrace out udp dport 5353 drop")
+    yield
+    send(container, TIMES, "198.51.100.10")
+
+
+@incident("receive_buffer")
+def a_program_that_does_not_read(scene: Scene) -> Generator[None, None, None]:
+    container = scene.pod.run("app", SLEEP)
+    other = scene.other("client-0").run("app", SLEEP)
+    with subprocess.Popen(
+        [*in_network(container), sys.executable, "-I", "-S", "-c", IDLE], stdout=subprocess.PIPE
+    ) as idle:
+        try:
+            assert idle.stdout and idle.stdout.readline()
+            yield
+            send(other, 10 * TIMES, scene.pod.ip)
+        finally:
+            idle.kill()
+
+
+def in_pod(container: ContainerHandle, *command: str) -> None:
+    done = subprocess.run(
+        [*in_network(container), *command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, (command, done.stderr)
+
+
+def send(
+    container: ContainerHandle, times: int, to: str, *, source: str = "", size: int = 20
+) -> None:
+    """UDP packets to port 5353, from a program in the pod's network; what a rule forbids is sent
+    nevertheless."""
+    words = [str(times), to, str(size), source]
+    in_pod(container, sys.executable, "-I", "-S", "-c", SENDER, *words)
 
 
 def _told(container: ContainerHandle, *order: Any) -> None:

@@ -118,6 +118,7 @@ def test_between_two_pods_it_is_the_senders(resolver: Decoding) -> None:
         "mtu": None,
         "buffer": None,
         "tracked": True,
+        "conntrack": None,
         "answered": None,
     }
     assert event.by_place is not None and event.by_place.identity.pod_uid == PEER_UID
@@ -156,6 +157,19 @@ def test_in_a_namespace_that_is_not_known_yet(resolver: Decoding) -> None:
     assert later.place.identity.pod_uid == PEER_UID
 
 
+def test_what_connection_tracking_counted(resolver: Decoding) -> None:
+    """It comes before the drops that it explains, and explains no later ones nor other reasons."""
+    counted = {"entries": 9, "maximum": 10, "dropped": 3, "early_dropped": 0}
+    counted |= {"insert_failed": 0, "clash_resolved": 2, "invalid": 1}
+    resolver.decode["drop_conntrack"](
+        record("drop_conntrack", time=6, network=HOST_NETWORK, **counted)
+    )
+    assert drop(resolver).body["conntrack"] == counted
+    assert drop(resolver, time=2_000_000_000).body["conntrack"] is None
+    assert drop(resolver, network=NETWORK).body["conntrack"] is None
+    assert drop(resolver, reason=b"IP_RPFILTER").body["conntrack"] is None
+
+
 def test_in_nobodys_namespace(resolver: Decoding) -> None:
     event = drop(resolver, FAR, FAR)
     assert (event.place, event.by_place) == (None, None)
@@ -187,7 +201,7 @@ def test_no_ip_packet(resolver: Decoding) -> None:
     ("values", "reason", "basis"),
     [
         ({"basis": "ICMP", "answered": 1, "icmp_code": 0}, "ip_innoroutes", "icmp"),
-        ({"basis": "ICMP", "answered": 1, "icmp_code": 1}, "neigh_failed", "icmp"),
+        ({"basis": "ICMP", "answered": 1, "icmp_code": 1}, "ip_innoroutes", "icmp"),
         ({"basis": "ICMP", "answered": 1, "icmp_code": 4}, "pkt_too_big", "icmp"),
         ({"basis": "ICMP", "answered": 1, "icmp_code": 13}, "netfilter_drop", "icmp"),
         ({"basis": "ICMP", "answered": 1, "icmp_code": 15}, None, "icmp"),

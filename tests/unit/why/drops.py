@@ -48,10 +48,21 @@ def drop(
         "mtu": None,
         "buffer": None,
         "tracked": None,
+        "conntrack": None,
         "answered": None,
         **others,
     }
     return world.add(Event("packet_drop", world.now, None, None, body, place))
+
+
+def tracking(**counted: int) -> dict[str, Any]:
+    """Drops of netfilter, and what connection tracking had counted."""
+    names = ("dropped", "early_dropped", "insert_failed", "clash_resolved", "invalid")
+    nothing = {"entries": 1000, "maximum": 262_144, **dict.fromkeys(names, 0)}
+    return {"conntrack": {**nothing, **counted}, "function": "nf_hook_slow"}
+
+
+FULL = tracking(entries=262_144, dropped=23)
 
 
 def dropped(*arguments: Any, **values: Any) -> Tell:
@@ -85,6 +96,38 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
     ),
     "iptables": (
         dropped("netfilter_drop", function="nf_hook_slow"),
+        *("policy_drop", "likely"),
+    ),
+    "connection tracking is full": (
+        dropped("netfilter_drop", tracked=False, **FULL),
+        *("conntrack_full", "certain"),
+    ),
+    "a policy while connection tracking is full": (
+        dropped("netfilter_drop", tracked=True, **FULL),
+        *("policy_drop", "likely"),
+    ),
+    "drops of connection tracking that has room": (
+        dropped("netfilter_drop", tracked=False, **tracking(dropped=23)),
+        *("policy_drop", "likely"),
+    ),
+    "nftables while connection tracking is full": (
+        dropped("netfilter_drop", tracked=False, **FULL | {"function": "nft_do_chain"}),
+        *("policy_drop", "certain"),
+    ),
+    "a DNS query that another one overtook": (
+        dropped("netfilter_drop", tracked=True, **tracking(insert_failed=1)),
+        *("conntrack_insert_failed", "likely"),
+    ),
+    "a policy while clashes are resolved": (
+        dropped("netfilter_drop", tracked=True, **tracking(clash_resolved=865)),
+        *("policy_drop", "likely"),
+    ),
+    "invalid": (
+        dropped("netfilter_drop", tracked=False, protocol="tcp", **tracking(invalid=3)),
+        *("conntrack_invalid", "likely"),
+    ),
+    "a policy while others are invalid": (
+        dropped("netfilter_drop", tracked=True, protocol="tcp", **tracking(invalid=3)),
         *("policy_drop", "likely"),
     ),
     "a program at tc": (dropped("tc_ingress"), "policy_drop", "certain"),

@@ -7,7 +7,19 @@ from typing import Any
 
 import pytest
 
-from tests.unit.why.drops import HARMLESS, HERE, NODE, PEER, THERE, Tell, came, drop, dropped
+from tests.unit.why.drops import (
+    FULL,
+    HARMLESS,
+    HERE,
+    NODE,
+    PEER,
+    THERE,
+    Tell,
+    came,
+    drop,
+    dropped,
+    tracking,
+)
 from tests.unit.why.world import World
 from tracer.why.verdict import Certainty, Verdict
 
@@ -58,6 +70,22 @@ def test_the_size_and_the_mtu() -> None:
 def test_the_chains_that_a_packet_went_through(direction: str, hook: str) -> None:
     verdict = verdict_of(dropped("netfilter_drop", direction=direction, function="nft_do_chain"))
     assert f"dropped by a rule of nftables ({hook})" in verdict.sentence
+
+
+def test_how_full_connection_tracking_was() -> None:
+    verdict = verdict_of(dropped("netfilter_drop", 23, tracked=False, **FULL))
+    assert verdict.sentence.endswith("was full (262144 of 262144 entries)")
+
+
+def test_the_five_seconds_of_a_query() -> None:
+    """Clashes that were resolved are not blamed."""
+    clash = tracking(insert_failed=1, clash_resolved=4)
+    verdict = verdict_of(dropped("netfilter_drop", tracked=True, **clash))
+    assert "while 4 other clashes were resolved" in verdict.sentence
+    assert verdict.sentence.endswith("asked again after 5 s")
+    assert "single-request-reopen" in verdict.remedy
+    other = verdict_of(dropped("netfilter_drop", tracked=True, port=8125, **clash))
+    assert "5 s" not in other.sentence and "single-request" not in other.remedy
 
 
 def test_a_rule_that_rejects_is_told_once() -> None:

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_address
 from typing import Any, TypedDict, TypeGuard
 
 from tracer.identity.netns import NOBODY, OBJECT, STATE, Holder, PodNetworks
 from tracer.kernel.bpf_object import shipped
 from tracer.model.address import address_text, with_port
+from tracer.model.bounded import keep
 from tracer.model.event import Event, Place, text
 from tracer.model.schema import Schema
 from tracer.model.selection import Selection
@@ -58,6 +60,9 @@ PROTOCOLS = {1: "icmp", 2: "igmp", 4: "ipip", 6: "tcp", 17: "udp", 33: "dccp", 4
     132: "sctp",
     136: "udplite",
 }
+# Counters that were read longer before or after a drop do not explain it.
+SAME_MOMENT_NS = 1_500_000_000
+MAX_COUNTED = 256  # namespaces
 # Reasons of a socket whose receive buffer is full.
 OF_BUFFERS = ("socket_rcvbuff", "proto_mem")
 
@@ -73,6 +78,18 @@ class End(TypedDict):
 class Buffer(TypedDict):
     used: int
     limit: int
+
+
+class Tracking(TypedDict):
+    """What connection tracking of the namespace had counted within a second or so."""
+
+    entries: int
+    maximum: int | None
+    dropped: int
+    early_dropped: int
+    insert_failed: int
+    clash_resolved: int
+    invalid: int
 
 
 class PacketBody(TypedDict):
@@ -92,6 +109,7 @@ class PacketBody(TypedDict):
     mtu: int | None
     buffer: Buffer | None
     tracked: bool | None
+    conntrack: Tracking | None
     answered: str | None
 
 
@@ -103,6 +121,7 @@ class Decoder:
     def __init__(self, stream: Stream) -> None:
         self._resolver = stream.resolver
         self._networks = stream.shared(PodNetworks)
+        self._counted: dict[int, Any] = {}  # by network
         described = shipped("drops")
         self._directions = described.words("drop_direction", DIRECTIONS)
         self._bases = described.words("drop_basis", BASES)
@@ -154,6 +173,7 @@ class Decoder:
             "mtu": record.mtu or None if reason == "pkt_too_big" else None,
             "buffer": _buffer(record) if reason in OF_BUFFERS else None,
             "tracked": self._tracked[record.tracked],
+            "conntrack": self._tracking(record) if reason == "netfilter_drop" else None,
             "answered": _answered(record),
         }
         settled = sides.settled and sure and sure_too
@@ -162,6 +182,24 @@ class Decoder:
             doubts=tuple(dict.fromkeys(doubts)),
             again=None if settled else partial(self.drop, record),
         )
+
+    def count(self, record: Any) -> None:
+        """A `struct drop_conntrack_event`, which comes before the drops that it explains."""
+        keep(self._counted, record.network, record, MAX_COUNTED)
+
+    def _tracking(self, record: Any) -> Tracking | None:
+        counted = self._counted.get(record.network)
+        if counted is None or abs(counted.time - record.time) > SAME_MOMENT_NS:
+            return None
+        return {
+            "entries": counted.entries,
+            "maximum": counted.maximum or None,
+            "dropped": counted.dropped,
+            "early_dropped": counted.early_dropped,
+            "insert_failed": counted.insert_failed,
+            "clash_resolved": counted.clash_resolved,
+            "invalid": counted.invalid,
+        }
 
     def _holder(self, record: Any, address: bytes | None) -> tuple[Holder, bool]:
         if address is None:
@@ -185,7 +223,8 @@ class Decoder:
 
 
 def _decoder(stream: Stream) -> dict[str, Decode]:
-    own: dict[str, Decode] = {"packet_drop": Decoder(stream).drop}
+    decoder = Decoder(stream)
+    own: dict[str, Decode] = {"packet_drop": decoder.drop, "drop_conntrack": decoder.count}
     return own | stream.shared(PodNetworks).decoders
 
 
@@ -261,11 +300,22 @@ def _grouping(event: Event[PacketBody]) -> Alike:
     """Drops between two addresses are alike, whatever their ports."""
     body = event.body
     ends = body["source"]["address"], body["destination"]["address"]
-    return Alike(("packet_drop", body["reason"]), (body["protocol"], *ends), body["count"])
+    return Alike(
+        ("packet_drop", body["reason"]), (body["protocol"], body["tracked"], *ends), body["count"]
+    )
+
+
+def is_to_many(body: PacketBody) -> bool:
+    """Whether nobody waits for these packets: they are for a group, or no IP packets."""
+    address = body["destination"]["address"]
+    if address is None:
+        return body["protocol"] is None
+    return ip_address(address).is_multicast or address.endswith(".255")
 
 
 def _alarm(event: Event[PacketBody]) -> bool:
-    return event.place is not None and event.place.pod is not None
+    in_pod = event.place is not None and event.place.pod is not None
+    return in_pod and not is_to_many(event.body)
 
 
 _BY_REASON, _BY_LOCATION = "tp_btf/kfree_skb with reason", "tp_btf/kfree_skb"

@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The user-space part of the `drops` probe: the drops that the kernel side only counted, as raw
-records of its own struct.
+"""The user-space part of the `drops` probe, as raw records of its own structs: the drops that the
+kernel side only counted, and what connection tracking has counted when netfilter drops packets.
 """
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
 from typing import Any
 
+from tracer.kernel import conntrack
 from tracer.kernel.bpf_object import shipped
+from tracer.kernel.netstat import netns_of, processes
+from tracer.model.bounded import keep
 from tracer.model.schema import Schema
 from tracer.probes import LAST_CALL, Table
 
@@ -19,7 +24,10 @@ INTERVAL = 1.0
 # A call that comes slightly early, caused by another companion's interval, counts as well.
 NEARLY = 0.9
 # Records of one reason in a namespace and a second; the kernel side adds as many.
-MOST = 10
+MOST = 5
+# What netfilter drops, by the reason and, where there is none, by the function.
+NETFILTER, HOOK = b"NETFILTER_DROP", b"nf_hook_slow"
+MAX_NAMESPACES = 256
 # A flow in which nothing was dropped for so long may be forgotten.
 IDLE_NS = 60_000_000_000
 
@@ -29,8 +37,10 @@ class Held:
     only grow."""
 
     interval: float | None = INTERVAL
+    hears = "packet_drop"
 
     def __init__(self, schemas: Mapping[str, Schema], flows: Table, rest: Table) -> None:
+        self._conntrack = Conntrack(schemas["drop_conntrack"])
         self._drop = schemas["packet_drop"]
         several = shipped("drops").numbers("drop_several")
         self._of = {member: several[name] for member, name in _SEVERAL.items()}
@@ -40,7 +50,16 @@ class Held:
         ]
         self._last_told = 0.0
 
+    def hear(self, records: Iterator[Any]) -> None:
+        self._conntrack.hear(records)
+
     def records(self, fresh: frozenset[str]) -> list[bytes]:
+        held = self._held(fresh)
+        self._conntrack.hear(held)
+        pack = self._drop.struct.pack
+        return [*self._conntrack.records(), *(pack(*drop) for drop in held)]
+
+    def _held(self, fresh: frozenset[str]) -> list[Any]:
         now = time.monotonic()
         if fresh != LAST_CALL and now - self._last_told < NEARLY * INTERVAL:
             return []
@@ -51,7 +70,7 @@ class Held:
                 added[drop.network, drop.number].append(drop)
         boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         return [
-            self._drop.struct.pack(*drop._replace(kind=self._drop.kind, time=boot_ns))
+            drop._replace(kind=self._drop.kind, time=boot_ns)
             for drops in added.values()
             for drop in self._at_most(drops)
         ]
@@ -111,3 +130,69 @@ class _Counts:
                 self._table.delete(key)
                 self._told.pop(key, None)
         return found
+
+
+class Conntrack:
+    """Reads the counters of the namespaces in which netfilter drops packets. They are reported if
+    they have grown. A namespace other than the node's is known once one of its processes has been
+    found, by a thread; what it counted before the first reading is not known."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._asked: dict[int, int] = {}  # inode by network
+        self._before: dict[int, conntrack.Tracking] = {}  # by inode
+        self._pids: dict[int, int] = {}
+        self._search: threading.Thread | None = None
+        self._maximum = 0
+        host = netns_of(1) or netns_of("self")
+        if host is not None:
+            self._pids[host] = 1 if netns_of(1) == host else os.getpid()
+            self._begin(host)
+
+    def hear(self, records: Iterable[Any]) -> None:
+        for record in records:
+            if record.reason.startswith(NETFILTER) or record.function.startswith(HOOK):
+                keep(self._asked, record.network, record.netns, MAX_NAMESPACES)
+
+    def records(self) -> list[bytes]:
+        asked, self._asked = self._asked, {}
+        found = (self._record(network, netns) for network, netns in asked.items())
+        return [record for record in found if record is not None]
+
+    def _record(self, network: int, netns: int) -> bytes | None:
+        before = self._before.get(netns)
+        now = self._read(netns)
+        if now is None:
+            self._find(netns)
+            return None
+        keep(self._before, netns, now, MAX_NAMESPACES)
+        grown = now.since(before) if before else conntrack.Tracking(now.entries)
+        self._maximum = self._maximum or conntrack.maximum()
+        if not grown.counts:
+            return None
+        return self._schema.pack(
+            time=time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+            network=network,
+            maximum=self._maximum,
+            **{name: getattr(grown, name) for name in conntrack.Tracking.__slots__},
+        )
+
+    def _read(self, netns: int) -> conntrack.Tracking | None:
+        pid = self._pids.get(netns)
+        return conntrack.read(pid, netns) if pid else None
+
+    def _begin(self, netns: int) -> None:
+        now = self._read(netns)
+        if now is not None:
+            self._before[netns] = now
+
+    def _find(self, netns: int) -> None:
+        if self._search is None or not self._search.is_alive():
+            self._search = threading.Thread(target=self._look_for, args=(netns,), daemon=True)
+            self._search.start()
+
+    def _look_for(self, netns: int) -> None:
+        pid = next((pid for pid in processes() if netns_of(pid) == netns), None)
+        if pid is not None:
+            keep(self._pids, netns, pid, MAX_NAMESPACES)
+            self._begin(netns)

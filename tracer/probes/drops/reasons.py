@@ -27,6 +27,7 @@ NO_LOSS = frozenset(
         *("no_socket", "otherhost", "queue_purge", "socket_close", "socket_filter", "dup_frag"),
         *("unhandled_proto", "ipv6disabled", "unicast_in_l2_multicast", "local_mac"),
         *("mac_ieee_mac_control", "bridge_ingress_stp_state", "arp_pvlan_disable"),
+        "no_tx_target",
         *("tap_filter", "tap_txfilter", "unix_disconnect", "unix_skip_oob", "packet_sock_error"),
         *("tcp_old_data", "tcp_old_sequence", "tcp_old_ack", "tcp_too_old_ack", "tcp_ofomerge"),
         *("tcp_reset", "tcp_close", "tcp_fastopen", "tcp_rfc7323_paws_ack", "tcp_abort_on_data"),
@@ -107,10 +108,11 @@ FUNCTIONS: dict[str, str | None] = {
 # A kernel that has this reason gives one at all of these places.
 _NEWEST = f"{_PREFIX}IP_LOCAL_SOURCE"
 
-# ICMP's codes of type 3 (RFC 792, RFC 1812) in words, and the reason that each stands for.
+# ICMP's codes of type 3 (RFC 792, RFC 1812) in words, and the reason that each stands for if the
+# kernel gives none. For a neighbour that does not answer it gives one.
 UNREACHABLE = {
     0: ("network unreachable", "ip_innoroutes"),
-    1: ("host unreachable", "neigh_failed"),
+    1: ("host unreachable", "ip_innoroutes"),
     2: ("protocol unreachable", "ip_noproto"),
     3: ("port unreachable", None),
     4: ("fragmentation needed", "pkt_too_big"),

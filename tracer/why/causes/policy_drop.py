@@ -7,12 +7,20 @@ from collections.abc import Sequence
 
 from tracer.probes.drops import PacketBody
 from tracer.why.cause import Cause
-from tracer.why.common.drops import RESTS_ON, certainty, of_reason, packets, total
+from tracer.why.common.drops import (
+    NFTABLES,
+    RESTS_ON,
+    By,
+    certainty,
+    of_netfilter,
+    of_reason,
+    packets,
+    total,
+)
 from tracer.why.entry import Entry
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
 
-NFTABLES = "nft_do_chain"
 _PROGRAMS = {
     "tc_ingress": "a program or rule at tc of the device (incoming)",
     "tc_egress": "a program or rule at tc of the device (outgoing)",
@@ -25,7 +33,7 @@ _BY_HOOK = "which of netfilter's users dropped them, the kernel does not say: mo
 
 
 def _judge(story: Story) -> Verdict | None:
-    found = of_reason(story, "netfilter_drop", *_PROGRAMS)
+    found = [*of_netfilter(story, By.RULE), *of_reason(story, *_PROGRAMS)]
     if not found:
         return None
     sure, doubts = certainty(found)

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from ipaddress import ip_address
+from enum import Enum
 from typing import TypeGuard
 
 from tracer.probes.columns import pod_name
-from tracer.probes.drops import PacketBody, is_drop
+from tracer.probes.drops import PacketBody, Tracking, is_drop, is_to_many
 from tracer.probes.resets import is_reset
 from tracer.why.common.phrases import written
 from tracer.why.common.resets import here
@@ -18,6 +18,9 @@ from tracer.why.verdict import Certainty
 
 RESTS_ON = frozenset(("drops",))
 MAX_NAMES = 3
+# The function in which nftables itself drops; iptables' and conntrack's drops are netfilter's.
+NFTABLES = "nft_do_chain"
+NEARLY_FULL = 0.95
 
 _INFERRED = {
     "icmp": "the kernel named no reason: it follows from the ICMP error that it sent",
@@ -35,9 +38,44 @@ def of_reason(story: Story, *reasons: str) -> list[Entry[PacketBody]]:
         for entry in story.entries
         if _is_of_drops(entry)
         and entry.body["reason"] in reasons
-        and not _is_to_many(entry)
+        and not is_to_many(entry.body)
         and not _is_told(entry, story)
     ]
+
+
+class By(str, Enum):
+    """Who let netfilter drop a packet, as far as connection tracking's counters tell."""
+
+    FULL = "its table was full"
+    OVERTAKEN = "another packet's entry was first"
+    INVALID = "it fits no connection"
+    RULE = "a rule"
+
+
+def of_netfilter(story: Story, by: By) -> list[Entry[PacketBody]]:
+    return [entry for entry in of_reason(story, "netfilter_drop") if _by(entry) is by]
+
+
+def _by(entry: Entry[PacketBody]) -> By:
+    for body in (entry.event.body, entry.last.body):
+        counted = body["conntrack"]
+        if counted is None or body["function"] == NFTABLES:
+            continue
+        most = counted["maximum"] or 0
+        full = counted["early_dropped"] or (most and counted["entries"] >= most * NEARLY_FULL)
+        if body["tracked"] is not True and counted["dropped"] and full:
+            return By.FULL
+        if body["tracked"] is not False and counted["insert_failed"]:
+            return By.OVERTAKEN
+        if body["tracked"] is False and counted["invalid"] and body["protocol"] == "tcp":
+            return By.INVALID
+    return By.RULE
+
+
+def tracking(found: Iterable[Entry[PacketBody]]) -> Tracking:
+    """The counters of the last drop for which they are known."""
+    known = [t for e in found for body in (e.event.body, e.last.body) if (t := body["conntrack"])]
+    return known[-1]
 
 
 def total(found: Iterable[Entry[PacketBody]]) -> int:
@@ -95,13 +133,6 @@ def certainty(found: Iterable[Entry[PacketBody]]) -> tuple[Certainty, tuple[str,
 
 def _is_of_drops(entry: Entry) -> TypeGuard[Entry[PacketBody]]:
     return is_drop(entry.event)
-
-
-def _is_to_many(entry: Entry[PacketBody]) -> bool:
-    address = entry.body["destination"]["address"]
-    if address is None:
-        return entry.body["protocol"] is None  # no IP packet
-    return ip_address(address).is_multicast or address.endswith(".255")
 
 
 def _is_told(entry: Entry[PacketBody], story: Story) -> bool:
