@@ -127,6 +127,10 @@ def test_what_it_remembers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(court.judge._due) == 10
     court.wait(END_SECONDS)
     assert len(court.told) == len(court.judge._told) == 10
+    for number in range(5):
+        court.exit(code=1, who=init_of(chr(300 + number), number + 10, f"other-{number}"))
+    court.wait(END_SECONDS)
+    assert (len(court.told), len(court.judge._told)) == (15, 10)
 
 
 def test_the_clock_of_events_is_not_its_own() -> None:
