@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -280,6 +281,39 @@ def test_a_pipe_that_is_closed_early(output: str) -> None:
             assert json.loads(line)["target"]["pid"] == target.pid
         assert ktrace.exit_code() == 0, ktrace.stderr
         assert ktrace.stderr == "" or CLOSING_LINE.fullmatch(ktrace.stderr)
+
+
+@pytest.mark.any_kernel
+@pytest.mark.parametrize("output", ["json", "table"])
+def test_a_reader_that_stalls_gets_whole_lines(output: str) -> None:
+    """Ctrl-C, and again because nobody reads: what is in the pipe ends with a line."""
+    reader, writer = os.pipe()
+    with (
+        Actor() as sender,
+        Actor() as target,
+        Ktrace("signals", "--pid", str(target.pid), output=output, stdout=writer) as ktrace,
+    ):
+
+        def is_full() -> bool:
+            sender.do("repeat", TIMES, "sigqueue", target.pid, 40)
+            return not select.select([], [writer], [], 0)[1]
+
+        def has_ended() -> bool:
+            ktrace.signal(signal.SIGINT)
+            return ktrace.ended
+
+        wait_for("a full pipe", is_full)
+        wait_for("the end", has_ended, interval=0.2)
+        # a third one may come after Python has given SIGINT its default action back
+        assert ktrace.exit_code() in (130, -signal.SIGINT)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as rest:
+            *lines, last = rest.read().split(b"\n")
+        assert last == b""
+        if output == "json":
+            assert {json.loads(line)["target"]["pid"] for line in lines} == {target.pid}
+        else:
+            assert len({len(line.split()) for line in lines[1:]}) == 1
 
 
 def test_killed_with_kill_9() -> None:
