@@ -48,10 +48,14 @@ def resets(port: int, words: str) -> Step:
 
 
 def hangs_up(port: int, words: str) -> Step:
-    """The program does, whatever it is told."""
+    """The program does, whatever it is told. It has heard that by then: the words come with the
+    packet that makes the connection."""
 
     def step(scene: Scene) -> None:
-        with _connected(scene, port) as client, suppress(ConnectionResetError):
+        with socket.socket() as client, suppress(ConnectionResetError):
+            client.settimeout(SECONDS)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
+            client.connect((scene.pod.ip, port))
             client.sendall(words.encode())
             while client.recv(1000):
                 """What it has to say before."""

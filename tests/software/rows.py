@@ -1467,8 +1467,8 @@ row(
 row(
     "ruby-stop",
     "Ruby, which answers SIGTERM with an exception, is stopped",
-    "ruby -e sleep",
-    handles("TERM"),
+    "ruby -e 'warn \"ready\"; sleep'",
+    logs("ready"),
     stop(10),
     ends,
     verdict="stopped_in_time",

@@ -114,8 +114,11 @@ def _act(
 
 
 def _holds_root(pid: int, first: int) -> bool:
-    """Whether a process has the root directory of another one open."""
-    root = os.stat(f"/proc/{first}/root")
+    """Whether a process has the root directory of another one open, or that one has ended."""
+    try:
+        root = os.stat(f"/proc/{first}/root")
+    except FileNotFoundError:
+        return True
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):
             if os.path.samestat(descriptor.stat(), root):

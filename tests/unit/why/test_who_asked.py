@@ -231,6 +231,10 @@ BETWEEN: dict[str, tuple[Callable[[World], object], str]] = {
         lambda w: w.at(-130).exit(0, who=started(EARLIER, comm="tee"), ends_container=False),
         "exited_after_child",
     ),
+    "the reader of its pipe ends late, as all does": (
+        lambda w: w.at(-45).exit(0, who=started(EARLIER, comm="tee"), ends_container=False),
+        "exited_after_child",
+    ),
     "what was waited for ends": (
         lambda w: w.at(-1).exit(0, who=started(EARLIER), ends_container=False),
         "exited",
@@ -305,6 +309,24 @@ def test_a_stray_child_with_the_same_code() -> None:
         world.at(-gap).exit(1, who=WORKER, ends_container=False)
         world.at(0).exit(1)
         assert world.only().verdict.id == verdict
+
+
+@pytest.mark.parametrize(
+    ("comm", "between", "verdict"),
+    [
+        ("dumb-init", False, "exited_after_child"),
+        ("sh", False, "exited_after_child"),
+        ("server", False, "exited"),
+        ("sh", True, "exited"),  # sh -c 'fails; sleep 0.2; exit 1'
+    ],
+)
+def test_a_plain_code_that_is_handed_on_late(comm: str, between: bool, verdict: str) -> None:
+    world = World()
+    world.at(-240).exit(2, who=WORKER, ends_container=False)
+    if between:
+        world.at(-1).exit(0, who=started(-239), ends_container=False)
+    world.at(0).exit(2, who=process(7, comm, init=True))
+    assert world.only().verdict.id == verdict
 
 
 TINI = process(7, "tini", init=True)

@@ -8,10 +8,17 @@ from tracer.probes.exits import ExitBody
 from tracer.probes.oom.decoder import KillBody
 from tracer.probes.signals import SignalBody
 from tracer.why.cause import Cause
-from tracer.why.common.children import Lost, lost_child, oom_of
+from tracer.why.common.children import Lost, lost_child, oom_of, was_next
 from tracer.why.common.faults import handled_before, in_full, is_own
 from tracer.why.common.memory import hints_of, remedy_of_child
-from tracer.why.common.phrases import ending, is_shell, where, who, whose_limit
+from tracer.why.common.phrases import (
+    ending,
+    executes_others,
+    is_shell,
+    where,
+    who,
+    whose_limit,
+)
 from tracer.why.common.senders import is_foreign, sender_of
 from tracer.why.common.stopped import between
 from tracer.why.entry import SIGKILL, Entry
@@ -119,11 +126,19 @@ def _child_that_explains(story: Story, end: Entry[ExitBody]) -> Entry[ExitBody] 
         entry
         for entry in story.of("exit")
         if entry is not end
-        and 0 <= end.boot_ns - entry.boot_ns <= (SIGNAL_NS if entry.body["signal"] else PLAIN_NS)
+        and 0 <= end.boot_ns - entry.boot_ns <= SIGNAL_NS
         and _shell_code(entry) == end.body["exit_code"] != 0
         and _is_child(story, entry)
+        and (entry.body["signal"] is not None or _hands_on(story, entry, end))
     ]
     return children[-1] if children else None
+
+
+def _hands_on(story: Story, child: Entry[ExitBody], end: Entry[ExitBody]) -> bool:
+    """Whether a plain code came at once, or next from a program that hands codes on, however slow
+    the node is."""
+    at_once = end.boot_ns - child.boot_ns <= PLAIN_NS
+    return at_once or (executes_others(story.init) and was_next(story, child, end, PLAIN_NS))
 
 
 def _shell_code(entry: Entry[ExitBody]) -> int | None:

@@ -25,6 +25,7 @@ TIMES_SLOWER = 20
 # If the container did nothing else in between, giving up was its answer on the slowest node. But
 # what waits before it tries again mostly does so for whole seconds.
 NEXT_NS = 1_000_000_000
+MUCH_LONGER = 5
 # The probes that see what a container does in between.
 _SEEN = frozenset(("signals", "exits"))
 # How long the clean-up of a program that was asked to end may take: a worker may have a request to
@@ -146,22 +147,26 @@ def lost_child(story: Story) -> Lost | None:
         and entry.body["signal"] is not None
         and 0 <= end.boot_ns - entry.last_ns <= LONGEST_NS
         and (lost := _lost(story, entry)) is not None
-        and (end.boot_ns - entry.last_ns <= _at_once_ns(lost) or _was_next(story, lost, end))
+        and (
+            end.boot_ns - entry.last_ns <= _at_once_ns(lost)
+            or was_next(story, entry, end, _at_once_ns(lost))
+        )
     ]
     return found[-1] if found else None
 
 
-def _was_next(story: Story, lost: Lost, end: Entry[ExitBody]) -> bool:
-    """Whether the first process's end came next after the loss: the container started no process in
-    between, the first one got no signal, and whoever else ended did so at once, as the readers of a
-    pipe do. False if any of that may have been missed."""
+def was_next(story: Story, child: Entry[ExitBody], end: Entry[ExitBody], at_once_ns: int) -> bool:
+    """Whether the first process's end came next after a child's: the container started no process
+    in between, the first one got no signal, and whoever else ended did so in step, as the readers
+    of a pipe do. In step is what takes at most `at_once_ns`, or not much longer than another step,
+    which shows how slow the node is. False if any of that may have been missed."""
     missed = any(loss.probe in (*_SEEN, ANY_PROBE, UNDESCRIBED) for loss in story.losses)
     if missed or story.left_out or (story.traced is not None and not story.traced >= _SEEN):
         return False
-    since = lost.end.last_ns
+    since = child.last_ns
     if not since < end.boot_ns < since + NEXT_NS or any(map(_is_news(since), story.signals())):
         return False
-    others = [entry for entry in story.of("exit") if entry not in (lost.end, end)]
+    others = [entry for entry in story.of("exit") if entry not in (child, end)]
     known = [*(entry.last.about for entry in others), *story.survivors]
     own = [one for one in known if one is not None and not is_from_executed(one, story.init)]
     if any((one.start_boot_ns or 0) > since for one in own):
@@ -169,13 +174,11 @@ def _was_next(story: Story, lost: Lost, end: Entry[ExitBody]) -> bool:
     steps = sorted(
         entry.last_ns for entry in others if since < entry.last_ns and entry.last.about in own
     )
-    if not steps:
-        return True
-    longest = _at_once_ns(lost)
-    return all(
-        later - earlier <= longest
+    gaps = sorted(
+        later - earlier
         for earlier, later in zip([since, *steps], [*steps, end.boot_ns], strict=True)
     )
+    return not steps or gaps[-1] <= max(at_once_ns, MUCH_LONGER * gaps[-2])
 
 
 def _is_news(since_ns: int) -> Callable[[Entry[SignalBody]], bool]:
