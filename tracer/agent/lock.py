@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from tracer.kernel.limits import reason
@@ -30,8 +31,6 @@ class Lock:
             ) from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
         except OSError as error:
             held = os.pread(self._fd, MAX_HOLDER, 0).decode("ascii", "replace").strip()
             os.close(self._fd)
@@ -42,12 +41,16 @@ class Lock:
                 "one agent a node is enough; for a second one give another directory with --dir",
             ) from error
 
+        with suppress(OSError):  # a full disk is no reason not to trace
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
     def release(self) -> None:
         os.close(self._fd)
 
 
 def holder(directory: Path) -> int | None:
-    """The pid of the agent that serves the directory, if one does."""
+    """The pid of the agent that serves the directory, if one does; 0 if it could not write it."""
     try:
         fd = os.open(directory / NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -56,7 +59,7 @@ def holder(directory: Path) -> int | None:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         held = os.read(fd, MAX_HOLDER).strip()
-        return int(held) if held.isdigit() else None
+        return int(held) if held.isdigit() else 0
     finally:
         os.close(fd)
     return None

@@ -142,7 +142,8 @@ def _check_directory(directory: Path, bounds: Bounds) -> int:
     _line("", f"at most {size(most)}{why}")
     pid = holder(directory)
     if pid is not None:
-        _lack(f"another agent, process {pid}, serves {directory}", "one agent a node is enough")
+        who = f"another agent, process {pid or '?'},"
+        _lack(f"{who} serves {directory}", "one agent a node is enough")
     if not os.access(there, os.W_OK):
         _lack(f"nothing can be written in {there}", "give another directory with --dir")
     return (pid is not None) + (not os.access(there, os.W_OK))

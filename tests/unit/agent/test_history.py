@@ -742,6 +742,25 @@ def test_two_agents(tmp_path: Path) -> None:
     Lock(tmp_path).release()
 
 
+def test_a_full_disk_is_no_reason_not_to_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock holds all the same, and who has it is not known."""
+    real = os.pwrite
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    first = Lock(tmp_path)
+    monkeypatch.setattr(os, "pwrite", real)
+    with pytest.raises(KtraceError, match=r"another agent, process \?, already serves"):
+        Lock(tmp_path)
+    assert holder(tmp_path) == 0
+    first.release()
+    assert holder(tmp_path) is None
+
+
 def test_files_are_root_s_alone(keep: Callable[..., Keeping], tmp_path: Path) -> None:
     keeping = keep()
     keeping.second()

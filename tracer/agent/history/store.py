@@ -495,7 +495,8 @@ class _Disk:
             self._failures += 1
         if not self._index_told:
             self._index_told = True
-            self._say(f"ktrace: the index cannot be written: {error}; the recordings go on")
+            later = "it is made from the recordings later"
+            self._say(f"ktrace: the index cannot be written: {error}; {later}")
 
 
 class _IndexMayFail:
