@@ -34,7 +34,8 @@ SOFTWARE = "tests/software"
 # The kernel, the processors, a runtime and a kubelet are others' too, at the same time: what fails
 # is tried once more, and named with what it failed for.
 PYTEST = (sys.executable, "-m", "pytest", "--durations", "15", "--reruns", "1")
-ENDING_WITH_US = ("setpriv", "--pdeathsig", "INT")
+# A shell's job in the background ignores SIGINT, and so would all that it starts.
+ENDING_WITH_US = ("env", "--default-signal=INT", "setpriv", "--pdeathsig", "INT")
 BUILD = (sys.executable, "-m", "tests.cluster.build")
 FETCH = (sys.executable, "-m", "tests.software.build")
 
