@@ -335,6 +335,10 @@ TESTS: dict[str, tuple[str, ...]] = {
     "context of the agent's recordings, besides cgroups that exist": (
         f"{FILES}::test_a_frugal_context_keeps_half",
     ),
+    "records in one turn of the agent, and recorded ones that are not yet written": (
+        f"{UNIT}/session/test_session.py::test_a_frugal_turn_is_small",
+        f"{HERE}::test_recorded_turns_are_written_when_they_are_many",
+    ),
     "the agent's timelines, and JSON that may be told again": (
         f"{AGENT}/test_agent.py::test_it_is_frugal",
         f"{UNIT}/model/test_bounded.py::test_who_is_frugal_keeps_less_json",
@@ -648,22 +652,24 @@ def test_recorded_turns_are_written_when_they_are_many(tmp_path: Path) -> None:
     script = recordings.Script([])
     resolver = Session(script, recordings.PROBES, Selection(), None, Clock(0)).resolver
 
-    def written(*names: str) -> bool:
-        file = tmp_path / "-".join(names)
+    def written(name: str, frugal: bool = False) -> int:
+        """After how many turns; 0 if after none of these."""
+        file = tmp_path / f"{name}-{frugal}"
         out = recorder.Recorder(
-            SingleFile(file), recordings.metadata(), recordings.PROBES, recordings.fail
+            *(SingleFile(file), recordings.metadata(), recordings.PROBES, recordings.fail),
+            frugal=frugal,
         )
         empty = file.stat().st_size
-        for name in names:
-            parts = [recordings.part(name, *[records.pack(name)] * 512)]
-            for _ in range(16):
-                out.add(Turn(recordings.BEGAN, parts), False, resolver)
-                if file.stat().st_size > empty:
-                    return True
-        return False
+        parts = [recordings.part(name, *[records.pack(name)] * 512)]
+        for turn in range(1, 17):
+            out.add(Turn(recordings.BEGAN, parts), False, resolver)
+            if file.stat().st_size > empty:
+                return turn
+        return 0
 
     assert written("signal"), "more events than may wait"
     assert written("process"), "more bytes than may wait"
+    assert 0 < written("process", frugal=True) < written("process")
 
 
 def test_the_disk_that_a_window_takes(tmp_path: Path) -> None:

@@ -252,6 +252,9 @@ VALUES |= {
         resolver.FRUGAL_NAMES,
     ),
     "context of the agent's recordings, besides cgroups that exist": (),
+    "records in one turn of the agent, and recorded ones that are not yet written": (
+        live.FRUGAL_SLICE_BYTES,
+    ),
     "the agent's timelines, and JSON that may be told again": (
         *(agent.MAX_TIMELINES, agent.MAX_JSON),
     ),
@@ -279,6 +282,7 @@ def test_bounds_that_share_a_number() -> None:
         assert default(source.__init__, "timeout") == default(cri.CriSource.__init__, "timeout")
     assert html.MAX_LOSSES == html.MAX_VERDICTS
     assert judge.MAX_DUE == judge.MAX_TOLD
+    assert recorder.FRUGAL_FLUSH_BYTES == live.FRUGAL_SLICE_BYTES
     assert stream.MAX_LINE == show.MAX_LINE
 
 

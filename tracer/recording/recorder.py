@@ -43,7 +43,7 @@ from tracer.session.run import Run
 
 FLUSH_NS = 1_000_000_000
 FLUSH_EVENTS = 4096
-FLUSH_BYTES = 4 << 20
+FLUSH_BYTES, FRUGAL_FLUSH_BYTES = 4 << 20, 1 << 20
 
 
 class Recorder:
@@ -71,6 +71,7 @@ class Recorder:
         self._events = _events(metadata, probes)
         self._pending: list[Turn] = []
         self._pending_events = self._pending_bytes = 0
+        self._most_bytes = FRUGAL_FLUSH_BYTES if frugal else FLUSH_BYTES
         self._was_empty = True
         self._facts = Facts()
         self._context: Context | None = None
@@ -146,7 +147,7 @@ class Recorder:
         return now - self._pending[0].now >= FLUSH_NS
 
     def _full(self) -> bool:
-        return self._pending_events >= FLUSH_EVENTS or self._pending_bytes >= FLUSH_BYTES
+        return self._pending_events >= FLUSH_EVENTS or self._pending_bytes >= self._most_bytes
 
     def _flush(self, resolver: Resolver) -> None:
         turns, self._pending = self._pending, []

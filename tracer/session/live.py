@@ -35,6 +35,8 @@ from tracer.probes import Probe
 MAX_BACKLOG_BYTES = 16 << 20
 # Records to process before the next look at the ring.
 SLICE = 4096
+# Of who is frugal, in bytes: what is made of a turn is several times as large for a moment.
+FRUGAL_SLICE_BYTES = 1 << 20
 # Cgroups in one turn, of those found at the start.
 CGROUPS = 1024
 # Without decoding, everything that was read is one turn.
@@ -216,11 +218,14 @@ class LiveSource:
         """At most a slice of the backlog."""
         parts: list[Part] = []
         room = self._slice
+        left = FRUGAL_SLICE_BYTES if self._frugal else sys.maxsize
         process = self._kinds["process"]
-        while self._backlog and room:
+        while self._backlog and room and left > 0:
             batch, run = self._backlog.popleft()
-            run, rest = _cut(run, room)
+            fitting = max(1, left * run.count // (run.end - run.start))
+            run, rest = _cut(run, min(room, fitting))
             room -= run.count
+            left -= run.end - run.start
             if rest:
                 self._backlog.appendleft((batch, rest))
             elif not self._backlog or self._backlog[0][0] is not batch:

@@ -39,6 +39,7 @@ from tracer.model.kubernetes import Fact, KubeEvent
 from tracer.model.names import Container, Names, Pod
 from tracer.model.schema import Schema
 from tracer.model.selection import AS_SENDER, BOTH_SIDES, Mode, Selection
+from tracer.model.turn import Part
 from tracer.probes import AttachPoint, Decode, Probe, Stream
 from tracer.session import live, session
 from tracer.session.live import LiveSource
@@ -212,6 +213,7 @@ class World:
         self.arrivals.time = time
         self.sink: Any = Sink()
         self.backend.at_end = self.stop
+        self.frugal = False
         self._selection = selection
         self._probes = probes
 
@@ -229,7 +231,11 @@ class World:
         count: int | None = None,
     ) -> None:
         names = cast(NameService, self.names)
-        self.source = LiveSource(self.backend, names, self.arrivals, self.time, duration=duration)
+        self.source = LiveSource(
+            *(self.backend, names, self.arrivals, self.time),
+            duration=duration,
+            frugal=self.frugal,
+        )
         self.session = Session(
             self.source, self._probes, self._selection, self.sink, self.time, count
         )
@@ -1010,6 +1016,27 @@ def test_the_backlog_is_bounded(world: Make, monkeypatch: pytest.MonkeyPatch) ->
     w.run(context(), *(signals(*range(at, at + 100)) for at in range(1, 20_001, 100)))
     assert w.shown == list(range(1, 20_001))
     assert 90_000 < max(ahead) < 100_000 + 100 * size + len(context())
+
+
+def test_a_frugal_turn_is_small(world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bytes: what is made of it takes several times as much for a moment."""
+    size = len(signals(1))
+    monkeypatch.setattr(live, "FRUGAL_SLICE_BYTES", 10 * size)
+    w = world()
+    w.sources_know_nobody()
+    w.frugal = True
+    taken: list[int] = []
+    take = live.LiveSource._take
+
+    def noted(source: live.LiveSource) -> list[Part]:
+        parts = take(source)
+        taken.append(sum(len(part.cells) for part in parts))
+        return parts
+
+    monkeypatch.setattr(live.LiveSource, "_take", noted)
+    w.run(context(), signals(*range(1, 101)), signals(*range(101, 104)))
+    assert w.shown == list(range(1, 104))
+    assert taken.count(10 * size) == 10, "a record of context that is larger is a turn of its own"
 
 
 @pytest.mark.timeout(30)
