@@ -22,6 +22,8 @@ from tracer.outputs import listing
 from tracer.outputs.escape import escape
 
 NS = 1_000_000_000
+# How far ahead the end of a `--cut` may be.
+AHEAD = timedelta(hours=1)
 _CLOCK = re.compile(r"(\d\d):(\d\d)(?::(\d\d))?")
 
 
@@ -58,6 +60,8 @@ def run(
         for one in map(table.to_object, rows):
             sys.stdout.buffer.write(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE))
     else:
+        if not rows:
+            click.echo("ktrace: the history tells of nothing that ended or was hurt", err=True)
         wide = form == "wide"
         columns = table.COLUMNS + table.MORE_COLUMNS * wide
         shown = (table.cells(table.to_object(row), wide) for row in rows)
@@ -78,7 +82,7 @@ def _cut(directory: Path, span: str, output: str | None) -> None:
     if not dots:
         raise UsageError(f"--cut {span!r} is no span", "such as 03:10..03:14")
     now = datetime.now(timezone.utc)
-    end = _moment(last, now)
+    end = _moment(last, now + AHEAD)  # `..03:14` may be said at 03:13
     begin = _moment(first, end)
     if begin > end:
         raise UsageError(f"--cut {span!r} ends before it begins")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from tracer.decode.signals import SIGRTMAX, signal_name
 from tracer.identity.states import PodState, States, StateService
 from tracer.model.cgroup import CgroupIdentity
 from tracer.model.event import Place
@@ -132,10 +133,17 @@ def _story(state: PodState, began_ns: int) -> Story:
     return Story(place, [], None, began_ns, None, [], state=state)
 
 
+def _runtimes_words(code: int) -> str:
+    """Runtimes tell a signal as 128 and its number, and a program may end with that code itself."""
+    if 128 < code <= 128 + SIGRTMAX:
+        return f", as of {signal_name(code - 128)}"
+    return code_words(code)
+
+
 def _note(state: PodState, now: int) -> str:
     ended = [
         f"{one.name} ended {span(now - one.ended_ns)} ago with exit code {one.exit_code}"
-        f"{code_words(one.exit_code or 0)}" + (f" ({one.message})" if one.message else "")
+        f"{_runtimes_words(one.exit_code or 0)}" + (f" ({one.message})" if one.message else "")
         for one in state.newest()
         if one.state == "exited" and one.ended_ns
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,22 @@ def test_a_piece_on_standard_output(lines: list[bytes], tmp_path: Path, director
     with (tmp_path / "out.ktrace").open("wb") as out:
         subprocess.run([sys.executable, "-m", "tracer", *words], stdout=out, check=True)
     assert len(replay(tmp_path / "out.ktrace").splitlines()) == len(lines)
+
+
+def test_a_span_that_ends_in_a_moment(kept: Path, tmp_path: Path) -> None:
+    """`..03:14` may be said at 03:13, and means today."""
+    out = tmp_path / "incident.ktrace"
+    end = datetime.now(timezone.utc) + timedelta(minutes=5)
+    span = f"{end - timedelta(hours=2):%H:%M:%S}..{end:%H:%M:%S}"
+    failed = asked(kept, "--cut", span, "-o", str(out))
+    assert f"and {end:%Y-%m-%dT%H:%M:%S}Z" in failed.stderr, "it holds nothing of that time"
+
+
+def test_nothing_to_tell(kept: Path) -> None:
+    told = asked(kept, "--since", "1h")
+    assert told.returncode == 0
+    assert told.stderr == "ktrace: the history tells of nothing that ended or was hurt\n"
+    assert asked(kept, "--since", "1h", "-o", "json").stderr == "", "of many nodes it says little"
 
 
 @pytest.mark.parametrize("words", [(), ("--cut", "03:10..03:14", "-o", "x.ktrace")])

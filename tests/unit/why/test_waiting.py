@@ -84,6 +84,15 @@ def test_no_sandbox() -> None:
     assert "kubectl describe pod -n shop web-0" in node.told[0].verdict.remedy
 
 
+def test_a_runtimes_code_of_a_signal() -> None:
+    """It does not tell whether a signal ended it or exit(137)."""
+    node = Node()
+    ended = container("app", "exited", ended_ns=time.time_ns() - 2 * MINUTE, exit_code=137)
+    node.service.latest = States(100.0, {UID: ready(ended)})
+    (note,) = node.waiting.notes()
+    assert note.endswith("app ended 2 min ago with exit code 137, as of SIGKILL")
+
+
 def test_a_name_is_quoted() -> None:
     odd = PodState(Pod(UID, "shop", "a;reboot", {}), time.time_ns())
     node = Node("*")
