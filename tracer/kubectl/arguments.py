@@ -29,7 +29,7 @@ KUBECTL = frozenset(
 )
 KUBECTL_FLAGS = frozenset(("--insecure-skip-tls-verify",))
 # Commands that read and write files here and not on a node.
-HERE = frozenset(("replay", "info", "export", "decode", "completion", "stap"))
+HERE = frozenset(("replay", "info", "export", "report", "decode", "completion", "stap"))
 RECORDING = ".ktrace"
 
 

@@ -13,10 +13,11 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any
+from urllib.parse import quote
 
 from tracer.kubectl.arguments import Request
 from tracer.kubectl.client import Forbidden, Kubectl, Refused, refusal
@@ -39,6 +40,8 @@ CREATE_SECONDS = 10.0
 DELETE_SECONDS = 15.0
 # The largest amount of data that a watch may send about one pod.
 MAX_WATCHED = 4 << 20
+# How many of the DaemonSet's pods are asked for at once; with more, each node's own is.
+MAX_AHEAD = 64
 
 # Reasons for which waiting is useless.
 _HOPELESS = frozenset(
@@ -67,13 +70,49 @@ class Home:
     made: bool
 
 
+class Agents(threading.Thread):
+    """Asks for the DaemonSet's pods while it is not yet known which nodes are meant. In a small
+    cluster one answer has all of them."""
+
+    def __init__(self, kubectl: Kubectl, request: Request) -> None:
+        super().__init__(daemon=True)
+        self._kubectl = kubectl
+        self._namespace = request.home or NAMESPACE
+        self._found: dict[str, Home] | None = None
+        self.start()
+
+    def run(self) -> None:
+        # what is wrong is said by who asks for one node
+        with suppress(KtraceError, AttributeError, LookupError, TypeError):
+            self._found = self._ask()
+
+    def all(self) -> dict[str, Home] | None:
+        """By node; None if there are more, or if that cannot be told."""
+        self.join()
+        return self._found
+
+    def _ask(self) -> dict[str, Home] | None:
+        where = f"/api/v1/namespaces/{quote(self._namespace, safe='')}/pods"
+        query = f"labelSelector={quote(AGENT, safe='')}&limit={MAX_AHEAD}"
+        answer = self._kubectl.ask("get", f"--raw={where}?{query}")
+        if answer["metadata"].get("continue"):
+            return None
+        return {home.node: home for home in _agents_of(answer["items"])}
+
+
 class Homes:
     """Finds or makes pods, and deletes those it made. Several threads may ask at once. `lifetime`
-    is how long the request may take, if known."""
+    is how long the request may take, if known; `ahead` was asked before the nodes were known."""
 
     def __init__(
-        self, kubectl: Kubectl, request: Request, say: Say, lifetime: float | None = None
+        self,
+        kubectl: Kubectl,
+        request: Request,
+        say: Say,
+        lifetime: float | None = None,
+        ahead: Agents | None = None,
     ) -> None:
+        self._ahead = ahead
         self._kubectl = kubectl
         self._request = request
         self._say = say
@@ -121,11 +160,16 @@ class Homes:
             start_new_session=True,
         )
 
+    def known(self, node: str) -> Home | None:
+        """The DaemonSet's pod on the node, if that needs no further question."""
+        every = self._ahead.all() if self._ahead else None
+        return every.get(node) if every else None
+
     def agent(self, node: str) -> Home | None:
         """The DaemonSet's pod on the node. A user without the right to look there may still make a
         pod elsewhere."""
-        if self._request.image:
-            return None
+        if self._request.image or (self._ahead and self._ahead.all() is not None):
+            return self.known(node)
         try:
             found = agents(
                 self._kubectl, self._request.home, f"--field-selector=spec.nodeName={node}"
@@ -316,10 +360,13 @@ NEEDED = (
 def agents(kubectl: Kubectl, namespace: str | None, *chosen: str) -> list[Home]:
     """The DaemonSet's pods that run."""
     where = f"--namespace={namespace or NAMESPACE}"
-    found = kubectl.get("pods", where, f"--selector={AGENT}", *chosen)["items"]
+    return _agents_of(kubectl.get("pods", where, f"--selector={AGENT}", *chosen)["items"])
+
+
+def _agents_of(pods: Iterable[Mapping[str, Any]]) -> list[Home]:
     return [
         Home(pod["spec"]["nodeName"], about["namespace"], about["name"], made=False)
-        for pod in found
+        for pod in pods
         if _is_running(pod)
         and not (about := pod["metadata"]).get("deletionTimestamp")
         and any(one.get("name") == CONTAINER for one in pod["spec"]["containers"])

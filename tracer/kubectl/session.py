@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from tracer.kubectl import nodes, show
 from tracer.kubectl.arguments import Request
 from tracer.kubectl.client import Kubectl, refusal
-from tracer.kubectl.home import CONTAINER, DELETE_SECONDS, Home, Homes
+from tracer.kubectl.home import CONTAINER, DELETE_SECONDS, Agents, Home, Homes
 from tracer.kubectl.nodes import Asked
 from tracer.kubectl.stream import ENDING, End, Sink, Streams
 from tracer.model.errors import KtraceError, NoSuchPod, UsageError
@@ -43,10 +43,18 @@ def run(request: Request) -> int:
     """Returns ktrace's exit code."""
     _check(request)
     kubectl = Kubectl(request.kubectl)
+    try:
+        return _run(kubectl, request)
+    finally:
+        kubectl.abandon()
+
+
+def _run(kubectl: Kubectl, request: Request) -> int:
+    ahead = None if request.image else Agents(kubectl, request)
     asked = _asked(kubectl, request)
     if request.command == "live":
-        return _screen(kubectl, request, asked)
-    with housed(kubectl, request, asked.nodes) as homes:
+        return _screen(kubectl, request, asked, ahead)
+    with housed(kubectl, request, asked.nodes, ahead) as homes:
         asked = replace(asked, nodes=tuple(home.node for home in homes))
         sink = _sink(request, asked)
         words = remote_words(request, asked)
@@ -72,10 +80,12 @@ def _asked(kubectl: Kubectl, request: Request) -> Asked:
 
 
 @contextmanager
-def housed(kubectl: Kubectl, request: Request, names: Sequence[str]) -> Iterator[list[Home]]:
+def housed(
+    kubectl: Kubectl, request: Request, names: Sequence[str], ahead: Agents | None
+) -> Iterator[list[Home]]:
     """Yields ktrace's pods, one on each node. Nodes where it cannot run are reported; if there is
     no other, their error is raised. Pods that were made are deleted at the end."""
-    homes = Homes(kubectl, request, tell, _seconds(request.duration))
+    homes = Homes(kubectl, request, tell, _seconds(request.duration), ahead)
     with interruptible():
         try:
             found, problems = in_parallel(names, lambda node: _home(kubectl, homes, node))
@@ -204,6 +214,8 @@ def _check_command(request: Request) -> None:
 def _home(kubectl: Kubectl, homes: Homes, node: str) -> Home:
     """The node's pod. Node problems are looked up meanwhile, and ignored if ktrace already runs
     there: then nobody waits for them."""
+    if agent := homes.known(node):
+        return agent
     problems: list[BaseException] = []
 
     def check() -> None:
@@ -287,7 +299,7 @@ def check_recordings(paths: Iterable[Path]) -> int:
     return code
 
 
-def _screen(kubectl: Kubectl, request: Request, asked: Asked) -> int:
+def _screen(kubectl: Kubectl, request: Request, asked: Asked, ahead: Agents | None) -> int:
     """ktrace controls the terminal there: kubectl forwards keys and the window size."""
     if asked.several:
         raise UsageError(
@@ -301,7 +313,7 @@ def _screen(kubectl: Kubectl, request: Request, asked: Asked) -> int:
 
     time_zone = _take_zone(request)
     before = termios.tcgetattr(0)
-    with housed(kubectl, request, asked.nodes) as (home,):
+    with housed(kubectl, request, asked.nodes, ahead) as (home,):
         process = subprocess.Popen(
             kubectl.command(
                 *("exec", "--stdin", "--tty", f"--namespace={home.namespace}", home.pod),

@@ -71,6 +71,41 @@ def test_the_daemon_sets_pod_is_not_made_and_not_deleted(cluster: Cluster) -> No
     assert not any("create" in words or "delete" in words for words in cluster.calls)
 
 
+@pytest.mark.parametrize("more", ["", "abc"])
+def test_agents_of_a_small_cluster_are_one_question(cluster: Cluster, more: str) -> None:
+    """It is asked before the nodes are known; of a large one, each node is a question."""
+    cluster.agents("node1", "node2")
+    cluster.rule("exec", exit=0)
+    items = [pod(f"ktrace-{name}", "ktrace", name) for name in ("node1", "node2", "node3")]
+    found = {"metadata": {"continue": more}, "items": items}
+    cluster.answers("get --raw=/api/v1/namespaces/ktrace/pods", found)
+    assert cluster("signals", "--all-nodes").code == 0
+    (asked,) = (words[1] for words in cluster.calls if any("--raw" in word for word in words))
+    assert asked.endswith("?labelSelector=app.kubernetes.io%2Fname%3Dktrace&limit=64")
+    used = {word for words in cluster.calls if "exec" in words for word in words}
+    assert used >= {"ktrace-node1", "ktrace-node2"} and "ktrace-node3" not in used
+    selected = [words for words in cluster.calls if "--field-selector" in " ".join(words)]
+    assert len(selected) == (2 if more else 0)
+    assert more or not any("node" in words for words in cluster.calls)
+
+
+@pytest.mark.parametrize("answer", ["[]", "{}", '{"metadata": null}', '{"metadata":{},"items":1}'])
+def test_an_answer_that_is_no_list_of_agents(cluster: Cluster, answer: str) -> None:
+    """Then the node is asked for its own, as where that question is not allowed."""
+    cluster.agents("node1")
+    cluster.rule("exec", exit=0)
+    cluster.rule("get --raw", out=answer)
+    assert cluster("signals", "--ktrace-namespace=ktrace").code == 0
+    assert any("ktrace-node1" in words for words in cluster.calls if "exec" in words)
+
+
+def test_a_namespace_is_no_path(cluster: Cluster) -> None:
+    told = cluster("signals", "--ktrace-namespace=../x?y")
+    assert told.code != 0
+    paths = [word for words in cluster.calls for word in words if word.startswith("--raw")]
+    assert paths and all("/namespaces/..%2Fx%3Fy/pods?" in path for path in paths)
+
+
 def test_without_the_right_to_make_pods(cluster: Cluster) -> None:
     """All rights that lack are named: they would come one after the other."""
     cluster.refuses("create --filename", RBAC)
