@@ -109,7 +109,9 @@ class Feed:
             words = self._probes[event.kind].summary(event)
             life = life_of(event.place, self._clock.offset_ns) if event.place else None
             item = self._item("event", event, severity, words, life)
-        except DAMAGE:
+        except DAMAGE:  # what is no text, for one
+            for outlet in takers:
+                outlet.drop(1)
             return
         for outlet in takers:
             outlet.accept(item)

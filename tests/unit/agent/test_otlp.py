@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -15,7 +16,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from tests.support.otlp import Receiver, free_port
 from tests.support.wait import wait_for
 from tests.unit.agent.test_feed import KINDS
-from tests.unit.why.world import CLOCK, CRON, World, process
+from tests.unit.why.world import CLOCK, CRON, INIT, World, process
 from tracer.agent.feed import Feed
 from tracer.agent.health import Health
 from tracer.agent.history.lives import Lives
@@ -103,6 +104,22 @@ def test_logs_are_those_of_an_export(receiver: Receiver, node: Node) -> None:
         assert record.resource["k8s.namespace.name"] == "shop"
         assert record.resource["k8s.pod.name"] == "web-0"
         assert record.resource["k8s.node.name"] == "n1"
+
+
+def test_hostile_names(receiver: Receiver, node: Node) -> None:
+    """Each reaches the collector as it is; what is no text at all is counted."""
+    hostile = ("\x1b[31m\n\u202e", "x" * 5000, 'a"} 1\n', "\0")
+    for name in (*hostile, "\ud800"):
+        assert INIT.place is not None and INIT.place.pod is not None
+        place = replace(INIT.place, pod=replace(INIT.place.pod, name=name))
+        who = replace(process(50, name[:15]), place=place, argv=[name])
+        node.exit(code=3, who=who, ends_container=False)
+    node.exits()
+    node.outlet.start()
+    node.sent(len(hostile) + COUNT)
+    names = [record.resource["k8s.pod.name"] for record in receiver.records]
+    assert sorted(names) == sorted([*hostile, *["web-0"] * COUNT])
+    assert node.outlet.counts.dropped == 1
 
 
 def _comparable(record: Any) -> dict[str, Any]:
