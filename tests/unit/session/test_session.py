@@ -992,6 +992,35 @@ def test_who_stops_it_is_told_so(world: Make) -> None:
     assert w.session.run().events == 0
 
 
+def test_the_recorder_gets_every_turn(world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And whether something waited when it began."""
+    noted: list[tuple[turn.Turn, bool]] = []
+
+    class Noting:
+        def add(self, turn: turn.Turn, waited: bool, resolver: Any) -> None:
+            assert resolver is w.session.resolver
+            noted.append((turn, waited))
+
+        def patience(self, now: int) -> float:
+            return 0.5
+
+    w = world()
+    w.start()
+    w.session.recorder = Noting()
+    taken: list[turn.Turn] = []
+    take = w.session._learn
+
+    def learn(given: turn.Turn) -> None:
+        taken.append(given)
+        take(given)
+
+    monkeypatch.setattr(w.session, "_learn", learn)
+    w.backend.script = iter([context() + signals(1), None, None])
+    w.session.run()
+    assert [given for given, _ in noted] == taken
+    assert [waited for _, waited in noted[:2]] == [False, True]
+
+
 def test_without_a_sink_events_are_counted(world: Make) -> None:
     w = world()
     w.start()

@@ -165,7 +165,7 @@ def test_what_a_life_weighs() -> None:
     one.add("a", 1, event, 1)
     assert (one.entries_size, one.size) == (event.size, 2000 + 500 + event.size)
     one.add("a", 1, event, 1)
-    assert one.entries_size == 2 * event.size, "it holds two events"
+    assert one.entries_size == one.groups["a"][1].size == 2 * event.size, "it holds two events"
     one.add("a", 1, event, 1)
     assert one.entries_size == 2 * event.size, "the first and the last"
     one.add("b", 1, event, 1)
