@@ -323,6 +323,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "series of a metric of what happened": (
         f"{AGENT}/test_prometheus.py::test_series_are_bounded",
+        f"{AGENT}/test_prometheus.py::test_labels_are_bounded",
     ),
     "verdicts told, and containers about to be judged": (
         f"{AGENT}/test_judge.py::test_what_it_remembers_is_bounded",

@@ -798,9 +798,13 @@ def test_no_history(tmp_path: Path) -> None:
         Index(tmp_path / INDEX)
 
 
-def test_parts_are_small_enough_to_go_one_by_one(tmp_path: Path) -> None:
+def test_parts_are_small_enough_to_go_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(tmp_path, Clock(), Bounds(1, 1 << 30, 1.0), print)
     assert store._part == (1 << 30) // 16
     assert Store(tmp_path, Clock(), Bounds(1, 2 << 20, 1.0), print)._part == MIN_PART
+    monkeypatch.setattr(module, "MAX_PART", 1 << 20)
+    assert Store(tmp_path, Clock(), Bounds(1, 1 << 30, 1.0), print)._part == 1 << 20
     assert Store(tmp_path, Clock(), Bounds(1, 1000, 1.0), print)._part == 250
     assert Segment(2, 1, tmp_path) > Segment(1, 1, tmp_path)

@@ -166,6 +166,14 @@ def test_series_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_SERIES == 1000
 
 
+def test_labels_are_bounded() -> None:
+    target = Target()
+    for letter in "nü":
+        _in_pod(target, letter * 300, "web")
+    found = [key[3] for key in target.scrape() if key[0] == "ktrace_exits_total"]
+    assert sorted(found) == ["n" * module.MAX_VALUE, "ü" * module.MAX_VALUE]
+
+
 def test_every_metric_is_explained() -> None:
     page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
     target = Target(health=EVERYTHING)
