@@ -31,7 +31,7 @@ Commands:
   record -o FILE    a recording that arrives here; of several nodes FILE is one for each
   pods              the pods and containers of a node, as its kernel has them
   doctor            the whole cluster: what ktrace can tell on each node, and pods that were left
-  replay, info, export, decode, …
+  replay, info, export, report, decode, …
                     as ktrace does, on this machine
   COMMAND --help    what ktrace has to say of it
 

@@ -139,8 +139,15 @@
     }
   }
 
-  function drawLanes(into, shown) {
-    for (let n = 0; n < shown; n++) {
+  // The lanes in sight; on paper all.
+  function inSight(shown) {
+    const box = byId("timeline"), paper = matchMedia("print").matches;
+    const first = Math.floor((box.scrollTop - TOP) / LANE) - 1, last = Math.ceil((box.scrollTop + box.clientHeight - TOP) / LANE) + 1;
+    return paper ? [0, shown] : [Math.max(0, first), Math.min(shown, last)];
+  }
+
+  function drawLanes(into, [first, last]) {
+    for (let n = first; n < last; n++) {
       const [title, , , , life] = data.lanes[n], y = TOP + LANE * n;
       into.append(shape("rect", { class: "lane", x: 0, y, width, height: LANE - 1 }));
       if (life) {
@@ -153,11 +160,11 @@
     }
   }
 
-  function drawMarks(into) {
+  function drawMarks(into, [low, high]) {
     const slots = new Map(), arrows = new Map();
     for (const n of matching) {
       const row = data.rows[n], x = xOf(row[FIRST]), end = x + row[LONG] * scale();
-      if (end < 0 || x > width) continue;
+      if (end < 0 || x > width || row[LANE_OF] < low || row[LANE_OF] >= high) continue;
       const slot = `${row[LANE_OF]} ${row[ALARM]} ${Math.floor(x / SLOT)}`, mark = slots.get(slot);
       if (mark) {
         mark.count += row[COUNT];
@@ -184,7 +191,7 @@
     }
     data.marks.forEach(([at, lane], n) => {
       const x = xOf(at);
-      if (lane < 0 || x < 0 || x > width) return;
+      if (lane < low || lane >= high || x < 0 || x > width) return;
       const sign = n + 1 === state.verdict ? "verdict chosen" : "verdict";
       into.append(shape("path", { class: sign, transform: `translate(${x.toFixed(1)} ${TOP + LANE * lane + 22})`, d: SHAPES[2] }));
     });
@@ -197,8 +204,8 @@
     const picture = byId("picture"), into = shape("g", { id: "drawing" });
     picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
     drawAxis(into, height);
-    drawLanes(into, shown);
-    drawMarks(into);
+    drawLanes(into, inSight(shown));
+    drawMarks(into, inSight(shown));
     for (const [begin, end, text] of data.spans) {
       const left = inside(xOf(begin)), right = inside(xOf(end));
       if (right < 0 || left > width) continue;
@@ -549,6 +556,8 @@
     button.addEventListener("click", () => copyVerdict(Number(button.dataset.verdict), button.dataset.as));
   }
   byId("details").addEventListener("cancel", (event) => { event.preventDefault(); shut(); });
+  timeline.addEventListener("scroll", () => changed(true));
+  addEventListener("beforeprint", draw);
   addEventListener("hashchange", recall);
   new ResizeObserver(() => changed(true)).observe(timeline);
 
