@@ -59,13 +59,19 @@ def release(into: Path, say: Say) -> None:
 
 
 def sdist(into: Path) -> Path:
-    """Repacked, because setuptools' archive contains the owner and the time."""
+    """Of what is committed: setuptools would also take what a build has put into the tree. It is
+    packed again, because setuptools' archive contains the owner and the time."""
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "build", "--sdist", "--outdir", scratch, str(ROOT)]
+        tree, made_in = Path(scratch, "tree"), Path(scratch, "made")
+        tree.mkdir()
+        command = ["git", "-C", str(ROOT), "archive", "--format=tar", "HEAD"]
+        archived = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+        subprocess.run(["tar", "--extract", "--directory", tree], input=archived, check=True)
+        command = [sys.executable, "-m", "build", "--sdist", "--outdir", str(made_in), str(tree)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise BuildError(f"building the source distribution: {done.stderr.strip()[-2000:]}")
-        (made,) = Path(scratch).iterdir()
+        (made,) = made_in.iterdir()
         target = into / made.name
         with tarfile.open(made) as told, _archive(target) as archive:
             for member in sorted(told.getmembers(), key=lambda member: member.name):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from deploy import ROOT, BuildError, version
 from deploy.image.build import NAME
 from deploy.kubernetes.build import GENERATED, whole
-from deploy.release.build import clean_commit
+from deploy.release.build import clean_commit, sdist
 from deploy.release.evidence import UNSAID, Piece, evidence, pieces
 from tests.support.markdown import measured
 
@@ -72,6 +73,17 @@ def test_only_a_clean_checkout_is_released(checkout: Path) -> None:
     (checkout / "docs" / "new.md").write_text("not committed")
     with pytest.raises(BuildError, match=r"docs/new\.md"):
         clean_commit(checkout)
+
+
+def test_the_source_is_the_same_in_a_tree_that_was_built(tmp_path: Path) -> None:
+    """Only what is in the repository, and what every build needs."""
+    assert list((ROOT / "tracer" / "objects").glob("*.bpf.o"))
+    with tarfile.open(sdist(tmp_path)) as archive:
+        names = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    kept = set(git(ROOT, "ls-files").split())
+    made = {name for name in names - kept if not name.startswith("ktrace.egg-info/")}
+    assert made <= {"PKG-INFO", "setup.cfg"}
+    assert names >= {name for name in kept if name.startswith(("probes/", "stap/"))}
 
 
 def test_the_version_stands_in_one_place() -> None:
