@@ -331,10 +331,12 @@ class PodHandle:
         env: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
         mounts: Mapping[str, str] | None = None,
+        volumes: Mapping[str, str] | None = None,
     ) -> ContainerHandle:
         """Start a container. The same name again is a restart: the next attempt.
 
         mounts: host paths, by the path in the container where they are mounted read-only.
+        volumes: the same, writable.
         """
         attempt = self._attempts.get(name, -1) + 1
         self._attempts[name] = attempt
@@ -353,8 +355,9 @@ class PodHandle:
             command=list(argv),
             envs=[cri.message("KeyValue", key=k, value=v) for k, v in (env or {}).items()],
             mounts=[
-                cri.message("Mount", container_path=inside, host_path=outside, readonly=True)
-                for inside, outside in (mounts or {}).items()
+                cri.message("Mount", container_path=inside, host_path=outside, readonly=readonly)
+                for where, readonly in ((mounts, True), (volumes, False))
+                for inside, outside in (where or {}).items()
             ],
             labels={"io.kubernetes.container.name": name, **self._pod_labels()},
             annotations={

@@ -785,6 +785,30 @@ def a_client_that_uses_up_its_ports(scene: Scene) -> Generator[None, None, None]
         _told(front, "ask", back.pod.ip, PORT, TIMES)
 
 
+@incident("disk_full")
+def a_volume_that_is_full(scene: Scene) -> Generator[None, None, None]:
+    """Others share it, but only one writes."""
+    tries = "dd if=/dev/zero of=/data/big; while true; do date > /data/log; sleep 0.2; done"
+    with volume("size=1m") as directory:
+        scene.other("back-0").run("app", SLEEP, volumes={"/data": directory})
+        yield
+        scene.pod.run("app", ["sh", "-c", tries], volumes={"/data": directory})
+        # the node sees the file system until then
+        watcher = psutil.Process(scene.watcher)
+        wait_for("the verdict", lambda: watcher.status() == psutil.STATUS_ZOMBIE)
+
+
+@contextmanager
+def volume(options: str) -> Iterator[str]:
+    """A file system in memory, as an emptyDir."""
+    with TemporaryDirectory(prefix="ktrace-test-") as directory:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", directory], check=True)
+        try:
+            yield directory
+        finally:
+            subprocess.run(["umount", "--lazy", directory], check=True)
+
+
 def connecting(container: ContainerHandle) -> int:
     """How many sockets of a pod's network wait for an answer to their SYN."""
     lines = Path(f"/proc/{container.pid}/net/tcp").read_text().splitlines()[1:]

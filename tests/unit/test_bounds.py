@@ -97,6 +97,10 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "`kt_cgroups`": (f"{HERE}::test_the_kernels_tables",),
     "`kt_processes`": (f"{HERE}::test_the_kernels_tables",),
+    "file systems, paths and large files that `disk` remembers": (
+        f"{UNIT}/probes/test_disk.py::test_what_is_remembered_is_bounded",
+    ),
+    "what `disk` looks at": (f"{UNIT}/probes/test_disk.py::test_what_is_looked_at_is_bounded",),
     "`kt_pids`": (f"{HERE}::test_the_kernels_tables", f"{HERE}::test_too_many_pids"),
     "executable's path in a record": (f"{SIDES}::test_a_long_path_and_long_arguments",),
     "arguments in a record": (f"{SIDES}::test_a_long_path_and_long_arguments",),

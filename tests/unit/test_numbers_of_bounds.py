@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.test_bounds import BOUNDS
+from tests.unit.test_bounds import BOUNDS, OF_PROBES
 from tracer.agent import agent, feed, judge, listener, metrics, outlet, roots, runtime
 from tracer.agent.history import lives, store
 from tracer.agent.publishers import events as made_events
@@ -46,7 +46,8 @@ from tracer.live import model
 from tracer.model import event, kubernetes, turn
 from tracer.outputs.exporters import html
 from tracer.outputs.exporters.html import details, folding, page
-from tracer.probes import resets
+from tracer.probes import disk, resets
+from tracer.probes.disk import companion as disk_companion
 from tracer.probes.oom import decoder as oom
 from tracer.recording import context, flight, recorder
 from tracer.recording import format as layout
@@ -87,8 +88,6 @@ VALUES: dict[str, tuple[float, ...]] = {
     "what BCC does": (programs.PATIENCE_SECONDS / 60,),
     "`kt_cgroups`": (entries("kt_cgroups"),),
     "`kt_processes`": (entries("kt_processes"),),
-    "`kt_reported` (exits)": (entries("kt_reported", "exits"),),
-    "`kt_connect_resets` (connects)": (entries("kt_connect_resets", "connects"),),
     "`kt_pids`": (_options.MAX_PIDS,),
     "executable's path in a record": (LIMITS["KT_PATH_DEPTH"], LIMITS["KT_PATH_BYTES"]),
     "arguments in a record": (shipped("context").schemas["process"].room("argv"),),
@@ -263,6 +262,13 @@ VALUES |= {
         *(runtime.MAX_AWAITED, runtime.WORDS_SECONDS),
     ),
 }
+VALUES |= {
+    "file systems, paths and large files that `disk` remembers": (
+        *(disk.MAX_STATES, disk.MAX_PLACES, disk.MAX_FILES),
+    ),
+    "what `disk` looks at": (disk_companion.MAX_MOUNTS, disk_companion.MAX_DESCRIPTORS),
+}
+VALUES |= {what: (entries(what.split("`")[1], of),) for what, of in OF_PROBES.items()}
 UNITS = {"KiB": KIB, "MiB": MIB, "GiB": 1 << 30}
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Iterable
+from functools import partial
 
 from tracer.backends import Backend, Cost, Say, none_accepted, privileges
 from tracer.backends.lack import Lack
@@ -16,7 +17,7 @@ from tracer.backends.ring import CopyingRing, MappedRing, open_ring
 from tracer.backends.with_maps import WithMaps
 from tracer.model.batch import Batch
 from tracer.model.errors import CannotOnThisKernel, KtraceError
-from tracer.probes import AttachPoint, Probe
+from tracer.probes import Arming, AttachPoint, Probe
 
 SHARED_MAPS = ("kt_ring", "kt_lost", "kt_cgroups", "kt_processes", "kt_pids")
 RING_BYTES = 8 << 20
@@ -121,11 +122,14 @@ class CoreBackend(WithMaps):
         refused: list[tuple[AttachPoint, LibbpfError]] = []
         for point in probe.attach_points:
             try:
-                self._load(probe.object, point.programs, settings)
-                self._objects[probe.object].attach()
+                self._load(probe.object, (*point.programs, *point.armed), settings)
+                loaded = self._objects[probe.object]
+                loaded.attach(besides=point.armed)
                 if point.companion:
-                    map_of = self._objects[probe.object].map
-                    self._reader.accompany(point.companion(self._shipped.by_name(), map_of))
+                    companion = point.companion(self._shipped.by_name(), loaded.map)
+                    if isinstance(companion, Arming):
+                        companion.arm_with(partial(loaded.arm, point.armed))
+                    self._reader.accompany(companion)
             except LibbpfError as error:
                 self._objects.pop(probe.object).close()
                 refused.append((point, error))

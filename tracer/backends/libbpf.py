@@ -11,7 +11,7 @@ import ctypes
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_void_p
 from functools import cached_property
 from pathlib import Path
@@ -131,6 +131,7 @@ class LoadedObject:
         self._library = library
         self._lib = library.lib
         self._links: list[int] = []
+        self._armed: list[int] = []
         self._object = library.pointer(
             self._lib.bpf_object__open_mem(data, len(data), None), f"opening the {name} object"
         )
@@ -186,12 +187,24 @@ class LoadedObject:
         if kind in ("fentry", "fexit") and not self._library.has_fentry:
             raise self._library.error("no tracing of functions in this kernel", errno.ENOTSUP)
 
-    def attach(self) -> None:
-        """Attaches every loaded program except the iterators, which `walk` runs."""
+    def attach(self, besides: Collection[str] = ()) -> None:
+        """Attaches every loaded program except the iterators, which `walk` runs, and `besides`."""
         for name, program in self._programs():
-            if self._lib.bpf_program__autoload(program) and not self._is_iterator(program):
+            wanted = name not in besides and self._lib.bpf_program__autoload(program)
+            if wanted and not self._is_iterator(program):
                 link = self._lib.bpf_program__attach(program)
                 self._links.append(self._library.pointer(link, f"attaching {name}"))
+
+    def arm(self, names: Collection[str], on: bool) -> bool:
+        """Attaches these loaded programs, or detaches them. False if the kernel refuses."""
+        while self._armed:
+            self._lib.bpf_link__destroy(self._armed.pop())
+        if not on:
+            return True
+        wanted = [program for name, program in self._programs() if name in names]
+        links = [self._lib.bpf_program__attach(program) for program in wanted]
+        self._armed = [link for link in links if link]
+        return all(links)
 
     def walk(self) -> bool:
         """Runs each loaded iterator once, to its end. Returns whether there was one."""
@@ -223,6 +236,7 @@ class LoadedObject:
         return {name: run_time(fd) for name, fd in self._descriptors()}
 
     def detach(self) -> None:
+        self.arm((), False)
         while self._links:
             self._lib.bpf_link__destroy(self._links.pop())
 

@@ -88,6 +88,15 @@ class Waking(Protocol):
     def wake_with(self, wake: Callable[[], None]) -> None: ...
 
 
+@runtime_checkable
+class Arming(Protocol):
+    """A companion that decides when the `armed` programs of its attach point run. `arm(True)`
+    attaches them, and `arm(False)` detaches them; only in `records`. True says that they are as
+    asked: the kernel may refuse."""
+
+    def arm_with(self, arm: Callable[[bool], bool]) -> None: ...
+
+
 @dataclass(frozen=True)
 class AttachPoint:
     """One way to hook: a set of the object's programs. `cannot_tell` lists the facts that this way
@@ -98,7 +107,10 @@ class AttachPoint:
     If an interrupt comes while a program is running, the kernel does not run the same program in
     it. Such a miss counts as a lost event, except for programs in `nested`, whose nested runs
     almost never report anything. The value says what the missed run would have looked at; empty if
-    it can never report anything."""
+    it can never report anything.
+
+    `armed` programs cost too much to run always. They are loaded, and attached only while the
+    companion asks for them (`Arming`). A backend that cannot do so leaves the attach point out."""
 
     name: str
     programs: tuple[str, ...]
@@ -106,6 +118,7 @@ class AttachPoint:
     companion: Callable[[Mapping[str, Schema], Callable[[str], Table]], Companion] | None = None
     lacks: Callable[[], tuple[str, ...]] = field(default=lambda: ())
     nested: Mapping[str, str] = field(default_factory=dict)
+    armed: tuple[str, ...] = ()
 
     def here(self) -> AttachPoint:
         """A copy whose `cannot_tell` is complete for this node."""

@@ -6,8 +6,11 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.why.connecting import Tell, connect, told, unanswered, until_its_end
+from tests.unit.why.drops import drop
 from tests.unit.why.network import HERE, PEER, THERE
 from tests.unit.why.world import ALL, INIT, World
+from tracer.probes.drops.reasons import meaning
+from tracer.why.causes import connect_timeout
 from tracer.why.engine import Explanation
 
 COUNT = 23
@@ -63,6 +66,20 @@ def test_whom_it_asked() -> None:
         f"2 attempts to connect to {THERE}:53, {THERE}:80 (shop/back-0) not answered (the last one:"
         " 7 SYNs in 2.1 min)"
     )
+
+
+def test_the_drop_that_was_seen() -> None:
+    """To whom it asked, and by TCP."""
+    world = World()
+    connect(world, "timeout")
+    drop(world, "netfilter_drop", count=7, protocol="tcp", to=THERE)
+    drop(world, "netfilter_drop", protocol="udp", to=THERE)
+    drop(world, "netfilter_drop", protocol="tcp", to="198.18.0.77")
+    verdict = connect_timeout.CAUSE.judge(world.only().story)
+    assert verdict is not None
+    words = meaning("netfilter_drop")
+    assert verdict.sentence.endswith(f"; this node dropped 7 packets of theirs ({words})")
+    assert len(verdict.evidence) == 2
 
 
 def test_who_had_no_port() -> None:

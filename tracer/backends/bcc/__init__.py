@@ -80,6 +80,8 @@ def _lacking_kprobes(probe: Probe) -> list[Lack]:
 
 
 def _is_possible(point: AttachPoint, sections: Mapping[str, str]) -> bool:
+    if point.armed:
+        return False
     kinds = {sections[program].partition("/")[0] for program in point.programs}
     return kinds <= KINDS.keys() and (KPROBES.exists() or not kinds & {"kprobe", "kretprobe"})
 

@@ -16,7 +16,6 @@ from typing import Any
 
 from tracer.identity.netns import How
 from tracer.kernel.bpf_object import shipped
-from tracer.kernel.cgroupfs import cgroup_of
 from tracer.kernel.netstat import (
     KEPT_PIDS,
     Counters,
@@ -27,11 +26,11 @@ from tracer.kernel.netstat import (
     processes,
     read_text,
 )
-from tracer.kernel.procfs import stat_of
 from tracer.kernel.sockdiag import Listener, Listeners, listeners
 from tracer.model.bounded import keep
 from tracer.model.schema import Schema
 from tracer.probes import LAST_CALL, Table
+from tracer.probes.described import Processes, boot_ns
 
 INTERVAL = 1.0
 # How long the thread's last round may take after tracing has ended.
@@ -398,11 +397,8 @@ class Holders:
 
     def __init__(self, schemas: Mapping[str, Schema]) -> None:
         self._listener = schemas["backlog_listener"]
-        self._process = schemas["process"]
-        self._cgroup = schemas["cgroup"]
+        self._processes = Processes(schemas)
         self._known: dict[int, float] = {}
-        self._serial = 0
-        self._limits = shipped("context").numbers("kt_limits")
 
     def describe(self, socket: int, netns: int) -> list[bytes]:
         """The records of the holder; none if it was described just before, or is not found."""
@@ -414,33 +410,17 @@ class Holders:
         return self._records(pid, socket) if pid else []
 
     def _records(self, pid: int, socket: int) -> list[bytes]:
-        now = boot_ns()
-        self._serial += 1
-        # the kernel side's ids end with the number of a CPU
-        process = (now + self._serial) << 10 | 1023
-        try:
-            id_, path = cgroup_of(pid)
-            described = process_values(pid, self._process)
-        except (OSError, ValueError, IndexError, KeyError):
+        described = self._processes.describe(pid)
+        if described is None:
             return []
-        raw = reversed_path(path)
-        return [
-            self._cgroup.pack(
-                time=now,
-                cgroup=id_,
-                path=raw,
-                path_bytes=len(raw),
-                path_whole=len(raw) < self._limits["KT_CGROUP_PATH_BYTES"],
-            ),
-            self._process.pack(time=now, process=process, cgroup=id_, **described),
-            self._listener.pack(
-                time=now,
-                socket=socket,
-                process_process=process,
-                process_pid=pid,
-                process_tid=pid,
-            ),
-        ]
+        listener = self._listener.pack(
+            time=boot_ns(),
+            socket=socket,
+            process_process=described.process,
+            process_pid=pid,
+            process_tid=pid,
+        )
+        return [*described.records, listener]
 
 
 def holder(socket: int, netns: int) -> int | None:
@@ -463,69 +443,3 @@ def holder(socket: int, netns: int) -> int | None:
         if looked > MAX_DESCRIPTORS:
             return None
     return None
-
-
-def process_values(pid: int, schema: Schema) -> dict[str, Any]:
-    """The members of a `struct process_event`, as far as /proc has them."""
-    limits = shipped("context").numbers("kt_limits")
-    found = stat_of(pid)
-    if found is None:
-        raise ProcessLookupError(pid)
-    status = dict(
-        line.split(":\t", 1) for line in _read(pid, "status").decode(errors="replace").splitlines()
-    )
-    argv = _read(pid, "cmdline")
-    numbers = status.get("NSpid", str(pid)).split()
-    exe = os.fsencode(os.readlink(f"/proc/{pid}/exe"))
-    deleted = exe.endswith(b" (deleted)")
-    raw = reversed_path(exe.removesuffix(b" (deleted)"))
-    whole = len(raw) <= limits["KT_PATH_BYTES"]
-    if not whole:
-        raw = raw[: raw.rindex(b"\0", 0, limits["KT_PATH_BYTES"]) + 1]
-    start = found.start_ticks * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
-    return {
-        "start": start,
-        "thread_start": start,
-        "pid": pid,
-        "tid": pid,
-        "pid_in_pod": int(numbers[-1]),
-        "pid_level": len(numbers) - 1,
-        "uid": int(status["Uid"].split()[1]),
-        "comm": found.comm,
-        "argv": argv[: schema.room("argv")],
-        "argv_bytes": len(argv),
-        "exe": raw,
-        "exe_bytes": len(raw),
-        "exe_whole": whole,
-        "exe_deleted": deleted,
-        **_ancestry(found.parent, limits["KT_ANCESTORS"]),
-    }
-
-
-def _ancestry(parent: int, most: int) -> dict[str, Any]:
-    """Nearest first: `struct kt_ancestor`, a pid and a comm."""
-    pack = shipped("context").layout("kt_ancestor").struct.pack
-    raw, count = b"", 0
-    while parent and count < most:
-        found = stat_of(parent)
-        if found is None:
-            break
-        raw += pack(parent, found.comm)
-        count += 1
-        parent = found.parent
-    return {"ancestry": raw, "ancestors": count}
-
-
-def _read(pid: int, name: str) -> bytes:
-    with open(f"/proc/{pid}/{name}", "rb") as file:
-        return file.read(1 << 16)
-
-
-def reversed_path(path: str | bytes) -> bytes:
-    """`kt_path`: names from the leaf to the root, NUL after each."""
-    raw = os.fsencode(path) if isinstance(path, str) else path
-    return b"".join(name + b"\0" for name in reversed(raw.strip(b"/").split(b"/")) if name)
-
-
-def boot_ns() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

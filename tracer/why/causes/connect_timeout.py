@@ -9,6 +9,7 @@ from tracer.why.common.connects import (
     asked,
     by_icmp,
     connects,
+    dropped,
     remote,
     still_waiting,
     to,
@@ -34,12 +35,17 @@ def _judge(story: Story) -> Verdict | None:
         parts.append(f"the program gave {total(given_up)} of them up")
     if waiting:
         parts.append(f"{sum(waiting.values())} of them still wait")
+    drops = dropped(story, found)
+    if drops:
+        meanings = dict.fromkeys(entry.body["meaning"] or "reason unknown" for entry in drops)
+        packets = times(sum(entry.count for entry in drops), "packet")
+        parts.append(f"this node dropped {packets} of theirs ({', '.join(meanings)})")
     return Verdict(
         "connect_timeout",
         f"{times(count, 'attempt')} to connect to {to(found)} not answered"
         f" (the last one: {asked(found)}){''.join(f'; {part}' for part in parts)}",
         Certainty.CERTAIN,
-        tuple(found),
+        (*found, *drops),
         "is that address right, and does its pod run? If it does, something drops the packets on"
         " the way there or back: a network policy of either pod, a firewall or security group, a"
         " node without a route to that pod; or that side's queue is full (ktrace backlog there)",

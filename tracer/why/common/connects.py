@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from tracer.model.units import span
 from tracer.probes.columns import pod_name
 from tracer.probes.connects import ICMP, TOLD_SYNS, ConnectBody
+from tracer.probes.drops import PacketBody
 from tracer.why.common.phrases import address, times
 from tracer.why.entry import Entry
 from tracer.why.story import Story
@@ -41,6 +42,19 @@ def also_waiting(story: Story, found: Iterable[Entry[ConnectBody]]) -> tuple[int
     count = sum(number for end, number in still_waiting(story).items() if end in remotes)
     more = f"; {count} more still wait, as a kernel sends few such messages a second"
     return count, more if count else ""
+
+
+def dropped(story: Story, found: Iterable[Entry[ConnectBody]]) -> list[Entry[PacketBody]]:
+    """The drops that were seen of packets to or from the same. Drops elsewhere on the node are not
+    in this story."""
+    remotes = {entry.body["remote"]["address"] for entry in found}
+    every: list[Entry[PacketBody]] = story.of("packet_drop")
+    return [
+        entry
+        for entry in every
+        if entry.body["protocol"] in ("tcp", None)
+        and remotes & {entry.body["source"]["address"], entry.body["destination"]["address"]}
+    ]
 
 
 def to(found: Iterable[Entry[ConnectBody]]) -> str:

@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Full disks: from records to events, where paths lead, and which file systems are asked."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.records import Decoding, reversed_path
+from tracer.backends.objects import Objects
+from tracer.kernel.bpf_object import shipped
+from tracer.model.batch import cell
+from tracer.probes.disk import CALLS, MAX_FILES, MAX_PLACES, MAX_STATES, PROBE, call_table
+from tracer.probes.disk import companion as user_space
+from tracer.probes.disk.companion import (
+    Mount,
+    Roots,
+    below_of,
+    is_short,
+    local_mounts,
+    mount_at,
+    parse_mount,
+)
+
+SECOND = 1_000_000_000
+DISK, OVERLAY, MEMORY = 259 << 20 | 1, 40, 50
+FLAGS = shipped("disk").numbers("disk_flags")
+
+
+@pytest.fixture
+def stream() -> Decoding:
+    return Decoding(PROBE)
+
+
+def tell(stream: Decoding, kind: str, /, **values: Any) -> Any:
+    schema = shipped("disk").schemas[kind]
+    (record,) = schema.cells(memoryview(cell(schema.pack(**values))))
+    return stream.decode[kind](record)
+
+
+def state(stream: Decoding, flags: int, *, changed: bool = True, **values: Any) -> Any:
+    told = {
+        "device": DISK,
+        "size": 1 << 20,
+        "free": 0,
+        "inodes": 16,
+        "free_inodes": 3,
+        "type": b"ext4",
+        "mount": b"/data",
+        "time": SECOND,
+    }
+    return tell(stream, "disk_state", flags=flags, changed=changed, **(told | values))
+
+
+def failure(stream: Decoding, error: int = errno.ENOSPC, **values: Any) -> Any:
+    path = reversed_path("/data/log")
+    told = {
+        "time": 2 * SECOND,
+        "process_pid": 7,
+        "process_tid": 7,
+        "error": error,
+        "call": 1,
+        "device": DISK,
+        "type": b"ext4",
+        "path": path,
+        "path_bytes": len(path),
+        "path_whole": 1,
+    }
+    return tell(stream, "disk_failure", **(told | values))
+
+
+def test_a_failure_has_the_state_of_its_file_system(stream: Decoding) -> None:
+    event = state(stream, FLAGS["KT_DISK_NO_BLOCKS"])
+    assert event.body["state"] == "full"
+    assert PROBE.summary(event) == "/data is full (0 B of 1 MiB, 3 of 16 inodes free)"
+    body = failure(stream).body
+    assert (body["error"], body["path"], body["count"]) == ("ENOSPC", "/data/log", 1)
+    assert body["file_system"] == {
+        "type": "ext4",
+        "device": "259:1",
+        "mount": "/data",
+        "lacks": ["blocks"],
+        "size_bytes": 1 << 20,
+        "free_bytes": 0,
+        "inodes": 16,
+        "free_inodes": 3,
+    }
+
+
+def test_a_state_that_is_only_looked_at_is_no_event(stream: Decoding) -> None:
+    assert state(stream, FLAGS["KT_DISK_NO_INODES"], changed=False) is None
+    assert failure(stream).body["file_system"]["lacks"] == ["inodes"]
+
+
+def test_the_bad_state_before_explains_a_failure(stream: Decoding) -> None:
+    """The look that follows it comes late, and finds room again."""
+    state(stream, FLAGS["KT_DISK_NO_BLOCKS"])
+    state(stream, 0, time=3 * SECOND)
+    assert failure(stream).body["file_system"]["lacks"] == ["blocks"]
+    assert failure(stream, time=9 * SECOND).body["file_system"]["lacks"] == []
+
+
+def test_on_an_overlay_it_is_the_file_system_below(stream: Decoding) -> None:
+    state(stream, FLAGS["KT_DISK_NO_BLOCKS"])
+    assert failure(stream, device=OVERLAY, type=b"overlay").body["file_system"]["mount"] is None
+    tell(stream, "disk_overlay", device=OVERLAY, below=DISK)
+    assert failure(stream, device=OVERLAY, type=b"overlay").body["file_system"]["mount"] == "/data"
+
+
+def test_a_path_from_the_root_may_lead_elsewhere(stream: Decoding) -> None:
+    state(stream, FLAGS["KT_DISK_NO_BLOCKS"])
+    values: dict[str, Any] = {"absolute": 1, "name": b"/data/x", "path": b"", "path_bytes": 0}
+    body = failure(stream, **values).body
+    assert (body["path"], body["file_system"]["device"]) == ("/data/x", None)
+    tell(stream, "disk_place", pid=7, name=b"/data/x", device=DISK, type=b"ext4")
+    assert failure(stream, **values).body["file_system"]["mount"] == "/data"
+    tell(stream, "disk_place", pid=7, name=b"/data/x", device=60, type=b"cgroup2")
+    assert failure(stream, **values) is None
+    assert failure(stream, **values, process_pid=8).body["file_system"]["mount"] is None
+
+
+def test_a_path_from_a_directory(stream: Decoding) -> None:
+    assert failure(stream, name=b"x").body["path"] == "/data/log/x"
+    assert failure(stream, name=b"x", path_whole=0).body["path"] == "…/data/log/x"
+    assert failure(stream, name=b"e\x1b[31m\xff").body["path"] == "/data/log/e\x1b[31m\\xff"
+
+
+@pytest.mark.parametrize("kind", [b"cgroup", b"cgroup2", b"proc", b"sysfs"])
+def test_a_limit_that_is_no_disks(stream: Decoding, kind: bytes) -> None:
+    assert failure(stream, device=60, type=kind) is None
+
+
+def test_a_volume_that_is_meant_to_be_read_only(stream: Decoding) -> None:
+    assert failure(stream, errno.EROFS) is None
+    state(stream, FLAGS["KT_DISK_READ_ONLY"])
+    assert failure(stream, errno.EROFS).body["error"] == "EROFS"
+
+
+def test_failures_that_were_only_counted(stream: Decoding) -> None:
+    assert tell(stream, "disk_more", pid=7, error=errno.ENOSPC, device=DISK, count=22) is None
+    failure(stream)
+    event = tell(stream, "disk_more", pid=7, error=errno.ENOSPC, device=DISK, count=22, time=9)
+    assert (event.body["count"], event.body["path"], event.boot_ns) == (22, "/data/log", 9)
+    assert PROBE.grouping(event).times == 22
+    assert PROBE.summary(event).endswith("ENOSPC, 22 times")
+    failure(stream, name=b"x")
+    event = tell(stream, "disk_more", pid=7, error=errno.ENOSPC, device=DISK, count=22)
+    assert (event.body["path"], event.body["file_system"]["device"]) == (None, "259:1")
+    failure(stream, name=b"/x", absolute=1)
+    event = tell(stream, "disk_more", pid=7, error=errno.ENOSPC, device=DISK, count=22)
+    assert (event.body["path"], event.body["file_system"]["device"]) == (None, None)
+
+
+def test_the_largest_files(stream: Decoding) -> None:
+    state(stream, FLAGS["KT_DISK_NO_BLOCKS"])
+    for number in range(9):
+        tell(
+            *(stream, "disk_file"),
+            process_pid=7,
+            descriptor=number,
+            device=DISK,
+            bytes=number << 20,
+            deleted=number % 2,
+            path=b"/data/%d" % number,
+        )
+    body = failure(stream).body
+    assert [file["path"] for file in body["largest"]] == [f"/data/{n}" for n in (8, 7, 6, 5, 4)]
+    state(stream, 0)
+    state(stream, FLAGS["KT_DISK_NO_BLOCKS"])
+    assert failure(stream).body["largest"] == []
+
+
+def test_what_is_remembered_is_bounded(stream: Decoding) -> None:
+    for number in range(MAX_STATES + 1):
+        state(stream, FLAGS["KT_DISK_NO_BLOCKS"], device=1000 + number)
+    assert failure(stream, device=1000).body["file_system"]["lacks"] is None
+    assert failure(stream, device=1001).body["file_system"]["lacks"] == ["blocks"]
+    there = {"absolute": 1, "time": SECOND}
+    for number in range(MAX_PLACES + 1):
+        tell(stream, "disk_place", pid=7, name=b"/%d" % number, device=1001, type=b"ext4")
+    assert failure(stream, name=b"/0", **there).body["file_system"]["device"] is None
+    assert failure(stream, name=b"/1", **there).body["file_system"]["device"] is not None
+    for number in range(MAX_FILES + 1):
+        tell(stream, "disk_file", process_pid=7, descriptor=number, device=1001, bytes=100 - number)
+    largest = failure(stream, device=1001).body["largest"]
+    assert [file["bytes"] for file in largest] == [99, 98, 97, 96, 95]
+
+
+def test_what_is_looked_at_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(user_space.read_mounts("self")) <= user_space.MAX_MOUNTS
+    monkeypatch.setattr(user_space, "MAX_MOUNTS", 1)
+    assert len(user_space.read_mounts("self")) == 1
+    monkeypatch.undo()
+    looked: list[int] = []
+    monkeypatch.setattr(user_space, "MAX_DESCRIPTORS", 0)
+    monkeypatch.setattr(user_space, "processes", lambda: [os.getpid()] * 5)
+    monkeypatch.setattr(user_space, "open_file", lambda pid, *_: looked.append(pid))
+    device = user_space.read_mounts("self")[0].device
+    assert list(user_space.open_files({device}, {})) == []
+    once = len(looked)
+    monkeypatch.setattr(user_space, "MAX_DESCRIPTORS", 3 * once)
+    looked.clear()
+    assert list(user_space.open_files({device}, {})) == []
+    assert once < len(looked) < 5 * once
+
+
+def test_the_calls_have_numbers() -> None:
+    table = call_table()
+    ways = shipped("disk").numbers("disk_call")
+    assert len(table) == shipped("disk").numbers("disk_bounds")["KT_DISK_CALLS"]
+    named = [call for calls in CALLS.values() for call in calls]
+    assert len(named) == len(set(named))
+    if os.uname().machine == "x86_64":
+        assert table[1] == ways["KT_CALL_FD"]  # write
+        assert table[257] == ways["KT_CALL_AT"]  # openat
+        assert table[254] == ways["KT_CALL_OTHER"]  # inotify_add_watch
+        assert sum(map(bool, table)) == len(named)
+
+
+# User space
+
+
+LINES = """\
+22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw
+23 22 0:50 / /data\\040x rw - tmpfs none rw,size=1024k
+24 22 0:60 / /srv rw - nfs4 server:/srv rw,addr=198.51.100.1
+25 24 0:51 / /srv/below rw - tmpfs none rw
+26 22 259:1 /var /mnt/again rw - ext4 /dev/root rw
+27 22 0:40 / /run/rootfs rw - overlay overlay rw,lowerdir=/l,upperdir={upper},workdir=/w
+28 22 0:61 / /proc rw - proc proc rw
+29 22 0:62 / /fuse rw - fuse.sshfs x rw
+"""
+
+
+def mounts(upper: Path = Path("/")) -> list[Mount]:
+    lines = LINES.format(upper=upper).splitlines()
+    return [mount for line in lines if (mount := parse_mount(line)) is not None]
+
+
+def test_only_what_cannot_hang_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_space, "block_types", lambda: {"ext4", "xfs"})
+    assert [mount.point for mount in local_mounts(mounts())] == ["/", "/data x"]
+    assert not any(one.startswith(("nfs", "fuse")) for one in user_space.block_types())
+
+
+def test_a_damaged_line_is_no_mount() -> None:
+    assert parse_mount("") is None
+    assert parse_mount("22 1 x / / rw - ext4 /dev/root rw") is None
+
+
+def test_below_an_overlay(tmp_path: Path) -> None:
+    device = user_space.device_number(tmp_path.stat().st_dev)
+    found = {mount.type: below_of(mount) for mount in mounts(tmp_path)}
+    assert found["overlay"] == device
+    assert found["ext4"] is None
+    assert {below_of(mount) for mount in mounts(tmp_path / "gone")} == {None}
+
+
+@pytest.mark.parametrize(
+    ("path", "device"),
+    [("/x", DISK), ("/data x/a", 50), ("/data xy", DISK), ("/srv/below/a", 51), ("/srv", 60)],
+)
+def test_where_a_path_leads(path: str, device: int) -> None:
+    found = mount_at(path, mounts())
+    assert found is not None
+    assert found.device == device
+    assert mount_at(path, []) is None
+
+
+def test_where_the_path_of_a_process_that_is_gone_leads() -> None:
+    """By the mounts of others with the same root."""
+    roots = Roots()
+    schema = shipped("disk").schemas["disk_failure"]
+    own = user_space.device_number(os.stat("/").st_dev)
+
+    def record(**values: Any) -> Any:
+        packed = schema.pack(process_pid=1 << 22, **values)
+        (made,) = schema.cells(memoryview(cell(packed)))
+        return made
+
+    found = roots.mount_of(record(absolute=1, name=b"/no/such", device=own))
+    assert found is not None
+    assert found.device == own
+    assert roots.mount_of(record(absolute=1, name=b"/no/such", device=own + 1)) is None
+    assert roots.mount_of(record(device=own)) is None
+
+
+@pytest.mark.parametrize(
+    ("free", "of", "short"),
+    [
+        *((0, 16, True), (1, 16, False), (0, 0, False)),
+        *((10 << 10, 1 << 20, True), (11 << 10, 1 << 20, False)),
+        *((64 << 20, 1 << 40, True), (65 << 20, 1 << 40, False)),
+    ],
+)
+def test_when_it_is_full(free: int, of: int, short: bool) -> None:
+    assert is_short(free, of, user_space.FULL_BYTES) is short
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_armed_only_while_one_is_bad(monkeypatch: pytest.MonkeyPatch, accepted: bool) -> None:
+    monkeypatch.setattr(user_space.Look, "round", lambda look: [])
+    objects = Objects()
+    for name in ("context", "disk"):
+        objects.open(name)
+    asked: list[bool] = []
+
+    def arm(on: bool) -> bool:
+        asked.append(on)
+        return accepted
+
+    watched = user_space.Watched(objects.by_name(), None)
+    watched.arm_with(arm)
+    for bad in (False, True, True, False, False):
+        watched._look.bad = bad
+        assert watched.records(frozenset()) == []
+    watched.close()
+    assert asked == ([True, False] if accepted else [True, True])
+
+
+def test_open_files_of_this_process(tmp_path: Path) -> None:
+    device = user_space.device_number(tmp_path.stat().st_dev)
+    known = {mount.id: device for mount in user_space.read_mounts("self")}
+    file = tmp_path / "x"
+    with file.open("wb") as opened, file.open("rb") as read:
+        opened.write(bytes(8192))
+        opened.flush()
+        found = user_space.open_file(os.getpid(), opened.fileno(), known)
+        assert found is not None
+        assert (found.path, found.bytes, found.deleted, found.writes) == (
+            *(str(file), 8192),
+            *(False, True),
+        )
+        assert user_space.open_file(os.getpid(), read.fileno(), known) is None
+        file.unlink()
+        found = user_space.open_file(os.getpid(), read.fileno(), known)
+        assert found is not None
+        assert (found.path, found.deleted) == (str(file), True)
+        assert user_space.open_file(os.getpid(), read.fileno(), {}) is None

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stories of full disks, as tests.unit.why.test_causes has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tests.unit.why.world import INIT, MIB, World
+from tracer.model.event import Event, Process
+
+Tell = Callable[[World], Any]
+
+
+def file_system(
+    lacks: Sequence[str] | None = ("blocks",), free: int = 0, free_inodes: int = 5, **how: Any
+) -> dict[str, Any]:
+    return {
+        "type": "ext4",
+        "device": "259:1",
+        "mount": "/data",
+        "lacks": None if lacks is None else list(lacks),
+        "size_bytes": 100 * MIB,
+        "free_bytes": free,
+        "inodes": 16,
+        "free_inodes": free_inodes,
+        **how,
+    }
+
+
+def failure(
+    w: World,
+    error: str = "ENOSPC",
+    *,
+    system: dict[str, Any] | None = None,
+    call: str | None = "write",
+    path: str | None = "/data/log",
+    count: int = 1,
+    who: Process = INIT,
+    largest: list[dict[str, Any]] | None = None,
+) -> Event:
+    body = {
+        "error": error,
+        "call": call,
+        "path": path,
+        "file_system": file_system() if system is None else system,
+        "process": who,
+        "count": count,
+        "largest": largest or [],
+    }
+    return w.add(Event("disk_failure", w.now, who, None, body))
+
+
+def open_file(w: World, deleted: bool = True, size: int = 60 * MIB, descriptor: int = 3) -> Event:
+    body = {
+        "path": f"/data/log.{descriptor}",
+        "bytes": size,
+        "deleted": deleted,
+        "descriptor": descriptor,
+        "file_system": file_system(),
+        "process": INIT,
+    }
+    return w.add(Event("disk_file", w.now, INIT, None, body))
+
+
+def read_only(w: World) -> None:
+    failure(w, "EROFS", system=file_system([], 50 * MIB))
+
+
+STORIES: dict[str, tuple[Tell, str, str]] = {
+    "a full disk": (failure, "disk_full", "certain"),
+    "a disk without inodes": (
+        lambda w: failure(w, system=file_system(["inodes"], MIB, 0), call="mkdir"),
+        *("disk_full", "certain"),
+    ),
+    "a deleted file on a full disk": (open_file, "deleted_but_open", "certain"),
+    "a disk that became read-only": (read_only, "read_only", "certain"),
+}

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Full disks: what is said of them, and what is no verdict."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.why.disks import Tell, failure, file_system, open_file
+from tests.unit.why.world import MIB, World, place_of, process
+from tracer.model.event import Event
+
+COUNT = 23
+OTHER = place_of("c" * 64, "log", "22222222-7c78-4389-a89c-9c971211370b")
+
+# What is told in the stream and is no fault of a disk that is known to be full.
+HARMLESS: dict[str, Tell] = {
+    "on a file system that is not known": lambda w: failure(w, system=file_system(None)),
+    "where there is room again": lambda w: failure(w, system=file_system([], MIB)),
+    "a file that is written": lambda w: open_file(w, deleted=False),
+}
+
+
+@pytest.mark.parametrize("tell", HARMLESS.values(), ids=HARMLESS.keys())
+def test_no_verdict(tell: Tell) -> None:
+    world = World()
+    tell(world)
+    assert world.explained() == []
+
+
+def test_a_disk_that_is_full_for_another_container() -> None:
+    """Its own verdict is the other's alone."""
+    world = World()
+    failure(world, who=process(40, "logger", OTHER))
+    (only,) = world.explained()
+    assert only.story.place is OTHER
+
+
+def test_who_failed_and_who_filled_it() -> None:
+    world = World()
+    largest = {
+        "path": "/var/log/app.log",
+        "bytes": 60 * MIB,
+        "deleted": True,
+        "process": process(40, "logger", OTHER),
+    }
+    for _ in range(COUNT):
+        failure(world, count=2, largest=[largest])
+    verdict = world.only().verdict
+    assert (verdict.id, verdict.harm) == ("disk_full", 2 * COUNT)
+    assert verdict.sentence == (
+        "46 calls failed with ENOSPC, the last one write of /data/log by app[7] (/bin/app): /data"
+        " (ext4, 100 MiB) is full, 0 B are free; the largest open file there is /var/log/app.log"
+        " (deleted) of logger[40] (/bin/logger) of pod shop/web-0, 60 MiB"
+    )
+
+
+def test_inodes_are_told_apart() -> None:
+    world = World()
+    failure(world, system=file_system(["inodes"], MIB, 0), call="mkdir", path="/data/d")
+    said = world.only().verdict
+    assert "is full, 0 of 16 inodes are free" in said.sentence
+    assert "too many small files" in said.remedy
+
+
+def test_all_deleted_files_are_counted() -> None:
+    world = World()
+    for descriptor in range(3, 8):
+        open_file(world, size=descriptor * MIB, descriptor=descriptor)
+    said = world.only().verdict
+    assert said.sentence == (
+        "app[7] (/bin/app) holds 5 deleted files open, 25 MiB on /data (ext4, 100 MiB), which is"
+        " full; the largest was /data/log.7"
+    )
+    assert "truncate -s 0 /proc/7/fd/7" in said.remedy
+
+
+def both(world: World) -> list[Event]:
+    return [failure(world), open_file(world)]
+
+
+def test_what_failed_comes_before_what_is_held() -> None:
+    world = World()
+    both(world)
+    explanation = world.only()
+    assert explanation.verdict.id == "disk_full"
+    assert [other.id for other in explanation.others] == ["deleted_but_open"]
