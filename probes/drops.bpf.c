@@ -32,7 +32,6 @@ enum drop_basis {
 	KT_DROP_ICMP,     /* the error that the kernel sent to the packet's source just before */
 	KT_DROP_MARTIAN,  /* the kernel had just complained about its source */
 	KT_DROP_LOCATION, /* the function in which it was dropped */
-	KT_DROP_COUNTER,  /* a counter alone: nothing is known of the packet */
 };
 
 /* What the packets of one record have in common. */
@@ -383,16 +382,17 @@ static __always_inline void read_packet(struct packet_drop_event *drop, struct s
 static __always_inline u8 direction_of(u16 family, struct sk_buff *skb, struct dst_entry *route)
 {
 	const u32 RTF_LOCAL = 0x80000000;
-	const u8 RTN_UNICAST = 1;
+	const u8 RTN_UNICAST = 1, RTN_MULTICAST = 5; /* behind it are those that lead nowhere */
+	u8 type;
 
 	if (!BPF_CORE_READ((struct sk_buff___dropped *)skb, skb_iif))
 		return KT_DROP_OUT;
 	if (!route)
 		return KT_DROP_IN;
-	if (family == KT_AF_INET)
-		return BPF_CORE_READ((struct rtable *)route, rt_type) == RTN_UNICAST
-			       ? KT_DROP_FORWARD
-			       : KT_DROP_IN;
+	if (family == KT_AF_INET) {
+		type = BPF_CORE_READ((struct rtable *)route, rt_type);
+		return type == RTN_UNICAST || type > RTN_MULTICAST ? KT_DROP_FORWARD : KT_DROP_IN;
+	}
 	if (family == KT_AF_INET6)
 		return BPF_CORE_READ((struct rt6_info *)route, rt6i_flags) & RTF_LOCAL
 			       ? KT_DROP_IN
@@ -432,17 +432,20 @@ static __always_inline void read_socket(struct packet_drop_event *drop, struct s
 	drop->room = BPF_CORE_READ(sk, sk_rcvbuf);
 }
 
-/* Of a packet in a socket's queue `dev` is something else, so the route's device comes first there. */
+/* Of a packet in a socket's queue `dev` is something else, and cannot be read. */
 static __always_inline void read_device(struct packet_drop_event *drop, struct sk_buff *skb,
 					struct dst_entry *route)
 {
 	struct net_device *dev = BPF_CORE_READ(skb, dev);
 
-	if (!dev && route)
-		dev = BPF_CORE_READ(route, dev);
 	if (dev)
 		bpf_core_read(&drop->device, sizeof(drop->device),
 			      &((struct net_device___dropped *)dev)->name);
+	if (drop->device[0] || !route)
+		return;
+	dev = BPF_CORE_READ(route, dev);
+	bpf_core_read(&drop->device, sizeof(drop->device),
+		      &((struct net_device___dropped *)dev)->name);
 }
 
 static __always_inline void tell_drop(const struct packet_drop_event *drop)

@@ -113,6 +113,9 @@ TESTS: dict[str, tuple[str, ...]] = {
     "records read ahead": (f"{UNIT}/session/test_session.py::test_the_backlog_is_bounded",),
     "`kt_drop_flows`": (f"{HERE}::test_the_kernels_tables",),
     "`kt_drop_rest`, `kt_drop_paces`": (f"{HERE}::test_the_kernels_tables",),
+    "namespaces whose connection tracking `drops` reads": (
+        f"{UNIT}/probes/test_drops.py::test_namespaces_whose_counters_are_read_are_bounded",
+    ),
     "`kt_network_uses`": (f"{HERE}::test_the_kernels_tables",),
     "namespaces remembered": (
         f"{NETNS}::test_tables_are_bounded_in_bytes",

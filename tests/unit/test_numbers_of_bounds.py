@@ -48,6 +48,7 @@ from tracer.outputs.exporters import html
 from tracer.outputs.exporters.html import details, folding, page
 from tracer.probes import disk, resets
 from tracer.probes.disk import companion as disk_companion
+from tracer.probes.drops import companion as drops_companion
 from tracer.probes.oom import decoder as oom
 from tracer.recording import context, flight, recorder
 from tracer.recording import format as layout
@@ -97,6 +98,7 @@ VALUES: dict[str, tuple[float, ...]] = {
     "records read ahead": (live.MAX_BACKLOG_BYTES,),
     "`kt_drop_flows`": (entries("kt_drop_flows", "drops"),),
     "`kt_drop_rest`, `kt_drop_paces`": (entries("kt_drop_rest", "drops"),),
+    "namespaces whose connection tracking `drops` reads": (drops_companion.MAX_NAMESPACES,),
     "`kt_network_uses`": (entries("kt_network_uses", "network"),),
     "namespaces remembered": (
         *(netns.MAX_KNOWN, netns.MAX_USES, netns.MAX_ADDRESSES, netns.MAX_NETWORKS),

@@ -13,15 +13,17 @@ import pytest
 
 from tests.unit.records import Decoding
 from tracer.identity.netns import How
+from tracer.kernel import conntrack
 from tracer.kernel.bpf_object import shipped
 from tracer.kernel.btf import kernel_enum
+from tracer.kernel.conntrack import Tracking
 from tracer.model.address import MAPPED
 from tracer.model.batch import cell
 from tracer.model.event import Clock, Event, to_json
 from tracer.model.names import Names, Pod
 from tracer.probes import LAST_CALL
-from tracer.probes.drops import PROBE, reasons
-from tracer.probes.drops.companion import MOST, Held
+from tracer.probes.drops import PROBE, companion, reasons
+from tracer.probes.drops.companion import MOST, Conntrack, Held
 
 SCHEMAS = {**shipped("network").schemas, **shipped("drops").schemas}
 OBJECT = shipped("drops")
@@ -105,7 +107,7 @@ def test_between_two_pods_it_is_the_senders(resolver: Decoding) -> None:
         "reason": "netfilter_drop",
         "reason_inferred": False,
         "basis": "reason",
-        "meaning": "dropped by netfilter",
+        "meaning": "netfilter: a rule, or conntrack",
         "function": "nft_do_chain",
         "count": 1,
         "protocol": "udp",
@@ -124,7 +126,7 @@ def test_between_two_pods_it_is_the_senders(resolver: Decoding) -> None:
     assert event.by_place is not None and event.by_place.identity.pod_uid == PEER_UID
     assert PROBE.alarm(event)
     assert PROBE.summary(event) == (
-        "1 udp packet from 10.1.0.5:40000 to 10.1.0.6:53 dropped: dropped by netfilter"
+        "1 udp packet from 10.1.0.5:40000 to 10.1.0.6:53 dropped: netfilter: a rule, or conntrack"
     )
 
 
@@ -184,11 +186,11 @@ def test_a_storms_rest_names_what_is_common(resolver: Decoding) -> None:
     assert body["destination"] == {"address": None, "port": None, "pod": None}
     assert (body["device"], body["function"], body["protocol"]) == (None, None, "udp")
     assert event.place is not None and event.place.identity.pod_uid == UID
-    assert PROBE.summary(event) == "900 udp packets from 10.1.0.5 dropped: dropped by netfilter"
+    assert PROBE.summary(event).startswith("900 udp packets from 10.1.0.5 dropped: netfilter")
     every = sum(SEVERAL.values())
     event = drop(resolver, count=900, several=every)
     assert event.place is None
-    assert PROBE.summary(event) == "900 packets dropped: dropped by netfilter"
+    assert PROBE.summary(event) == "900 packets dropped: netfilter: a rule, or conntrack"
 
 
 def test_no_ip_packet(resolver: Decoding) -> None:
@@ -375,6 +377,47 @@ def test_idle_flows_are_forgotten_when_room_is_short() -> None:
     flows.add(most, 1)
     told(held)
     assert len(flows.entries) == 1
+
+
+# Connection tracking
+
+
+def readings(monkeypatch: pytest.MonkeyPatch, *values: Tracking | None) -> Conntrack:
+    """Of namespace 1, which is the node's."""
+    left = list(values)
+    monkeypatch.setattr(companion, "netns_of", lambda pid: 1)
+    monkeypatch.setattr(conntrack, "read", lambda *_: left.pop(0) if left else None)
+    monkeypatch.setattr(conntrack, "maximum", lambda: 10)
+    return Conntrack(SCHEMAS["drop_conntrack"])
+
+
+def test_what_has_grown_since_the_last_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = readings(monkeypatch, Tracking(5, 3), Tracking(9, 26), Tracking(8, 26), None)
+    by_rule, by_routing = (
+        record("packet_drop", network=7, netns=1, reason=word)
+        for word in (b"NETFILTER_DROP", b"IP_RPFILTER")
+    )
+    counts.hear([by_routing])
+    assert counts.records() == []
+    counts.hear([by_rule, by_rule])
+    (raw,) = counts.records()
+    schema = SCHEMAS["drop_conntrack"]
+    told = schema.make(schema.struct.unpack(raw))
+    assert (told.network, told.entries, told.maximum, told.dropped) == (7, 9, 10, 23)
+    counts.hear([by_rule])  # nothing has grown
+    assert counts.records() == []
+    counts.hear([by_rule])  # the process has gone
+    assert counts.records() == []
+
+
+def test_namespaces_whose_counters_are_read_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = readings(monkeypatch, Tracking())
+    drops = [
+        record("packet_drop", network=number, netns=number, reason=b"NETFILTER_DROP")
+        for number in range(1, companion.MAX_NAMESPACES + 10)
+    ]
+    counts.hear(drops)
+    assert len(counts._asked) == companion.MAX_NAMESPACES
 
 
 def test_columns_fit_60_cells() -> None:

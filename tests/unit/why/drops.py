@@ -26,6 +26,7 @@ def drop(
     port: int | None = 53,
     place: Place | None = NETWORK,
     sender: Place | None = NETWORK,
+    receiver: Place | None = None,
     protocol: str | None = "udp",
     basis: str = "reason",
     direction: str = "forward",
@@ -40,7 +41,7 @@ def drop(
         "count": count,
         "protocol": protocol,
         "source": {"address": source, "port": 40000 if count == 1 else None, "pod": sender},
-        "destination": {"address": to, "port": port, "pod": None},
+        "destination": {"address": to, "port": port, "pod": receiver},
         "netns": 1,
         "device": "eth0",
         "direction": direction,
@@ -71,8 +72,8 @@ def dropped(*arguments: Any, **values: Any) -> Tell:
 
 def came(*arguments: Any, **values: Any) -> Tell:
     """To the pod."""
-    given = {"source": THERE, "to": HERE, "sender": None, "direction": "in", **values}
-    return dropped(*arguments, **given)
+    given = {"source": THERE, "to": HERE, "sender": None, "receiver": NETWORK, **values}
+    return dropped(*arguments, **{"direction": "in", **given})
 
 
 STORIES: dict[str, tuple[Tell, str, str]] = {

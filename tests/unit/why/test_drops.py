@@ -20,7 +20,7 @@ from tests.unit.why.drops import (
     dropped,
     tracking,
 )
-from tests.unit.why.world import World
+from tests.unit.why.world import NETWORK, World
 from tracer.why.verdict import Certainty, Verdict
 
 
@@ -48,10 +48,17 @@ def test_who_sent_them_and_where_to() -> None:
     )
 
 
+def test_packets_that_pass_a_pod() -> None:
+    tell = dropped("ip_innoroutes", 23, source=THERE, to="203.0.113.9", sender=PEER)
+    assert verdict_of(tell).sentence == (
+        f"23 udp packets from shop/web-0 ({THERE}) to 203.0.113.9:53 dropped: no route leads there"
+    )
+
+
 def test_both_ways() -> None:
     def tell(w: World) -> None:
         drop(w, "netfilter_drop", 20)
-        drop(w, "netfilter_drop", 3, source=THERE, to=HERE, sender=None)
+        drop(w, "netfilter_drop", 3, source=THERE, to=HERE, sender=None, receiver=NETWORK)
 
     sentence = verdict_of(tell).sentence
     assert sentence.startswith("23 udp packets from and to web-0 dropped by a rule of iptables")

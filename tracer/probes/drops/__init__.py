@@ -43,10 +43,7 @@ DIRECTIONS = {
     "KT_DROP_FORWARD": "forward",
     "KT_DROP_OUT": "out",
 }
-BASES = {
-    f"KT_DROP_{basis.upper()}": basis
-    for basis in ("reason", "icmp", "martian", "location", "counter")
-}
+BASES = {f"KT_DROP_{name.upper()}": name for name in ("reason", "icmp", "martian", "location")}
 TRACKED = {
     "KT_DROP_TRACKED_UNKNOWN": None,
     "KT_DROP_UNTRACKED": False,

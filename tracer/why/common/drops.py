@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import TypeGuard
 
+from tracer.identity.netns import owner_of
 from tracer.probes.columns import pod_name
-from tracer.probes.drops import PacketBody, Tracking, is_drop, is_to_many
+from tracer.probes.drops import End, PacketBody, Tracking, is_drop, is_to_many
 from tracer.probes.resets import is_reset
 from tracer.why.common.phrases import written
 from tracer.why.common.resets import here
@@ -26,7 +27,6 @@ _INFERRED = {
     "icmp": "the kernel named no reason: it follows from the ICMP error that it sent",
     "martian": "the kernel named no reason: it follows from its complaint about the source",
     "location": "the kernel named no reason: it follows from the function that dropped them",
-    "counter": "only a counter of the kernel's says so",
 }
 
 
@@ -91,13 +91,18 @@ def packets(story: Story, found: Sequence[Entry[PacketBody]]) -> str:
 
 
 def between(story: Story, found: Sequence[Entry[PacketBody]]) -> str:
-    """`from web-0 to 10.2.0.2:53`, `from 10.1.0.9 to web-0`."""
-    if all(_sent(story, entry) for entry in found):
+    """`from web-0 to 10.2.0.2:53`, `from 10.1.0.9 to web-0, port 53`; of packets that only pass the
+    pod, both ends."""
+    sent = [entry for entry in found if _is_own(story, entry.body["source"])]
+    came = [entry for entry in found if _is_own(story, entry.body["destination"])]
+    if len(sent) == len(found):
         return f"from {here(story)} to {ends(found, 'destination')}"
-    if not any(_sent(story, entry) for entry in found):
+    if len(came) == len(found):
         ports = _shortened(dict.fromkeys(str(p) for entry in found if (p := port_of(entry))))
         return f"from {ends(found, 'source')} to {here(story)}{f', port {ports}' if ports else ''}"
-    return f"from and to {here(story)}"
+    if sent or came:
+        return f"from and to {here(story)}"
+    return f"from {ends(found, 'source')} to {ends(found, 'destination')}"
 
 
 def ends(found: Iterable[Entry[PacketBody]], side: str) -> str:
@@ -148,11 +153,9 @@ def _is_told(entry: Entry[PacketBody], story: Story) -> bool:
     )
 
 
-def _sent(story: Story, entry: Entry[PacketBody]) -> bool:
-    """Whether the pod has sent it."""
-    pod = entry.body["source"]["pod"]
-    uid = story.place.identity.pod_uid
-    return pod is not None and pod.identity.pod_uid == uid and pod.identity.pod_uid is not None
+def _is_own(story: Story, end: End) -> bool:
+    """Whether it is the pod's, or the container's if that is in no pod."""
+    return end["pod"] is not None and owner_of(end["pod"]) == owner_of(story.place)
 
 
 def _shortened(names: Iterable[str]) -> str:
