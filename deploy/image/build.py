@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from deploy import BuildError, made_at, version
 from deploy.architecture import Architecture
+from deploy.bundle.build import anonymous
 
 Say = Callable[[str], None]
 
@@ -46,7 +48,19 @@ def build(bundles: Mapping[Architecture, Path], target: Path, say: Say) -> str:
                 container = _container(buildah, architecture, bundle)
                 buildah("commit", *options, "--manifest", name, container)
             buildah("manifest", "push", "--all", "--format", "oci", name, archive)
+        _repack(target, Path(scratch, "repacked"))
     return name
+
+
+def _repack(archive: Path, scratch: Path) -> None:
+    """Without the times at which buildah wrote what is in it."""
+    with (
+        tarfile.open(archive) as told,
+        tarfile.open(scratch, "w", format=tarfile.GNU_FORMAT) as packed,
+    ):
+        for member in told:
+            packed.addfile(anonymous(member), told.extractfile(member))
+    shutil.copyfile(scratch, archive)
 
 
 def _container(buildah: _Buildah, architecture: Architecture, bundle: Path) -> str:

@@ -31,6 +31,7 @@ def test_one_image_for_all_kinds_of_machines(tmp_path: Path) -> None:
         assert f"image: {name}\n" in whole()
     first, second = map(blobs, archives)
     assert first.keys() == second.keys()
+    assert archives[0].read_bytes() == archives[1].read_bytes()
     index = next(told for told in first.values() if len(told.get("manifests", ())) == 2)
     platforms = {one["platform"]["architecture"] for one in index["manifests"]}
     assert platforms == {"amd64", "arm64"}
