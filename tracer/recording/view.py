@@ -7,15 +7,18 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 from tracer.model.errors import UsageError
 from tracer.model.event import Event
 from tracer.model.selection import Selection
 from tracer.model.units import seconds
 from tracer.probes import DAMAGE
-from tracer.recording.metadata import Metadata
 from tracer.session.patterns import Sighting
 from tracer.session.session import Grouping, Sink
+
+if TYPE_CHECKING:  # slow: imports zstandard
+    from tracer.recording.metadata import Metadata
 
 
 @dataclass(slots=True)
