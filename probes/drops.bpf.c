@@ -276,6 +276,9 @@ struct kt_drop_pace {
 KT_MAP(kt_drop_paces, HASH, 1024, struct kt_drop_reason, struct kt_drop_pace);
 KT_MAP(kt_drop_rest, HASH, 1024, struct kt_drop_reason, struct packet_drop_event);
 
+/* All that the two count together: while it stays the same, user space need not look at them. */
+KT_MAP(kt_drop_counted, ARRAY, 1, u32, u64);
+
 /* Records of one reason in a namespace and a second. User space adds as many with counts: of any second, in which two
  * of either may begin, that is 20. */
 #define DROPS_A_SECOND 5
@@ -493,6 +496,16 @@ static __always_inline bool is_same(const u8 *one, const u8 *other)
 	return true;
 }
 
+static __always_inline void count_in(struct packet_drop_event *drop)
+{
+	u32 first = 0;
+	u64 *counted = bpf_map_lookup_elem(&kt_drop_counted, &first);
+
+	__sync_fetch_and_add(&drop->count, 1);
+	if (counted)
+		__sync_fetch_and_add(counted, 1);
+}
+
 /* After a second of quiet, in which user space has told the others, the rest begins anew. */
 static __always_inline void add_to_rest(const struct kt_drop_reason *reason,
 					const struct packet_drop_event *drop)
@@ -529,7 +542,7 @@ static __always_inline void add_to_rest(const struct kt_drop_reason *reason,
 		rest->several |= KT_DROP_PROTOCOLS;
 	rest->header.time = drop->header.time;
 	rest->size = drop->size;
-	__sync_fetch_and_add(&rest->count, 1);
+	count_in(rest);
 }
 
 /* `drop` is complete but for the count and the function. */
@@ -557,7 +570,7 @@ static __always_inline void count_packet(struct packet_drop_event *drop, u64 loc
 		held->size = drop->size;
 		held->held = drop->held;
 		if (quiet < second || (s64)quiet < 0 || !has_room(&reason, now)) {
-			__sync_fetch_and_add(&held->count, 1);
+			count_in(held);
 			return;
 		}
 		name_function_of(drop, location);

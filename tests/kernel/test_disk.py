@@ -21,7 +21,7 @@ from tests.support.raisers import _Child, check_process, facts
 from tests.support.wait import wait_for
 
 pytestmark = pytest.mark.skipif(
-    BACKEND not in ("auto", "core"), reason="the backend cannot attach while it traces"
+    BACKEND not in ("auto", "core"), reason="cannot: the backend cannot attach while it traces"
 )
 
 Event = dict[str, Any]

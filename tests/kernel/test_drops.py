@@ -9,7 +9,7 @@ would choose.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -36,8 +36,8 @@ def knows(reason: str) -> bool:
 
 # One attach point of each kind that this kernel has, by its place in the probe's table. Where the
 # kernel gives reasons, a drop without one is not looked for by its location.
-def points() -> Iterator[Any]:
-    seen = set()
+def points(can: Callable[[int], bool]) -> list[Any]:
+    found, seen = [], set()
     for number, point in enumerate(PROBE.attach_points):
         by_reason = "with reason" in point.name
         if by_reason == (BACKEND == "bcc" or not REASONS) or not point.programs:
@@ -53,13 +53,28 @@ def points() -> Iterator[Any]:
         kind = point.name.partition(",")[0], "martian" in point.name
         if kind not in seen:
             seen.add(kind)
-            yield pytest.param(number, id=point.name)
+            if can(number):
+                found.append(pytest.param(number, id=point.name))
+    lacks = pytest.mark.skip(reason="cannot: no way to attach here tells it")
+    return found or [pytest.param(-1, marks=lacks, id="none")]
 
 
-@pytest.fixture(params=points())
-def point(request: pytest.FixtureRequest) -> int:
-    number: int = request.param
-    return number
+def tells_source(point: int) -> bool:
+    name = PROBE.attach_points[point].name
+    return "martian" in name or "and socket" in name
+
+
+def tells_filter(point: int) -> bool:
+    return tells_source(point) or "with reason" in PROBE.attach_points[point].name
+
+
+def tells_place(point: int) -> bool:
+    """BCC's programs have no table of places."""
+    return BACKEND != "bcc" or "icmp_send" in PROBE.attach_points[point].name
+
+
+def of_those_that(can: Callable[[int], bool]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("point", points(can))
 
 
 @pytest.fixture
@@ -72,16 +87,6 @@ def drops(point: int | None, *options: str) -> Ktrace:
     """A ktrace that has only this attach point."""
     only = None if point is None else ("drops", point)
     return Ktrace("drops", "--all", *options, only=only)
-
-
-def tells_source(point: int) -> bool:
-    name = PROBE.attach_points[point].name
-    return "martian" in name or "and socket" in name
-
-
-def tells_place(point: int) -> bool:
-    """BCC's programs have no table of places."""
-    return BACKEND != "bcc" or "icmp_send" in PROBE.attach_points[point].name
 
 
 def mine(events: list[Event], losses: Losses) -> list[Event]:
@@ -119,10 +124,9 @@ def check(event: Event, reason: str, source: str, destination: str, **others: An
         assert event[key] == value, key
 
 
+@of_those_that(tells_source)
 def test_a_local_source(losses: Losses, point: int) -> None:
     """The first is told at once, the others with their number."""
-    if not tells_source(point):
-        pytest.skip("this way cannot tell it")
     with drops(point) as ktrace:
         losses.do("local_source", TIMES)
         events = told(ktrace, losses, TIMES)
@@ -133,11 +137,10 @@ def test_a_local_source(losses: Losses, point: int) -> None:
     assert [event["source"]["port"] for event in events] == [5555, None]
 
 
+@of_those_that(lambda _: BACKEND != "bcc")
 @pytest.mark.parametrize("address", [OWN, OWN6], ids=["ipv4", "ipv6"])
 def test_a_full_receive_buffer(losses: Losses, point: int, address: str) -> None:
     """As many as the socket itself has counted."""
-    if BACKEND == "bcc":
-        pytest.skip("BCC's programs have no table of places")
     with drops(point) as ktrace:
         port, received = losses.do("full_buffer", address, TIMES)
         assert received
@@ -149,37 +152,33 @@ def test_a_full_receive_buffer(losses: Losses, point: int, address: str) -> None
             assert event["buffer"]["used"] > event["buffer"]["limit"] / 2 > 0
 
 
+@of_those_that(tells_filter)
 def test_a_failed_reverse_path_filter(losses: Losses, point: int) -> None:
-    if not (tells_source(point) or "with reason" in PROBE.attach_points[point].name):
-        pytest.skip("this way cannot tell it")
     with drops(point) as ktrace:
         losses.do("reverse_path", TIMES)
         for event in told(ktrace, losses, TIMES):
             check(event, "ip_rpfilter", FAR, OWN, direction="in")
 
 
+@of_those_that(tells_source)
 def test_a_loopback_address_from_outside(losses: Losses, point: int) -> None:
-    if not tells_source(point):
-        pytest.skip("this way cannot tell it")
     with drops(point) as ktrace:
         losses.do("loopback_source", TIMES)
         for event in told(ktrace, losses, TIMES):
             check(event, "ip_localnet", "127.0.0.9", OWN, direction="in")
 
 
+@of_those_that(tells_place)
 def test_no_route(losses: Losses, point: int) -> None:
-    if not tells_place(point):
-        pytest.skip("this way cannot tell it")
     with drops(point) as ktrace:
         losses.do("no_route", TIMES)
         for event in told(ktrace, losses, TIMES):
             check(event, "ip_innoroutes", BESIDE, FAR)
 
 
+@of_those_that(tells_place)
 def test_what_nobody_misses_is_not_told(losses: Losses, point: int) -> None:
     """Not even those that are answered, nor a socket's unread packets when it is closed."""
-    if not tells_place(point):
-        pytest.skip("this way cannot tell it")
     with drops(point) as ktrace:
         losses.do("closed_port", TIMES)
         losses.do("closed_socket", TIMES)
@@ -188,7 +187,7 @@ def test_what_nobody_misses_is_not_told(losses: Losses, point: int) -> None:
     assert event["reason"] == "ip_innoroutes"
 
 
-@pytest.mark.skipif(BACKEND == "bcc" or not REASONS, reason="the kernel gives no reasons")
+@pytest.mark.skipif(BACKEND == "bcc" or not REASONS, reason="cannot: the kernel gives no reasons")
 def test_every_reason(losses: Losses) -> None:
     with drops(None, "--every-reason") as ktrace:
         losses.do("closed_port", TIMES)
@@ -201,10 +200,9 @@ def test_every_reason(losses: Losses) -> None:
         assert sum(event["count"] for event in found()) == TIMES
 
 
+@of_those_that(tells_source)
 def test_a_storm_with_varying_ports(losses: Losses, point: int) -> None:
     """Few records, and every packet is counted. What they do not have in common is not named."""
-    if not tells_source(point):
-        pytest.skip("this way cannot tell it")
     with drops(point) as ktrace:
         losses.do("storm", STORM)
         events = told(ktrace, losses, STORM)

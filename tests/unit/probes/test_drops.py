@@ -5,7 +5,7 @@ side; the counts that it keeps."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Any
 
@@ -23,7 +23,7 @@ from tracer.model.event import Clock, Event, to_json
 from tracer.model.names import Names, Pod
 from tracer.probes import LAST_CALL
 from tracer.probes.drops import PROBE, companion, reasons
-from tracer.probes.drops.companion import MOST, Conntrack, Held
+from tracer.probes.drops.companion import INTERVAL, MOST, TIDY_SECONDS, Conntrack, Held
 
 SCHEMAS = {**shipped("network").schemas, **shipped("drops").schemas}
 OBJECT = shipped("drops")
@@ -324,6 +324,19 @@ class Counts:
         del self.entries[key]
 
 
+class Sum:
+    """The kernel side's one number."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        yield bytes(4), self.number.to_bytes(8, "little")
+
+    def delete(self, key: bytes) -> None:
+        raise AssertionError(key)
+
+
 def told(held: Held, fresh: frozenset[str] = LAST_CALL) -> list[Any]:
     schema = SCHEMAS["packet_drop"]
     return [schema.make(schema.struct.unpack(raw)) for raw in held.records(fresh)]
@@ -331,7 +344,7 @@ def told(held: Held, fresh: frozenset[str] = LAST_CALL) -> list[Any]:
 
 def test_counts_are_told_by_their_increase() -> None:
     flows, rest = Counts(), Counts()
-    held = Held(SCHEMAS, flows, rest)
+    held = Held(SCHEMAS, flows, rest, Sum())
     flows.add(1, 22, network=NETWORK)
     flows.add(2, 0, network=NETWORK)
     rest.add(3, 1000, network=NETWORK, number=12)
@@ -341,9 +354,42 @@ def test_counts_are_told_by_their_increase() -> None:
     assert [drop.count for drop in told(held)] == [5]
 
 
+def test_it_looks_at_the_entries_when_something_was_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And now and then, as flows with a single drop need room, too."""
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    flows, counted, looks = Counts(), Sum(), 0
+    held = Held(SCHEMAS, flows, Counts(), counted)
+
+    def items(found: Callable[[], Iterator[tuple[bytes, bytes]]] = flows.items) -> Any:
+        nonlocal looks
+        looks += 1
+        return found()
+
+    monkeypatch.setattr(flows, "items", items)
+    told(held, frozenset())
+    looks = 0
+    for _ in range(20):
+        now += INTERVAL
+        assert told(held, frozenset()) == []
+    assert looks == 0
+    flows.add(1, 23)
+    counted.number = 23
+    now += INTERVAL
+    assert [drop.count for drop in told(held, frozenset())] == [23]
+    assert looks == 1
+    now += TIDY_SECONDS
+    told(held, frozenset())
+    assert looks == 2
+    told(held)
+    assert looks == 3
+
+
 def test_it_looks_once_a_second() -> None:
     flows = Counts()
-    held = Held(SCHEMAS, flows, Counts())
+    held = Held(SCHEMAS, flows, Counts(), Sum())
     assert told(held, frozenset()) == []
     flows.add(1, 22)
     assert told(held, frozenset(("packet_drop",))) == []
@@ -353,7 +399,7 @@ def test_it_looks_once_a_second() -> None:
 def test_many_flows_of_one_reason_are_few_records() -> None:
     """Those with most packets have their own; every packet is counted."""
     flows, rest = Counts(), Counts()
-    held = Held(SCHEMAS, flows, rest)
+    held = Held(SCHEMAS, flows, rest, Sum())
     for key in range(100):
         flows.add(key, key + 1, network=1, source_address=packed(HERE), destination_port=key)
     flows.add(200, 3, network=2)
@@ -368,7 +414,7 @@ def test_many_flows_of_one_reason_are_few_records() -> None:
 def test_idle_flows_are_forgotten_when_room_is_short() -> None:
     most = OBJECT.maps["kt_drop_flows"].entries
     flows = Counts()
-    held = Held(SCHEMAS, flows, Counts())
+    held = Held(SCHEMAS, flows, Counts(), Sum())
     for key in range(most * 3 // 4):
         flows.add(key, 1)
     told(held)

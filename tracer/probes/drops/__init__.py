@@ -256,7 +256,8 @@ def _answered(record: Any) -> str | None:
 def _held(schemas: Mapping[str, Schema], map_of: Callable[[str], Table]) -> Companion:
     from tracer.probes.drops.companion import Held
 
-    return Held(schemas, map_of("kt_drop_flows"), map_of("kt_drop_rest"))
+    names = ("kt_drop_flows", "kt_drop_rest", "kt_drop_counted")
+    return Held(schemas, *map(map_of, names))
 
 
 @dataclass(frozen=True)

@@ -30,16 +30,20 @@ NETFILTER, HOOK = b"NETFILTER_DROP", b"nf_hook_slow"
 MAX_NAMESPACES = 256
 # A flow in which nothing was dropped for so long may be forgotten.
 IDLE_NS = 60_000_000_000
+# Two system calls an entry: on a node that drops no more, thousands are looked at this seldom.
+TIDY_SECONDS = 30.0
 
 
 class Held:
     """Reports the drops that the kernel side only counted, in `flows` and in `rest`. The counts
-    only grow."""
+    only grow, and so does `counted`, their sum."""
 
     interval: float | None = INTERVAL
     hears = "packet_drop"
 
-    def __init__(self, schemas: Mapping[str, Schema], flows: Table, rest: Table) -> None:
+    def __init__(
+        self, schemas: Mapping[str, Schema], flows: Table, rest: Table, counted: Table
+    ) -> None:
         self._conntrack = Conntrack(schemas["drop_conntrack"])
         self._drop = schemas["packet_drop"]
         several = shipped("drops").numbers("drop_several")
@@ -48,7 +52,9 @@ class Held:
             _Counts(self._drop, table, shipped("drops").maps[name].entries)
             for name, table in (("kt_drop_flows", flows), ("kt_drop_rest", rest))
         ]
-        self._last_told = 0.0
+        self._counted = counted
+        self._sum: list[tuple[bytes, bytes]] = []
+        self._last_told = self._last_look = 0.0
 
     def hear(self, records: Iterator[Any]) -> None:
         self._conntrack.hear(records)
@@ -64,6 +70,12 @@ class Held:
         if fresh != LAST_CALL and now - self._last_told < NEARLY * INTERVAL:
             return []
         self._last_told = now
+        # first, so that what is counted meanwhile is looked at the next time
+        before, self._sum = self._sum, list(self._counted.items())
+        idle = self._sum == before and now - self._last_look < TIDY_SECONDS
+        if idle and fresh != LAST_CALL:
+            return []
+        self._last_look = now
         added: dict[tuple[int, int], list[Any]] = defaultdict(list)
         for counts in self._counts:
             for drop in counts.added():
