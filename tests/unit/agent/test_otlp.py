@@ -111,7 +111,8 @@ def test_hostile_names(receiver: Receiver, node: Node) -> None:
     hostile = ("\x1b[31m\n\u202e", "x" * 5000, 'a"} 1\n', "\0")
     for name in (*hostile, "\ud800"):
         assert INIT.place is not None and INIT.place.pod is not None
-        place = replace(INIT.place, pod=replace(INIT.place.pod, name=name))
+        place = replace(INIT.place)  # of its JSON, which another test may have made, none is kept
+        place.rename(replace(INIT.place.pod, name=name), INIT.place.container)
         who = replace(process(50, name[:15]), place=place, argv=[name])
         node.exit(code=3, who=who, ends_container=False)
     node.exits()
