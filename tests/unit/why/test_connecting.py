@@ -82,6 +82,29 @@ def test_the_drop_that_was_seen() -> None:
     assert len(verdict.evidence) == 2
 
 
+def test_a_neighbour_that_is_gone_is_told_once() -> None:
+    """By the connects that failed for it; drops of others have a verdict of their own."""
+
+    def tell(*others: str) -> Tell:
+        def happens(w: World) -> None:
+            connect(w, "unreachable", errno="EHOSTUNREACH", answer="icmp", syns=3, seconds=3)
+            for address in (THERE, *others):
+                drop(w, "neigh_failed", count=COUNT, protocol="tcp", to=address)
+
+        return happens
+
+    explanation = explained(tell())
+    assert (explanation.verdict.id, explanation.others) == ("no_route_to_peer", ())
+    words = meaning("neigh_failed")
+    assert (
+        f"; this node dropped {COUNT} packets of theirs ({words})" in explanation.verdict.sentence
+    )
+    explanation = explained(tell("198.18.0.77"))
+    assert explanation.verdict.id == "no_neighbour"
+    assert explanation.verdict.sentence.startswith(f"{COUNT} tcp packets")
+    assert [other.id for other in explanation.others] == ["no_route_to_peer"]
+
+
 def test_who_had_no_port() -> None:
     def tell(w: World) -> None:
         for _ in range(COUNT):

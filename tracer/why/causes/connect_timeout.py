@@ -10,6 +10,7 @@ from tracer.why.common.connects import (
     by_icmp,
     connects,
     dropped,
+    of_theirs,
     remote,
     still_waiting,
     to,
@@ -36,14 +37,11 @@ def _judge(story: Story) -> Verdict | None:
     if waiting:
         parts.append(f"{sum(waiting.values())} of them still wait")
     drops = dropped(story, found)
-    if drops:
-        meanings = dict.fromkeys(entry.body["meaning"] or "reason unknown" for entry in drops)
-        packets = times(sum(entry.count for entry in drops), "packet")
-        parts.append(f"this node dropped {packets} of theirs ({', '.join(meanings)})")
     return Verdict(
         "connect_timeout",
         f"{times(count, 'attempt')} to connect to {to(found)} not answered"
-        f" (the last one: {asked(found)}){''.join(f'; {part}' for part in parts)}",
+        f" (the last one: {asked(found)}){''.join(f'; {part}' for part in parts)}"
+        f"{of_theirs(drops)}",
         Certainty.CERTAIN,
         (*found, *drops),
         "is that address right, and does its pod run? If it does, something drops the packets on"

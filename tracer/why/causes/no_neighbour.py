@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from tracer.why.cause import Cause
+from tracer.why.common.connects import are_told
 from tracer.why.common.drops import RESTS_ON, certainty, devices, of_reason, packets, total
 from tracer.why.story import Story
 from tracer.why.verdict import Verdict
@@ -15,7 +16,8 @@ _WORDS = {
 
 
 def _judge(story: Story) -> Verdict | None:
-    found = of_reason(story, "neigh_failed", "neigh_dead", *_WORDS)
+    every = of_reason(story, "neigh_failed", "neigh_dead", *_WORDS)
+    found = [entry for entry in every if not are_told(story, entry)]
     if not found:
         return None
     sure, doubts = certainty(found)

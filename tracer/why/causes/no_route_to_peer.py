@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tracer.probes.connects import ConnectBody
 from tracer.why.cause import Cause
-from tracer.why.common.connects import RESTS_ON, also_waiting, connects, to
+from tracer.why.common.connects import RESTS_ON, also_waiting, connects, dropped, of_theirs, to
 from tracer.why.common.phrases import times
 from tracer.why.common.resets import total
 from tracer.why.entry import Entry
@@ -24,13 +24,14 @@ def _judge(story: Story) -> Verdict | None:
     if not found:
         return None
     waiting, more = also_waiting(story, found)
+    drops = dropped(story, found)
     doubts = (_PERHAPS_NO_HARM,) if all(_is_ipv6(entry) for entry in found) else ()
     return Verdict(
         "no_route_to_peer",
         f"{times(total(found), 'attempt')} to connect to {to(found)} ended by a message of ICMP:"
-        f" {_errors(found)}{more}",
+        f" {_errors(found)}{more}{of_theirs(drops)}",
         Certainty.LIKELY if doubts else Certainty.CERTAIN,
-        tuple(found),
+        (*found, *drops),
         "EHOSTUNREACH after some seconds: nobody with that address answered ARP or NDP, so the pod"
         " or node that had it is gone; at once: a router or firewall refuses (ICMP says which:"
         " tcpdump -n icmp or icmp6 in the pod's network namespace). ENETUNREACH: a router has no"

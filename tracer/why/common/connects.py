@@ -57,6 +57,21 @@ def dropped(story: Story, found: Iterable[Entry[ConnectBody]]) -> list[Entry[Pac
     ]
 
 
+def of_theirs(drops: Sequence[Entry[PacketBody]]) -> str:
+    """`; this node dropped 23 packets of theirs (no route)`; empty without drops."""
+    if not drops:
+        return ""
+    meanings = dict.fromkeys(entry.body["meaning"] or "reason unknown" for entry in drops)
+    packets = times(sum(entry.count for entry in drops), "packet")
+    return f"; this node dropped {packets} of theirs ({', '.join(meanings)})"
+
+
+def are_told(story: Story, drop: Entry[PacketBody]) -> bool:
+    """Whether connects that this drop made fail tell of it."""
+    remotes = {entry.body["remote"]["address"] for entry in connects(story, "unreachable")}
+    return drop.body["protocol"] == "tcp" and drop.body["destination"]["address"] in remotes
+
+
 def to(found: Iterable[Entry[ConnectBody]]) -> str:
     """Whom they asked: `10.96.0.10:53, 198.18.0.3:80 (shop/db-0)`."""
     names = list(dict.fromkeys(_name(entry) for entry in found))
