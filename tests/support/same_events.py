@@ -59,10 +59,11 @@ def _beginning(reading: str) -> str:
 
 
 # Each ktrace reads the free lists itself, so their contents at that moment are not compared, nor
-# the reason why a reading was too late.
+# the reason why a reading was too late. Each also takes the time that a connect has lasted.
 _OF_THE_MOMENT_IN_PART: dict[str, Callable[[Any], Any]] = {
     "page_alloc_failure.buddyinfo": _form,
     "page_alloc_failure.reading": _beginning,
+    "connect_failure.duration_ns": bool,
 }
 
 
