@@ -160,14 +160,10 @@ static __always_inline bool same_address(const u8 *one, const u8 *other)
 
 static __always_inline void tell(const struct backlog_drop_event *drop)
 {
-	struct backlog_drop_event *event = kt_reserve(backlog_drop);
-	struct kt_header header;
+	struct backlog_drop_event *event = kt_reserve_copy(backlog_drop, drop);
 
 	if (!event)
 		return;
-	header = event->header;
-	*event = *drop;
-	event->header = header;
 	event->count = 1;
 	kt_submit(event);
 }

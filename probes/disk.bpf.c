@@ -270,42 +270,6 @@ static __always_inline bool is_told(u32 error, kt_disk_device device)
 	return true;
 }
 
-/* Takes the names of a path, from the leaf to the root of its mount namespace. False if the root end is missing.
- * As kt_read_path(), which knows a process's executable only. */
-static __always_inline bool walk_path(char *names, u32 *bytes, struct path *from)
-{
-	struct dentry *dentry = BPF_CORE_READ(from, dentry);
-	struct vfsmount *vfsmount = BPF_CORE_READ(from, mnt);
-	struct mount *mount = (void *)vfsmount - bpf_core_field_offset(struct mount, mnt);
-	bool whole = false;
-	u32 used = 0;
-
-	if (!dentry)
-		goto out;
-	for (int depth = 0; depth < KT_PATH_DEPTH; depth++) {
-		struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
-
-		if (dentry == parent || dentry == BPF_CORE_READ(mount, mnt.mnt_root)) {
-			struct mount *above = BPF_CORE_READ(mount, mnt_parent);
-
-			if (above == mount) {
-				whole = true;
-				break;
-			}
-			dentry = BPF_CORE_READ(mount, mnt_mountpoint);
-			mount = above;
-		} else {
-			if (!kt_append_name(names, &used, KT_PATH_BYTES,
-					    BPF_CORE_READ(dentry, d_name.name)))
-				break;
-			dentry = parent;
-		}
-	}
-out:
-	*bytes = used;
-	return whole;
-}
-
 KT_GLOBAL int tell_disk_failure(u64 regs, u32 error)
 {
 	struct task_struct *current = (void *)bpf_get_current_task();
@@ -368,7 +332,7 @@ KT_GLOBAL int tell_disk_failure(u64 regs, u32 error)
 				  BPF_CORE_READ(sb, s_type, name));
 	if (at)
 		bpf_probe_read_user_str(event->name, sizeof(event->name), (void *)at);
-	event->path_whole = walk_path(event->path, &used, path);
+	event->path_whole = kt_walk_path(event->path, &used, path);
 	event->path_bytes = used;
 	kt_submit(event);
 	return 0;

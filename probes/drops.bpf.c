@@ -453,14 +453,10 @@ static __always_inline void read_device(struct packet_drop_event *drop, struct s
 
 static __always_inline void tell_drop(const struct packet_drop_event *drop)
 {
-	struct packet_drop_event *event = kt_reserve(packet_drop);
-	struct kt_header header;
+	struct packet_drop_event *event = kt_reserve_copy(packet_drop, drop);
 
 	if (!event)
 		return;
-	header = event->header;
-	*event = *drop;
-	event->header = header;
 	event->count = 1;
 	kt_submit(event);
 }

@@ -158,6 +158,19 @@ KT_MAP(kt_pids, HASH, 1024, kt_pid, u8);
 #define kt_reserve(name) \
 	((struct name##_event *)kt_reserve_record(kt_kind_##name, sizeof(struct name##_event)))
 
+/* A record that is a copy of `made` but for its header, or NULL. */
+#define kt_reserve_copy(name, made)                              \
+	({                                                       \
+		struct name##_event *kt_copy = kt_reserve(name); \
+		struct kt_header kt_own;                         \
+		if (kt_copy) {                                   \
+			kt_own = kt_copy->header;                \
+			*kt_copy = *(made);                      \
+			kt_copy->header = kt_own;                \
+		}                                                \
+		kt_copy;                                         \
+	})
+
 #define kt_submit(record) kt_submit_record(record, sizeof(*(record)))
 
 #ifdef KT_SPOOL
@@ -345,34 +358,44 @@ static __always_inline bool kt_wanted_in(struct cgroup *cgroup)
 	return kt_selected(cgroup, kt_id_of_cgroup(cgroup)) & KT_AS_TARGET;
 }
 
-/* Names from the leaf to the root of its mount namespace. */
-static __always_inline void kt_read_path(struct process_event *event, struct path *from)
+/* Takes the names of a path into `names` of KT_PATH_BYTES and KT_NAME, from the leaf to the root of its mount
+ * namespace. False if the root end is missing. */
+static __always_inline bool kt_walk_path(char *names, u32 *bytes, struct path *from)
 {
 	struct dentry *dentry = BPF_CORE_READ(from, dentry);
 	struct vfsmount *vfsmount = BPF_CORE_READ(from, mnt);
 	struct mount *mount = (void *)vfsmount - bpf_core_field_offset(struct mount, mnt);
+	bool whole = false;
 	u32 used = 0;
 
-	event->exe_whole = 0;
-	for (int depth = 0; depth < KT_PATH_DEPTH; depth++) {
+	for (int depth = 0; dentry && depth < KT_PATH_DEPTH; depth++) {
 		struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
 
 		if (dentry == parent || dentry == BPF_CORE_READ(mount, mnt.mnt_root)) {
 			struct mount *above = BPF_CORE_READ(mount, mnt_parent);
 
 			if (above == mount) {
-				event->exe_whole = 1;
+				whole = true;
 				break;
 			}
 			dentry = BPF_CORE_READ(mount, mnt_mountpoint);
 			mount = above;
 		} else {
-			if (!kt_append_name(event->exe, &used, KT_PATH_BYTES,
+			if (!kt_append_name(names, &used, KT_PATH_BYTES,
 					    BPF_CORE_READ(dentry, d_name.name)))
 				break;
 			dentry = parent;
 		}
 	}
+	*bytes = used;
+	return whole;
+}
+
+static __always_inline void kt_read_path(struct process_event *event, struct path *from)
+{
+	u32 used;
+
+	event->exe_whole = kt_walk_path(event->exe, &used, from);
 	if (!used) /* a memfd lies in no directory, nor does a file that is a mount of its own */
 		kt_append_name(event->exe, &used, KT_PATH_BYTES,
 			       BPF_CORE_READ(from, dentry, d_name.name));
