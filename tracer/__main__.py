@@ -6,6 +6,7 @@ exception in the middle of whatever is being imported, would leave a traceback, 
 that were half made, which is a crash.
 """
 
+import atexit
 import os
 import signal
 
@@ -18,6 +19,8 @@ def _leave(_number: int, _frame: object) -> None:
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _leave)  # else it is ignored: in the background of a script
+    # the last that Python calls before it forgets our handlers: the exit code is known by then
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
 
 def main() -> None:

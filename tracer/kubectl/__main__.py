@@ -3,22 +3,26 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from tracer.kubectl.arguments import Request, parse
-from tracer.model.errors import KtraceError
-
 INTERRUPTED = 130
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    # Python's end has its own idea of signals, and the exit code is known by then
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+
+from tracer.kubectl.arguments import Request, parse  # noqa: E402
+from tracer.model.errors import KtraceError  # noqa: E402
 
 
 def main() -> None:
     """Runs the request, and turns errors into messages and exit codes."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(_run(sys.argv[1:]))

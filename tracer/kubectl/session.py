@@ -16,14 +16,14 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tracer.kubectl import nodes, show
 from tracer.kubectl.arguments import Request
 from tracer.kubectl.client import Kubectl, refusal
 from tracer.kubectl.home import CONTAINER, DELETE_SECONDS, Agents, Home, Homes
 from tracer.kubectl.nodes import Asked
-from tracer.kubectl.stream import ENDING, End, Sink, Streams
+from tracer.kubectl.stream import ENDING, End, Sink, Streams, on_end
 from tracer.model.errors import KtraceError, NoSuchPod, UsageError
 from tracer.outputs.escape import escape
 
@@ -349,9 +349,9 @@ def _take_zone(request: Request) -> str:
 def take_away(homes: Homes) -> None:
     """Deletes the pods that were made. A signal does not cancel the deletion, only the wait for
     it."""
-    _on_end(signal.SIG_IGN)
+    on_end(signal.SIG_IGN)
     deleting = homes.close()
-    _on_end(lambda number, frame: os._exit(128 + number))
+    on_end(lambda number, frame: os._exit(128 + number))
     deadline = time.monotonic() + DELETE_SECONDS
     for process, what in deleting:
         try:
@@ -365,23 +365,20 @@ def take_away(homes: Homes) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """A signal ends the block at any point."""
+    """A signal ends the block at any point. Further ones are ignored on its way out, so that it
+    takes away what it has made."""
 
     def on_signal(number: int, _frame: object) -> None:
+        on_end(signal.SIG_IGN)
         raise Interrupted
 
     before = {one: signal.getsignal(one) for one in ENDING}
-    _on_end(on_signal)
+    on_end(on_signal)
     try:
         yield
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
-
-
-def _on_end(handler: Any) -> None:
-    for one in ENDING:
-        signal.signal(one, handler)
 
 
 def _is_tracing(command: str | None) -> bool:

@@ -42,6 +42,11 @@ class ReaderGone(Exception):
     """The reader of our output has closed it."""
 
 
+def on_end(handler: Any) -> None:
+    for one in ENDING:
+        signal.signal(one, handler)
+
+
 class Sink(Protocol):
     """Consumes the nodes' output. `enough` says that no more is wanted."""
 
@@ -129,6 +134,7 @@ class Streams:
         self._say = say
         self._on_ready = on_ready
         self._stopping: float | None = None
+        self._given_up = False
         self._selector = selectors.DefaultSelector()
         self._out = select.poll()
         self._out.register(1, 0)
@@ -160,8 +166,9 @@ class Streams:
             raise ReaderGone from error
         finally:
             signal.set_wakeup_fd(previous)
-            for one, handler in before:
-                signal.signal(one, handler)
+            if not self._given_up:
+                for one, handler in before:
+                    signal.signal(one, handler)
             self._selector.close()
             for end in self._ends:
                 end.process.kill()
@@ -255,5 +262,7 @@ class Streams:
 
     def _on_signal(self, number: int, _frame: object) -> None:
         if self._stopping is not None:
+            on_end(signal.SIG_IGN)  # nothing disturbs the way out
+            self._given_up = True
             raise KeyboardInterrupt
         self.stop()

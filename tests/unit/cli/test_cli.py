@@ -498,6 +498,33 @@ def test_an_interrupt_before_anything_has_begun(module: str, ignored: bool, tmp_
     assert told == ((7, "went on\n", "") if ignored else (130, "", ""))
 
 
+INTERRUPTED_LAST = """
+import os, signal, sys
+from {module} import main
+
+class Last:
+    def __del__(self, kill=os.kill, me=os.getpid(), number=signal.SIGINT):
+        kill(me, number)
+
+last = Last()  # goes when Python clears its modules
+sys.argv = ["ktrace", "--version"]
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["tracer.__main__", "tracer.kubectl.__main__"])
+def test_interrupted_after_its_end(module: str) -> None:
+    """When Python has forgotten all handlers, Ctrl-C changes nothing of how it went."""
+    program = INTERRUPTED_LAST.format(module=module)
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (told.returncode, told.stderr) == (0, b"")
+
+
 def test_the_command_begins_where_interrupts_are_taken_care_of() -> None:
     (entry,) = metadata.entry_points(group="console_scripts", name="ktrace")
     assert entry.value == "tracer.__main__:main"
