@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make test`, `python -m tests`: every test there is.
 
-The lab's guests take all the time that a processor has, the first time Kubernetes has to be
-compiled and other programs to be fetched, and the other tests mostly wait: so these run beside
-them, with the lowest priority. What the lab has to say is printed at the end, and the tests of the
-cluster and of real programs begin when there are such. SIGTERM and Ctrl-C end all of them, each
-with the time to clear what it has begun.
+The lab's guests take all the time that a processor has, as do the unit tests, the first time
+Kubernetes has to be compiled and other programs to be fetched, and the other tests mostly wait: so
+these run beside them, with the lowest priority. What they have to say is printed at their end, and
+the tests of the cluster and of real programs begin when there are such. SIGTERM and Ctrl-C end all
+of them, each with the time to clear what it has begun.
 """
 
 from __future__ import annotations
@@ -47,8 +47,10 @@ def main() -> int:
         beside(*BUILD) as (build, progress),
         beside(*FETCH) as (fetch, fetched),
     ):
-        codes = [alone(*PYTEST, UNIT)]
-        codes.append(alone(*PYTEST, *HERE))
+        with beside(*PYTEST, UNIT) as (unit, told_by_unit):
+            codes = [alone(*PYTEST, *HERE)]
+            follow("the unit tests", unit, told_by_unit)
+            codes.append(unit.returncode)
         follow("real programs", fetch, fetched)
         codes.append(alone(*PYTEST, SOFTWARE))
         follow("the cluster's programs", build, progress)
