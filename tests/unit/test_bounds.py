@@ -354,6 +354,9 @@ TESTS: dict[str, tuple[str, ...]] = {
     "containers of which the agent has looked for the root": (
         f"{AGENT}/test_roots.py::test_what_is_remembered_is_bounded",
     ),
+    "roots that the agent has let go and that wait to be closed": (
+        f"{AGENT}/test_roots.py::test_what_waits_to_be_closed_is_bounded",
+    ),
     "containers whose runtime has still to say why they failed to start": (
         f"{AGENT}/test_runtime.py::test_what_is_awaited_is_bounded",
         f"{AGENT}/test_runtime.py::test_a_runtime_that_says_nothing",
@@ -660,17 +663,17 @@ def test_recorded_turns_are_written_when_they_are_many(tmp_path: Path) -> None:
     script = recordings.Script([])
     resolver = Session(script, recordings.PROBES, Selection(), None, Clock(0)).resolver
 
-    def written(name: str, frugal: bool = False) -> int:
-        """After how many turns; 0 if after none of these."""
-        file = tmp_path / f"{name}-{frugal}"
+    def written(name: str, frugal: bool = False, count: int = 512, apart_ns: int = 0) -> int:
+        """After how many turns, so far apart; 0 if after none of these."""
+        file = tmp_path / f"{name}-{frugal}-{count}"
         out = recorder.Recorder(
             *(SingleFile(file), recordings.metadata(), recordings.PROBES, recordings.fail),
             frugal=frugal,
         )
         empty = file.stat().st_size
-        parts = [recordings.part(name, *[records.pack(name)] * 512)]
+        parts = [recordings.part(name, *[records.pack(name)] * count)]
         for turn in range(1, 17):
-            out.add(Turn(recordings.BEGAN, parts), False, resolver)
+            out.add(Turn(recordings.BEGAN + turn * apart_ns, parts), False, resolver)
             if file.stat().st_size > empty:
                 return turn
         return 0
@@ -678,6 +681,9 @@ def test_recorded_turns_are_written_when_they_are_many(tmp_path: Path) -> None:
     assert written("signal"), "more events than may wait"
     assert written("process"), "more bytes than may wait"
     assert 0 < written("process", frugal=True) < written("process")
+    tenth = 100_000_000
+    assert written("exit", count=1, apart_ns=tenth) == 11, "a second"
+    assert written("exit", frugal=True, count=1, apart_ns=tenth) == 6, "half a second"
 
 
 def test_the_disk_that_a_window_takes(tmp_path: Path) -> None:

@@ -204,6 +204,7 @@ VALUES: dict[str, tuple[float, ...]] = {
     "events that become items for publishers": (feed.MAX_EVENTS_A_SECOND,),
     "verdicts told, and containers about to be judged": (judge.MAX_TOLD,),
     "containers of which the agent has looked for the root": (roots.MAX_SEEN,),
+    "roots that the agent has let go and that wait to be closed": (roots.MAX_CLOSING,),
     "containers whose runtime has still to say why they failed to start": (
         *(runtime.MAX_AWAITED, runtime.WORDS_SECONDS),
     ),

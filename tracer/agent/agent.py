@@ -25,7 +25,7 @@ from tracer.agent.listener import Listener, Unwell
 from tracer.agent.lock import Lock
 from tracer.agent.outlet import Outlet
 from tracer.agent.publishers import Means, Options, Page, get
-from tracer.agent.roots import Roots
+from tracer.agent.roots import Closer, Roots
 from tracer.agent.runtime import Runtime
 from tracer.backends import Cost
 from tracer.identity.resolver import Resolver
@@ -44,7 +44,7 @@ HEALTH_SECONDS = 60.0
 COST_SECONDS = 5.0
 # Without events and with nothing due, it comes round this often; for what is still to be written,
 # sooner.
-QUIET_SECONDS, SOON_SECONDS = 5.0, 1.0
+QUIET_SECONDS, SOON_SECONDS = 5.0, 0.5
 # How long the publishers together may take at the end.
 FLUSH_SECONDS = 5.0
 JSON = "application/json"
@@ -87,8 +87,9 @@ class Agent:
             *(kinds, self._outlets, self._clock, settings.node, self._lives, self._explained)
         )
         self._timelines = Timelines(self._clock, most=MAX_TIMELINES)
-        self._faults = FaultFinder()
-        self._roots = Roots(self._faults)
+        self._closer = Closer()
+        self._faults = FaultFinder(self._closer.close)
+        self._roots = Roots(self._faults, self._closer)
         self._runtime: Runtime | None = None
         self._judge = self._feed.judge = Judge(self._timelines, self._faults, self._feed.explained)
         keep_json(MAX_JSON)

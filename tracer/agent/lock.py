@@ -22,8 +22,7 @@ class Lock:
     def __init__(self, directory: Path) -> None:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._fd = os.open(directory / NAME, flags, 0o600)
+            self._fd = _opened(directory)
         except OSError as error:
             raise KtraceError(
                 f"nothing can be written in {directory}: {reason(error)}",
@@ -32,7 +31,7 @@ class Lock:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            held = os.pread(self._fd, MAX_HOLDER, 0).decode("ascii", "replace").strip()
+            held = _pid(self._fd)
             os.close(self._fd)
             if error.errno != errno.EWOULDBLOCK:
                 raise KtraceError(f"{directory}: {reason(error)}") from error
@@ -40,8 +39,7 @@ class Lock:
                 f"another agent, process {held or '?'}, already serves {directory}",
                 "one agent a node is enough; for a second one give another directory with --dir",
             ) from error
-
-        with suppress(OSError):  # a full disk is no reason not to trace
+        with suppress(OSError):  # a disk that takes nothing is no reason not to trace
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
@@ -58,8 +56,30 @@ def holder(directory: Path) -> int | None:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        held = os.read(fd, MAX_HOLDER).strip()
+        held = _pid(fd)
         return int(held) if held.isdigit() else 0
     finally:
         os.close(fd)
     return None
+
+
+def _opened(directory: Path) -> int:
+    """The file to lock. On a file system that is read-only it is one that another agent has made,
+    or the directory itself."""
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(directory / NAME, os.O_RDWR | os.O_CREAT | flags, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+    try:
+        return os.open(directory / NAME, os.O_RDONLY | flags)
+    except FileNotFoundError:
+        return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | flags)
+
+
+def _pid(fd: int) -> str:
+    """Of the process that holds it; empty if it could not write that."""
+    with suppress(OSError):
+        return os.pread(fd, MAX_HOLDER, 0).decode("ascii", "replace").strip()
+    return ""

@@ -3,13 +3,17 @@
 be read when its container is gone with it.
 
 A container is looked at as soon as it is known, and again until its runtime has prepared it. Its
-root is let go a while after its end: the verdict has been told by then.
+root is let go a while after its end: the verdict has been told by then. The kernel then takes the
+container's file systems apart, which lasts tens of milliseconds: a thread waits for that.
 """
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Callable
+from queue import SimpleQueue
 
 from tracer.identity.resolver import HIERARCHY_SHIFT, Resolver
 from tracer.kernel.cgroupfs import Cgroup
@@ -27,13 +31,21 @@ SHARE = 20
 IDLE_SECONDS = 60.0
 # Containers of which it is remembered that they were looked at.
 MAX_SEEN = 4 * MAX_ROOTS
+# Roots that wait to be closed. While there are as many, no more are held.
+MAX_CLOSING = MAX_ROOTS
 
 
 class Roots:
     """`clock` is in seconds."""
 
-    def __init__(self, faults: FaultFinder, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        faults: FaultFinder,
+        closer: Closer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._faults = faults
+        self._closer = closer
         self._clock = clock
         self._changes = -1
         self._next = 0.0
@@ -51,7 +63,8 @@ class Roots:
             self._changes = resolver.changes
             self._look_for_new(resolver, now)
         for container, (cgroup, until) in list(self._pending.items()):
-            if self._faults.hold_root(container, cgroup) or now >= until:
+            held = not self._closer.full and self._faults.hold_root(container, cgroup)
+            if held or now >= until:
                 del self._pending[container]
         for container in [one for one, when in self._leaving.items() if when <= now]:
             del self._leaving[container]
@@ -92,6 +105,28 @@ class Roots:
         if mount is None or place.path is None:
             return None
         return Cgroup(place.cgroup, place.path, mount + place.path, place.identity)
+
+
+class Closer:
+    """Closes descriptors in a thread of its own, one after the other."""
+
+    def __init__(self) -> None:
+        self._waiting: SimpleQueue[int] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="roots", daemon=True)
+
+    @property
+    def full(self) -> bool:
+        return self._waiting.qsize() >= MAX_CLOSING
+
+    def close(self, fd: int) -> None:
+        """Never blocks."""
+        if not self._thread.is_alive():
+            self._thread.start()
+        self._waiting.put(fd)
+
+    def _run(self) -> None:
+        while True:
+            os.close(self._waiting.get())
 
 
 def _is_sandbox(place: Place) -> bool:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns a session's turns into blocks of a recording. Nothing is decoded.
 
-Turns gather for a second, or until they hold 4096 events; then they become one block. A disk error
-is reported once and ends the recording, never the tracing.
+Turns gather for a second, those of a frugal recorder for half of one, or until they hold 4096
+events; then they become one block. A disk error is reported once and ends the recording, never the
+tracing.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from tracer.recording.format import (
 from tracer.recording.metadata import Metadata
 from tracer.session.run import Run
 
-FLUSH_NS = 1_000_000_000
+FLUSH_NS, FRUGAL_FLUSH_NS = 1_000_000_000, 500_000_000
 FLUSH_EVENTS = 4096
 FLUSH_BYTES, FRUGAL_FLUSH_BYTES = 4 << 20, 1 << 20
 
@@ -72,6 +73,7 @@ class Recorder:
         self._pending: list[Turn] = []
         self._pending_events = self._pending_bytes = 0
         self._most_bytes = FRUGAL_FLUSH_BYTES if frugal else FLUSH_BYTES
+        self._most_ns = FRUGAL_FLUSH_NS if frugal else FLUSH_NS
         self._was_empty = True
         self._facts = Facts()
         self._context: Context | None = None
@@ -99,8 +101,8 @@ class Recorder:
 
     def patience(self, now: int) -> float:
         if not self._pending:
-            return FLUSH_NS / 1e9
-        return max(0, self._pending[0].now + FLUSH_NS - now) / 1e9
+            return self._most_ns / 1e9
+        return max(0, self._pending[0].now + self._most_ns - now) / 1e9
 
     def close(self) -> None:
         """Ends the recording in order, even a failed one if that is still possible."""
@@ -144,7 +146,7 @@ class Recorder:
         self._pending_bytes += sum(len(part.cells) for part in parts)
 
     def _due(self, now: int) -> bool:
-        return now - self._pending[0].now >= FLUSH_NS
+        return now - self._pending[0].now >= self._most_ns
 
     def _full(self) -> bool:
         return self._pending_events >= FLUSH_EVENTS or self._pending_bytes >= self._most_bytes

@@ -14,7 +14,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from io import BytesIO
 from itertools import islice
@@ -42,9 +42,11 @@ _REFUSED = re.compile(r"^cgroup: fork rejected by pids controller in (?P<path>[^
 
 
 class FaultFinder:
-    """Listens to the kernel log from now on, and holds the roots of running containers open."""
+    """Listens to the kernel log from now on, and holds the roots of running containers open. `close`
+    takes each root that is let go."""
 
-    def __init__(self) -> None:
+    def __init__(self, close: Callable[[int], None] = os.close) -> None:
+        self._close = close
         self._roots: dict[str, int] = {}
         self._found: dict[int, Fault] = {}
         self._refused: dict[CgroupIdentity, int] = {}
@@ -79,7 +81,7 @@ class FaultFinder:
         mounted."""
         root = self._roots.pop(container, None)
         if root is not None:
-            os.close(root)
+            self._close(root)
 
     @property
     def held(self) -> Collection[str]:
@@ -92,7 +94,7 @@ class FaultFinder:
             over = next((held for held in self._roots if held not in containers), None)
             if over is None:
                 return False
-            os.close(self._roots.pop(over))
+            self._close(self._roots.pop(over))
         return True
 
     def place_of(self, process: Process | None) -> str | None:
@@ -132,7 +134,7 @@ class FaultFinder:
         if self._log:
             self._log.close()
         while self._roots:
-            os.close(self._roots.popitem()[1])
+            self._close(self._roots.popitem()[1])
 
     def _function(self, fault: Fault, process: Process) -> str | None:
         container = process.container

@@ -685,6 +685,29 @@ def test_a_slow_disk_holds_nobody_up(
     assert sum("the disk is too slow" in words for words in keeping.said) == 1
 
 
+def test_a_disk_that_takes_long_to_be_forced(
+    keep: Callable[..., Keeping], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes meanwhile is written, so that a kill does not take it."""
+    gate, real = threading.Event(), RecordingFile.sync
+
+    def sync(file: RecordingFile) -> None:
+        assert gate.wait(60)
+        real(file)
+
+    monkeypatch.setattr(RecordingFile, "sync", sync)
+    keeping = keep()
+    for number in range(3):
+        keeping.tell(death(number))
+        (segment,) = wait_for("it to begin", lambda: segments(tmp_path))
+        wait_for("it to be written", lambda: len(asked(tmp_path)) == number + 1)  # noqa: B023
+        there = [told for _, one in entries_in(segment.path) for told in one.verdicts]
+        assert len(there) == number + 1
+    gate.set()
+    keeping.close()
+    assert keeping.store.state.unrecorded == 0
+
+
 @pytest.mark.usefixtures("at_once")
 def test_an_index_that_fails_is_mended_from_the_recordings(
     keep: Callable[..., Keeping], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.support.wait import wait_for
 from tests.unit.why.world import place_of
 from tracer.agent import roots as module
-from tracer.agent.roots import JUDGED_SECONDS, LOOK_SECONDS, PREPARING_SECONDS, Roots
+from tracer.agent.roots import JUDGED_SECONDS, LOOK_SECONDS, PREPARING_SECONDS, Closer, Roots
 from tracer.kernel.cgroupfs import Cgroup
 from tracer.kernel.hierarchies import Hierarchy
 from tracer.model.event import Place
@@ -44,7 +47,8 @@ class Node:
         self.places: list[Place] = []
         self.resolver: Any = SimpleNamespace(changes=0, places=lambda: self.places)
         self.faults = Faults()
-        self.roots = Roots(self.faults, lambda: self.seconds)  # type: ignore[arg-type]
+        self.closer: Any = SimpleNamespace(full=False)
+        self.roots = Roots(self.faults, self.closer, lambda: self.seconds)  # type: ignore[arg-type]
 
     def wait(self, seconds: float = LOOK_SECONDS) -> list[str]:
         """What is held then."""
@@ -154,3 +158,34 @@ def test_what_is_remembered_is_bounded(node: Node, monkeypatch: pytest.MonkeyPat
     node.places = [place(f"{n:064x}", n) for n in range(100)]
     node.wait()
     assert (len(node.roots._seen), len(node.roots._pending)) == (20, 10)
+
+
+def test_while_many_wait_to_be_closed_no_more_are_held(node: Node) -> None:
+    node.closer.full = True
+    node.places, node.faults.prepared = [place("a")], {"a"}
+    assert node.wait() == []
+    node.closer.full = False
+    assert node.wait() == ["a"]
+
+
+def test_what_waits_to_be_closed_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is closed elsewhere, in its order, however long that takes."""
+    gate, real, closed = threading.Event(), os.close, list[int]()
+
+    def slow(fd: int) -> None:
+        assert gate.wait(60)
+        closed.append(fd)
+        real(fd)
+
+    monkeypatch.setattr(module, "MAX_CLOSING", 3)
+    monkeypatch.setattr(module, "os", SimpleNamespace(close=slow))
+    closer, fds = Closer(), [os.open("/", os.O_PATH) for _ in range(4)]
+    closer.close(fds[0])
+    wait_for("it to be on its way", lambda: closer._waiting.empty())
+    for fd in fds[1:]:
+        assert not closer.full
+        closer.close(fd)
+    assert closer.full
+    gate.set()
+    wait_for("them to be closed", lambda: closed == fds)
+    assert not closer.full

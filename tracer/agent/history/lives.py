@@ -14,7 +14,7 @@ from tracer.model.event import Clock, Event, Place
 from tracer.probes.exits import ExitBody
 
 NS = 1_000_000_000
-LOOK_NS = 5 * NS
+LOOK_NS = NS // 2
 # What runs is noted again, for a recording that begins without it.
 AGAIN_NS = 3600 * NS
 MAX_NOTED = 4096

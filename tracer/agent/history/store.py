@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the history: recordings one after the other, within bounds, and the index.
 
-The session's thread only makes blocks and puts them into a bounded queue. A thread writes them, has
-them on the disk within a second, and keeps the index. So a disk that is slow, full or dying holds
-nothing up. What could not be written is counted; later a new recording begins, with the context
-that its records refer to.
+The session's thread only makes blocks and puts them into a bounded queue. A thread writes them and
+keeps the index; another forces them to the disk, so that a slow disk leaves nothing in memory that
+a kill would take. A disk that is slow, full or dying holds nothing up. What could not be written is
+counted; later a new recording begins, with the context that its records refer to.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ MIN_PART, MAX_PART = 256 << 10, 64 << 20
 HOUR_NS = 3600 * NS
 # The index takes at most this part of the space.
 INDEX_PART = 8
+# Lives and verdicts wait at most so long for the next block. With it the disk still has half of the
+# second that a kill may cost.
+LOOK_NS = NS // 2
 FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0
 # A wall clock that is further off than this was set.
 CLOCK_SET_NS = NS
@@ -128,7 +131,7 @@ class Store:
     def tick(self, now: int) -> None:
         if now < self._next_look:
             return
-        self._next_look = now + NS
+        self._next_look = now + LOOK_NS
         offset = Clock().offset_ns
         off = offset - self._clock.offset_ns
         if abs(off) >= CLOCK_SET_NS:
@@ -196,8 +199,56 @@ class Store:
         self._disk.put(_Blocks(data, self._size, entries), len(data))
 
 
+class _Forcing:
+    """Forces files to the disk, in a thread of its own. `done` gets the failure of each attempt, or
+    None."""
+
+    def __init__(self, done: Callable[[OSError | None], None]) -> None:
+        self._done = done
+        self._changed = threading.Condition()
+        self._file: RecordingFile | None = None
+        self._busy = False
+        self._thread = threading.Thread(target=self._run, name="history sync", daemon=True)
+
+    def force(self, file: RecordingFile) -> None:
+        """Never blocks."""
+        if not self._thread.is_alive():
+            self._thread.start()
+        with self._changed:
+            self._file = file
+            self._changed.notify_all()
+
+    def settle(self) -> None:
+        """Waits for the present attempt, and makes no other: the file is about to be closed."""
+        with self._changed:
+            self._file = None
+            while self._busy:
+                self._changed.wait()
+
+    @property
+    def idle(self) -> bool:
+        with self._changed:
+            return self._file is None and not self._busy
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while self._file is None:
+                    self._changed.wait()
+                file, self._file, self._busy = self._file, None, True
+            failure = None
+            try:
+                file.sync()
+            except OSError as error:
+                failure = error
+            self._done(failure)
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+
+
 class _Disk:
-    """What happens in the thread, and the queue in front of it. Only the thread touches the
+    """What happens in the thread, and the queue in front of it. Only it and `_Forcing` touch the
     disk."""
 
     def __init__(
@@ -221,6 +272,8 @@ class _Disk:
         self._file: RecordingFile | None = None
         self._number = 0
         self._dirty = False
+        self._forcing = _Forcing(self._forced)
+        self._not_forced: OSError | None = None
         self._sizes: dict[int, tuple[Path, int]] = {}
         self._index: Index | None = None
         self._index_at = 0.0
@@ -267,7 +320,8 @@ class _Disk:
     def idle(self) -> bool:
         """Whether everything has been written, or left out."""
         with self._changed:
-            return not (self._jobs or self._busy)
+            waits = self._jobs or self._busy or self._not_forced
+        return not waits and self._forcing.idle
 
     def leave_out(self, blocks: bytes) -> None:
         with self._changed:
@@ -298,25 +352,31 @@ class _Disk:
 
     def _run(self) -> None:
         self._mend_index()
-        while jobs := self._take():
+        while (jobs := self._take()) is not None:
             for job in jobs:
                 self._do(job)
-            self._sync()
+            if self._file and self._dirty:
+                self._dirty = False
+                self._forcing.force(self._file)
             if self._index is None and time.monotonic() >= self._index_at:
                 self._mend_index()
         if self._index:
             self._index.close()
 
-    def _take(self) -> list[_Begin | _Blocks | _End]:
+    def _take(self) -> list[_Begin | _Blocks | _End] | None:
+        """None at the end."""
         with self._changed:
             self._busy = False
-            while not self._jobs and not self._stopping:
+            while not (self._jobs or self._stopping or self._not_forced):
                 self._changed.wait()
             self._busy = True
+            failure, self._not_forced = self._not_forced, None
             jobs = list(self._jobs)
             self._jobs.clear()
             self._pending = 0
-            return jobs
+        if failure:
+            self._fail(failure)
+        return None if self._stopping and not jobs else jobs
 
     def _do(self, job: _Begin | _Blocks | _End) -> None:
         try:
@@ -331,6 +391,7 @@ class _Disk:
                 self._enter(job.entries, job.until)
             else:
                 file, self._file = self._file, None
+                self._forcing.settle()
                 close_in_order(file, job.data)
         except (OSError, KtraceError) as error:
             if isinstance(job, _Blocks):
@@ -340,6 +401,7 @@ class _Disk:
     def _begin(self, job: _Begin) -> None:
         if self._file:
             file, self._file = self._file, None
+            self._forcing.settle()
             self._grown(file.size)
             close_in_order(file)
             self._grown(file.size)
@@ -372,24 +434,22 @@ class _Disk:
             self._grown(self._file.size)
             return
 
-    def _sync(self) -> None:
-        """What was written survives a loss of power from now on."""
-        if self._file is None or not self._dirty:
-            return
-        try:
-            self._file.sync()
-        except OSError as error:
-            self._fail(error)
-            return
-        self._dirty = False
-        if self._told and time.monotonic() >= self._failed_at + LAST_PAUSE:
-            self._told.clear()
-            self._pause = FIRST_PAUSE
-            self._say("ktrace: the history goes on")
+    def _forced(self, failure: OSError | None) -> None:
+        """What was written survives a loss of power from now on, unless there is a failure. Called
+        by `_Forcing`."""
+        with self._changed:
+            if failure:
+                self._not_forced = failure
+                self._changed.notify()
+            elif self._told and time.monotonic() >= self._failed_at + LAST_PAUSE:
+                self._told.clear()
+                self._pause = FIRST_PAUSE
+                self._say("ktrace: the history goes on")
 
     def _fail(self, error: OSError | KtraceError) -> None:
         file, self._file = self._file, None
         if file:
+            self._forcing.settle()
             with suppress(OSError):
                 file.close()
         with self._changed:
