@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m bench.agent`: what the agent costs: idle beside 30 real pods, under 20,000 signals a
-second for a minute, and how soon `ktrace why POD` answers from a history of 10,000 deaths.
+second for a minute, while 10,000 pods with 100,000 processes come and go, as in a day, and how soon
+`ktrace why POD` answers from a history of 10,000 deaths. `python -m bench.agent churn` is one of
+them: `idle`, `storm`, `churn`, `why`.
 
 Processor time counts, so that whoever else runs on the machine does not. The agent traces every
 pod of the machine, also others' that come and go meanwhile: so idle is measured in windows, and
@@ -17,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Sequence
@@ -24,6 +27,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from bench.churn import Churn, Runtime
 from bench.tracers import mount_tracefs
 from tests.support.containerd import Containerd
 from tests.support.ktrace import Ktrace
@@ -37,6 +41,9 @@ PODS, WINDOWS, WINDOW_SECONDS = 30, 12, 5
 SIGNALS, STORM_SECONDS, BURSTS = 20_000, 60, 100
 DEATHS, DAYS, ROUNDS = 10_000, 7, 7
 MOST_IDLE, MOST_BYTES, MOST_STORM, MOST_WHY = 0.005, 75 << 20, 0.40, 0.300
+# A day's churn in some minutes. What is bounded has filled by the time that this part is over.
+CHURNED, EACH, RATE, FILLED, TENTHS = 10_000, 8, 20, 0.3, 20
+MOST_GROWTH = 0.05
 NS = 1_000_000_000
 
 
@@ -45,11 +52,15 @@ def main(what: Sequence[str]) -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if not what or "why" in what:
         answers()
+    if what == ["why"]:
+        return
+    if os.geteuid():
+        raise SystemExit("bench.agent needs root")
+    mount_tracefs()
     if not what or "idle" in what or "storm" in what:
-        if os.geteuid():
-            raise SystemExit("bench.agent needs root")
-        mount_tracefs()
         node(what)
+    if not what or "churn" in what:
+        churned()
 
 
 def answers() -> None:
@@ -154,6 +165,47 @@ def storm(pid: int) -> None:
         f" {after['memory_bytes'] >> 20} MiB, history {after['history']['bytes'] >> 20} MiB,"
         f" {after['history']['unrecorded']} unrecorded"
     )
+
+
+def churned() -> None:
+    """The kernel's side of the pods is real, as in bench.churn."""
+    with ExitStack() as stack:
+        scratch = tempfile.TemporaryDirectory(prefix="ktrace-bench-", dir="/var/tmp")
+        folder = Path(stack.enter_context(scratch))
+        pods = stack.enter_context(Churn(folder, CHURNED, RATE, EACH))
+        stack.enter_context(Runtime(folder / "cri.sock", pods))
+        words = ["agent", "--dir", f"{folder}/history", "--listen", "127.0.0.1:19464"]
+        words += ["--cri-socket", f"{folder}/cri.sock", "--prometheus"]
+        agent = stack.enter_context(Ktrace(*words, output=None))
+        wait_for("the names", lambda: health()["seconds"] > 10)
+        print(f"{CHURNED} pods, {RATE} a second, {CHURNED * (EACH + 2)} processes:")
+        maker = threading.Thread(target=pods.run)
+        maker.start()
+        curve = [resident(agent.pid)]
+        for part in range(1, TENTHS + 1):
+            due = CHURNED * part // TENTHS
+            while pods.made < due and maker.is_alive():
+                time.sleep(0.2)
+            curve.append(resident(agent.pid))
+            print(f"  after {pods.made:6} pods {curve[-1] / (1 << 20):6.1f} MiB", flush=True)
+        maker.join()
+        assert pods.made == CHURNED
+        flat = curve[int(len(curve) * FILLED) :]
+        after = health()
+        print(
+            f"memory after the first {FILLED:.0%}: {min(flat) / (1 << 20):.1f} to"
+            f" {max(flat) / (1 << 20):.1f} MiB, {max(flat) / flat[0] - 1:+.1%} of its begin (at"
+            f" most {MOST_GROWTH:+.0%}); {after['events']} events,"
+            f" lost {after['lost'] or 'none'}, {after['verdicts']} verdicts,"
+            f" {after['cpu_seconds'] / pods.seconds:.1%} of a core,"
+            f" history {after['history']['bytes'] >> 10} KiB"
+        )
+        agent.stop(signal.SIGTERM)
+        print(agent.stderr.splitlines()[-1])
+
+
+def resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def share(pid: int, seconds: float) -> float:

@@ -2,12 +2,12 @@
 /*
  * Pods as a kubelet and a runtime make them, as far as the kernel can see it, and nothing else of them.
  *
- *   churn FIRST COUNT LIVING RATE DIRECTORY...
+ *   churn FIRST COUNT LIVING RATE WORKERS DIRECTORY...
  *
  * COUNT pods come, numbered from FIRST on, RATE a second, and LIVING of them are there at the same time. DIRECTORY is where pods'
  * cgroups are, in each hierarchy. A pod has a sandbox, with a network and processes of its own, that waits
- * until it is killed, and a container that executes two programs and ends with exit code 3. What is being
- * made is told, a number a line.
+ * until it is killed, and a container that executes two programs, has WORKERS children one after the other, and ends with
+ * exit code 3. What is being made is told, a number a line.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -25,7 +25,10 @@
 
 enum { POD, SANDBOX, CONTAINER, CGROUPS };
 
+#define WORKERS "--workers="
+
 static char **roots;
+static long workers;
 
 static void must(int result, const char *what)
 {
@@ -73,7 +76,7 @@ static void join(long pod, int which)
 static pid_t start(long pod, int which, int network)
 {
 	pid_t child = syscall(SYS_clone, SIGCHLD | CLONE_NEWPID | (network < 0 ? CLONE_NEWNET : 0), 0, 0, 0, 0);
-	char name[32], port[32];
+	char name[32], port[32], children[32];
 
 	must(child, "clone");
 	if (child)
@@ -83,8 +86,9 @@ static pid_t start(long pod, int which, int network)
 	join(pod, which);
 	snprintf(name, sizeof(name), "--pod=%ld", pod);
 	snprintf(port, sizeof(port), "--listen=0.0.0.0:%ld", 1024 + pod % 60000);
+	snprintf(children, sizeof(children), WORKERS "%ld", workers);
 	must(execl("/proc/self/exe", which == SANDBOX ? "/pause" : "/usr/local/bin/entrypoint", name, port,
-		   "--config=/etc/server/config.yaml", "--log-format=json", (char *)NULL), "exec");
+		   "--config=/etc/server/config.yaml", "--log-format=json", children, (char *)NULL), "exec");
 	return 0;
 }
 
@@ -99,6 +103,14 @@ static int inside(char **argv)
 	if (!strcmp(argv[0], "/usr/local/bin/entrypoint")) {
 		argv[0] = "/usr/local/bin/server";
 		must(execv("/proc/self/exe", argv), "exec");
+	}
+	for (int left = atoi(argv[5] + strlen(WORKERS)); left > 0; left--) {
+		pid_t child = fork();
+
+		must(child, "fork");
+		if (!child)
+			_exit(0);
+		waitpid(child, NULL, 0);
 	}
 	return 3;
 }
@@ -145,12 +157,13 @@ int main(int argc, char **argv)
 	pid_t *sandboxes;
 	double began = now();
 
-	if (argv[0][0] == '/' && argc == 5 && !strncmp(argv[1], "--pod=", 6))
+	if (argv[0][0] == '/' && argc == 6 && !strncmp(argv[1], "--pod=", 6))
 		return inside(argv);
-	if (argc < 6)
+	if (argc < 7)
 		return 2;
 	first = atol(argv[1]), count = atol(argv[2]), living = atol(argv[3]), rate = atol(argv[4]);
-	roots = argv + 5;
+	workers = atol(argv[5]);
+	roots = argv + 6;
 	sandboxes = calloc(living, sizeof(*sandboxes));
 	for (long pod = 0; pod < count + living; pod++) {
 		double early = began + (double)pod / rate - now();

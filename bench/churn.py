@@ -147,12 +147,16 @@ class Traced:
 
 
 class Churn:
-    """Pods that come and go, in this process's own cgroups."""
+    """Pods that come and go, in this process's own cgroups: `rate` a second, each with `processes`
+    short-lived ones besides its first two."""
 
-    def __init__(self, folder: Path, pods: int) -> None:
+    def __init__(self, folder: Path, pods: int, rate: int = RATE, processes: int = 0) -> None:
         self.living: set[int] = set()
+        self.made = 0
         self.seconds = 0.0
         self._pods = pods
+        self._rate = rate
+        self._processes = processes
         self._program = folder / "churn"
         source = Path(__file__).with_name("churn.c")
         subprocess.run(
@@ -178,12 +182,13 @@ class Churn:
         self.seconds = time.monotonic() - began
 
     def _work(self, first: int, count: int) -> None:
-        numbers = (first, count, LIVING, RATE // WORKERS)
+        numbers = (first, count, LIVING, self._rate // WORKERS, self._processes)
         self.living.add(first)
         command = [str(self._program), *map(str, numbers), *map(str, self._roots)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             for line in process.stdout:
+                self.made += 1
                 self.living.add(int(line))
                 self.living.discard(int(line) - LIVING)
         for pod in range(first + count - LIVING, first + count):

@@ -42,8 +42,8 @@ _REFUSED = re.compile(r"^cgroup: fork rejected by pids controller in (?P<path>[^
 
 
 class FaultFinder:
-    """Listens to the kernel log from now on, and holds the roots of running containers open. `close`
-    takes each root that is let go."""
+    """Listens to the kernel log from now on, and holds the roots of running containers open.
+    `close` takes each root that is let go."""
 
     def __init__(self, close: Callable[[int], None] = os.close) -> None:
         self._close = close

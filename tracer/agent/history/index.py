@@ -186,6 +186,12 @@ class Index:
 
     # Questions
 
+    def copy(self) -> Index:
+        """One in memory, to which more can be added."""
+        made = Index(None)
+        self._db.backup(made._db)
+        return made
+
     def verdicts(self, since_ns: int = -(1 << 63)) -> Iterator[Told]:
         """In order of time."""
         found = self._db.execute(

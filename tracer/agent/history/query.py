@@ -136,7 +136,7 @@ class History:
         path = self.directory / INDEX
         try:
             if path.stat().st_size:
-                return Index(path)
+                return self._with_the_latest(Index(path))
             why = "the index is empty"
         except FileNotFoundError:
             why = "the index is missing"
@@ -144,11 +144,24 @@ class History:
             raise
         except Damaged as error:
             why = f"the index cannot be used: {error}"
-        except sqlite3.Error as error:  # such as one that is locked
+        except sqlite3.OperationalError as error:  # such as one that is locked
             why = f"the index cannot be read: {error}"
+        except sqlite3.Error as error:
+            why = f"the index is damaged: {error}"
         except OSError as error:  # also of a file system that is read-only: SQLite would write
             why = f"the index cannot be opened: {reason(error)}"
         return self._from_recordings(why)
+
+    def _with_the_latest(self, index: Index) -> Index:
+        """And with what only the recordings say."""
+        from tracer.agent.history.store import lacks, take_in
+
+        if not lacks(index, self.directory):
+            return index
+        whole = index.copy()
+        index.close()
+        take_in(whole, self.directory)
+        return whole
 
     def _from_recordings(self, why: str) -> Index:
         from tracer.agent.history.store import take_in

@@ -390,9 +390,7 @@ class _Disk:
                 self._append(job.data)
                 self._enter(job.entries, job.until)
             else:
-                file, self._file = self._file, None
-                self._forcing.settle()
-                close_in_order(file, job.data)
+                self._close(self._file, job.data)
         except (OSError, KtraceError) as error:
             if isinstance(job, _Blocks):
                 self.leave_out(job.data)
@@ -400,11 +398,7 @@ class _Disk:
 
     def _begin(self, job: _Begin) -> None:
         if self._file:
-            file, self._file = self._file, None
-            self._forcing.settle()
-            self._grown(file.size)
-            close_in_order(file)
-            self._grown(file.size)
+            self._close(self._file)
         with self._changed:
             self._most = self._bounds.bytes(self._directory)
         self._forget()
@@ -419,6 +413,15 @@ class _Disk:
         _sync_directory(self._directory)
         with self._changed:
             self._oldest = _began_ns(self._sizes[min(self._sizes)][0])
+
+    def _close(self, file: RecordingFile, end: bytes | None = None) -> None:
+        """In order. The index is told that it lacks nothing of it."""
+        self._file = None
+        self._forcing.settle()
+        self._grown(file.size)
+        close_in_order(file, end)
+        self._grown(file.size)
+        self._enter(Entries(), file.size)
 
     def _append(self, data: bytes) -> None:
         assert self._file
@@ -453,7 +456,7 @@ class _Disk:
             with suppress(OSError):
                 file.close()
         with self._changed:
-            self._break(error.message if isinstance(error, KtraceError) else reason(error))
+            self._break(_why(error))
 
     def _break(self, why: str) -> None:
         self._failures += 1
@@ -585,6 +588,24 @@ def take_in(index: Index, directory: Path) -> None:
             if entries != Entries() or until > start:
                 seen_ns = segment.path.stat().st_mtime_ns
                 index.take(segment.number, segment.session, until, entries, seen_ns)
+
+
+def lacks(index: Index, directory: Path) -> bool:
+    """Whether the recordings say more than the index knows: it is a moment behind, and after a
+    fault for longer. Raises OSError and `sqlite3.Error`."""
+    taken = index.taken()
+    return any(
+        entries != Entries()
+        for segment in segments(directory)
+        for _, entries in entries_in(segment.path, taken.get(segment.number, 0))
+    )
+
+
+def _why(error: OSError | KtraceError) -> str:
+    """Without the recording's name, which another attempt changes."""
+    if isinstance(error, OSError):
+        return reason(error)
+    return reason(error.__cause__) if isinstance(error.__cause__, OSError) else error.message
 
 
 def _began_ns(path: Path) -> int:
