@@ -27,6 +27,14 @@ _VMALLOC = re.compile(
     rf"(?:,? mode:{_MASK}|\Z)"
 )
 _ASKED = re.compile(rf"\border[:=] ?(?P<order>\d{{1,9}}),? {{0,4}}(?:gfp_)?mode:{_MASK}")
+# slab_out_of_memory() in mm/slub.c; in a cgroup's cache its number and name, before 5.9
+_CACHE = re.compile(
+    r"\bcache: (?P<name>[^\s,(]{1,64})(?:\(\d{1,10}:(?P<cgroup>[^\s,)]{1,255})\))?,"
+    r" object size: (?P<bytes>\d{1,12}),"
+)
+_SLABS = re.compile(
+    r"\bnode (?P<node>\d{1,4}): slabs: \d{1,12}, objs: (?P<all>\d{1,15}), free: (?P<free>\d{1,15})"
+)
 _SLAB = re.compile(
     r"(?P<which>SL[AUO]B): Unable to allocate memory on (?:CPU \d{1,5} \(of node \d{1,4}\) on )?"
     rf"node (?P<node>-?\d{{1,4}})(?:,? \(?gfp=){_MASK}"
@@ -104,10 +112,23 @@ def asked(text: str, kernel: Kernel) -> Answer | None:
 def slab(text: str, kernel: Kernel) -> Answer | None:
     found = _SLAB.search(text)
     if not found:
-        return None
+        return _cache(text)
     node = "any node" if found["node"].startswith("-") else f"node {found['node']}"
     return [
         f"the kernel's {found['which']} allocator found no memory on {node} for small objects; the"
         " line behind it names the cache",
         *flags.of_line(int(found["mask"], 16), found["names"], kernel),
     ]
+
+
+def _cache(text: str) -> Answer | None:
+    """The lines behind the one of the failure."""
+    if found := _SLABS.search(text):
+        return [f"  on node {found['node']}: {found['free']} of {found['all']} objects are free"]
+    found = _CACHE.search(text)
+    if not found:
+        return None
+    lines = [f"the cache is {found['name']}, for objects of {size(int(found['bytes']))}"]
+    if found["cgroup"]:
+        lines[0] += f", that of cgroup {found['cgroup']}: its memory limit counts, not the node's"
+    return lines

@@ -27,12 +27,20 @@ _BUDDYINFO = re.compile(
     r"\bNode {1,8}(?P<node>\d{1,4}), zone {1,16}(?P<zone>\w{1,16})"
     r"(?P<free>(?:\s{1,16}\d{1,12}){1,32})\s{0,16}\Z"
 )
-_LOG = re.compile(
-    r"\bNode (?P<node>\d{1,4}) (?P<zone>\w{1,16}): "
-    r"(?P<free>(?:\d{1,10}\*\d{1,10}kB (?:\([A-Z]{1,8}\) )?){1,32})= \d{1,20}kB"
+# A kernel without CONFIG_NUMA leaves the node out.
+_ZONE = (
+    r"(?:\bNode (?P<node>\d{1,4}) (?P<zone>\w{1,16})|"
+    r"\A(?P<only>DMA(?:32)?|Normal|HighMem|Movable))"
 )
+_LOG = re.compile(
+    rf"{_ZONE}: (?P<free>(?:\d{{1,10}}\*\d{{1,10}}kB (?:\([A-Z]{{1,8}}\) )?){{1,32}})= \d{{1,20}}kB"
+)
+# Migrate types of blocks that ordinary allocations do not get: CMA, high-order atomic, isolated
+# (show_migration_types() in mm/show_mem.c).
+_SET_ASIDE = re.compile(r"(\d{1,10})(\*\d{1,10}kB) \([CHI]{1,3}\)")
 _MARKS = re.compile(
-    r"\bNode (?P<node>\d{1,4}) (?P<zone>\w{1,16}) free:(?P<free>\d{1,15})kB (?:boost:\d{1,15}kB )?"
+    rf"{_ZONE} "
+    r"free:(?P<free>\d{1,15})kB (?:boost:\d{1,15}kB )?"
     r"min:(?P<min>\d{1,15})kB low:(?P<low>\d{1,15})kB high:(?P<high>\d{1,15})kB"
 )
 
@@ -68,17 +76,20 @@ def of_buddyinfo(text: str) -> tuple[str, Zone] | None:
     }
 
 
-def of_log(text: str) -> tuple[int, Zone] | None:
-    """`Node 0 DMA32: 74*4kB (UME) …`: the page size and the zone."""
+def of_log(text: str, *, for_all: bool = False) -> tuple[int, Zone] | None:
+    """`Node 0 DMA32: 74*4kB (UME) …`: the page size and the zone. With `for_all`, only the blocks
+    that any allocation may get."""
     found = _LOG.search(text)
     if not found:
         return None
-    pairs = [pair.split("*") for pair in found["free"].split() if "*" in pair]
+    told = _SET_ASIDE.sub(r"0\2", found["free"]) if for_all else found["free"]
+    pairs = [pair.split("*") for pair in told.split() if "*" in pair]
     sizes = [int(kib.removesuffix("kB")) << 10 for _, kib in pairs]
     if not sizes[0] or any(one != sizes[0] << at for at, one in enumerate(sizes)):
         return None
     free = [int(count) for count, _ in pairs]
-    return sizes[0], {"node": int(found["node"]), "zone": found["zone"], "free": free}
+    node, name = _zone(found)
+    return sizes[0], {"node": node, "zone": name, "free": free}
 
 
 def marks(text: str) -> Marks | None:
@@ -86,7 +97,12 @@ def marks(text: str) -> Marks | None:
     if not found:
         return None
     numbers = (int(found[name]) for name in ("free", "min", "low"))
-    return Marks(int(found["node"]), found["zone"], *numbers)
+    node, zone = _zone(found)
+    return Marks(node, zone, *numbers)
+
+
+def _zone(found: re.Match[str]) -> tuple[int, str]:
+    return int(found["node"] or 0), found["zone"] or found["only"]
 
 
 def page_size_of(zones: Sequence[Zone]) -> int:

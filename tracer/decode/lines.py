@@ -106,9 +106,9 @@ _PREFIXES = tuple(
         r"MESSAGE=",
         r'"(?:MESSAGE|message|msg|log)" ?: ?(?=")',
         # a quotation
-        r"(?:>{1,4} ){1,4}",
+        r"(?:>{1,8} ){1,4}",
         # the log daemons' name for the kernel
-        r"(?:[\w.-]{1,255} )?kernel(?:\[\d{1,10}\])?: ",
+        r"(?:[\w.-]{1,255} )?(?:kernel(?:\[\d{1,10}\])?:|\[kernel\]) ",
     )
 )
 

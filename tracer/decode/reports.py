@@ -43,16 +43,18 @@ class Memory:
     """Zones and free lists, which both reports have."""
 
     zones: list[Zone] = field(default_factory=list)
+    for_all: list[Zone] = field(default_factory=list)  # what any allocation may get of them
     marks: list[Marks] = field(default_factory=list)
     page_size: int | None = None
 
     def take(self, text: str) -> bool:
-        if "Node " not in text:
+        if "kB" not in text:
             return False
         if found := freelists.of_log(text):
             self.page_size = found[0]
             if len(self.zones) < MAX_ZONES:
                 self.zones.append(found[1])
+                self.for_all += [one[1] for one in [freelists.of_log(text, for_all=True)] if one]
             return True
         if marks := freelists.marks(text):
             if len(self.marks) < MAX_ZONES:
@@ -93,12 +95,13 @@ class AllocationReport:
 
     def _verdict(self) -> Answer:
         order, page_size = self.failure.order, self.memory.page_size or 4096
-        zones = buddyinfo.usable(
-            self.memory.zones, page_size, (self.failure.named or "").split("|")
-        )
+        flags = (self.failure.named or "").split("|")
+        movable = any("MOVABLE" in flag or "TRANSHUGE" in flag for flag in flags)
+        lists = self.memory.zones if movable else self.memory.for_all
+        zones = buddyinfo.usable(lists, page_size, flags)
         if not zones:
             return []
-        said = buddyinfo.reading(order, page_size, zones, (self.failure.named or "").split("|"))
+        said = buddyinfo.reading(order, page_size, zones, flags)
         return [f"free lists: {said}"] if said else []
 
 

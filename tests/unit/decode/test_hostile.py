@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tracer.decode import eras
+from tracer.decode import eras, freelists
 from tracer.decode.kind import THIS_KERNEL, FlagNames
 from tracer.decode.lines import read
 from tracer.decode.text import Decoder, decode
@@ -55,6 +55,27 @@ def test_any_mask_has_words(mask: int) -> None:
     assert decode(hex(mask), NOBODY)
 
 
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 10**9), st.sampled_from(["", "(UME)", "(C)", "(H)", "(UC)"])),
+        min_size=1,
+        max_size=11,
+    ),
+    st.sampled_from(["Normal", "Node 0 DMA32", "Node 13 Normal"]),
+)
+def test_blocks_that_are_set_aside(blocks: list[tuple[int, str]], zone: str) -> None:
+    lists = " ".join(
+        f"{count}*{4 << at}kB {types}".strip() for at, (count, types) in enumerate(blocks)
+    )
+    line = f"{zone}: {lists} = 4kB"
+    every, for_all = freelists.of_log(line), freelists.of_log(line, for_all=True)
+    assert every and for_all and every[0] == for_all[0] == 4096
+    assert every[1]["free"] == [count for count, _ in blocks]
+    assert for_all[1]["free"] == [
+        0 if types in ("(C)", "(H)") else count for count, types in blocks
+    ]
+
+
 @settings(max_examples=200)
 @given(st.text(alphabet=st.characters(exclude_characters="/\n\0"), min_size=1, max_size=60))
 def test_a_suggested_command_quotes_the_uid(uid: str) -> None:
@@ -86,6 +107,17 @@ def test_a_suggested_command_quotes_the_uid(uid: str) -> None:
             "type=",
         ),
         *("kubepods/", "page allocation failure", "exit" + " " * 80, "SYN flooding on port ", "\0"),
+        *(
+            "Detected 1 oom-kill event in a",
+            "Killing container with a grace period pod=",
+            "1*4kB (C) ",
+        ),
+        *(
+            "Sending SIGKILL to cgroup {",
+            "cache: a(1:",
+            "namespace path: lstat /",
+            "Normal: 1*4kB ",
+        ),
     ],
 )
 def test_a_long_line_takes_no_long_time(unit: str) -> None:

@@ -21,6 +21,9 @@ def _read(line: Line, kernel: Kernel) -> Answer | None:
 
 KIND = Kind(
     _read,
-    marks=("page allocation ", "vmalloc", "Unable to allocate memory on ", "mode:0x"),
+    marks=(
+        *("page allocation ", "vmalloc", "Unable to allocate memory on ", "mode:0x"),
+        *("object size: ", ": slabs: "),
+    ),
     rank=31,
 )

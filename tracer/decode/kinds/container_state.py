@@ -103,9 +103,9 @@ def _explain(facts: dict[str, str]) -> Answer:
     code = _whole(facts.get("exitcode"))
     if code is None:
         number = _whole(facts.get("signal"))
-        if known:
-            return [f"{reason}: {known}"]
-        return codes.of_signal(number) if number is not None and 1 <= number <= 64 else []
+        if number is not None and 1 <= number <= 64 and reason.lower() in ("", "error"):
+            return codes.of_signal(number)
+        return [f"{reason}: {known}"] if known else []
     if reason.lower() == "oomkilled":
         return _oom_killed(code)
     if reason.lower() == "containerstatusunknown":

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Free memory zone by zone: /proc/buddyinfo, the lists in the kernel log, /proc/pagetypeinfo and
-/proc/zoneinfo. All lines begin with `Node`, but the numbers differ in meaning."""
+/proc/zoneinfo. Most lines begin with `Node`, but the numbers differ in meaning."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _FreeLists:
         text = line.text
         if self._info is not None and self._zoneinfo(text):
             return True
-        if "Node" not in text:
+        if "Node" not in text and "kB" not in text:
             return self._header(text, answers)
         if header := _ZONE_HEADER.search(text):
             self._begin_zone(header, answers)
@@ -58,7 +58,7 @@ class _FreeLists:
             if not self._counts_blocks:
                 self._add(*found_in_proc, None, answers)
             return True
-        return False
+        return "Node" not in text and self._header(text, answers)
 
     def pause(self, answers: list[Answer]) -> None:
         self.end(answers)

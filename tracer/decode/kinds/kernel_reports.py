@@ -39,6 +39,8 @@ _MARKS = (
         "Memory cgroup stats",
         "page all",
     ),
+    # zones and lists of a kernel without CONFIG_NUMA
+    *(" free:", "*4kB ", "*16kB ", "*64kB "),
 )
 
 

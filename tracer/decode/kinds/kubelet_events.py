@@ -34,6 +34,15 @@ _BACK_OFF = re.compile(
     r"(?P<namespace>[a-z0-9-]{1,63})\()?"
 )
 _HOOK = re.compile(r"\b(?:Failed)?(?P<which>PreStop|PostStart)Hook(?: failed|(?=\s))")
+# pkg/kubelet/kuberuntime/kuberuntime_container.go, killContainer(): in words until 1.18
+_KILLING = re.compile(
+    r"Killing container \"?(?P<id>[\w.-]{1,32}://[0-9a-f]{12,64})\"? with (?P<seconds>-?\d{1,9})"
+    r"[ -]second grace period|"
+    r"Killing container with a grace period[\" ](?:[^\n]{0,100}?pod=\"(?P<pod>[\w./-]{1,320})\")?"
+    r"[^\n]{0,200}?containerName=\"(?P<name>[\w.-]{1,63})\"[^\n]{0,200}?"
+    r"gracePeriod=(?P<period>-?\d{1,9})"
+)
+_STOPPING = re.compile(r"\bStopping container (?P<name>[a-z0-9-]{1,63})\s*\Z")
 _SANDBOX = re.compile(
     r"Failed to create pod sandbox: (?:rpc error: code = \w{1,32} desc = )?(?P<why>[^\n]{1,400})"
 )
@@ -66,6 +75,21 @@ def _read(line: Line, _kernel: Kernel) -> Answer | None:
         return [f"the kubelet evicted the pod because {what}: it was not the node that lacked disk"]
     if found := _BACK_OFF.search(line.text):
         return _backed_off(found)
+    if found := _KILLING.search(line.text):
+        what = f"container {found['name'] or found['id']}"
+        what += f" of pod {found['pod']}" if found["pod"] else ""
+        seconds = found["seconds"] or found["period"]
+        return [
+            f"the kubelet stops {what}: its stop signal, mostly SIGTERM, and SIGKILL if it still"
+            f" runs {seconds} s later",
+            _WHY_STOPPED,
+        ]
+    if found := _STOPPING.search(line.text):
+        return [
+            f"the kubelet stops container {found['name']}: its stop signal, mostly SIGTERM, and"
+            " SIGKILL when the grace period is over",
+            _WHY_STOPPED,
+        ]
     if found := _HOOK.search(line.text):
         return [_HOOKS[found["which"]]]
     if found := _SANDBOX.search(line.text):
@@ -82,6 +106,10 @@ def _read(line: Line, _kernel: Kernel) -> Answer | None:
     return None
 
 
+_WHY_STOPPED = (
+    "the line does not say why: a deletion, a failed probe, a change of the pod or an eviction;"
+    " its neighbours do, or ktrace why POD"
+)
 _HOOKS = {
     "PreStop": "the preStop hook failed: the container is stopped all the same",
     "PostStart": "the postStart hook failed: the kubelet ends the container and starts it anew",
@@ -101,6 +129,15 @@ def _backed_off(found: re.Match[str]) -> Answer:
 
 KIND = Kind(
     _read,
-    marks=(" probe", "low on resource", "exceed", "ack-off", "Hook", "pod sandbox"),
+    marks=(
+        " probe",
+        "low on resource",
+        "exceed",
+        "ack-off",
+        "Hook",
+        "pod sandbox",
+        "Killing container",
+        "Stopping ",
+    ),
     rank=35,
 )

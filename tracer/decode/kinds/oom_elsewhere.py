@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Out of memory in the words of programs other than the kernel: systemd, systemd-oomd, earlyoom,
-the kubelet, containerd."""
+the kubelet, containerd, Talos, slurm."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ _OOMD = re.compile(
 )
 _EARLY = re.compile(
     r"sending SIG(?P<signal>TERM|KILL) to process (?P<pid>\d{1,10}) (?:uid \d{1,10} )?"
-    r"\"?(?P<comm>[^\n\":]{1,64})"
+    r"[\"(]?(?P<comm>[^\n\":]{1,64}?)\)?[\":]"
+)
+# internal/app/machined/pkg/controllers/runtime/oom.go of Talos
+_TALOS = re.compile(
+    r"Sending SIGKILL to cgroup \{[^\n]{0,300}?\"cgroup\": \"(?P<path>/[^\n\"]{1,4096})\""
+)
+_SLURM = re.compile(
+    r"Detected (?P<count>\d{1,9}) oom[-_]kill event(?:s|\(s\))? in"
+    r" (?P<what>[^\n]{1,200}?)\.(?:\s|\Z)"
 )
 _KUBELET = re.compile(
     r"(?P<whose>System|Cgroup) OOM encountered, victim process: (?P<comm>[^\n]{1,64}),"
@@ -56,6 +64,19 @@ def _read(line: Line, _kernel: Kernel) -> Answer | None:
             f"containerd: the OOM killer killed a process of container {found['id']}, not"
             " necessarily its first"
         ]
+    if found := _TALOS.search(text):
+        return [
+            "Talos's own OOM controller, not the kernel, killed what ran in"
+            f" {whose.in_words(found['path'].removeprefix('/sys/fs/cgroup'))}, as the node's memory"
+            " was under pressure",
+            *whose.facts(whose.identify(found["path"])),
+        ]
+    if found := _SLURM.search(text):
+        return [
+            f"slurm: the kernel's OOM killer killed processes of {found['what']},"
+            f" {found['count']} by its count",
+            "whose limit it was, the kernel's own lines say: oom-kill:",
+        ]
     if found := _EARLY.search(text):
         return [
             f"earlyoom, not the kernel, sent SIG{found['signal']} to {found['comm'].strip()}, pid"
@@ -66,6 +87,15 @@ def _read(line: Line, _kernel: Kernel) -> Answer | None:
 
 KIND = Kind(
     _read,
-    marks=("OOM killer", "oom-kill'", " due to ", " OOM encountered", "TaskOOM", "sending SIG"),
+    marks=(
+        "OOM killer",
+        "oom-kill'",
+        " due to ",
+        " OOM encountered",
+        "TaskOOM",
+        "sending SIG",
+        "Sending SIGKILL",
+        "Detected ",
+    ),
     rank=34,
 )

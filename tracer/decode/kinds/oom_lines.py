@@ -122,6 +122,8 @@ def _reaped(text: str, _kernel: Kernel) -> Answer | None:
 
 
 def _none(text: str, _kernel: Kernel) -> Answer | None:
+    if "Manual OOM execution" in text:  # drivers/tty/sysrq.c
+        return ["somebody started the OOM killer by hand, with SysRq f: memory need not be short"]
     if "no killable processes" not in text:
         return None
     return [
@@ -150,7 +152,7 @@ KIND = Kind(
             ": usage ",
             "Memory cgroup stats",
         ),
-        "no killable processes",
+        *("no killable processes", "Manual OOM execution"),
     ),
     rank=30,
 )

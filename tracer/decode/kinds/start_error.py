@@ -34,6 +34,12 @@ _MOUNT = re.compile(
     r"(?P<rest>[^\n]{0,4096})"
 )
 _FOLDER = re.compile(r"chdir to cwd \(\"(?P<folder>[^\"\n]{1,4096})\"\)")
+# A file of /proc or a path of a namespace: the sandbox or the process that held it has ended
+_NAMESPACE = re.compile(
+    r"namespace path: lstat (?P<path>/[^\s:]{1,4096}): no such file or directory"
+)
+# runc init died before it could say why
+_SILENT = re.compile(r"can't get final child's PID from pipe: EOF")
 _USER = re.compile(r"unable to find user (?P<user>[^\s:]{1,64}): no matching entries")
 
 
@@ -82,6 +88,17 @@ def explain(text: str) -> Answer | None:
         return [
             f"{_NOTHING_RAN}: its working directory {found['folder']} is not there for its user"
         ]
+    if found := _NAMESPACE.search(text):
+        return [
+            f"{_NOTHING_RAN}: it was to share the namespace {found['path']}, whose owner (the pod's"
+            " sandbox, or another container) has ended"
+        ]
+    if _SILENT.search(text):
+        return [
+            f"{_NOTHING_RAN}: the runtime's own process ended before it could say why; mostly a"
+            " limit of memory or processes that is too small for it, or user.max_*_namespaces: the"
+            " kernel log says more"
+        ]
     if found := _USER.search(text):
         return [f"{_NOTHING_RAN}: the image has no user {found['user']}"]
     return None
@@ -92,6 +109,7 @@ KIND = Kind(
     marks=(
         *("OOM-killed", "not found in $PATH", 'exec: "', "exec /", "exec format error"),
         *("error mounting", "chdir to cwd", "unable to find user"),
+        *("namespace path: ", "from pipe: EOF"),
     ),
     rank=30,
 )
