@@ -58,6 +58,7 @@ MISHAP_IN_GUEST = Path("/lab/mishap")
 SLEEP = ["sleep", "1000"]
 SHELL = ["sh", "-c", "while true; do sleep 1000; done"]
 DD = "dd if=/dev/zero of=/dev/null bs=64M count=1"
+ORPHANS = Path("/proc/sys/net/ipv4/tcp_max_orphans")
 PIPE_LIMITS = {
     Path("/proc/sys/fs/pipe-max-size"): str(256 * MIB),
     Path("/proc/sys/fs/pipe-user-pages-soft"): "0",
@@ -783,6 +784,20 @@ def a_client_that_uses_up_its_ports(scene: Scene) -> Generator[None, None, None]
     with server(back, "deaf", PORT, 4096):
         yield
         _told(front, "ask", back.pod.ip, PORT, TIMES)
+
+
+@incident("out_of_tcp_memory")
+def a_client_for_whose_last_words_the_kernel_has_no_room(
+    scene: Scene,
+) -> Generator[None, None, None]:
+    """The limit is that of the whole machine. It is lowered while one connection is closed, which
+    takes microseconds."""
+    front, back = scene.pod.run("app", SLEEP), scene.other("back-0").run("app", SLEEP)
+    with ORPHANS.open("r+") as limit, SETTINGS, server(back, "deaf", PORT, 4096):
+        yield
+        order = ("orphans", back.pod.ip, PORT, TIMES, limit.fileno(), ORPHANS.read_text().strip())
+        with Talker(front, *order, files=(limit.fileno(),)) as client:
+            assert client.said() == "done"
 
 
 @incident("disk_full")

@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE
@@ -24,7 +24,7 @@ from tracer.kernel.hierarchies import hierarchies
 
 # It ends with the test that started it. `say` reports that it is ready, or has done its task.
 TALKER = r"""
-import ctypes, json, select, signal, socket, struct, sys, time
+import ctypes, json, os, select, signal, socket, struct, sys, time
 
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 TCP_INFO = 11
@@ -267,6 +267,38 @@ def disconnect(address, port, times):
             raise OSError("connect(AF_UNSPEC)")
     say("done")
 
+def orphans(address, port, times, limit, before):
+    # closes connections that still have data for a reader who does not read, while the machine may
+    # have no such connection (tcp_max_orphans, behind the descriptor `limit`): for a moment only
+    def full():
+        end = socket.create_connection((address, port), 60)
+        end.setblocking(False)
+        try:
+            while True:
+                end.send(bytes(1 << 16))
+        except BlockingIOError:
+            return end
+
+    def cut_off():
+        with open("/proc/net/netstat") as file:
+            heads, values = (line.split() for line in list(file)[:2])
+        return int(values[heads.index("TCPAbortOnMemory")])
+
+    full().close()
+    deadline = time.monotonic() + 60
+    while cut_off() < times:  # the kernel counts such connections ten times a second
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{cut_off()} of {times} were cut off")
+        end = full()
+        try:
+            os.pwrite(limit, b"0", 0)
+            end.close()
+        finally:
+            os.pwrite(limit, before.encode(), 0)
+        time.sleep(0.01)
+    say("done")
+    until_told()
+
 function, *arguments = json.loads(sys.argv[1])
 globals()[function](*arguments)
 """
@@ -277,9 +309,12 @@ def in_network(container: ContainerHandle) -> tuple[str, ...]:
 
 
 class Talker:
-    """One program in a pod's network. It ends with the block."""
+    """One program in a pod's network. It ends with the block. `files` are the descriptors that it
+    inherits."""
 
-    def __init__(self, container: ContainerHandle, *order: Any) -> None:
+    def __init__(
+        self, container: ContainerHandle, *order: Any, files: Collection[int] = ()
+    ) -> None:
         enter = " && ".join(f"echo $$ > {file}" for file in _cgroups(container))
         words = (*in_network(container), sys.executable, "-I", "-S", "-c", TALKER)
         self._process = subprocess.Popen(
@@ -288,6 +323,7 @@ class Talker:
             stdout=PIPE,
             stderr=PIPE,
             text=True,
+            pass_fds=files,
         )
 
     def __enter__(self) -> Talker:
