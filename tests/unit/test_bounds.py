@@ -20,7 +20,7 @@ from typing import Any, cast
 import pytest
 
 from tests.support.wait import wait_for
-from tests.unit import records
+from tests.unit import bounds, records
 from tests.unit.cli import test_watch
 from tests.unit.decode.test_reports import NOBODY, report
 from tests.unit.identity import test_netns, test_network_lookup
@@ -48,6 +48,7 @@ from tracer.kernel.kmsg import Line
 from tracer.kubectl import client, home
 from tracer.live import player
 from tracer.live.node import NodeFeed
+from tracer.model import kubernetes
 from tracer.model.batch import cell
 from tracer.model.errors import BadRecording, KtraceError, UsageError
 from tracer.model.event import Clock
@@ -97,10 +98,6 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "`kt_cgroups`": (f"{HERE}::test_the_kernels_tables",),
     "`kt_processes`": (f"{HERE}::test_the_kernels_tables",),
-    "file systems, paths and large files that `disk` remembers": (
-        f"{UNIT}/probes/test_disk.py::test_what_is_remembered_is_bounded",
-    ),
-    "what `disk` looks at": (f"{UNIT}/probes/test_disk.py::test_what_is_looked_at_is_bounded",),
     "`kt_pids`": (f"{HERE}::test_the_kernels_tables", f"{HERE}::test_too_many_pids"),
     "executable's path in a record": (f"{SIDES}::test_a_long_path_and_long_arguments",),
     "arguments in a record": (f"{SIDES}::test_a_long_path_and_long_arguments",),
@@ -111,11 +108,6 @@ TESTS: dict[str, tuple[str, ...]] = {
     "depth of a cgroup before 6.1": (f"{HERE}::test_the_way_to_a_cgroup_has_an_end",),
     "ancestors": (f"{SIDES}::test_ancestry",),
     "records read ahead": (f"{UNIT}/session/test_session.py::test_the_backlog_is_bounded",),
-    "`kt_drop_flows`": (f"{HERE}::test_the_kernels_tables",),
-    "`kt_drop_rest`, `kt_drop_paces`": (f"{HERE}::test_the_kernels_tables",),
-    "namespaces whose connection tracking `drops` reads": (
-        f"{UNIT}/probes/test_drops.py::test_namespaces_whose_counters_are_read_are_bounded",
-    ),
     "`kt_network_uses`": (f"{HERE}::test_the_kernels_tables",),
     "namespaces remembered": (
         f"{NETNS}::test_tables_are_bounded_in_bytes",
@@ -278,6 +270,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "what Kubernetes says of pods": (
         f"{KUBERNETES}/test_objects.py::test_facts_have_a_bound",
         f"{KUBERNETES}/test_objects.py::test_events_of_one_pod_have_a_bound",
+        f"{HERE}::test_facts_with_a_recording",
     ),
     "an Event or a pod of Kubernetes": (
         f"{KUBERNETES}/test_objects.py::test_texts_are_cut_and_are_one_line",
@@ -311,7 +304,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "a file with Events": (f"{KUBERNETES}/test_file.py::test_a_file_that_is_too_large",),
     "answers that `decode` remembers, to tell each once": (f"{HERE}::test_answers_told_again",),
-    "what staprun keeps for us": (f"{HERE}::test_sizes_of_buffers",),
+    "what staprun keeps for us": (f"{HERE}::test_what_staprun_is_told_to_keep",),
     "a SystemTap line": (
         f"{UNIT}/backends/test_stap_lines.py::test_output_without_an_end_is_not_kept",
         f"{HERE}::test_the_tables_of_scripts",
@@ -414,6 +407,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "a pod that is made": (
         f"{KUBECTL}/test_homes.py::test_the_pod_that_is_made",
+        f"{KUBECTL}/test_homes.py::test_a_pod_that_is_made_has_an_end_anyway",
         f"{KUBECTL}/test_homes.py::test_an_image_that_cannot_be_pulled",
     ),
     "silence on the way to a node": (
@@ -436,6 +430,10 @@ BOUNDS = dict(rows())
 # The tables of one probe: `kt_reported` (exits).
 OF_PROBES = {what: found[1] for what in BOUNDS if (found := re.match(r"`kt_\w+` \((\w+)\)", what))}
 TESTS |= dict.fromkeys(OF_PROBES, (f"{HERE}::test_the_tables_of_probes",))
+TESTS |= {
+    what: tuple(f"{path.relative_to(ROOT)}::{test}" for test in bound.tests)
+    for what, path, bound in bounds.of_probes()
+}
 
 
 def test_every_bound_has_a_test() -> None:
@@ -467,7 +465,7 @@ def number(what: str, which: int = 0) -> int:
 
 # In the kernel
 
-_HASH, _PERCPU_ARRAY, _LRU_HASH, _RINGBUF = 1, 6, 9, 27
+_HASH, _ARRAY, _PERCPU_ARRAY, _LRU_HASH, _RINGBUF = 1, 2, 6, 9, 27
 
 
 @pytest.mark.parametrize(
@@ -478,8 +476,6 @@ _HASH, _PERCPU_ARRAY, _LRU_HASH, _RINGBUF = 1, 6, 9, 27
         ("`kt_cgroups`", "context", _LRU_HASH),
         ("`kt_processes`", "context", _LRU_HASH),
         ("`kt_pids`", "context", _HASH),
-        ("`kt_drop_flows`", "drops", _HASH),
-        ("`kt_drop_rest`, `kt_drop_paces`", "drops", _HASH),
         ("`kt_network_uses`", "network", _LRU_HASH),
     ],
 )
@@ -496,11 +492,19 @@ def test_the_tables_of_probes(what: str, in_object: str) -> None:
     test_the_kernels_tables(what, in_object, _LRU_HASH if "LRU" in BOUNDS[what] else _HASH)
 
 
+@pytest.mark.parametrize("name", probes.names())
+def test_every_table_of_a_probe_has_a_row(name: str) -> None:
+    """Those with a key of their own: an array of the kernel's grows no more."""
+    tables = shipped(probes.get(name).object).maps
+    growing = {
+        table for table, shape in tables.items() if shape.type not in (_ARRAY, _PERCPU_ARRAY)
+    }
+    assert [table for table in growing if not any(f"`{table}`" in what for what in BOUNDS)] == []
+
+
 def test_sizes_of_buffers() -> None:
     assert number("`kt_ring`") == core.RING_BYTES
     assert number("perf buffers, where there are no ring buffers") == perf.BUFFER_BYTES
-    kept = number("what staprun keeps for us")
-    assert int(stap_program.BUFFER_MEGABYTES) << 20 == kept
 
 
 def test_patience() -> None:
@@ -767,6 +771,35 @@ def test_timelines_of_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
     shown._timelines()
     assert set(kept[:2] + kept[-1:]) == {number("timelines of `why` and `live`", 2) << 20}
     assert len(kept) >= 3
+
+
+def test_facts_with_a_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Kubernetes says of pods: in the recording, in a file beside it, and in the live view."""
+    kept: list[int] = []
+
+    class Noting(kubernetes.Facts):
+        def __init__(self, most: int = 0) -> None:
+            kept.append(most)
+            super().__init__(most)
+
+    class Reached(Exception):
+        pass
+
+    def reach(*_: object) -> None:
+        raise Reached
+
+    monkeypatch.setattr(kubernetes, "Facts", Noting)
+    monkeypatch.setattr(player, "Facts", Noting)
+    recording = str(recordings.DATA / "format-1.0.ktrace")
+    events = tmp_path / "events.json"
+    events.write_text('{"kind": "List", "items": []}')
+    for line in (["why", recording], ["why", recording, "--events", str(events)]):
+        root_command.main(line, standalone_mode=False)
+    shown = player.Player(Path(recording), Selection(everything=True), None, lambda snapshot: None)
+    monkeypatch.setattr(player, "Session", reach)
+    with pytest.raises(Reached):
+        shown._play()
+    assert kept == [number("what Kubernetes says of pods", 2)] * 3
 
 
 def test_flights_have_a_size_anyway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1168,6 +1201,21 @@ def test_answers_of_kubectl(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # SystemTap
+
+
+def test_what_staprun_is_told_to_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, module = tmp_path / "told", tmp_path / "module.ko"
+    staprun = tmp_path / "staprun"
+    staprun.write_text(f'#!/bin/sh\necho "$@" > {told}\n')
+    staprun.chmod(0o755)
+    module.touch()
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    program = stap_program.Program(module, {})
+    wait_for("its end", lambda: program.ended)
+    program.close(lambda line: None)
+    words = told.read_text().split()
+    kept = int(words[words.index("-b") + 1]) << 20  # staprun(8): for each CPU, in megabytes
+    assert kept == number("what staprun keeps for us")
 
 
 def test_a_program_that_says_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit import bounds
 from tests.unit.test_bounds import BOUNDS, OF_PROBES
 from tracer.agent import agent, feed, judge, listener, metrics, outlet, roots, runtime
 from tracer.agent.history import lives, store
@@ -46,9 +47,7 @@ from tracer.live import model
 from tracer.model import event, kubernetes, turn
 from tracer.outputs.exporters import html
 from tracer.outputs.exporters.html import details, folding, page
-from tracer.probes import disk, resets
-from tracer.probes.disk import companion as disk_companion
-from tracer.probes.drops import companion as drops_companion
+from tracer.probes import resets
 from tracer.probes.oom import decoder as oom
 from tracer.recording import context, flight, recorder
 from tracer.recording import format as layout
@@ -96,9 +95,6 @@ VALUES: dict[str, tuple[float, ...]] = {
     "depth of a cgroup before 6.1": (256 + LIMITS["KT_CGROUP_DEPTH"],),
     "ancestors": (LIMITS["KT_ANCESTORS"],),
     "records read ahead": (live.MAX_BACKLOG_BYTES,),
-    "`kt_drop_flows`": (entries("kt_drop_flows", "drops"),),
-    "`kt_drop_rest`, `kt_drop_paces`": (entries("kt_drop_rest", "drops"),),
-    "namespaces whose connection tracking `drops` reads": (drops_companion.MAX_NAMESPACES,),
     "`kt_network_uses`": (entries("kt_network_uses", "network"),),
     "namespaces remembered": (
         *(netns.MAX_KNOWN, netns.MAX_USES, netns.MAX_ADDRESSES, netns.MAX_NETWORKS),
@@ -265,13 +261,8 @@ VALUES |= {
         *(runtime.MAX_AWAITED, runtime.WORDS_SECONDS),
     ),
 }
-VALUES |= {
-    "file systems, paths and large files that `disk` remembers": (
-        *(disk.MAX_STATES, disk.MAX_PLACES, disk.MAX_FILES),
-    ),
-    "what `disk` looks at": (disk_companion.MAX_MOUNTS, disk_companion.MAX_DESCRIPTORS),
-}
 VALUES |= {what: (entries(what.split("`")[1], of),) for what, of in OF_PROBES.items()}
+VALUES |= {what: bound.numbers for what, _, bound in bounds.of_probes()}
 UNITS = {"KiB": KIB, "MiB": MIB, "GiB": 1 << 30}
 
 

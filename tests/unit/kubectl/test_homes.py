@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.wait import wait_for
 from tests.unit.kubectl.conftest import Cluster, pod
+from tracer.kubectl import home
 from tracer.kubectl.home import label, waiting
 
 RBAC = (
@@ -46,6 +47,13 @@ def test_the_pod_that_is_made(cluster: Cluster) -> None:
     assert "app.kubernetes.io/name=ktrace" not in json.dumps(made)
     assert any("--namespace=ops" in words and "create" in words for words in cluster.calls)
     assert cluster.remains() == set()
+
+
+def test_a_pod_that_is_made_has_an_end_anyway(cluster: Cluster) -> None:
+    cluster.rule("exec", exit=0)
+    assert cluster("signals").code == 0
+    (made,) = cluster.manifests
+    assert made["spec"]["activeDeadlineSeconds"] == home.DEADLINE_SECONDS
 
 
 @pytest.mark.parametrize(

@@ -4,19 +4,39 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.unit.bounds import Bound
+from tests.unit.records import Decoding
 from tracer.backends.objects import Objects
+from tracer.kernel.bpf_object import shipped
 from tracer.kernel.netstat import KEPT_PIDS, Counters
 from tracer.kernel.sockdiag import Listener, Listeners
+from tracer.model.batch import cell
 from tracer.model.event import Event
-from tracer.probes.backlog import PROBE, companion
+from tracer.probes import LAST_CALL
+from tracer.probes.backlog import MAX_LISTENERS, PROBE, companion
 from tracer.probes.backlog.companion import ACCEPT, SYN, Namespace, Polled, Told, attribute
 
 ANY = ipaddress.IPv4Address("0.0.0.0")
+BOUNDS = {
+    "sockets of which `backlog` knows the holder, and is looking for it": Bound(
+        (
+            "test_holders_that_are_known_are_bounded",
+            "test_holders_that_are_looked_for_are_bounded",
+            "test_a_search_for_a_holder_has_an_end",
+        ),
+        (MAX_LISTENERS, companion.MAX_HOLDERS, companion.MAX_DESCRIPTORS),
+    ),
+    "processes in namespaces that `backlog` has still to look at": Bound(
+        ("test_processes_that_wait_are_bounded",), (companion.MAX_HEARD,)
+    ),
+}
 
 
 def listener(cookie: int, drops: int, queued: int = 0, limit: int = 1) -> Listener:
@@ -131,6 +151,72 @@ def test_short_processes_do_not_push_out_the_first_of_a_namespace() -> None:
     pids = polled._namespaces[netns].pids
     last = first + 3 * KEPT_PIDS
     assert pids == [first, *range(last - KEPT_PIDS + 1, last)]
+
+
+def schemas() -> dict[str, Any]:
+    objects = Objects()
+    for name in ("backlog", "context"):
+        objects.open(name)
+    return dict(objects.by_name())
+
+
+def test_holders_that_are_known_are_bounded() -> None:
+    stream = Decoding(PROBE)
+
+    def tell(kind: str, **values: int) -> Any:
+        schema = shipped("backlog").schemas[kind]
+        (record,) = schema.cells(memoryview(cell(schema.pack(**values))))
+        return stream.decode[kind](record)
+
+    for socket in range(1, MAX_LISTENERS + 2):
+        tell("backlog_listener", socket=socket, process_pid=7)
+    assert tell("backlog_drop", socket=1, count=1).body["process"] is None
+    assert tell("backlog_drop", socket=2, count=1).body["process"].pid == 7
+
+
+def test_holders_that_are_looked_for_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(companion, "holder", lambda socket, netns: None)
+    holders = companion.Holders(schemas())
+    for socket in range(1, companion.MAX_HOLDERS + 9):
+        holders.describe(socket, 1)
+    assert len(holders._known) == companion.MAX_HOLDERS
+
+
+def test_a_search_for_a_holder_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr(companion, "MAX_DESCRIPTORS", 0)
+    monkeypatch.setattr(companion, "processes", lambda: [os.getpid()] * 5)
+    monkeypatch.setattr(companion, "netns_of", lambda pid: 1)
+    listed = os.listdir
+
+    def listdir(path: str) -> list[str]:
+        looked.append(path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert companion.holder(-1, 1) is None
+    assert len(looked) == 1
+
+
+def test_processes_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+
+    class Looking:
+        def __init__(self, *_: Any) -> None: ...
+
+        def use(self, netns: int, network: int, pid: int) -> None:
+            used.append(pid)
+
+        def records(self) -> list[bytes]:
+            return []
+
+    monkeypatch.setattr(companion, "Polled", Looking)
+    monkeypatch.setattr(companion, "INTERVAL", 60.0)
+    counted = companion.Counted(schemas())
+    told = SimpleNamespace(how=-1, netns=1, network=1, pid=1)
+    counted.hear(iter([told] * (companion.MAX_HEARD + 9)))
+    counted.records(LAST_CALL)
+    assert len(used) == companion.MAX_HEARD
 
 
 def test_only_what_has_changed_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from tests.unit.bounds import Bound
 from tests.unit.records import Decoding, reversed_path
 from tracer.backends.objects import Objects
 from tracer.kernel.bpf_object import shipped
 from tracer.model.batch import cell
+from tracer.probes import LAST_CALL
 from tracer.probes.disk import CALLS, MAX_FILES, MAX_PLACES, MAX_STATES, PROBE, call_table
 from tracer.probes.disk import companion as user_space
 from tracer.probes.disk.companion import (
@@ -29,6 +31,27 @@ from tracer.probes.disk.companion import (
 SECOND = 1_000_000_000
 DISK, OVERLAY, MEMORY = 259 << 20 | 1, 40, 50
 FLAGS = shipped("disk").numbers("disk_flags")
+BOUNDS = {
+    "file systems, paths and large files that `disk` remembers": Bound(
+        ("test_what_is_remembered_is_bounded",), (MAX_STATES, MAX_PLACES, MAX_FILES)
+    ),
+    "what `disk` looks at": Bound(
+        ("test_what_is_looked_at_is_bounded",),
+        (user_space.MAX_MOUNTS, user_space.MAX_DESCRIPTORS),
+    ),
+    "failures whose paths `disk` has still to look up, and containers of which it knows the"
+    " mounts": Bound(
+        ("test_failures_that_wait_are_bounded", "test_roots_are_bounded"),
+        (user_space.MAX_HEARD, user_space.MAX_ROOTS),
+    ),
+    "large files that `disk` tells at once, and has told": Bound(
+        ("test_large_files_that_are_told_are_bounded",),
+        (user_space.MAX_FOUND, user_space.MAX_TOLD),
+    ),
+    "failures that the kernel side only counted, and that `disk` has told": Bound(
+        ("test_counted_failures_are_bounded",), (user_space.MAX_TOLD,)
+    ),
+}
 
 
 @pytest.fixture
@@ -206,6 +229,76 @@ def test_what_is_looked_at_is_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
     looked.clear()
     assert list(user_space.open_files({device}, {})) == []
     assert once < len(looked) < 5 * once
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The schemas; nothing is looked at in a thread."""
+    monkeypatch.setattr(user_space.Look, "round", lambda look: [])
+    objects = Objects()
+    for name in ("context", "disk"):
+        objects.open(name)
+    return dict(objects.by_name())
+
+
+def test_failures_that_wait_are_bounded(quiet: dict[str, Any]) -> None:
+    watched = user_space.Watched(quiet, None)
+    watched.close()
+    watched.hear(iter(range(user_space.MAX_HEARD + 9)))
+    assert watched._heard == list(range(user_space.MAX_HEARD))
+
+
+def test_roots_are_bounded() -> None:
+    roots, schema = Roots(), shipped("disk").schemas["disk_failure"]
+    for device in range(1, user_space.MAX_ROOTS + 9):
+        packed = schema.pack(name=b"/x", absolute=1, device=device << 20, process_pid=os.getpid())
+        (record,) = schema.cells(memoryview(cell(packed)))
+        assert roots.mount_of(record) is not None
+    assert len(roots._seen) == user_space.MAX_ROOTS
+
+
+def test_large_files_that_are_told_are_bounded(
+    quiet: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = user_space.Look(quiet)
+    try:
+        mount = user_space.read_mounts("self")[0]
+        look._states = {DISK: user_space.State(mount, size=1)}
+        files = [
+            user_space.OpenFile(os.getpid(), number, DISK, number, 1 << 20, False, True, "/x")
+            for number in range(user_space.MAX_FOUND + 9)
+        ]
+        monkeypatch.setattr(user_space, "open_files", lambda full, below: files)
+        told = [len(record) for record in look._search({DISK})]
+        assert told.count(look._file.size) == user_space.MAX_FOUND
+        monkeypatch.setattr(user_space, "MAX_TOLD", 5)
+        look._told.clear()
+        look._search({DISK})
+        assert len(look._told) == 5
+    finally:
+        look.close()
+
+
+def test_counted_failures_are_bounded(
+    quiet: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(user_space, "MAX_TOLD", 5)
+    key, value = shipped("disk").layout("kt_failing"), shipped("disk").layout("kt_failed")
+
+    class Failing:
+        def items(self) -> Any:
+            for pid in range(1, 10):
+                yield pack(key, pid=pid), pack(value, count=3)
+
+        def delete(self, key: bytes) -> None: ...
+
+    def pack(layout: Any, **members: int) -> bytes:
+        names = layout.make(layout.struct.unpack(bytes(layout.size)))._asdict()
+        return bytes(layout.struct.pack(*(names | members).values()))
+
+    watched = user_space.Watched(quiet, Failing())
+    assert len(watched.records(LAST_CALL)) == 9
+    assert len(watched._more_told) == 5
 
 
 def test_the_calls_have_numbers() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.bounds import Bound
 from tests.unit.records import Decoding
 from tracer.identity.netns import How
 from tracer.kernel import conntrack
@@ -22,7 +23,7 @@ from tracer.model.batch import cell
 from tracer.model.event import Clock, Event, to_json
 from tracer.model.names import Names, Pod
 from tracer.probes import LAST_CALL
-from tracer.probes.drops import PROBE, companion, reasons
+from tracer.probes.drops import MAX_COUNTED, PROBE, companion, reasons
 from tracer.probes.drops.companion import INTERVAL, MOST, TIDY_SECONDS, Conntrack, Held
 
 SCHEMAS = {**shipped("network").schemas, **shipped("drops").schemas}
@@ -35,6 +36,15 @@ HERE, PEER, FAR = "10.1.0.5", "10.1.0.6", "203.0.113.9"
 BASIS = OBJECT.numbers("drop_basis")
 WAY = OBJECT.numbers("drop_direction")
 SEVERAL = OBJECT.numbers("drop_several")
+BOUNDS = {
+    "namespaces whose connection tracking `drops` reads": Bound(
+        (
+            "test_namespaces_whose_counters_are_read_are_bounded",
+            "test_what_connection_tracking_counted_is_bounded",
+        ),
+        (companion.MAX_NAMESPACES,),
+    )
+}
 
 
 def record(name: str, **values: Any) -> Any:
@@ -170,6 +180,15 @@ def test_what_connection_tracking_counted(resolver: Decoding) -> None:
     assert drop(resolver, time=2_000_000_000).body["conntrack"] is None
     assert drop(resolver, network=NETWORK).body["conntrack"] is None
     assert drop(resolver, reason=b"IP_RPFILTER").body["conntrack"] is None
+
+
+def test_what_connection_tracking_counted_is_bounded(resolver: Decoding) -> None:
+    assert MAX_COUNTED == companion.MAX_NAMESPACES
+    for network in range(1, MAX_COUNTED + 2):
+        counted = record("drop_conntrack", time=6, network=network, dropped=network)
+        resolver.decode["drop_conntrack"](counted)
+    assert drop(resolver, network=1).body["conntrack"] is None
+    assert drop(resolver, network=2).body["conntrack"]["dropped"] == 2
 
 
 def test_in_nobodys_namespace(resolver: Decoding) -> None:

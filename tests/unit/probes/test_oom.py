@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.unit.bounds import Bound
 from tests.unit.records import Decoding
 from tracer.decode import gfp
 from tracer.kernel.bpf_object import shipped
@@ -29,6 +30,11 @@ CID = "7dea796eb5d6826a85978fa316612874aa3d576ac576495bed83d77fbc9dc744"
 POD_PATH = f"/kubepods/burstable/pod{UID}"
 PATH = f"{POD_PATH}/{CID}"
 MIB = 1 << 20
+BOUNDS = {
+    "records that explain an OOM kill, before the kill itself": Bound(
+        ("test_explanations_that_wait_are_bounded",), (decoder.MAX_PENDING,)
+    )
+}
 
 # 6.18
 LOG = f"""python3 invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL|__GFP_ZERO), order=0, \
@@ -467,3 +473,16 @@ def test_shares_are_bounded(tmp_path: Path) -> None:
     companion = LogCompanion(SCHEMAS, "/nonexistent", lambda: Hierarchy(0, str(tmp_path), 2))
     (report,) = reports(*POD_LOG)
     assert len(companion._shares(report)) == decoder.MAX_PARTS + 1
+
+
+def test_explanations_that_wait_are_bounded() -> None:
+    stream = Decoding(PROBE)
+    of: dict[str, str] = {"oom_log": "pid", "oom_share": "pid", "oom_own": "first"}
+    of["oom_member"] = "first"
+    for number in range(1, decoder.MAX_PENDING + 9):
+        for kind, key in of.items():
+            (record,) = SCHEMAS[kind].cells(memoryview(cell(SCHEMAS[kind].pack(**{key: number}))))
+            stream.decode[kind](record)
+    keeping = stream.decode["oom_log"].__self__  # type: ignore[attr-defined]
+    for table in (keeping._logs, keeping._shares, keeping._own, keeping._lists):
+        assert list(table) == list(range(9, decoder.MAX_PENDING + 9))
