@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.unit.documents import page
 from tracer.cli import root
 
 ROOT = Path(__file__).parents[2]
@@ -18,17 +19,17 @@ LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links(page: Path) -> None:
-    for target, section in LINK.findall(CODE.sub("", page.read_text())):
-        led_to = (page.parent / target).resolve() if target else page
-        assert led_to.exists(), f"{page.name} leads to {target}"
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links(path: Path) -> None:
+    for target, section in LINK.findall(CODE.sub("", path.read_text())):
+        led_to = (path.parent / target).resolve() if target else path
+        assert led_to.exists(), f"{path.name} leads to {target}"
         if section:
-            assert section in _sections(led_to), f"{page.name} leads to {target}#{section}"
+            assert section in _sections(led_to), f"{path.name} leads to {target}#{section}"
 
 
 def test_the_command_line_has_every_command() -> None:
-    told = (ROOT / "docs" / "cli.md").read_text()
+    told = page("cli.md")
     commands = root.list_commands(click.Context(root))
     assert [name for name in commands if f"ktrace {name}" not in told] == []
 
@@ -51,8 +52,7 @@ def options() -> Iterator[tuple[str, click.Option]]:
 
 def test_the_command_line_has_every_option() -> None:
     """In the tables for all commands, or in a row that names the command."""
-    page = (ROOT / "docs" / "cli.md").read_text()
-    common, _, own = page.partition("Options of single commands:")
+    common, _, own = page("cli.md").partition("Options of single commands:")
     rows: dict[str, set[str]] = {}
     for commands, words in re.findall(r"^\| (.*?) \| (.*?) \|", own, re.MULTILINE):
         for command in re.findall(r"`([\w ]+)`", commands):
@@ -74,7 +74,7 @@ def _options(words: str) -> set[str]:
     return set(re.findall(r"`(--?[a-zA-Z][\w-]*)", words))
 
 
-def _sections(page: Path) -> set[str]:
+def _sections(path: Path) -> set[str]:
     """As the anchors of a rendered page are made: small letters, blanks as hyphens."""
-    heads = re.findall(r"^#+ (.*)$", CODE.sub("", page.read_text()), re.MULTILINE)
+    heads = re.findall(r"^#+ (.*)$", CODE.sub("", path.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}

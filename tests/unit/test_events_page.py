@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.unit.agent import test_history
+from tests.unit.documents import page
 from tests.unit.kubernetes import objects
 from tests.unit.recording.test_recording import DATA
 from tests.unit.why import test_told
@@ -40,10 +41,9 @@ from tracer.model.verdict import (
 )
 from tracer.probes.oom.decoder import Facts, Victim
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGE = (DOCS / "events.md").read_text()
-VERDICTS = (DOCS / "verdicts.md").read_text()
-AGENT = (DOCS / "agent.md").read_text()
+PAGE = page("events.md")
+VERDICTS = page("verdicts.md")
+AGENT = page("agent.md")
 BODIES = {
     "lost": LostBody,
     **{k: body for name in probes.names() for k, body in probes.get(name).bodies.items()},
@@ -52,15 +52,15 @@ BODIES = {
 PRINTED = [json.loads(line) for line in (DATA / "format-1.0.jsonl").read_text().splitlines()]
 
 
-def section(title: str, page: str = PAGE) -> str:
-    found = re.search(rf"^#+ {title}\n(.*?)(?=^#|\Z)", page, re.MULTILINE | re.DOTALL)
+def section(title: str, text: str = PAGE) -> str:
+    found = re.search(rf"^#+ {title}\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
     assert found, f"no page has a section {title}"
     return found[1]
 
 
-def rows(title: str, page: str = PAGE) -> Iterator[tuple[str, str]]:
+def rows(title: str, text: str = PAGE) -> Iterator[tuple[str, str]]:
     """The keys of a section's table, and what type it says that they have."""
-    for line in re.findall(r"^\| `.*", section(title, page), re.MULTILINE):
+    for line in re.findall(r"^\| `.*", section(title, text), re.MULTILINE):
         keys, type_ = line.split("|")[1:3]
         for key in re.findall(r"`([\w.]+)`", keys):
             yield key, type_.strip()

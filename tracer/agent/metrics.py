@@ -62,11 +62,14 @@ class Metrics:
         self._version = version
         self._pods = pods
         self._lock = threading.Lock()
-        self._counted = {
-            kind: (_Counter(metric.name, metric.help, self._of(metric.labels)), metric)
+        counted = [
+            (_Counter(metric.name, metric.help, self._of(metric.labels)), metric, probe.whose)
             for probe in map(probes.get, probes.names())
             if (metric := probe.metric)
-            for kind in probe.whose
+        ]
+        self._counters = [counter for counter, _, _ in counted]
+        self._counted = {
+            kind: (counter, metric) for counter, metric, kinds in counted for kind in kinds
         }
         words = "Verdicts on containers that ended or were hurt."
         self._verdicts = _Counter("verdicts", words, self._of(("verdict", "certainty")))
@@ -87,7 +90,7 @@ class Metrics:
             self._verdicts.add(values, 1)
 
     def families(self, health: Health) -> Iterator[Family]:
-        counters = (self._verdicts, *(counter for counter, _ in self._counted.values()))
+        counters = (self._verdicts, *self._counters)
         with self._lock:
             told = [counter.family() for counter in counters]
             forgotten = sum(counter.forgotten for counter in counters)
