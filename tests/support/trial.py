@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A new probe as its author writes it: a `.bpf.c` and a package."""
+"""A new probe as its author writes it: a `.bpf.c`, a package and a page."""
 
-SOURCE = """
+SOURCE = """\
+// SPDX-License-Identifier: GPL-2.0
 #include "ktrace.h"
 
 struct trial_event {
@@ -30,15 +31,18 @@ int BPF_PROG(on_trial, struct task_struct *task)
 	return 0;
 }
 """
-PACKAGE = '''
+PACKAGE = '''\
+# SPDX-License-Identifier: Apache-2.0
 """Programs that begin."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from tracer.model.event import Event, Process
 from tracer.probes import Alike, AttachPoint, Decode, Probe, Stream
-from tracer.probes.columns import Column, process_name
+from tracer.probes.columns import CONTAINER, Column, pod_name, process_name
 
 
 class TrialBody(TypedDict):
@@ -69,9 +73,24 @@ PROBE: Probe[TrialBody] = Probe(
     columns=(
         Column("PROCESS", lambda e: process_name(e.about), 14, 23),
         Column("ANSWER", lambda e: str(e.body["answer"]), 6, 6),
+        Column("POD", lambda e: pod_name(e.place), 10, 40, 1),
+        CONTAINER,
     ),
     summary=lambda e: f"{process_name(e.about)} began, and the answer is {e.body['answer']}",
     grouping=lambda e: Alike("trial", e.body["answer"]),
     alarm=lambda e: True,
 )
 '''
+# docs/events/trial.md
+PAGE = """\
+# The probe trial
+
+`ktrace trial` shows programs that begin.
+
+## trial
+
+| key | type | meaning | `null` when |
+|---|---|---|---|
+| `process` | process | that begins | never |
+| `answer` | integer | to everything | never |
+"""
