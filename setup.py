@@ -33,9 +33,7 @@ class BuildObjects(build_py):  # type: ignore[misc]
         super().run()
         root = HERE if self.editable_mode else Path(self.build_lib)
         target = root / "tracer" / "objects"
-        target.mkdir(parents=True, exist_ok=True)
-        for source in sorted((HERE / "probes").glob("*.bpf.c")):
-            compile_object(source, target / source.with_suffix(".o").name)
+        compile_objects(sorted((HERE / "probes").glob("*.bpf.c")), target)
         shutil.copytree(HERE / "probes", root / "tracer" / "sources", dirs_exist_ok=True)
         shutil.copytree(HERE / "stap", root / "tracer" / "stap", dirs_exist_ok=True)
         if SYSROOT:
@@ -54,7 +52,20 @@ class Platform(Distribution):  # type: ignore[misc]
         return True
 
 
-def compile_object(source: Path, target: Path) -> None:
+def compile_objects(sources: list[Path], target: Path) -> None:
+    """Each source by itself. Also each with the context in one object, and all in one: libbpf reads
+    the kernel's types once for each object (tracer/backends/core.py)."""
+    together = target / "together"
+    together.mkdir(parents=True, exist_ok=True)
+    context = HERE / "probes" / "context.bpf.c"
+    for source in sources:
+        compile_object([source], target / source.with_suffix(".o").name)
+        if source != context:
+            compile_object([context, source], together / source.with_suffix(".o").name)
+    compile_object(sources, together / "all.bpf.o")
+
+
+def compile_object(sources: list[Path], target: Path) -> None:
     clang = shutil.which("clang")
     strip = shutil.which("llvm-strip")
     if not clang or not strip:
@@ -65,9 +76,13 @@ def compile_object(source: Path, target: Path) -> None:
     flags += [f"-I{system}", f"-I{HERE / 'probes' / 'include'}"]
     # the same object wherever it is built
     flags += [f"-ffile-prefix-map={HERE}=.", f"-ffile-prefix-map={system}=include"]
-    subprocess.run([clang, *flags, "-c", str(source), "-o", str(target)], check=True)
-    # -g is needed for BTF and line information; the DWARF that comes with it is not
-    subprocess.run([strip, "-g", str(target)], check=True)
+    *before, last = map(str, sources)
+    for source in before:
+        flags += ["-include", source]
+    subprocess.run([clang, *flags, "-c", last, "-o", str(target)], check=True)
+    # -g is needed for BTF and line information; the DWARF that comes with it is not, nor are the
+    # labels of jumps
+    subprocess.run([strip, "-g", "--wildcard", "--strip-symbol=LBB*", str(target)], check=True)
 
 
 setup(

@@ -31,27 +31,28 @@ static __always_inline struct kernfs_node *kt_kernfs_parent(struct kernfs_node *
 			 BPF_CORE_READ((struct kernfs_node___parent *)node, parent));
 }
 
-/* The directory of `cgroup`, or of its ancestor at `level` if it lies deeper. Reads cgroup.ancestors; before
- * 7f203bc89eb6 ("cgroup: Replace cgroup->ancestor_ids[] with ->ancestors[]", 6.1) it climbs. */
-static __always_inline struct kernfs_node *kt_ancestor_node(struct cgroup *cgroup, const int level)
+static __always_inline struct kernfs_node *kt_climbed(struct kernfs_node *node, int above)
 {
-	struct kernfs_node *node = BPF_CORE_READ(cgroup, kn);
-	int above = BPF_CORE_READ(cgroup, level) - level;
-
-	struct kernfs_node *known;
-
-	if (above <= 0)
-		return node;
-	known = KT_CHOOSE(cgroup_ancestors, bpf_core_field_exists(cgroup->ancestors),
-			  BPF_CORE_READ(cgroup, ancestors[level], kn), NULL);
-	if (known)
-		return known;
 	for (int climbed = 0; climbed < 256 && climbed < above; climbed++) {
 		/* without this, a compiler may count down from `above` and drop the bound */
 		asm volatile("" : "+r"(above));
 		node = kt_kernfs_parent(node);
 	}
 	return node;
+}
+
+/* The directory of `cgroup`, or of its ancestor at `level` if it lies deeper. Reads cgroup.ancestors; before
+ * 7f203bc89eb6 ("cgroup: Replace cgroup->ancestor_ids[] with ->ancestors[]", 6.1) it climbs, which is most of
+ * what the verifier has to follow. */
+static __always_inline struct kernfs_node *kt_ancestor_node(struct cgroup *cgroup, const int level)
+{
+	struct kernfs_node *node = BPF_CORE_READ(cgroup, kn);
+	int above = BPF_CORE_READ(cgroup, level) - level;
+
+	if (above <= 0)
+		return node;
+	return KT_CHOOSE(cgroup_ancestors, bpf_core_field_exists(cgroup->ancestors),
+			 BPF_CORE_READ(cgroup, ancestors[level], kn), kt_climbed(node, above));
 }
 
 /* Whether the kernel has a memory controller, and the controller's number. */

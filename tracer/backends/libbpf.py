@@ -12,6 +12,7 @@ import errno
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_void_p
 from functools import cached_property
 from pathlib import Path
@@ -112,6 +113,27 @@ class Libbpf:
             os.close(link)
         return link >= 0
 
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Without a log in the block. libbpf would call Python for each of hundreds of lines, and
+        wait for the other threads' turns each time."""
+        self.lib.libbpf_set_print(_PRINT())
+        try:
+            yield
+        finally:
+            self.lib.libbpf_set_print(self._printer)
+
+    def check_kind(self, section: str) -> None:
+        """Raises for a kind of program that this kernel cannot attach: trying to load it would take
+        a twentieth of a second."""
+        kind = section.partition("/")[0]
+        if kind == "tp" and not self.has_tracefs:
+            raise self.error("tracefs is not mounted", errno.ENOTSUP)
+        if kind in ("kprobe", "kretprobe") and not self.has_kprobes:
+            raise self.error("no kprobes in this kernel", errno.ENOTSUP)
+        if kind in ("fentry", "fexit") and not self.has_fentry:
+            raise self.error("no tracing of functions in this kernel", errno.ENOTSUP)
+
     def open(self, data: bytes, name: str) -> LoadedObject:
         return LoadedObject(self, data, name)
 
@@ -131,7 +153,7 @@ class LoadedObject:
         self._library = library
         self._lib = library.lib
         self._links: list[int] = []
-        self._armed: list[int] = []
+        self._armed: dict[str, int] = {}  # links by program
         self._object = library.pointer(
             self._lib.bpf_object__open_mem(data, len(data), None), f"opening the {name} object"
         )
@@ -151,6 +173,15 @@ class LoadedObject:
         if found:
             result = self._lib.bpf_map__reuse_fd(found, shared.fd)
             self._library.check(result, f"sharing map {shared.name}")
+
+    def leave_out_maps(self, but: Collection[str]) -> None:
+        """Makes only these maps, and libbpf's own such as `.rodata`; only before `load`."""
+        table = self._lib.bpf_object__next_map(self._object, None)
+        while table:
+            name = self._lib.bpf_map__name(table).decode()
+            if "." not in name and name not in but:
+                self._lib.bpf_map__set_autocreate(table, False)
+            table = self._lib.bpf_object__next_map(self._object, table)
 
     def map(self, name: str) -> Map:
         found = self._lib.bpf_object__find_map_by_name(self._object, name.encode())
@@ -172,20 +203,9 @@ class LoadedObject:
             for name, program in found.items():
                 self._lib.bpf_program__set_autoload(program, name in programs)
                 if name in programs:
-                    self._check_kind(program)
+                    self._library.check_kind(self._section(program))
         result = self._lib.bpf_object__load(self._object)
         self._library.check(result, "loading")
-
-    def _check_kind(self, program: int) -> None:
-        """Raises for a kind that this kernel cannot attach: trying to load it would take a
-        twentieth of a second."""
-        kind = self._lib.bpf_program__section_name(program).decode().partition("/")[0]
-        if kind == "tp" and not self._library.has_tracefs:
-            raise self._library.error("tracefs is not mounted", errno.ENOTSUP)
-        if kind in ("kprobe", "kretprobe") and not self._library.has_kprobes:
-            raise self._library.error("no kprobes in this kernel", errno.ENOTSUP)
-        if kind in ("fentry", "fexit") and not self._library.has_fentry:
-            raise self._library.error("no tracing of functions in this kernel", errno.ENOTSUP)
 
     def attach(self, besides: Collection[str] = ()) -> None:
         """Attaches every loaded program except the iterators, which `walk` runs, and `besides`."""
@@ -197,14 +217,14 @@ class LoadedObject:
 
     def arm(self, names: Collection[str], on: bool) -> bool:
         """Attaches these loaded programs, or detaches them. False if the kernel refuses."""
-        while self._armed:
-            self._lib.bpf_link__destroy(self._armed.pop())
+        for name in self._armed.keys() & set(names):
+            self._lib.bpf_link__destroy(self._armed.pop(name))
         if not on:
             return True
-        wanted = [program for name, program in self._programs() if name in names]
-        links = [self._lib.bpf_program__attach(program) for program in wanted]
-        self._armed = [link for link in links if link]
-        return all(links)
+        wanted = {name: program for name, program in self._programs() if name in names}
+        links = {name: self._lib.bpf_program__attach(wanted[name]) for name in wanted}
+        self._armed |= {name: link for name, link in links.items() if link}
+        return all(links.values())
 
     def walk(self) -> bool:
         """Runs each loaded iterator once, to its end. Returns whether there was one."""
@@ -223,8 +243,11 @@ class LoadedObject:
         return bool(loaded)
 
     def _is_iterator(self, program: int) -> bool:
-        section: bytes = self._lib.bpf_program__section_name(program)
-        return section.startswith(b"iter/")
+        return self._section(program).startswith("iter/")
+
+    def _section(self, program: int) -> str:
+        name: bytes = self._lib.bpf_program__section_name(program)
+        return name.decode()
 
     def recursion_misses(self) -> dict[str, int]:
         """By program name: runs that the kernel refused because the same program was already
@@ -236,7 +259,7 @@ class LoadedObject:
         return {name: run_time(fd) for name, fd in self._descriptors()}
 
     def detach(self) -> None:
-        self.arm((), False)
+        self.arm([*self._armed], False)
         while self._links:
             self._lib.bpf_link__destroy(self._links.pop())
 
@@ -312,7 +335,9 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_map__initial_value": (c_void_p, [c_void_p, POINTER(c_size_t)]),
     "bpf_map__key_size": (c_uint32, [c_void_p]),
     "bpf_map__max_entries": (c_uint32, [c_void_p]),
+    "bpf_map__name": (c_char_p, [c_void_p]),
     "bpf_map__reuse_fd": (c_int, [c_void_p, c_int]),
+    "bpf_map__set_autocreate": (c_int, [c_void_p, ctypes.c_bool]),
     "bpf_map__value_size": (c_uint32, [c_void_p]),
     "bpf_prog_load": (
         c_int,
@@ -324,6 +349,7 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_object__close": (None, [c_void_p]),
     "bpf_object__find_map_by_name": (c_void_p, [c_void_p, c_char_p]),
     "bpf_object__load": (c_int, [c_void_p]),
+    "bpf_object__next_map": (c_void_p, [c_void_p, c_void_p]),
     "bpf_object__next_program": (c_void_p, [c_void_p, c_void_p]),
     "bpf_object__open_mem": (c_void_p, [c_char_p, c_size_t, c_void_p]),
     "bpf_program__attach": (c_void_p, [c_void_p]),

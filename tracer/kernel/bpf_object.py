@@ -52,9 +52,9 @@ class _Section(NamedTuple):
 _HEADER = struct.Struct("=IIQQQQIIQQ")
 
 
-class BpfObject:
-    """A compiled probe: `schemas` by event name (`signal` for `struct signal_event`), and the
-    positions of its `settings` in `.rodata`."""
+class BpfFile:
+    """Compiled programs. `programs` has the section of each, `kprobe/warn_alloc`, by its name;
+    `settings` their positions in `.rodata`."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -70,11 +70,43 @@ class BpfObject:
         if not {".BTF", ".symtab", ".rodata"} <= set(self._names):
             raise BadObject("the BPF object lacks .BTF, .symtab or .rodata")
         rodata = self._names.index(".rodata")
-        self.settings = {
-            name: (value, size)
-            for name, _, section, value, size in self._symbols()
-            if section == rodata
-        }
+        self.settings: dict[str, tuple[int, int]] = {}
+        self.programs: dict[str, str] = {}
+        for name, kind, section, value, size in self._symbols():
+            if section == rodata:
+                self.settings[name] = value, size
+            elif kind == _FUNCTION and "/" in self._names[section]:
+                self.programs[name] = self._names[section]
+
+    def _find_sections(self) -> None:
+        at, entry_size, count, names = _SECTIONS.unpack_from(self.data)
+        self._sections = [
+            _Section(*_HEADER.unpack_from(self.data, at + number * entry_size))
+            for number in range(count)
+        ]
+        text = self._sections[names].offset
+        self._names = [_word(self.data, text + section.name) for section in self._sections]
+
+    def _section(self, name: str) -> bytes:
+        found = self._sections[self._names.index(name)]
+        if found.offset + found.size > len(self.data):
+            raise BadObject(f"the BPF object ends within {name}")
+        return self.data[found.offset : found.offset + found.size]
+
+    def _symbols(self) -> Iterator[tuple[str, int, int, int, int]]:
+        """Name, kind, section, value and size of each symbol that has a name."""
+        table = self._sections[self._names.index(".symtab")]
+        text = self._sections[table.link].offset
+        for name, info, _, section, value, size in _SYMBOL.iter_unpack(self._section(".symtab")):
+            if name:
+                yield _word(self.data, text + name), info & 0xF, section, value, size
+
+
+class BpfObject(BpfFile):
+    """A compiled probe. `schemas` are by event name (`signal` for `struct signal_event`)."""
+
+    def _read(self) -> None:
+        super()._read()
         self.types = Btf(self._section(".BTF"))
         names = [n.removeprefix("kt_kind_") for n in self.settings if n.startswith("kt_kind_")]
         self.schemas = {name: self.layout(f"{name}_event") for name in names}
@@ -110,39 +142,6 @@ class BpfObject:
     def maps(self) -> dict[str, MapShape]:
         return self.types.maps()
 
-    @cached_property
-    def programs(self) -> dict[str, str]:
-        """The section of each program, `kprobe/warn_alloc`, by its name."""
-        found = {
-            name: self._names[section]
-            for name, kind, section, _, _ in self._symbols()
-            if kind == _FUNCTION
-        }
-        return {name: section for name, section in found.items() if "/" in section}
-
-    def _find_sections(self) -> None:
-        at, entry_size, count, names = _SECTIONS.unpack_from(self.data)
-        self._sections = [
-            _Section(*_HEADER.unpack_from(self.data, at + number * entry_size))
-            for number in range(count)
-        ]
-        text = self._sections[names].offset
-        self._names = [_word(self.data, text + section.name) for section in self._sections]
-
-    def _section(self, name: str) -> bytes:
-        found = self._sections[self._names.index(name)]
-        if found.offset + found.size > len(self.data):
-            raise BadObject(f"the BPF object ends within {name}")
-        return self.data[found.offset : found.offset + found.size]
-
-    def _symbols(self) -> Iterator[tuple[str, int, int, int, int]]:
-        """Name, kind, section, value and size of each symbol that has a name."""
-        table = self._sections[self._names.index(".symtab")]
-        text = self._sections[table.link].offset
-        for name, info, _, section, value, size in _SYMBOL.iter_unpack(self._section(".symtab")):
-            if name:
-                yield _word(self.data, text + name), info & 0xF, section, value, size
-
 
 def _word(data: bytes, at: int) -> str:
     return data[at : data.index(b"\0", at)].decode()
@@ -154,9 +153,16 @@ def shipped(name: str) -> BpfObject:
     return BpfObject(object_file(name))
 
 
+@cache
+def together(name: str) -> BpfFile | None:
+    """The programs of this object and the context's in one file; for `all` those of every object.
+    None if ktrace was built without it."""
+    return BpfFile(object_file(f"together/{name}")) if _file(f"together/{name}").exists() else None
+
+
 def object_file(name: str) -> bytes:
     try:
-        return (_OBJECTS / f"{name}.bpf.o").read_bytes()
+        return _file(name).read_bytes()
     except FileNotFoundError as error:
         raise KtraceError(
             f"the BPF object of {name} is not installed",
@@ -166,3 +172,7 @@ def object_file(name: str) -> bytes:
         if limit := reached(f"reading the BPF object of {name}", error.errno):
             raise limit from error
         raise
+
+
+def _file(name: str) -> Path:
+    return _OBJECTS / f"{name}.bpf.o"
