@@ -28,8 +28,7 @@ COMPLETIONS = {
     "fish": "/usr/share/fish/vendor_completions.d/ktrace.fish",
     "zsh": "/usr/share/zsh/site-functions/_ktrace",
 }
-UNIT = "ktrace-flight.service"
-UNIT_FILE = ROOT / "deploy" / "systemd" / UNIT
+UNIT_FILES = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 UNITS = "/usr/lib/systemd/system"
 SUMMARY = "says what the kernel did to your pods"
 DESCRIPTION = """\
@@ -84,7 +83,7 @@ def _rpm(tree: Path, scratch: Path, architecture: Architecture, into: Path, leve
 
 
 def _tree(bundle: Path, tree: Path) -> None:
-    """Lays out the installed files below `tree`. The service is not enabled."""
+    """Lays out the installed files below `tree`. No service is enabled."""
     shutil.copytree(bundle, tree / HOME[1:])
     for program in PROGRAMS:
         link = tree / program[1:]
@@ -96,9 +95,9 @@ def _tree(bundle: Path, tree: Path) -> None:
         command = [sys.executable, "-m", "tracer", "completion", shell]
         told = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
         completion.write_bytes(told.stdout)
-    unit = tree / UNITS[1:] / UNIT
-    unit.parent.mkdir(parents=True)
-    shutil.copy(UNIT_FILE, unit)
+    (tree / UNITS[1:]).mkdir(parents=True)
+    for unit in UNIT_FILES:
+        shutil.copy(unit, tree / UNITS[1:])
     licence = tree / "usr" / "share" / "doc" / "ktrace" / "copyright"
     licence.parent.mkdir(parents=True)
     licence.write_text(
@@ -141,7 +140,8 @@ def _md5sums(tree: Path) -> str:
 
 def _spec(tree: Path, level: int) -> str:
     """Turns off rpm's post-processing, which would strip files and add dependencies."""
-    installed = [HOME, *PROGRAMS, "/usr/share/doc/ktrace", f"{UNITS}/{UNIT}", *COMPLETIONS.values()]
+    installed = [HOME, *PROGRAMS, "/usr/share/doc/ktrace", *COMPLETIONS.values()]
+    installed += [f"{UNITS}/{unit.name}" for unit in UNIT_FILES]
     files = "\n".join(installed)
     return f"""\
 %global __os_install_post %{{nil}}

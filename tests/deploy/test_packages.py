@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.architecture import wanted
-from deploy.packages.build import COMPLETIONS, PROGRAMS, UNIT, UNITS, build
+from deploy.packages.build import COMPLETIONS, PROGRAMS, UNIT_FILES, UNITS, build
 from tests.deploy.nodes import Node, debian, traces_kills
 
 # Debian's own lists of packages, which every package changes.
@@ -33,7 +33,8 @@ def test_a_deb_where_python_and_libc_are_too_old(
     before = node.files()
     node.run("dpkg", "--force-unsafe-io", "--install", "/ktrace.deb")
     assert node.run("dpkg", "--verify", "ktrace") == ""
-    assert {*PROGRAMS, *COMPLETIONS.values(), f"{UNITS}/{UNIT}"} <= node.files()
+    units = {f"{UNITS}/{unit.name}" for unit in UNIT_FILES}
+    assert {*PROGRAMS, *COMPLETIONS.values(), *units} <= node.files() and len(units) == 2
     assert "killed" in node.run("ktrace", "decode", "137")
     shell = node.command("/bin/sh")
     traces_kills(node.command("/usr/bin/ktrace"), node.root / "ready", shell=shell)

@@ -8,6 +8,7 @@ import re
 
 from deploy import ROOT
 from tests.support.prometheus import promtool
+from tracer import probes
 
 RULES = ROOT / "deploy" / "prometheus"
 DASHBOARD = ROOT / "deploy" / "grafana" / "ktrace.json"
@@ -24,6 +25,12 @@ def test_every_metric_is_one() -> None:
     for text in (DASHBOARD.read_text(), (RULES / "rules.yaml").read_text()):
         asked = set(re.findall(r"\bktrace_\w+", text))
         assert asked and asked <= known
+
+
+def test_the_dashboard_shows_what_every_probe_counts() -> None:
+    dashboard = DASHBOARD.read_text()
+    counted = [metric.name for name in probes.names() if (metric := probes.get(name).metric)]
+    assert [name for name in counted if f"ktrace_{name}_total" not in dashboard] == []
 
 
 def test_the_dashboard_is_whole() -> None:

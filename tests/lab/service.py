@@ -9,12 +9,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from deploy.packages.build import HOME, UNIT, UNIT_FILE
+from deploy.packages.build import HOME, UNIT_FILES
 from tests.lab.image import Additions
 from tests.lab.staging import Stage
 from tests.support import bundle
 
-NAME = UNIT.removesuffix(".service")
+NAME = "ktrace-flight"
 RECORDINGS = Path("/var/lib/ktrace")
 # Every service waits for these.
 TARGETS = ("sysinit.target", "basic.target", "shutdown.target")
@@ -26,7 +26,7 @@ def additions() -> Additions:
         trees=((HOME, bundle.bundle()),),
         contents=(
             ("/usr/bin/ktrace", f'#!/bin/sh\nexec {HOME}/ktrace "$@"\n'.encode()),
-            (f"/etc/systemd/system/{UNIT}", UNIT_FILE.read_bytes()),
+            *((f"/etc/systemd/system/{unit.name}", unit.read_bytes()) for unit in UNIT_FILES),
             *((f"/etc/systemd/system/{name}", empty) for name in TARGETS),
         ),
     )
