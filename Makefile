@@ -99,6 +99,7 @@ bench: install
 	$(SUDO) $(BIN)/python -m bench.live
 	$(SUDO) $(BIN)/python -m bench.backends
 	$(BIN)/python -m bench.why
+	$(SUDO) $(BIN)/python -m bench.ends
 	$(SUDO) $(BIN)/python -m bench.agent
 	$(SUDO) $(BIN)/python -m bench.churn
 	$(SUDO) $(BIN)/python -m bench.kubectl

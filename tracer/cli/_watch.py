@@ -38,6 +38,7 @@ MAX_UNDECIDED = 512
 # A replaced pod loses its sandbox after its last container.
 REPLACED_SECONDS = 3.0
 LOOK_SECONDS = 0.1
+NS = 1_000_000_000
 # Judging takes at most this part of the time, with a bounded pause: an end is shown within a
 # second.
 SHARE, MOST_PAUSE_SECONDS = 20, 0.3
@@ -71,15 +72,17 @@ class Watch:
     """Keeps the timelines, and ends the session when there is something to explain. After a stop by
     the runtime, waits for the container's end.
 
-    `say` informs the user. With `tell` it follows replaced pods: an end is shown at once, and if
-    its pod is removed, the next pod is watched."""
+    `say` informs the user. `tell` shows an explanation while the probes are still attached, as
+    detaching them takes long on a busy node. With `follows`, watching goes on after an end: if its
+    pod is removed, the next pod is watched."""
 
     def __init__(
         self,
         timelines: Timelines,
         faults: FaultFinder,
         say: Callable[[str], None],
-        tell: Callable[[Explanation], None] | None = None,
+        tell: Callable[[Explanation], None],
+        follows: bool = False,
     ) -> None:
         self.session: Session | None = None
         self._timelines = timelines
@@ -87,6 +90,7 @@ class Watch:
         self._selection = Selection()
         self._say = say
         self._tell = tell
+        self._follows = follows
         self._states: StateService | None = None
         self._waiting: Waiting | None = None
         self._next_look = self._next_judging = self._next_roots = 0.0
@@ -94,7 +98,7 @@ class Watch:
         self._undecided: dict[str, Undecided] = {}
         self._wanted = self._unwanted = 0  # of the events of those
         self._deadline: float | None = None
-        self._ended: dict[Key, float] = {}  # the time of its first sight
+        self._ended: dict[Key, float] = {}  # since when it settles
         self._hurt: float | None = None
         self._told: dict[Key, None] = {}
         self._leaving: list[Told] = []
@@ -154,6 +158,7 @@ class Watch:
         if self._states is not None:
             self._states.hurry = bool(self._ended or self._leaving)
         if self._is_over(now):
+            self._tell_settled()
             self.session.stop()
 
     @property
@@ -257,8 +262,11 @@ class Watch:
         self._fresh = False
         fresh = self._without_told(explain_all(self._stories()))
         ends = [_key(one.story) for one in fresh if one.story.end]
-        for key in ends:
-            self._ended.setdefault(key, now)
+        for one in fresh:
+            if one.story.end:
+                waited = (self._timelines.now() - one.story.end.boot_ns) / NS
+                since = now - min(max(waited, 0.0), SETTLE_AFTER_END_SECONDS)
+                self._ended.setdefault(_key(one.story), since)
         if ends:
             self._deadline = min(self._ended[key] for key in ends) + SETTLE_AFTER_END_SECONDS
         elif fresh:
@@ -288,9 +296,9 @@ class Watch:
             return True
         if self._deadline is None or now < self._deadline or self._awaits_words(now):
             return False
-        if self._tell is None:
+        if not self._follows:
             return not self._stop_asked
-        return self._tell_ends(self._tell, now) and not self._stop_asked
+        return self._tell_ends(now) and not self._stop_asked
 
     def _awaits_words(self, now: float) -> bool:
         """Whether the runtime has still to say why a container could not start."""
@@ -303,12 +311,21 @@ class Watch:
             for story in starting
         )
 
-    def _tell_ends(self, tell: Callable[[Explanation], None], now: float) -> bool:
+    def _tell_settled(self) -> None:
+        """Shows what is settled: all up to the last end."""
+        explanations = self.untold()
+        while explanations and not explanations[-1].story.end:
+            explanations.pop()
+        for one in explanations:
+            self._tell(one)
+            keep(self._told, _key(one.story), None, MAX_TOLD)
+
+    def _tell_ends(self, now: float) -> bool:
         """Shows ends, whose pods may be replaced. Returns whether there are other explanations."""
         explanations = self.untold()
         ends = [one for one in explanations if one.story.end]
         for one in ends:
-            tell(one)
+            self._tell(one)
             key = _key(one.story)
             keep(self._told, key, None, MAX_TOLD)
             self._ended.pop(key, None)

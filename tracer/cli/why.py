@@ -216,8 +216,7 @@ def _watch(chosen: Selection, values: Mapping[str, Any], show: Show) -> None:
             f"ktrace: pods of a {workload.kind} are told by name and label, as a node does not"
             f" know owners: {workload.how}"
         )
-    tell = partial(_tell, clock, node, show) if follows else None
-    watch = Watch(timelines, faults, say, tell)
+    watch = Watch(timelines, faults, say, partial(_tell, clock, node, show), follows)
     with Run(request(every_probe(), values, chosen), watch, clock, say) as run:
         begin(run, values["ready_file"])
         timelines.began_ns = clock.now()

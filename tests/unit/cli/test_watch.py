@@ -71,7 +71,8 @@ class Watched:
             self.world.timelines,
             cast(Any, faults),
             self.said.append,
-            self.told.append if follows else None,
+            self.told.append,
+            follows,
         )
         self.watch.begin(
             cast(Any, self.session), Selection(pods=("web-0",)), cast(StateService, self.states)
@@ -88,7 +89,11 @@ class Watched:
         return self.session.ended
 
     def verdicts(self) -> list[str]:
-        return [one.verdict.id for one in self.watch.untold()]
+        return [one.verdict.id for one in self.explained()]
+
+    def explained(self) -> list[Explanation]:
+        """What was shown while watching, and what is shown at the end."""
+        return [*self.told, *self.watch.untold()]
 
     def refuse(self) -> None:
         self.world.reset("sent", "no_socket", "closed port")
@@ -111,6 +116,20 @@ def test_an_end_is_told_within_a_second(watched: Watched) -> None:
     assert watched.verdicts() == ["exited"]
 
 
+def test_an_end_is_told_before_the_probes_are_detached(watched: Watched) -> None:
+    watched.world.exit(3)
+    assert watched.pass_by(1)
+    assert [one.verdict.id for one in watched.told] == ["exited"]
+    assert watched.watch.untold() == []
+
+
+def test_an_end_that_is_seen_late_is_not_waited_for_any_longer(watched: Watched) -> None:
+    """What precedes it has been read by then."""
+    watched.world.exit(3)
+    watched.world.now += 400_000_000
+    assert watched.pass_by(0.25)
+
+
 @pytest.mark.parametrize("asks", [True, False])
 def test_a_busy_runtime_may_say_later_why_a_start_failed(watched: Watched, asks: bool) -> None:
     """But not for ever; and where nobody can be asked, nobody is waited for."""
@@ -125,7 +144,7 @@ def test_a_busy_runtime_may_say_later_why_a_start_failed(watched: Watched, asks:
         pod = PodState(Pod(UID, "shop", "web-0"), 1, (ended,))
         watched.states.latest = States(watched.now, {UID: pod})
         assert watched.pass_by(0.3)
-    (one,) = watched.watch.untold()
+    (one,) = watched.explained()
     assert one.verdict.id == "start_failed"
     assert ("; it says: failed to create" in one.verdict.sentence) is asks
 
@@ -255,7 +274,7 @@ def test_a_pod_that_is_replaced_is_followed_to_the_next(followed: Watched) -> No
     assert not followed.pass_by(0.4)
     assert followed.pass_by(6)
     assert [one.verdict.id for one in followed.told] == ["stopped_in_time", "exited"]
-    assert followed.verdicts() == []
+    assert followed.watch.untold() == []
 
 
 def test_a_pod_of_two_containers_is_followed_too(followed: Watched) -> None:
