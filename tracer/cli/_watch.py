@@ -4,9 +4,11 @@ settled."""
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import inf
 
 from tracer.identity.resolver import Resolver
 from tracer.identity.states import StateService
@@ -44,6 +46,11 @@ NS = 1_000_000_000
 SHARE, MOST_PAUSE_SECONDS = 20, 0.3
 # How often to look again at containers without a process.
 ROOTS_SECONDS = 1.0
+# Signals with which a runtime stops a container, whatever its grace period is. Another one may be
+# an image's STOPSIGNAL, or a message such as `docker kill -s HUP`: then nothing ends, and no longer
+# than a kubelet's usual grace period is waited for.
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+MESSAGE_SECONDS = 30.0
 
 # Identifies a verdict, which is shown once: the container's or pod's id, and its end in nanoseconds
 # since boot.
@@ -103,7 +110,7 @@ class Watch:
         self._told: dict[Key, None] = {}
         self._leaving: list[Told] = []
         self._gone: dict[str | None, None] = {}
-        self._stop_asked: dict[str | None, None] = {}
+        self._stop_asked: dict[str | None, float] = {}  # until when its end is awaited
         self._fresh = self._noted = False
 
     def begin(self, session: Session, selection: Selection, states: StateService) -> None:
@@ -124,7 +131,9 @@ class Watch:
         if event.kind in self._selection.besides:
             self._await_names(event.place, 0)
         if is_signal(event) and _asks_to_end(event):
-            keep(self._stop_asked, _container(event), None, MAX_TOLD)
+            patience = inf if event.body["signal"]["number"] in STOPS else MESSAGE_SECONDS
+            until = max(self._stop_asked.get(_container(event), 0.0), time.monotonic() + patience)
+            keep(self._stop_asked, _container(event), until, MAX_TOLD)
         elif is_exit(event) and ends_container(event):
             self._stop_asked.pop(_container(event), None)
 
@@ -278,7 +287,7 @@ class Watch:
 
     def _follow(self, now: float) -> None:
         """Forgets removed pods; watching continues with their replacements."""
-        if self._stop_asked:
+        if self._awaits_end(now):
             for told in self._leaving:
                 told.at = now
         ended = self._timelines.ended_pods()
@@ -297,8 +306,12 @@ class Watch:
         if self._deadline is None or now < self._deadline or self._awaits_words(now):
             return False
         if not self._follows:
-            return not self._stop_asked
-        return self._tell_ends(now) and not self._stop_asked
+            return not self._awaits_end(now)
+        return self._tell_ends(now) and not self._awaits_end(now)
+
+    def _awaits_end(self, now: float) -> bool:
+        """Whether a container that was asked to end may still do so."""
+        return any(now < until for until in self._stop_asked.values())
 
     def _awaits_words(self, now: float) -> bool:
         """Whether the runtime has still to say why a container could not start."""

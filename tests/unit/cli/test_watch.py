@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from tests.unit.why.world import APP, CRON, INIT, RUNC, UID, World, place_of, process
-from tracer.cli._watch import WORDS_SECONDS, Watch
+from tracer.cli._watch import MESSAGE_SECONDS, WORDS_SECONDS, Watch
 from tracer.identity.states import ContainerState, PodState, States, StateService
 from tracer.model.event import Event, Place, Process
 from tracer.model.names import Names, Pod
@@ -238,6 +238,21 @@ def test_liveness_refused_is_told_with_the_end(watched: Watched) -> None:
     watched.world.exit(by=15)
     assert watched.pass_by(1)
     assert "stopped_in_time" in watched.verdicts()
+
+
+@pytest.mark.parametrize(
+    ("name", "soon"), [("SIGHUP", True), ("SIGUSR1", True), ("SIGTERM", False), ("SIGINT", False)]
+)
+def test_a_message_of_the_runtime_is_no_stop(watched: Watched, name: str, soon: bool) -> None:
+    """As `docker kill -s HUP` has a server read its configuration. It may be the image's own stop
+    signal, so an end is waited for a while; after SIGTERM for any grace period."""
+    watched.world.signal(name, "runtime", RUNC)
+    for _ in range(3):
+        watched.refuse()
+    assert not watched.pass_by(MESSAGE_SECONDS - 2)
+    assert watched.pass_by(5) is soon
+    watched.pass_by(600)
+    assert watched.session.ended is soon
 
 
 def test_two_stops_at_once(watched: Watched) -> None:
