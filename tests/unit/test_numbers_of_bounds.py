@@ -115,7 +115,10 @@ VALUES: dict[str, tuple[float, ...]] = {
     "names of pods with their labels, and of containers": (resolver.MAX_NAMES,),
     "labels of a pod": (cri.MAX_LABELS,),
     "processes remembered": (resolver.MAX_PROCESSES, resolver.MAX_IMAGES),
-    "patterns of like records": (patterns.MAX_PATTERNS, _recording.PATTERNS // MIB),
+    "patterns of like records": (
+        *(patterns.MAX_PATTERNS, _recording.PATTERNS // MIB),
+        _recording.EXPORTED_PATTERNS // MIB,
+    ),
     "JSON of processes and pods that may be told again": (event.MAX_JSON,),
     "arguments read from `/proc`": (arguments.PROC_READS_A_SECOND,),
     "cgroups looked at at the start": (cgroupfs.MAX_CGROUPS,),

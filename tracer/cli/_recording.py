@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from tracer.why.explained import Explained
 
 # Bytes of patterns where all of a recording is explained: about 67,000 pairs of processes that
-# signal each other.
-PATTERNS = 48 << 20
+# signal each other. An export may take more memory than `why`, which runs beside an incident.
+PATTERNS, EXPORTED_PATTERNS = 48 << 20, 96 << 20
 
 Places = Callable[[], list[Place]]
 

@@ -13,7 +13,12 @@ from typing import Any, BinaryIO
 
 import click
 
-from tracer.cli._recording import PATTERNS, chosen_of_recording, play, wanted_of_recording
+from tracer.cli._recording import (
+    EXPORTED_PATTERNS,
+    chosen_of_recording,
+    play,
+    wanted_of_recording,
+)
 from tracer.cli._tracing import make_command
 from tracer.model.errors import BadRecording, UsageError
 from tracer.model.event import Event
@@ -66,7 +71,7 @@ def export(
             play(
                 *(file, wanted, make),
                 explain=True,
-                patterns=PATTERNS,
+                patterns=EXPORTED_PATTERNS,
                 argv=argv,
                 ending=ending,
             )

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +20,39 @@ from tracer.model.errors import BadRecording, UsageError
 def run(
     file: str, out: str | None, no_argv: bool, anonymize: bool, open_: bool, **values: Any
 ) -> None:
-    if open_ and out in (None, "-"):
+    if open_ and out == "-":
         raise UsageError("--open opens a file", f"add -o {Path(file).stem}.html")
+    if out is None and (open_ or sys.stdout.isatty()):
+        out = _named_after(file)
     argv = not (no_argv or anonymize)
+    before = _changed(out)
     try:
         export(file, "html", out, values, argv=argv, anonymous=anonymize)
     except BadRecording:
-        if open_ and out and Path(out).is_file():
-            _show(out)
+        if out and _changed(out) != before:  # a page of what could be read
+            _tell(out, open_)
         raise
-    if open_ and out:
-        _show(out)
+    if out and out != "-":
+        _tell(out, open_)
 
 
-def _show(out: str) -> None:
-    if click.launch(str(Path(out).resolve())):
+def _named_after(file: str) -> str:
+    """In the current directory, where no file is written over that was not named."""
+    out = f"{Path(file).name.removesuffix('.ktrace')}.html"
+    if Path(out).exists() or Path(out).is_symlink():
+        raise UsageError(f"{out} is there already", f"-o {shlex.quote(out)} writes over it")
+    return out
+
+
+def _changed(out: str | None) -> int | None:
+    """When a file was last written; None if there is none."""
+    found = Path(out) if out else None
+    return found.stat().st_mtime_ns if found and found.is_file() else None
+
+
+def _tell(out: str, open_: bool) -> None:
+    say(f"ktrace: the page is in {out}")
+    if open_ and click.launch(str(Path(out).resolve())):
         say(f"ktrace: there is nothing here that opens pages; open {out} in a browser")
 
 
@@ -40,7 +60,7 @@ command = make_command(
     "report",
     "Make a page of a recording: what happened, a timeline, every detail, in one file.",
     (
-        "ktrace report incident.ktrace -o incident.html",
+        "ktrace report incident.ktrace                         writes incident.html",
         "ktrace report incident.ktrace -p shop/web-0 -o web-0.html --open",
         "ktrace report incident.ktrace --from +2m --to +3m -o minute.html",
         "ktrace report incident.ktrace --anonymize -o for-the-vendor.html",
@@ -51,7 +71,8 @@ command = make_command(
             ["-o", "--output", "out"],
             type=click.Path(),
             metavar="FILE",
-            help="Default, and -: standard output.",
+            help="Default: on a terminal, a file named after the recording, else standard output,"
+            " as with -.",
         ),
         *chosen_of_recording(),
         no_argv(),

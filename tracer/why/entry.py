@@ -85,8 +85,9 @@ class Entry(Generic[B]):
         return period if regular and period >= SHORTEST_PERIOD_NS else None
 
     def repeat(self, like: Event[B], boot_ns: int, count: int) -> None:
-        """Adds a later event, which is `like` this one but for its time."""
-        self.like_last, self.last_ns, self.single = like, boot_ns, False
+        """Adds later events, of which the last is `like` this one but for its time."""
+        if self.single or boot_ns >= self.last_ns:
+            self.like_last, self.last_ns, self.single = like, boot_ns, False
         self.count += count
 
     def meet(self, own: Event[ResetBody], other: Event[ResetBody], sort: Sort) -> None:

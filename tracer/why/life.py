@@ -147,10 +147,7 @@ class Life:
         """Adds an event, which is `like` this one but for its time."""
         known: Entry[B] | None = group.get(key)
         if known is not None:
-            if known.single:  # from now on it holds two events
-                self.entries_size += known.size
-                known.size *= 2
-            known.repeat(like, boot_ns, count)
+            self.repeat(known, like, boot_ns, count)
             return known
         while len(group) >= room:
             self._leave_out(group.pop(next(iter(group))))
@@ -158,6 +155,13 @@ class Life:
         group[key] = entry
         self.entries_size += size
         return entry
+
+    def repeat(self, known: Entry[B], like: Event[B], boot_ns: int, count: int) -> None:
+        """Adds further events to an entry; the last of them is `like` this one but for its time."""
+        if known.single:  # from now on it holds two events
+            self.entries_size += known.size
+            known.size *= 2
+        known.repeat(like, boot_ns, count)
 
     def _group(self, name: Hashable) -> Group:
         group = self.groups.get(name)

@@ -10,10 +10,12 @@ share one entry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
+from itertools import chain
 from math import inf
 from operator import attrgetter
 
@@ -25,7 +27,7 @@ from tracer.model.selection import Selection
 from tracer.probes import Alike, by_process
 from tracer.probes.exits import ExitBody, is_exit
 from tracer.probes.resets import WITHOUT_SOCKET, is_reset
-from tracer.session.patterns import Sighting
+from tracer.session.patterns import PATTERN, TIME, Sighting
 from tracer.why.connections import Connections, Seen
 from tracer.why.entry import MAX_GAPS, Entry
 from tracer.why.executed import command_of, may_be_executed
@@ -67,13 +69,16 @@ class Timelines:
         self._connections = Connections()
         self._lives: Table[str, Life] = Table(most, attrgetter("size"))
         self._losses: list[Loss] = []
+        self._rest: Iterator[Sighting] = iter(())
 
     def event(self, event: Event) -> None:
         self._take(event)
 
     def sightings(self, sightings: Iterable[Sighting]) -> None:
-        """As `event` for each. After the first event of a pattern, the entry's place is known."""
-        for boot_ns, pattern in sightings:
+        """As `event` for each. After the first event of a pattern, the entry's place is known.
+        After an error, the next call goes on behind the event that caused it."""
+        self._rest = chain(self._rest, self._repeat(list(sightings)))
+        for boot_ns, pattern in self._rest:
             spot: Spot | None = pattern.spot
             if spot is None or spot.group.closed:
                 pattern.spot = self._take(pattern.at(boot_ns))
@@ -84,6 +89,32 @@ class Timelines:
             life.put(group, key, pattern.event, boot_ns, size)
             if abs(life.entries_size - life.weighed) >= WEIGHED_BYTES:
                 self._weigh_grown(life)
+
+    def _repeat(self, sightings: list[Sighting]) -> Iterable[Sighting]:
+        """Adds to each entry its further events at once, as only their number and the last of them
+        matter. Returns the sightings that need to be taken one by one: all if there are new
+        patterns, else those of groups that get new entries."""
+        last = dict(zip(map(PATTERN, sightings), map(TIME, sightings), strict=True))
+        spots: list[Spot | None] = [pattern.spot for pattern in last]
+        if any(spot is None or spot.group.closed for spot in spots):
+            return sightings
+        known = [spot for spot in spots if spot]
+        growing = {id(spot.group) for spot in known if spot.key not in spot.group}
+        if 2 * len(growing) > len(known):
+            return sightings
+        counts = Counter(map(PATTERN, sightings))
+        lives: dict[int, Life] = {}
+        for (pattern, boot_ns), (life, group, key, _) in zip(last.items(), known, strict=True):
+            if id(group) not in growing:
+                count = counts[pattern]
+                self.events += count
+                life.events += count
+                life.repeat(group[key], pattern.event, boot_ns, count)
+                lives[id(life)] = life
+        for life in lives.values():
+            if abs(life.entries_size - life.weighed) >= WEIGHED_BYTES:
+                self._weigh_grown(life)
+        return [one for one in sightings if id(one[1].spot.group) in growing] if growing else ()
 
     def _take(self, event: Event) -> Spot | None:
         """Adds an event. Returns where, if the others of its pattern will be added there, too."""

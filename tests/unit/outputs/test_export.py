@@ -40,12 +40,13 @@ from tests.unit.records import cgroup_path
 from tracer import probes
 from tracer.model.cgroup import CgroupIdentity
 from tracer.model.errors import BadRecording
-from tracer.model.event import Clock, Event, Place, Process
+from tracer.model.event import Clock, Event, Place, Process, to_json
 from tracer.model.selection import Selection
 from tracer.model.turn import Turn
 from tracer.outputs import exporters
-from tracer.outputs.exporters import Target
+from tracer.outputs.exporters import Target, parquet
 from tracer.recording.view import Chosen, Window
+from tracer.session.patterns import Pattern
 from tracer.why.explained import Explained
 
 FIRST = DATA / "format-1.0.ktrace"
@@ -420,3 +421,32 @@ def test_what_fits_no_column_leaves_its_row(tmp_path: Path) -> None:
     assert row["time"] is row["process.pid"] is row["ktrace.exit_code"] is None
     assert row["boot_ns"] == 5
     assert json.loads(row["ktrace.event"])["exit_code"] == -1
+
+
+def test_rows_of_patterns_are_those_of_their_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In several groups of rows, also where one begins amid a turn and a second ends."""
+    monkeypatch.setattr(parquet, "ROWS", 7)
+    offset, body = 999_999_990, {"signal": None, "container_exit": None, "meaning": "x"}
+    patterns = [
+        Pattern(Event("exit", 1, Process(n, n, f"p{n}"), None, {**body, "exit_code": n}))
+        for n in (1, 2, 3)
+    ]
+    sightings = [(n, patterns[n * n % 3]) for n in range(1, 40)]
+    out = io.BytesIO()
+    clock = Clock(offset)
+    target = Target(out, clock, "node", {"exit": probes.get("exits")}, list)
+    sink = parquet.ParquetExport(target)
+    sink.sightings(sightings[:20])
+    sink.sightings(iter(sightings[20:]))
+    sink.event(patterns[0].at(40))
+    sink.close()
+    rows = pyarrow.parquet.read_table(io.BytesIO(out.getvalue())).to_pylist()
+    events = [pattern.at(boot_ns) for boot_ns, pattern in (*sightings, (40, patterns[0]))]
+    assert [row["ktrace.event"].encode() + b"\n" for row in rows] == [
+        to_json(event, clock, "node") for event in events
+    ]
+    assert [row["boot_ns"] for row in rows] == list(range(1, 41))
+    assert [row["time"].value for row in rows] == [offset + n for n in range(1, 41)]
+    assert [row["ktrace.exit_code"] for row in rows] == [e.body["exit_code"] for e in events]
+    assert [row["ktrace.sentence"] for row in rows] == [target.sentence(e) for e in events]
+    assert pyarrow.parquet.ParquetFile(io.BytesIO(out.getvalue())).num_row_groups > 1

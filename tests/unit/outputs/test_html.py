@@ -8,14 +8,21 @@ import base64
 import hashlib
 import io
 import json
+import os
+import pty
 import re
+import shlex
+import subprocess
+import sys
+from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.ktrace import run
+from tests.support.ktrace import ROOT, run
+from tests.support.wait import wait_for
 from tests.unit.outputs.hostile import ATTACKS, hostile
 from tests.unit.recording.test_recording import CID, DATA, UID
 from tests.unit.why.world import HOST, INIT, place_of, process
@@ -243,7 +250,57 @@ def test_no_recording_costs_no_earlier_page(tmp_path: Path) -> None:
     earlier.write_text("kept")
     assert run("report", "none.ktrace", "-o", str(earlier)).returncode == 6
     assert earlier.read_text() == "kept"
-    assert run("report", str(FIRST), "--open").returncode == 2
+    assert "the page is in" not in run("report", "none.ktrace", "-o", str(earlier)).stderr
+
+
+def test_a_page_that_nobody_named(tmp_path: Path) -> None:
+    """On a terminal it is a file named after the recording, which costs no other file."""
+    recording = tmp_path / "an incident.ktrace"
+    recording.write_bytes(FIRST.read_bytes())
+    opener = tmp_path / "xdg-open"
+    opener.write_text(f'#!/bin/sh\necho "$1" > {shlex.quote(str(tmp_path / "opened"))}\n')
+    opener.chmod(0o755)
+    made = on_a_terminal(tmp_path, "report", recording.name)
+    page = tmp_path / "an incident.html"
+    assert "ktrace: the page is in an incident.html" in made
+    assert page.read_text(encoding="utf-8") == run("report", str(recording)).stdout
+    assert page.stat().st_mode & 0o777 == 0o600
+    page.write_text("another")
+    refused = on_a_terminal(tmp_path, "report", recording.name, "--open")
+    assert "an incident.html is there already" in refused
+    assert "-o 'an incident.html' writes over it" in refused
+    assert page.read_text() == "another"
+    assert not (tmp_path / "opened").exists()
+    page.unlink()
+    on_a_terminal(tmp_path, "report", recording.name, "--open")
+    wait_for("the browser", (tmp_path / "opened").exists)
+    assert "Content-Security-Policy" in page.read_text(encoding="utf-8")
+    assert wait_for("its page", (tmp_path / "opened").read_text).strip() == str(page)
+    assert "ktrace: the page is in" in run("report", str(FIRST), "-o", str(page)).stderr
+    assert run("report", str(FIRST), "--open", "-o", "-").returncode == 2
+
+
+def on_a_terminal(folder: Path, *arguments: str) -> str:
+    """What ktrace shows there, run in this folder, whose programs come first."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tracer", *arguments]
+    subprocess.run(
+        command,
+        check=False,
+        cwd=folder,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment,
+    )
+    os.close(theirs)
+    told = b""
+    with suppress(OSError):  # the end, on Linux
+        while more := os.read(ours, 65536):
+            told += more
+    os.close(ours)
+    return told.decode()
 
 
 def target(out: io.BytesIO) -> Target:

@@ -18,7 +18,7 @@ from tracer.session.patterns import Pattern, Sighting
 # The page's rows: twice as many are held before they are folded again.
 MAX_ROWS = 2500
 # Patterns of like records of which the group is known.
-MAX_PATTERNS = 70_000
+MAX_PATTERNS = 140_000
 # The time that one row may take when rows are folded for the first time.
 FIRST_NS = 1_000_000
 FOREVER_NS = 1 << 64
