@@ -18,6 +18,7 @@ typedef __s64 s64;
 typedef char kt_drop_name[32];
 typedef char kt_device[16];
 typedef char kt_symbol[48];
+typedef char kt_rule_name[32];
 
 enum drop_direction {
 	KT_DROP_UNKNOWN,
@@ -48,7 +49,20 @@ enum drop_tracked {
 	KT_DROP_TRACKED,
 };
 
+/* Where netfilter dropped it: in the chains of this type. */
+enum drop_hook {
+	KT_HOOK_UNKNOWN,
+	KT_HOOK_PREROUTING, /* the five of IP are in the kernel's own order */
+	KT_HOOK_INPUT,
+	KT_HOOK_FORWARD,
+	KT_HOOK_OUTPUT,
+	KT_HOOK_POSTROUTING,
+	KT_HOOK_INGRESS,
+	KT_HOOK_EGRESS,
+};
+
 KT_NAMES(drop_direction);
+KT_NAMES(drop_hook);
 KT_NAMES(drop_basis);
 KT_NAMES(drop_several);
 KT_NAMES(drop_tracked);
@@ -77,8 +91,15 @@ struct packet_drop_event {
 	u8 answered;  /* the kernel has sent this ICMP error to the source */
 	u8 icmp_type;
 	u8 icmp_code;
-	u8 own_source; /* the source is an address of this node; for KT_DROP_MARTIAN */
-	u8 unused;
+	u8 own_source;      /* the source is an address of this node; for KT_DROP_MARTIAN */
+	u8 hook;            /* enum drop_hook */
+	u8 nft_chains;      /* how many base chains nftables has at the hook */
+	u8 xt_tables;       /* how many tables iptables has there */
+	u8 family_of_table; /* NFPROTO_* */
+	u8 others; /* how many functions of others it calls there, such as connection tracking's */
+	u8 unused[4];
+	kt_rule_name table;  /* the last one of those that may have dropped it; empty: unknown */
+	kt_rule_name chain;  /* its base chain; iptables calls it as the hook */
 	kt_drop_name reason; /* the running kernel's name; empty: none given */
 	kt_symbol function;  /* that dropped it, and its module; empty: unknown */
 };
@@ -123,6 +144,40 @@ struct sock___dropped {
 	struct {
 		atomic_t rmem_alloc;
 	} sk_backlog;
+};
+
+struct nf_hook_entry {
+	void *hook;
+	void *priv;
+};
+
+struct nf_hook_entries {
+	u16 num_hook_entries;
+	struct nf_hook_entry hooks[];
+};
+
+struct net___hooks {
+	struct {
+		struct nf_hook_entries *hooks_ipv4[5];
+		struct nf_hook_entries *hooks_ipv6[5];
+	} nf;
+};
+
+struct nft_table {
+	char *name;
+};
+
+struct nft_table___family {
+	u16 family : 6;
+};
+
+struct nft_chain {
+	struct nft_table *table;
+	char *name;
+};
+
+struct xt_table {
+	char name[32];
 };
 
 struct in_ifaddr {
@@ -178,7 +233,8 @@ struct kt_drop_ipv6 {
 enum drop_wanted {
 	KT_DROP_LEAVE_OUT,
 	KT_DROP_TELL,
-	KT_DROP_ASK, /* the reason says nothing: only with a note, or at a known place */
+	KT_DROP_TELL_HOOK, /* and where netfilter was asked */
+	KT_DROP_ASK,       /* the reason says nothing: only with a note, or at a known place */
 };
 
 KT_NAMES(drop_wanted);
@@ -188,6 +244,16 @@ struct kt_drop_place {
 	u64 end;
 	kt_symbol name;
 };
+
+/* Too large for the stack. */
+KT_MAP(kt_drop_made, PERCPU_ARRAY, 1, u32, struct packet_drop_event);
+
+static __always_inline struct packet_drop_event *drop_in_the_making(void)
+{
+	u32 only = 0;
+
+	return bpf_map_lookup_elem(&kt_drop_made, &only);
+}
 
 /*
  * The loader writes what is done with a reason, and its name without the prefix, by number: these move between
@@ -232,6 +298,140 @@ static __always_inline void name_function_of(struct packet_drop_event *drop, u64
 		bpf_probe_read_kernel(&drop->function, sizeof(drop->function),
 				      (void *)&kt_drop_places[place].name);
 }
+
+#define begins(symbol, words) (!bpf_strncmp(symbol, sizeof(words) - 1, words))
+
+/* By the function that asked netfilter. */
+static __always_inline u8 hook_of(const char *asking)
+{
+	if (begins(asking, "ip_rcv") || begins(asking, "ip_sublist_rcv") ||
+	    begins(asking, "ipv6_rcv") || begins(asking, "ip6_sublist_rcv"))
+		return KT_HOOK_PREROUTING;
+	if (begins(asking, "ip_local_deliver") || begins(asking, "ip6_input"))
+		return KT_HOOK_INPUT;
+	if (begins(asking, "ip_forward") || begins(asking, "ip6_forward"))
+		return KT_HOOK_FORWARD;
+	if (begins(asking, "__ip_local_out") || begins(asking, "__ip6_local_out") ||
+	    begins(asking, "ip6_xmit") || begins(asking, "raw_sendmsg") ||
+	    begins(asking, "rawv6_sendmsg") || begins(asking, "ndisc_send_skb"))
+		return KT_HOOK_OUTPUT;
+	if (begins(asking, "ip_output") || begins(asking, "ip_mc_output") ||
+	    begins(asking, "ip6_output"))
+		return KT_HOOK_POSTROUTING;
+	if (begins(asking, "__netif_receive_skb_core"))
+		return KT_HOOK_INGRESS;
+	return begins(asking, "__dev_queue_xmit") ? KT_HOOK_EGRESS : KT_HOOK_UNKNOWN;
+}
+
+static __always_inline void add_chain(struct packet_drop_event *drop, void *base)
+{
+	struct nft_chain *chain = base;
+	struct nft_table *table;
+
+	drop->nft_chains++;
+	if (!bpf_core_field_exists(chain->table) || !bpf_core_field_exists(chain->name))
+		return;
+	table = BPF_CORE_READ(chain, table);
+	drop->family_of_table =
+		BPF_CORE_READ_BITFIELD_PROBED((struct nft_table___family *)table, family);
+	bpf_probe_read_kernel_str(drop->table, sizeof(drop->table), BPF_CORE_READ(table, name));
+	bpf_probe_read_kernel_str(drop->chain, sizeof(drop->chain), BPF_CORE_READ(chain, name));
+}
+
+/* Since 8844e01062dd ("netfilter: iptables: allow use of ipt_do_table as hookfn", 5.16) the hook's argument is the
+ * table; before it, each table has a function of its own. */
+static __always_inline void add_table(struct packet_drop_event *drop, void *of)
+{
+	drop->xt_tables++;
+	if (drop->nft_chains || !bpf_core_type_exists(struct xt_table))
+		return;
+	bpf_core_read(&drop->table, sizeof(drop->table), &((struct xt_table *)of)->name);
+}
+
+#define DROP_FRAMES 16
+#define DROP_HOOKED 12
+
+struct kt_drop_stack {
+	u64 frames[DROP_FRAMES];
+	kt_symbol symbol;
+};
+
+KT_MAP(kt_drop_stacks, PERCPU_ARRAY, 1, u32, struct kt_drop_stack);
+
+static __always_inline void put_symbol(struct kt_drop_stack *stack, u64 address)
+{
+	static const char symbol[] = "%ps";
+
+	bpf_snprintf(stack->symbol, sizeof(stack->symbol), symbol, &address, sizeof(address));
+}
+
+/* Who hangs at the hook: of these one has dropped it. */
+static __always_inline void read_hooked(struct packet_drop_event *drop, struct net *net,
+					struct kt_drop_stack *stack)
+{
+	struct net___hooks *of = (void *)net;
+	u32 at = drop->hook - KT_HOOK_PREROUTING;
+	struct nf_hook_entries *hooked = NULL;
+	const void *hooks;
+	u16 count;
+
+	if (at > KT_HOOK_POSTROUTING - KT_HOOK_PREROUTING)
+		return;
+	hooks = drop->family == KT_AF_INET ? (void *)of + bpf_core_field_offset(of->nf.hooks_ipv4)
+					   : (void *)of + bpf_core_field_offset(of->nf.hooks_ipv6);
+	bpf_probe_read_kernel(&hooked, sizeof(hooked), hooks + at * sizeof(hooked));
+	count = BPF_CORE_READ(hooked, num_hook_entries);
+	for (u32 i = 0; i < DROP_HOOKED && i < count; i++) {
+		struct nf_hook_entry entry = {};
+
+		bpf_probe_read_kernel(&entry, sizeof(entry),
+				      (void *)hooked + bpf_core_field_offset(hooked->hooks) +
+					      i * sizeof(entry));
+		put_symbol(stack, (u64)entry.hook);
+		if (begins(stack->symbol, "nft_do_chain"))
+			add_chain(drop, entry.priv);
+		else if (begins(stack->symbol, "ipt_do_table") ||
+			 begins(stack->symbol, "ip6t_do_table"))
+			add_table(drop, entry.priv);
+		else
+			drop->others++;
+	}
+}
+
+KT_GLOBAL int find_hook(u64 net)
+{
+	u32 only = 0;
+	struct kt_drop_stack *stack = bpf_map_lookup_elem(&kt_drop_stacks, &only);
+	struct packet_drop_event *drop = drop_in_the_making();
+	bool asked = false;
+
+	if (!stack || !drop)
+		return 0;
+	for (int i = 0; i < DROP_FRAMES && stack->frames[i]; i++) {
+		put_symbol(stack, stack->frames[i]);
+		if (begins(stack->symbol, "nf_hook_slow")) {
+			asked = true;
+		} else if (asked) {
+			drop->hook = hook_of(stack->symbol);
+			break;
+		}
+	}
+	read_hooked(drop, (void *)net, stack);
+	return 0;
+}
+
+/* Only for what is told, which is little: it takes some microseconds. */
+static __always_inline void name_hook(const void *ctx, struct net *net)
+{
+	u32 only = 0;
+	struct kt_drop_stack *stack = bpf_map_lookup_elem(&kt_drop_stacks, &only);
+
+	if (!stack || !bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_strncmp))
+		return;
+	__builtin_memset(stack->frames, 0, sizeof(stack->frames));
+	if (bpf_get_stack((void *)ctx, stack->frames, sizeof(stack->frames), 0) > 0)
+		find_hook((u64)net);
+}
 #else
 static __always_inline u32 place_of(u64 location)
 {
@@ -243,6 +443,10 @@ static __always_inline void name_reason_of(struct packet_drop_event *drop)
 }
 
 static __always_inline void name_function_of(struct packet_drop_event *drop, u64 location)
+{
+}
+
+static __always_inline void name_hook(const void *ctx, struct net *net)
 {
 }
 #endif
@@ -541,8 +745,9 @@ static __always_inline void add_to_rest(const struct kt_drop_reason *reason,
 	count_in(rest);
 }
 
-/* `drop` is complete but for the count and the function. */
-static __always_inline void count_packet(struct packet_drop_event *drop, u64 location)
+/* `drop` is complete but for the count, the function, and the hook if that is `hooked`. */
+static __always_inline void count_packet(const void *ctx, struct packet_drop_event *drop,
+					 u64 location, struct net *net, const bool hooked)
 {
 	const u64 second = 1000000000;
 	struct kt_drop_reason reason = { .network = drop->network, .number = drop->number };
@@ -569,54 +774,55 @@ static __always_inline void count_packet(struct packet_drop_event *drop, u64 loc
 			count_in(held);
 			return;
 		}
-		name_function_of(drop, location);
-		tell_drop(drop);
-		return;
-	}
-	if (!has_room(&reason, now)) {
+	} else if (!has_room(&reason, now)) {
 		add_to_rest(&reason, drop);
 		return;
 	}
 	name_function_of(drop, location);
-	bpf_map_update_elem(&kt_drop_flows, &flow, drop, BPF_NOEXIST);
+	if (hooked)
+		name_hook(ctx, net);
+	if (!held)
+		bpf_map_update_elem(&kt_drop_flows, &flow, drop, BPF_NOEXIST);
 	tell_drop(drop);
 }
 
 /* `sk` is the socket that was to get the packet, if the kernel tells. */
-static __always_inline int report_drop(struct sk_buff *skb, u64 location, u32 number, u8 basis,
-				       struct sock *sk, const struct kt_drop_note *note)
+static __always_inline int report_drop(const void *ctx, u32 number, u8 basis, struct sock *sk,
+				       const struct kt_drop_note *note, const bool hooked)
 {
+	struct sk_buff *skb = kt_argument(ctx, 0);
+	struct packet_drop_event *drop = drop_in_the_making();
 	struct dst_entry *route = kt_route_of_packet(skb);
-	struct packet_drop_event drop = {};
 	struct cgroup *cgroup;
 	struct net *net;
 
 	if (!sk)
 		sk = BPF_CORE_READ((struct sk_buff___dropped *)skb, sk);
 	cgroup = kt_cgroup_of_socket(sk);
-	if (!kt_wanted_at(cgroup))
+	if (!drop || !kt_wanted_at(cgroup))
 		return 0;
-	drop.header.time = bpf_ktime_get_boot_ns();
-	drop.cgroup = kt_refer_cgroup(cgroup);
+	__builtin_memset(drop, 0, sizeof(*drop));
+	drop->header.time = bpf_ktime_get_boot_ns();
+	drop->cgroup = kt_refer_cgroup(cgroup);
 	net = sk ? kt_net_of_socket(sk) : kt_net_of_packet(skb);
-	drop.network = kt_network_of(net);
-	drop.netns = kt_netns_of(net);
-	drop.number = number;
-	drop.basis = basis;
+	drop->network = kt_network_of(net);
+	drop->netns = kt_netns_of(net);
+	drop->number = number;
+	drop->basis = basis;
 	if (note) {
-		drop.answered = note->basis == KT_DROP_ICMP;
-		drop.icmp_type = note->icmp_type;
-		drop.icmp_code = note->icmp_code;
-		drop.own_source = note->own;
+		drop->answered = note->basis == KT_DROP_ICMP;
+		drop->icmp_type = note->icmp_type;
+		drop->icmp_code = note->icmp_code;
+		drop->own_source = note->own;
 	}
-	read_packet(&drop, skb);
-	drop.direction = direction_of(drop.family, skb, route);
-	drop.mtu = route ? mtu_of(route) : 0;
-	drop.tracked = tracked(skb);
-	read_socket(&drop, sk);
-	read_device(&drop, skb, route);
-	name_reason_of(&drop);
-	count_packet(&drop, location);
+	read_packet(drop, skb);
+	drop->direction = direction_of(drop->family, skb, route);
+	drop->mtu = route ? mtu_of(route) : 0;
+	drop->tracked = tracked(skb);
+	read_socket(drop, sk);
+	read_device(drop, skb, route);
+	name_reason_of(drop);
+	count_packet(ctx, drop, (u64)kt_argument(ctx, 1), net, hooked);
 	return 0;
 }
 
@@ -624,21 +830,19 @@ static __always_inline int report_drop(struct sk_buff *skb, u64 location, u32 nu
  * a complaint without one is about a local source. */
 static __always_inline int report_unexplained(const void *ctx, const bool reasons)
 {
-	struct sk_buff *skb = kt_argument(ctx, 0);
-	u64 location = (u64)kt_argument(ctx, 1);
-	struct kt_drop_note *note = note_of(skb);
+	struct kt_drop_note *note = note_of(kt_argument(ctx, 0));
 	u32 place;
 
 	if (note && reasons)
 		note->own = true;
 	if (note && note->basis == KT_DROP_MARTIAN)
-		return report_drop(skb, location, NO_DROP_REASON, KT_DROP_MARTIAN, NULL, note);
+		return report_drop(ctx, NO_DROP_REASON, KT_DROP_MARTIAN, NULL, note, false);
 	if (note && note->icmp_code != KT_PORT_UNREACHABLE)
-		return report_drop(skb, location, NO_DROP_REASON, KT_DROP_ICMP, NULL, note);
-	place = place_of(location);
+		return report_drop(ctx, NO_DROP_REASON, KT_DROP_ICMP, NULL, note, false);
+	place = place_of((u64)kt_argument(ctx, 1));
 	if (place == NO_DROP_REASON)
 		return 0;
-	return report_drop(skb, location, place, KT_DROP_LOCATION, NULL, note);
+	return report_drop(ctx, place, KT_DROP_LOCATION, NULL, note, false);
 }
 
 #ifdef KT_CHECKS_ARGUMENTS
@@ -647,15 +851,15 @@ static __always_inline int report_unexplained(const void *ctx, const bool reason
 static __always_inline int on_reason(const void *ctx, u32 reason, const bool receiver)
 {
 	u8 wanted = reason < DROP_REASONS ? kt_drop_wanted[reason] : KT_DROP_TELL;
-	struct sk_buff *skb;
+	struct sock *sk;
 
 	if (wanted == KT_DROP_LEAVE_OUT)
 		return 0;
 	if (wanted == KT_DROP_ASK)
 		return report_unexplained(ctx, true);
-	skb = kt_argument(ctx, 0);
-	return report_drop(skb, (u64)kt_argument(ctx, 1), reason, KT_DROP_REASON,
-			   receiver ? kt_argument(ctx, 3) : NULL, note_of(skb));
+	sk = receiver ? kt_argument(ctx, 3) : NULL;
+	return report_drop(ctx, reason, KT_DROP_REASON, sk, note_of(kt_argument(ctx, 0)),
+			   wanted == KT_DROP_TELL_HOOK);
 }
 
 /* A local source is a reason since "net: ip: make fib_validate_source() support drop reasons" (6.14), and the

@@ -26,7 +26,7 @@ Event = dict[str, Any]
 STORM = 5_000 if IN_GUEST else 200_000
 KEYS = ["kind", "time", "boot_ns", "node", "pod", "container", "reason", "reason_inferred"]
 KEYS += ["basis", "meaning", "function", "count", "protocol", "source", "destination", "netns"]
-KEYS += ["device", "direction", "size", "mtu", "buffer", "tracked", "conntrack", "answered"]
+KEYS += ["device", "direction", "size", "mtu", "buffer", "tracked", "conntrack", "rule", "answered"]
 REASONS = kernel_enum("skb_drop_reason")
 
 

@@ -73,6 +73,7 @@ KUBERNETES = f"{UNIT}/kubernetes"
 RESOLVER = f"{UNIT}/identity/test_resolver.py"
 NETNS, LOOKUP = f"{UNIT}/identity/test_netns.py", f"{UNIT}/identity/test_network_lookup.py"
 ENGINE, NETWORK = f"{UNIT}/why/test_engine.py", f"{UNIT}/why/test_network.py"
+CONNECTING = f"{UNIT}/why/test_connecting.py"
 RECORDING = f"{UNIT}/recording/test_recording.py"
 FILES = f"{UNIT}/recording/test_recording_files.py"
 BCC = f"{UNIT}/backends/test_bcc.py"
@@ -203,6 +204,9 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{HERE}::test_timelines_of_each_command",
         f"{HERE}::test_timelines_of_a_recording",
         f"{ENGINE}::test_what_lives_outlasts_what_has_ended",
+    ),
+    "drops in other pods' networks that `why` looks up for connects": (
+        f"{CONNECTING}::test_the_latest_drops_are_kept",
     ),
     "resets whose other end `why` looks for": (
         f"{NETWORK}::test_the_other_ends_are_counted_and_not_kept",

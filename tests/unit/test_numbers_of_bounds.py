@@ -52,7 +52,7 @@ from tracer.probes.oom import decoder as oom
 from tracer.recording import context, flight, recorder
 from tracer.recording import format as layout
 from tracer.session import live, patterns, session
-from tracer.why import connections, crash, entry, life, timelines, words
+from tracer.why import connections, crash, dropped, entry, life, timelines, words
 
 NS = 1_000_000_000
 KIB, MIB = 1 << 10, 1 << 20
@@ -142,6 +142,9 @@ VALUES: dict[str, tuple[float, ...]] = {
     "cgroups of a pod whose memory is read after an OOM kill": (oom.MAX_PARTS,),
     "timelines of `why` and `live`": (
         *(timelines.MAX_LIVES, timelines.MAX_SHOWN, timelines.MAX_RECORDED // MIB),
+    ),
+    "drops in other pods' networks that `why` looks up for connects": (
+        *(dropped.MAX_DROPPED, dropped.MAX_DROPPED, dropped.MAX_DROPPED),
     ),
     "resets whose other end `why` looks for": (connections.MAX_CONNECTIONS,),
     "sorts of other ends of an entry's resets": (entry.MAX_OTHERS,),

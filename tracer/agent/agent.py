@@ -38,7 +38,7 @@ from tracer.session.session import Summary
 from tracer.why.crash import FaultFinder
 from tracer.why.engine import Explanation
 from tracer.why.render import to_text
-from tracer.why.timelines import Timelines, sees_both_ends
+from tracer.why.timelines import Timelines, sees_both_ends, sees_drops
 
 HEALTH_SECONDS = 60.0
 COST_SECONDS = 5.0
@@ -124,6 +124,7 @@ class Agent:
                 self._timelines.facts = run.session.facts
                 self._timelines.traced = frozenset(probe.name for probe in run.probes)
                 self._timelines.both_ends = sees_both_ends(run.selection, run.cannot_tell)
+                self._timelines.sees_drops = sees_drops(run.selection, run.cannot_tell)
                 self._ask_runtimes(run)
                 for outlet in self._outlets:
                     outlet.start()

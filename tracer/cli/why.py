@@ -58,8 +58,8 @@ if TYPE_CHECKING:  # slow: the history needs none of it
     from tracer.why.engine import Explanation
     from tracer.why.timelines import Timelines
 
-# Kinds wanted from any pod: a connection's other end knows why it was reset.
-_BESIDES = ("tcp_reset",)
+# Kinds wanted from any pod: a connection's other end knows why it was reset, or not answered.
+_BESIDES = ("tcp_reset", "packet_drop", "backlog_drop")
 
 # Containers of which the history tells how they live.
 MAX_LIVES = 20
@@ -204,7 +204,7 @@ def _watch(chosen: Selection, values: Mapping[str, Any], show: Show) -> None:
     from tracer.identity.states import StateService
     from tracer.session.run import Run
     from tracer.why.crash import FaultFinder
-    from tracer.why.timelines import Timelines, sees_both_ends
+    from tracer.why.timelines import Timelines, sees_both_ends, sees_drops
 
     clock, node = Clock(), node_of(values["node_name"])
     timelines = Timelines(clock)
@@ -223,6 +223,7 @@ def _watch(chosen: Selection, values: Mapping[str, Any], show: Show) -> None:
         timelines.traced = frozenset(probe.name for probe in run.probes)
         wanted = run.selection
         timelines.both_ends = sees_both_ends(wanted, run.cannot_tell)
+        timelines.sees_drops = sees_drops(wanted, run.cannot_tell)
         timelines.mine = wanted.wants
         timelines.facts = run.session.facts
         states = StateService(run.state_sources, lambda pod: bool(wanted.wants_pod(pod)))
@@ -271,16 +272,17 @@ def _explain_recording(
     from tracer.cli._recording import PATTERNS, Wanted, check_pods, play
     from tracer.model.kubernetes import Facts
     from tracer.why.engine import explain_all
-    from tracer.why.timelines import MAX_RECORDED, Timelines, sees_both_ends
+    from tracer.why.timelines import MAX_RECORDED, Timelines, sees_both_ends, sees_drops
 
     told: list[tuple[Metadata, Clock, Timelines]] = []
     by_hand = facts is not None
     facts = Facts(MAX_RECORDED) if facts is None else facts
 
     def make(metadata: Metadata, _probes: object, clock: Clock, _places: object) -> Timelines:
-        both_ends = sees_both_ends(metadata.selection, metadata.cannot_tell)
         traced = frozenset(metadata.attached)
-        timelines = Timelines(clock, metadata.began, traced, both_ends, most=MAX_RECORDED)
+        seen = metadata.selection, metadata.cannot_tell
+        sees = sees_both_ends(*seen), sees_drops(*seen)
+        timelines = Timelines(clock, metadata.began, traced, *sees, most=MAX_RECORDED)
         timelines.facts = facts
         told.append((metadata, clock, timelines))
         return timelines

@@ -24,7 +24,7 @@ from tracer.probes import Probe
 from tracer.recording.reader import Reader
 from tracer.recording.view import Chosen, Window
 from tracer.session.session import Session, Summary
-from tracer.why.timelines import MAX_RECORDED, Timelines, sees_both_ends
+from tracer.why.timelines import MAX_RECORDED, Timelines, sees_both_ends, sees_drops
 
 NS = 1_000_000_000
 SPEEDS = (1.0, 2.0, 5.0, 10.0, 60.0, 600.0)
@@ -168,6 +168,7 @@ class Player:
             self._told.began,
             frozenset(self._told.attached),
             sees_both_ends(self._told.selection, self._told.cannot_tell),
+            sees_drops(self._told.selection, self._told.cannot_tell),
             most=MAX_RECORDED,
         )
 

@@ -67,11 +67,11 @@ class Selection:
     def about_target(self) -> bool:
         return bool(self.pods or self.namespaces or self.containers or self.labels)
 
-    @property
-    def sees_both_ends(self) -> bool:
-        """Whether events at the other ends of a pod's connections pass, too."""
+    def sees_others(self, kind: str) -> bool:
+        """Whether events of this kind pass also if they happen to other pods, as at the other ends
+        of a pod's connections."""
         everywhere = self.mode in (Mode.ALL, Mode.EITHER) and not self.pids
-        return everywhere or "tcp_reset" in self.besides
+        return everywhere or kind in self.besides
 
     @cached_property
     def needs_labels(self) -> bool:

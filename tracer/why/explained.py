@@ -13,7 +13,7 @@ from tracer.recording.view import Chosen
 from tracer.session.patterns import Sighting
 from tracer.why.engine import explain_all
 from tracer.why.render import to_event
-from tracer.why.timelines import MAX_RECORDED, Timelines, sees_both_ends
+from tracer.why.timelines import MAX_RECORDED, Timelines, sees_both_ends, sees_drops
 
 
 class Explained:
@@ -31,6 +31,7 @@ class Explained:
             told.began,
             frozenset(told.attached),
             sees_both_ends(told.selection, told.cannot_tell),
+            sees_drops(told.selection, told.cannot_tell),
             most=MAX_RECORDED,
         )
         self._timelines.facts = facts

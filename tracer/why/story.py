@@ -16,6 +16,7 @@ from tracer.probes.oom.decoder import KillBody
 from tracer.probes.pagealloc import AllocationBody
 from tracer.probes.resets import ResetBody
 from tracer.probes.signals import SignalBody
+from tracer.why.dropped import Dropped
 from tracer.why.entry import SIGKILL, Entry, took_effect
 from tracer.why.verdict import Verdict
 
@@ -51,7 +52,8 @@ class Story:
     `refused_ns` is when the kernel log reported that it was refused a process. With `both_ends`,
     resets at the other end of a connection were seen, too, if that end is on this node; `ends` are
     the ends of all lives of a pod's only container. `told` is what Kubernetes says of the pod, None
-    if it was not asked or says nothing.
+    if it was not asked or says nothing. `dropped` is what the node dropped of other pods'
+    connections; None where not every drop of a known reason is seen.
     """
 
     place: Place
@@ -74,6 +76,7 @@ class Story:
     both_ends: bool = False
     ends: list[int] = field(default_factory=list)
     told: Told | None = None
+    dropped: Dropped | None = None
 
     @property
     def init(self) -> Process | None:

@@ -25,10 +25,12 @@ from tracer.model.event import Clock, Event, LostBody, Place, is_loss
 from tracer.model.kubernetes import Facts, Told
 from tracer.model.selection import Selection
 from tracer.probes import Alike, by_process
+from tracer.probes.drops import OWN_REASONS
 from tracer.probes.exits import ExitBody, is_exit
 from tracer.probes.resets import WITHOUT_SOCKET, is_reset
 from tracer.session.patterns import PATTERN, TIME, Sighting
 from tracer.why.connections import Connections, Seen
+from tracer.why.dropped import Dropped
 from tracer.why.entry import MAX_GAPS, Entry
 from tracer.why.executed import command_of, may_be_executed
 from tracer.why.life import MAX_COMMANDS, WEIGHED_BYTES, Life, Spot, ends_container, is_sandbox
@@ -45,9 +47,10 @@ GATHERED_NS = 1_000_000_000
 
 class Timelines:
     """A sink that keeps the timelines, in about `most` bytes. `forgotten` counts dropped timelines
-    of containers that still ran. `traced` and `both_ends` are as in `Story`. `mine` selects the
-    events that have a timeline; the others are resets at the other ends of connections. `facts` are
-    what Kubernetes says, if it is asked. While names decide, an event may be selected, and has a
+    of containers that still ran. `traced` and `both_ends` are as in `Story`; `sees_drops` says
+    whether drops in all networks of the node are seen. `mine` selects the events that have a
+    timeline; the others are what happened at the other ends of connections. `facts` are what
+    Kubernetes says, if it is asked. While names decide, an event may be selected, and has a
     timeline, too."""
 
     def __init__(
@@ -56,6 +59,7 @@ class Timelines:
         began_ns: int | None = None,
         traced: frozenset[str] | None = None,
         both_ends: bool = False,
+        sees_drops: bool = False,
         mine: Callable[[Event], bool | None] = lambda event: True,
         most: int = MAX_LIVES,
     ) -> None:
@@ -64,9 +68,11 @@ class Timelines:
         self.began_ns = began_ns
         self.traced = traced
         self.both_ends = both_ends
+        self.sees_drops = sees_drops
         self.mine = mine
         self.facts: Facts | None = None
         self._connections = Connections()
+        self._dropped = Dropped()
         self._lives: Table[str, Life] = Table(most, attrgetter("size"))
         self._losses: list[Loss] = []
         self._rest: Iterator[Sighting] = iter(())
@@ -125,6 +131,7 @@ class Timelines:
             self._add_loss(event)
             return None
         seen = self._connections.add(event) if is_reset(event) else None
+        self._dropped.add(event)
         if seen is None and _is_anybodys(event):
             self._add_undescribed(event)
         if seen is not None and seen.overtaken is not None:
@@ -268,6 +275,7 @@ class Timelines:
             outlived=life.outlived,
             survivors=life.survivors,
             told=self.told_of(life.place),
+            dropped=self._dropped if self.sees_drops else None,
         )
         until = story.until_ns()
         story.losses = [
@@ -308,7 +316,13 @@ class Timelines:
 def sees_both_ends(wanted: Selection, cannot_tell: Mapping[str, Iterable[str]]) -> bool:
     """Whether every reset sent by a pod of this node is seen. `cannot_tell`, by probe, says which
     resets are not."""
-    return wanted.sees_both_ends and WITHOUT_SOCKET not in cannot_tell.get("resets", ())
+    return wanted.sees_others("tcp_reset") and WITHOUT_SOCKET not in cannot_tell.get("resets", ())
+
+
+def sees_drops(wanted: Selection, cannot_tell: Mapping[str, Iterable[str]]) -> bool:
+    """Whether every packet that this node drops for a known reason is seen, whoever's."""
+    unseen = cannot_tell.get("drops")
+    return unseen is not None and OWN_REASONS not in unseen and wanted.sees_others("packet_drop")
 
 
 def _is_anybodys(event: Event) -> bool:

@@ -131,6 +131,7 @@ def test_between_two_pods_it_is_the_senders(resolver: Decoding) -> None:
         "buffer": None,
         "tracked": True,
         "conntrack": None,
+        "rule": None,
         "answered": None,
     }
     assert event.by_place is not None and event.by_place.identity.pod_uid == PEER_UID
@@ -189,6 +190,42 @@ def test_what_connection_tracking_counted_is_bounded(resolver: Decoding) -> None
         resolver.decode["drop_conntrack"](counted)
     assert drop(resolver, network=1).body["conntrack"] is None
     assert drop(resolver, network=2).body["conntrack"]["dropped"] == 2
+
+
+HOOK = OBJECT.numbers("drop_hook")
+
+
+@pytest.mark.parametrize(
+    ("values", "rule"),
+    [
+        ({"nft_chains": 1}, ("nftables", "inet", "filter", "in", 1)),
+        ({"nft_chains": 1, "xt_tables": 3}, ("nftables", "inet", "filter", "in", 1)),
+        ({"nft_chains": 2}, ("nftables", None, None, None, 2)),
+        (
+            {"function": b"nf_hook_slow", "xt_tables": 1, "chain": b"", "family_of_table": 0},
+            ("iptables", None, "filter", None, 1),
+        ),
+        ({"function": b"nf_hook_slow", "xt_tables": 2}, ("iptables", None, None, None, 2)),
+        ({"function": b"nf_hook_slow", "nft_chains": 1}, ("nftables", "inet", "filter", "in", 1)),
+        (
+            {"function": b"nf_hook_slow", "nft_chains": 1, "xt_tables": 1},
+            (None, None, None, None, 2),
+        ),
+        ({"function": b"nf_hook_slow", "table": b"", "chain": b""}, (None, None, None, None, 0)),
+    ],
+)
+def test_where_netfilter_dropped_it(
+    resolver: Decoding, values: dict[str, Any], rule: tuple[Any, ...]
+) -> None:
+    """A chain is named only if no other can have done it."""
+    given = {"table": b"filter", "chain": b"in", "family_of_table": 1, **values}
+    event = drop(resolver, hook=HOOK["KT_HOOK_INPUT"], **given)
+    keys = "by", "family", "table", "chain", "chains"
+    assert event.body["rule"] == {"hook": "input", **dict(zip(keys, rule, strict=True))}
+    assert drop(resolver, **given).body["rule"] is None
+    column = next(column for column in PROBE.columns if column.title == "RULE")
+    shown = " ".join(word for word in rule[1:4] if word)
+    assert column.value(event) == (f"input: {shown}" if shown else "input")
 
 
 def test_in_nobodys_namespace(resolver: Decoding) -> None:
@@ -276,15 +313,16 @@ def test_what_is_no_loss_is_left_out() -> None:
     names |= {"SKB_DROP_REASON_NO_SOCKET": 3, "SKB_DROP_REASON_NETFILTER_DROP": 12}
     names |= {"SKB_DROP_REASON_MAX": 13, "SKB_DROP_REASON_SUBSYS_MASK": 0xFFFF0000}
     done = OBJECT.numbers("drop_wanted")
-    leave, tell, ask = (done[f"KT_DROP_{word}"] for word in ("LEAVE_OUT", "TELL", "ASK"))
+    words_of_done = ("LEAVE_OUT", "TELL", "ASK", "TELL_HOOK")
+    leave, tell, ask, hook = (done[f"KT_DROP_{word}"] for word in words_of_done)
     wanted, words = reasons.tables(names, every=False)
     assert [wanted[number] for number in (0, 1, 2, 3, 12, 13)] == [
-        *(leave, leave, ask, leave, tell, leave)
+        *(leave, leave, ask, leave, hook, leave)
     ]
     room = SCHEMAS["packet_drop"].room("reason")
     assert words[12 * room :].startswith(b"NETFILTER_DROP\0")
     wanted, _ = reasons.tables(names, every=True)
-    assert [wanted[number] for number in (0, 1, 2, 3, 12)] == [leave, leave, tell, tell, tell]
+    assert [wanted[number] for number in (0, 1, 2, 3, 12)] == [leave, leave, tell, tell, hook]
 
 
 def test_every_name_has_room() -> None:

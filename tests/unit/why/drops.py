@@ -50,6 +50,7 @@ def drop(
         "buffer": None,
         "tracked": None,
         "conntrack": None,
+        "rule": None,
         "answered": None,
         **others,
     }

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.unit.why.connecting import Tell, connect, told, unanswered, until_its_end
 from tests.unit.why.drops import drop
 from tests.unit.why.network import HERE, PEER, THERE
-from tests.unit.why.world import ALL, INIT, World
+from tests.unit.why.world import ALL, INIT, NETWORK, World
 from tracer.probes.drops.reasons import meaning
 from tracer.why.causes import connect_timeout
+from tracer.why.dropped import MAX_DROPPED
 from tracer.why.engine import Explanation
 
 COUNT = 23
@@ -77,9 +80,106 @@ def test_the_drop_that_was_seen() -> None:
     drop(world, "netfilter_drop", protocol="tcp", to="198.18.0.77")
     verdict = connect_timeout.CAUSE.judge(world.only().story)
     assert verdict is not None
-    words = meaning("netfilter_drop")
+    words = "a rule of iptables (FORWARD), likely"
     assert verdict.sentence.endswith(f"; this node dropped 7 packets of theirs ({words})")
     assert len(verdict.evidence) == 2
+
+
+INPUT = {"by": "iptables", "hook": "input", "table": "filter", "chains": 1}
+INPUT |= {"family": None, "chain": None}
+
+
+def dropped_there(world: World, to: str = THERE, **values: Any) -> None:
+    """In the other pod's network, as policies do."""
+    given = {"protocol": "tcp", "source": HERE, "to": to, "port": 80, "place": PEER, **values}
+    drop(world, "netfilter_drop", **{"rule": INPUT, **given})
+
+
+def test_the_drop_that_was_seen_in_the_other_pod() -> None:
+    """Also if the address was translated on the way, as a Service's is."""
+    for remote in (THERE, "10.96.0.10"):
+        world = World()
+        dropped_there(world)
+        dropped_there(world, count=COUNT - 1)
+        dropped_there(world, "198.18.0.77", source="198.18.0.78")
+        connect(world, "timeout", remote=remote)
+        explanation = next(e for e in world.explained() if e.story.place is not PEER)
+        assert explanation.verdict.sentence.endswith(
+            f"; this node dropped {COUNT} packets of theirs (a rule of iptables (INPUT of table"
+            " filter), likely, in the network of shop/back-0)"
+        )
+        assert [entry.count for entry in explanation.verdict.evidence] == [1, COUNT]
+
+
+def test_the_full_queue_that_was_seen_in_the_other_pod() -> None:
+    def tell(w: World) -> None:
+        w.timelines.mine = lambda event: event.place is NETWORK
+        w.at(200_000).drop("accept", COUNT, PEER)
+        w.drop("accept", COUNT, PEER, port=81)
+        connect(w, "timeout", peer=PEER)
+
+    said = explained(tell).verdict.sentence
+    assert said.endswith("; the accept queue of shop/back-0 was full")
+
+
+NONE = "no drop of theirs seen on this node"
+
+
+def blind(w: World) -> None:
+    w.timelines.sees_drops = False
+
+
+def rest_of_a_storm(w: World) -> None:
+    drop(w, "netfilter_drop", count=9, protocol=None, to=None, place=PEER, port=None)
+
+
+def more_than_are_kept(w: World) -> None:
+    for number in range(MAX_DROPPED + 1):
+        dropped_there(w, f"198.18.1.{number}", source="198.18.0.78")
+
+
+@pytest.mark.parametrize(
+    ("before", "traced", "said"),
+    [
+        (lambda w: None, ALL, True),
+        (lambda w: dropped_there(w, source="198.18.0.78"), ALL, True),
+        (lambda w: w.lost("signals"), ALL, True),
+        (lambda w: w.lost("drops"), ALL, False),
+        (lambda w: None, ALL - {"drops"}, False),
+        (lambda w: w.at(100_000), ALL, False),  # it began before the tracing did
+        (blind, ALL, False),
+        (rest_of_a_storm, ALL, False),
+        (more_than_are_kept, ALL, False),
+    ],
+)
+def test_that_no_drop_was_seen_is_said_where_it_would_have_been(
+    before: Tell, traced: frozenset[str], said: bool
+) -> None:
+    world = World(traced)
+    world.timelines.mine = lambda event: event.place is NETWORK
+    before(world.at(200_000))
+    connect(world, "timeout")
+    verdict = world.only().verdict
+    assert (NONE in verdict.sentence) == said
+
+
+def test_the_latest_drops_are_kept() -> None:
+    world = World()
+    more_than_are_kept(world)
+    for port in range(2 * MAX_DROPPED):
+        world.drop("accept", port=1 + port)
+        dropped_there(world, port=1 + port)
+    kept = world.timelines._dropped
+    assert {len(t) for t in (kept._packets, kept._queues, kept._clients)} == {MAX_DROPPED}
+
+
+def test_drops_before_the_first_syn_are_others() -> None:
+    world = World()
+    world.timelines.mine = lambda event: event.place is NETWORK
+    dropped_there(world)
+    world.at(200_000)
+    connect(world, "timeout")
+    assert NONE in world.only().verdict.sentence
 
 
 def test_a_neighbour_that_is_gone_is_told_once() -> None:

@@ -79,6 +79,94 @@ def test_the_chains_that_a_packet_went_through(direction: str, hook: str) -> Non
     assert f"dropped by a rule of nftables ({hook})" in verdict.sentence
 
 
+def rule(hook: str, by: str | None, chains: int = 1, **names: str) -> dict[str, Any]:
+    empty = {"family": None, "table": None, "chain": None}
+    return {"rule": {"hook": hook, "by": by, **empty, "chains": chains, **names}}
+
+
+OF_NFT = rule("input", "nftables", family="inet", table="filter", chain="in")
+
+
+@pytest.mark.parametrize(
+    ("values", "said", "doubt", "command"),
+    [
+        (
+            {**OF_NFT, "function": "nft_do_chain"},
+            "a rule of nftables (INPUT: base chain in of table inet filter)",
+            None,
+            "rise: nft list table inet filter.",
+        ),
+        (
+            OF_NFT,
+            "a rule of nftables (INPUT: base chain in of table inet filter)",
+            "only nftables has any there",
+            "rise: nft list table inet filter.",
+        ),
+        (
+            {**rule("output", "nftables", 2), "function": "nft_do_chain"},
+            "a rule of nftables (OUTPUT: one of 2 base chains)",
+            None,
+            "rise: nft list ruleset, iptables-save -c.",
+        ),
+        (
+            rule("forward", "iptables", table="filter"),
+            "a rule of iptables (FORWARD of table filter)",
+            "only iptables has any there",
+            "rise: iptables -t filter -vnL.",
+        ),
+        (
+            rule("input", "iptables", 3),
+            "a rule of iptables (INPUT of one of 3 tables)",
+            "only iptables has any there",
+            "iptables-save -c.",
+        ),
+        (
+            rule("input", None, 2),
+            "netfilter (INPUT)",
+            "nftables and iptables have any there",
+            "iptables-save -c.",
+        ),
+        (
+            rule("input", None, 0),
+            "netfilter (INPUT)",
+            "neither nftables nor iptables has any there",
+            "iptables-save -c.",
+        ),
+        (
+            {**OF_NFT, "rule": {**OF_NFT["rule"], "table": "a;reboot"}, "function": "nft_do_chain"},
+            "a rule of nftables (INPUT: base chain in of table inet a;reboot)",
+            None,
+            "rise: nft list table inet 'a;reboot'.",
+        ),
+    ],
+)
+def test_whose_rule_it_was(
+    values: dict[str, Any], said: str, doubt: str | None, command: str
+) -> None:
+    verdict = verdict_of(dropped("netfilter_drop", **values))
+    assert verdict.sentence.endswith(f" dropped by {said}")
+    assert verdict.certainty is (Certainty.LIKELY if doubt else Certainty.CERTAIN)
+    assert [words.endswith(doubt or "") for words in verdict.doubts] == [True] * bool(doubt)
+    assert command in verdict.remedy
+
+
+@pytest.mark.parametrize(
+    ("hook", "counted", "verdict"),
+    [
+        ("prerouting", FULL, "conntrack_full"),
+        ("input", FULL, "policy_drop"),
+        ("input", tracking(insert_failed=1), "conntrack_insert_failed"),
+        ("postrouting", tracking(insert_failed=1), "conntrack_insert_failed"),
+        ("forward", tracking(insert_failed=1), "policy_drop"),
+    ],
+)
+def test_connection_tracking_drops_at_its_own_hooks(
+    hook: str, counted: dict[str, Any], verdict: str
+) -> None:
+    values = {**counted, **rule(hook, "iptables"), "tracked": None}
+    assert verdict_of(dropped("netfilter_drop", **values)).id == verdict
+
+
 def test_how_full_connection_tracking_was() -> None:
     verdict = verdict_of(dropped("netfilter_drop", 23, tracked=False, **FULL))
     assert verdict.sentence.endswith("was full (262144 of 262144 entries)")

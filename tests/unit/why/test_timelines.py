@@ -372,7 +372,7 @@ def test_what_both_ends_need() -> None:
     assert sees_both_ends(everything, {"resets": ("something",)})
     assert not sees_both_ends(everything, {"resets": ("x", WITHOUT_SOCKET)})
     assert sees_both_ends(everything, {"signals": (WITHOUT_SOCKET,)})
-    assert sees_both_ends(one, {}) == one.sees_both_ends
+    assert sees_both_ends(one, {}) == one.sees_others("tcp_reset")
 
 
 # Stories

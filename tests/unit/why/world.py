@@ -77,7 +77,7 @@ class World:
         began: int | None = SECOND,
         most: int = MAX_LIVES,
     ) -> None:
-        self.timelines = Timelines(CLOCK, began, traced, both_ends=True, most=most)
+        self.timelines = Timelines(CLOCK, began, traced, both_ends=True, sees_drops=True, most=most)
         self.now = 10_000 * MS
 
     def at(self, milliseconds: float) -> World:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeGuard
 
 from tracer.identity.netns import OBJECT, STATE, PodNetworks
 from tracer.kernel.bpf_object import shipped
@@ -39,6 +39,10 @@ class End(TypedDict):
     address: str | None
     port: int | None
     pod: Place | None
+
+
+def is_backlog_drop(event: Event) -> TypeGuard[Event[DropBody]]:
+    return event.kind == "backlog_drop"
 
 
 class DropBody(TypedDict):

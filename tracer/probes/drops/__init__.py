@@ -44,6 +44,13 @@ DIRECTIONS = {
     "KT_DROP_OUT": "out",
 }
 BASES = {f"KT_DROP_{name.upper()}": name for name in ("reason", "icmp", "martian", "location")}
+HOOKS = {
+    f"KT_HOOK_{name.upper()}": None if name == "unknown" else name
+    for name in (
+        *("unknown", "prerouting", "input", "forward", "output", "postrouting"),
+        *("ingress", "egress"),
+    )
+}
 TRACKED = {
     "KT_DROP_TRACKED_UNKNOWN": None,
     "KT_DROP_UNTRACKED": False,
@@ -57,6 +64,10 @@ PROTOCOLS = {1: "icmp", 2: "igmp", 4: "ipip", 6: "tcp", 17: "udp", 33: "dccp", 4
     132: "sctp",
     136: "udplite",
 }
+# NFPROTO_*, as nft writes them (include/uapi/linux/netfilter.h).
+FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+# The function in which nftables itself drops; iptables' and conntrack's drops are netfilter's.
+NFTABLES = "nft_do_chain"
 # Counters that were read longer before or after a drop do not explain it.
 SAME_MOMENT_NS = 1_500_000_000
 MAX_COUNTED = 256  # namespaces
@@ -89,6 +100,18 @@ class Tracking(TypedDict):
     invalid: int
 
 
+class Rule(TypedDict):
+    """Where netfilter dropped a packet. `table` and `chain` are those of the only chain there that
+    can have done it."""
+
+    hook: str
+    by: str | None
+    family: str | None
+    table: str | None
+    chain: str | None
+    chains: int
+
+
 class PacketBody(TypedDict):
     reason: str | None
     reason_inferred: bool
@@ -107,6 +130,7 @@ class PacketBody(TypedDict):
     buffer: Buffer | None
     tracked: bool | None
     conntrack: Tracking | None
+    rule: Rule | None
     answered: str | None
 
 
@@ -123,6 +147,7 @@ class Decoder:
         self._directions = described.words("drop_direction", DIRECTIONS)
         self._bases = described.words("drop_basis", BASES)
         self._tracked = described.words("drop_tracked", TRACKED)
+        self._hooks = described.words("drop_hook", HOOKS)
         several = described.numbers("drop_several")
         self._sources = several["KT_DROP_SOURCES"]
         self._destinations = several["KT_DROP_DESTINATIONS"]
@@ -171,6 +196,7 @@ class Decoder:
             "buffer": _buffer(record) if reason in OF_BUFFERS else None,
             "tracked": self._tracked[record.tracked],
             "conntrack": self._tracking(record) if reason == "netfilter_drop" else None,
+            "rule": self._rule(record, function),
             "answered": _answered(record),
         }
         settled = sides.settled and sure and sure_too
@@ -196,6 +222,24 @@ class Decoder:
             "insert_failed": counted.insert_failed,
             "clash_resolved": counted.clash_resolved,
             "invalid": counted.invalid,
+        }
+
+    def _rule(self, record: Any, function: str | None) -> Rule | None:
+        hook = self._hooks[record.hook]
+        if hook is None:
+            return None
+        nft, xt = record.nft_chains, record.xt_tables
+        if function == NFTABLES:
+            xt = 0
+        by = {(True, False): "nftables", (False, True): "iptables"}.get((nft > 0, xt > 0))
+        only = nft + xt == 1
+        return {
+            "hook": hook,
+            "by": by,
+            "family": FAMILIES.get(record.family_of_table) if only and nft else None,
+            "table": (text(record.table) or None) if only else None,
+            "chain": (text(record.chain) or None) if only and nft else None,
+            "chains": nft + xt,
         }
 
     def _holder(self, record: Any, address: bytes | None) -> tuple[Holder, bool]:
@@ -327,8 +371,9 @@ _PROGRAMS = {
 _FENTRY, _KPROBE, _ICMP = list(_PROGRAMS)[2:]
 _NO_SOURCE = "packets with an address of this node as source"
 _NO_ICMP = "the ICMP error that a packet was answered with"
+OWN_REASONS = "the kernel's own reasons"
 _NO_REASONS = (
-    "the kernel's own reasons",
+    OWN_REASONS,
     "drops elsewhere than in netfilter, routing, neighbours and UDP's receive buffers",
 )
 
@@ -394,6 +439,7 @@ PROBE: Probe[PacketBody] = Probe(
         Column("DEVICE", lambda e: e.body["device"], 6, 15, 6, wide=True),
         Column("SIZE", lambda e: _size(e), 5, 11, 6, wide=True),
         Column("FUNCTION", lambda e: e.body["function"], 12, 32, 6, wide=True),
+        Column("RULE", lambda e: _rule_words(e.body["rule"]), 12, 40, 6, wide=True),
         Column("NETNS", lambda e: _number(e.body["netns"]), 10, 10, 6, wide=True),
     ),
     summary=_summary,
@@ -412,6 +458,14 @@ PROBE: Probe[PacketBody] = Probe(
 def _size(event: Event[PacketBody]) -> str | None:
     size, mtu = event.body["size"], event.body["mtu"]
     return f"{size}/{mtu}" if size and mtu else _number(size)
+
+
+def _rule_words(rule: Rule | None) -> str | None:
+    """`input: inet filter in`."""
+    if rule is None:
+        return None
+    names = [name for name in (rule["family"], rule["table"], rule["chain"]) if name]
+    return f"{rule['hook']}: {' '.join(names)}" if names else rule["hook"]
 
 
 def _number(value: int | None) -> str | None:

@@ -18,7 +18,7 @@ from tracer.kernel.btf import kernel_enum
 _PREFIX = "SKB_DROP_REASON_"
 # Names in `enum skb_drop_reason` of what is no reason.
 _NO_REASONS = ("SKB_NOT_DROPPED_YET", "SKB_CONSUMED", f"{_PREFIX}MAX", f"{_PREFIX}SUBSYS_MASK")
-NOT_SPECIFIED = "not_specified"
+NOT_SPECIFIED, NETFILTER = "not_specified", "netfilter_drop"
 
 # What nobody misses: packets for nobody here, doubles of what has come, connections that are over,
 # and queues that end with their socket or device.
@@ -181,10 +181,12 @@ def tables(names: Mapping[str, int], every: bool) -> tuple[bytes, bytes]:
         if name in _NO_REASONS or not 0 <= number < len(wanted) or len(reason) >= room:
             continue
         words[number * room : number * room + len(reason)] = reason.upper().encode()
-        what = "KT_DROP_LEAVE_OUT" if reason in NO_LOSS else "KT_DROP_TELL"
-        if reason == NOT_SPECIFIED:
+        what = "KT_DROP_TELL_HOOK" if reason == NETFILTER else "KT_DROP_TELL"
+        if reason == NOT_SPECIFIED and not every:
             what = "KT_DROP_ASK"
-        wanted[number] = done["KT_DROP_TELL" if every else what]
+        elif reason in NO_LOSS and not every:
+            what = "KT_DROP_LEAVE_OUT"
+        wanted[number] = done[what]
     return bytes(wanted), bytes(words)
 
 

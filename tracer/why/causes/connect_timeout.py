@@ -10,10 +10,13 @@ from tracer.why.common.connects import (
     by_icmp,
     connects,
     dropped,
+    none_seen,
+    of_queues,
     of_theirs,
     remote,
     still_waiting,
     to,
+    turned_away,
 )
 from tracer.why.common.phrases import times
 from tracer.why.common.resets import total
@@ -36,14 +39,15 @@ def _judge(story: Story) -> Verdict | None:
         parts.append(f"the program gave {total(given_up)} of them up")
     if waiting:
         parts.append(f"{sum(waiting.values())} of them still wait")
-    drops = dropped(story, found)
+    drops, queues = dropped(story, found), turned_away(story, found)
+    what = of_theirs(story, drops) + of_queues(queues)
     return Verdict(
         "connect_timeout",
         f"{times(count, 'attempt')} to connect to {to(found)} not answered"
         f" (the last one: {asked(found)}){''.join(f'; {part}' for part in parts)}"
-        f"{of_theirs(drops)}",
+        f"{what or none_seen(story, found)}",
         Certainty.CERTAIN,
-        (*found, *drops),
+        (*found, *drops, *queues),
         "is that address right, and does its pod run? If it does, something drops the packets on"
         " the way there or back: a network policy of either pod, a firewall or security group, a"
         " node without a route to that pod; or that side's queue is full (ktrace backlog there)",

@@ -29,7 +29,7 @@ def _judge(story: Story) -> Verdict | None:
     return Verdict(
         "no_route_to_peer",
         f"{times(total(found), 'attempt')} to connect to {to(found)} ended by a message of ICMP:"
-        f" {_errors(found)}{more}{of_theirs(drops)}",
+        f" {_errors(found)}{more}{of_theirs(story, drops)}",
         Certainty.LIKELY if doubts else Certainty.CERTAIN,
         (*found, *drops),
         "EHOSTUNREACH after some seconds: nobody with that address answered ARP or NDP, so the pod"

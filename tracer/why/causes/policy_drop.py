@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from tracer.probes.drops import PacketBody
 from tracer.why.cause import Cause
 from tracer.why.common.drops import (
-    NFTABLES,
     RESTS_ON,
     By,
+    by_rule,
     certainty,
+    is_by_nftables,
     of_netfilter,
     of_reason,
     packets,
@@ -27,9 +29,9 @@ _PROGRAMS = {
     "xdp": "an XDP program of the device",
     "bpf_cgroup_egress": "a BPF program of the pod's cgroup",
 }
-# The chains through which a packet of a direction goes.
-_HOOKS = {"in": "PREROUTING or INPUT", "forward": "FORWARD", "out": "OUTPUT or POSTROUTING"}
-_BY_HOOK = "which of netfilter's users dropped them, the kernel does not say: mostly iptables"
+_UNCLEAR = "the kernel says that netfilter dropped them, and not by whose rule"
+# A name that fills the record may be cut off.
+_LONGEST = 30
 
 
 def _judge(story: Story) -> Verdict | None:
@@ -38,8 +40,9 @@ def _judge(story: Story) -> Verdict | None:
         return None
     sure, doubts = certainty(found)
     by = list(dict.fromkeys(_by(entry.event.body) for entry in found))
-    if any(_is_unclear(entry.event.body) for entry in found):
-        sure, doubts = Certainty.LIKELY, (*doubts, _BY_HOOK)
+    unclear = dict.fromkeys(doubt for entry in found if (doubt := _doubt(entry.event.body)))
+    if unclear:
+        sure, doubts = Certainty.LIKELY, (*doubts, *unclear)
     answered = next((word for entry in found if (word := entry.body["answered"])), None)
     rejected = f", and answered as {answered}" if answered else ""
     return Verdict(
@@ -54,16 +57,20 @@ def _judge(story: Story) -> Verdict | None:
 
 
 def _by(body: PacketBody) -> str:
-    if body["reason"] in _PROGRAMS:
-        return _PROGRAMS[body["reason"] or ""]
-    hook = _HOOKS.get(body["direction"] or "", "")
-    return ("a rule of nftables" if body["function"] == NFTABLES else "a rule of iptables") + (
-        f" ({hook})" if hook else ""
-    )
+    return _PROGRAMS.get(body["reason"] or "") or by_rule(body)
 
 
-def _is_unclear(body: PacketBody) -> bool:
-    return body["reason"] == "netfilter_drop" and body["function"] != NFTABLES
+def _doubt(body: PacketBody) -> str | None:
+    """What it rests on that this was a rule, and whose: nftables' drops alone have a function."""
+    if body["reason"] != "netfilter_drop" or is_by_nftables(body):
+        return None
+    rule = body["rule"]
+    if rule is None:
+        return f"{_UNCLEAR}: mostly it is iptables"
+    if rule["by"]:
+        return f"{_UNCLEAR}: only {rule['by']} has any there"
+    both = "nftables and iptables have" if rule["chains"] else "neither nftables nor iptables has"
+    return f"{_UNCLEAR}: {both} any there"
 
 
 def _remedy(found: Sequence[Entry[PacketBody]]) -> str:
@@ -72,11 +79,26 @@ def _remedy(found: Sequence[Entry[PacketBody]]) -> str:
             "the network plugin's own tool names the policy (cilium monitor --type drop; bpftool"
             " net lists the programs). If the policy is meant, nothing is wrong"
         )
+    commands = dict.fromkeys(_list(entry.event.body) for entry in found)
+    rules = " and ".join(command for command in commands if command)
     return (
-        "kubectl get networkpolicy -A for both pods' namespaces; on the node, rules whose counters"
-        " rise: nft list ruleset, iptables-save -c, and in the pod's network namespace if they were"
-        " dropped there. If the policy is meant, nothing is wrong"
+        "kubectl get networkpolicy -A for both pods' namespaces; in the network namespace in which"
+        " they were dropped (ktrace drops -o wide), rules whose counters rise:"
+        f" {rules or 'nft list ruleset, iptables-save -c'}. If the policy is meant, nothing is"
+        " wrong"
     )
+
+
+def _list(body: PacketBody) -> str | None:
+    """The command that shows the rules; None if their names are not known for certain."""
+    rule = body["rule"]
+    if rule is None or rule["table"] is None or len(rule["table"]) > _LONGEST:
+        return None
+    table = shlex.quote(rule["table"])
+    if rule["by"] == "nftables" and rule["family"]:
+        return f"nft list table {rule['family']} {table}"
+    command = "ip6tables" if ":" in (body["source"]["address"] or "") else "iptables"
+    return f"{command} -t {table} -vnL"
 
 
 CAUSE = Cause(12, _judge, rests_on=RESTS_ON)

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from tracer.identity.netns import owner_of
 from tracer.model.units import span
+from tracer.probes.backlog import DropBody
 from tracer.probes.columns import pod_name
 from tracer.probes.connects import ICMP, TOLD_SYNS, ConnectBody
 from tracer.probes.drops import PacketBody
+from tracer.why.common.drops import RESTS_ON as DROPS
+from tracer.why.common.drops import By, by_rule, by_whom, is_by_nftables
 from tracer.why.common.phrases import address, times
 from tracer.why.entry import Entry
-from tracer.why.story import Story
+from tracer.why.story import ANY_PROBE, Story
 
 RESTS_ON = frozenset(("connects",))
 MAX_NAMES = 3
@@ -44,26 +48,71 @@ def also_waiting(story: Story, found: Iterable[Entry[ConnectBody]]) -> tuple[int
     return count, more if count else ""
 
 
-def dropped(story: Story, found: Iterable[Entry[ConnectBody]]) -> list[Entry[PacketBody]]:
-    """The drops that were seen of packets to or from the same. Drops elsewhere on the node are not
-    in this story."""
+def dropped(story: Story, found: Sequence[Entry[ConnectBody]]) -> list[Entry[PacketBody]]:
+    """The drops that were seen of packets to or from the same: those of this story, and in the
+    networks of others."""
     remotes = {entry.body["remote"]["address"] for entry in found}
     every: list[Entry[PacketBody]] = story.of("packet_drop")
-    return [
+    own = [
         entry
         for entry in every
         if entry.body["protocol"] in ("tcp", None)
         and remotes & {entry.body["source"]["address"], entry.body["destination"]["address"]}
     ]
+    elsewhere = (
+        drop
+        for entry in found
+        for drop in (story.dropped.packets(entry, story.place) if story.dropped else ())
+    )
+    return [*own, *dict.fromkeys(elsewhere)]
 
 
-def of_theirs(drops: Sequence[Entry[PacketBody]]) -> str:
-    """`; this node dropped 23 packets of theirs (no route)`; empty without drops."""
+def turned_away(story: Story, found: Sequence[Entry[ConnectBody]]) -> list[Entry[DropBody]]:
+    """The full queues of this node at which their SYNs ended."""
+    return [q for entry in found for q in (story.dropped.queues(entry) if story.dropped else ())]
+
+
+def of_theirs(story: Story, drops: Sequence[Entry[PacketBody]]) -> str:
+    """`; this node dropped 23 packets of theirs (no route; a rule of nftables (INPUT) in the
+    network of shop/db-0)`; empty without drops."""
     if not drops:
         return ""
-    meanings = dict.fromkeys(entry.body["meaning"] or "reason unknown" for entry in drops)
+    whys = dict.fromkeys(_why(story, entry) for entry in drops)
     packets = times(sum(entry.count for entry in drops), "packet")
-    return f"; this node dropped {packets} of theirs ({', '.join(meanings)})"
+    return f"; this node dropped {packets} of theirs ({'; '.join(whys)})"
+
+
+def _why(story: Story, drop: Entry[PacketBody]) -> str:
+    body, place, likely = drop.event.body, drop.event.place, ""
+    why = body["meaning"] or "reason unknown"
+    if body["reason"] == "netfilter_drop":
+        by = by_whom(drop)
+        why = by_rule(body) if by is By.RULE else f"connection tracking: {by.value}"
+        likely = "" if is_by_nftables(body) else ", likely"
+    elsewhere = place is not None and owner_of(place) not in (None, owner_of(story.place))
+    pod = pod_name(place) if elsewhere else None
+    return f"{why}{likely}{f', in the network of {pod}' if pod else ''}"
+
+
+def of_queues(queues: Sequence[Entry[DropBody]]) -> str:
+    """`; the accept queue of shop/db-0 was full`; empty without any."""
+    names = dict.fromkeys(
+        f"the {'SYN' if queue.body['queue'] == 'syn' else queue.body['queue']} queue of"
+        f" {pod_name(queue.event.place) or 'the other side'} was full"
+        for queue in queues
+    )
+    return "".join(f"; {name}" for name in names)
+
+
+def none_seen(story: Story, found: Sequence[Entry[ConnectBody]]) -> str:
+    """`; no drop of theirs seen on this node`, if they would have been seen."""
+    seen = story.dropped
+    if seen is None or story.traced is None or not story.traced >= DROPS:
+        return ""
+    lost = any(loss.probe in (*DROPS, ANY_PROBE) for loss in story.losses)
+    if lost or not all(seen.saw_all(entry, story.began_ns) for entry in found):
+        return ""
+    return "; no drop of theirs seen on this node"
 
 
 def are_told(story: Story, drop: Entry[PacketBody]) -> bool:

@@ -9,7 +9,7 @@ from typing import TypeGuard
 
 from tracer.identity.netns import owner_of
 from tracer.probes.columns import pod_name
-from tracer.probes.drops import End, PacketBody, Tracking, is_drop, is_to_many
+from tracer.probes.drops import NFTABLES, End, PacketBody, Tracking, is_drop, is_to_many
 from tracer.probes.resets import is_reset
 from tracer.why.common.phrases import written
 from tracer.why.common.resets import here
@@ -19,8 +19,8 @@ from tracer.why.verdict import Certainty
 
 RESTS_ON = frozenset(("drops",))
 MAX_NAMES = 3
-# The function in which nftables itself drops; iptables' and conntrack's drops are netfilter's.
-NFTABLES = "nft_do_chain"
+# The chains through which a packet of a direction goes.
+_HOOKS = {"in": "PREROUTING or INPUT", "forward": "FORWARD", "out": "OUTPUT or POSTROUTING"}
 NEARLY_FULL = 0.95
 
 _INFERRED = {
@@ -53,23 +53,50 @@ class By(str, Enum):
 
 
 def of_netfilter(story: Story, by: By) -> list[Entry[PacketBody]]:
-    return [entry for entry in of_reason(story, "netfilter_drop") if _by(entry) is by]
+    return [entry for entry in of_reason(story, "netfilter_drop") if by_whom(entry) is by]
 
 
-def _by(entry: Entry[PacketBody]) -> By:
+# Connection tracking looks for an entry when a packet comes or is made, and keeps a new one when
+# the packet has passed all else.
+_ENTERS, _LEAVES = ("prerouting", "output", None), ("input", "postrouting", None)
+
+
+def by_whom(entry: Entry[PacketBody]) -> By:
     for body in (entry.event.body, entry.last.body):
-        counted = body["conntrack"]
-        if counted is None or body["function"] == NFTABLES:
+        counted, hook = body["conntrack"], body["rule"]["hook"] if body["rule"] else None
+        if counted is None or is_by_nftables(body):
             continue
         most = counted["maximum"] or 0
         full = counted["early_dropped"] or (most and counted["entries"] >= most * NEARLY_FULL)
-        if body["tracked"] is not True and counted["dropped"] and full:
+        if body["tracked"] is not True and counted["dropped"] and full and hook in _ENTERS:
             return By.FULL
-        if body["tracked"] is not False and counted["insert_failed"]:
+        if body["tracked"] is not False and counted["insert_failed"] and hook in _LEAVES:
             return By.OVERTAKEN
         if body["tracked"] is False and counted["invalid"] and body["protocol"] == "tcp":
             return By.INVALID
     return By.RULE
+
+
+def by_rule(body: PacketBody) -> str:
+    """`a rule of nftables (INPUT: base chain in of table inet filter)`."""
+    rule, hook = body["rule"], _HOOKS.get(body["direction"] or "", "")
+    if rule is None:
+        user = "nftables" if is_by_nftables(body) else "iptables"
+        return f"a rule of {user}" + (f" ({hook})" if hook else "")
+    hook, chains, where = rule["hook"].upper(), rule["chains"], ""
+    if rule["by"] == "nftables":
+        base = f": base chain {rule['chain']} of table {rule['family']} {rule['table']}"
+        where = base if rule["chain"] else f": one of {chains} base chains"
+    elif rule["by"] == "iptables":
+        where = f" of table {rule['table']}" if rule["table"] else f" of one of {chains} tables"
+    who = f"a rule of {rule['by']}" if rule["by"] else "netfilter"
+    return f"{who} ({hook}{where})"
+
+
+def is_by_nftables(body: PacketBody) -> bool:
+    """For certain: it drops in a function of its own. Older kernels tell all drops of netfilter
+    alike."""
+    return body["function"] == NFTABLES
 
 
 def tracking(found: Iterable[Entry[PacketBody]]) -> Tracking:
