@@ -154,7 +154,7 @@ class History:
 
     def _with_the_latest(self, index: Index) -> Index:
         """And with what only the recordings say."""
-        from tracer.agent.history.store import lacks, take_in
+        from tracer.agent.history.intake import lacks, take_in
 
         if not lacks(index, self.directory):
             return index
@@ -164,7 +164,7 @@ class History:
         return whole
 
     def _from_recordings(self, why: str) -> Index:
-        from tracer.agent.history.store import take_in
+        from tracer.agent.history.intake import take_in
 
         self.doubt = why
         index = Index(None)

@@ -26,7 +26,8 @@ from tracer.agent.history import INDEX
 from tracer.agent.history.bounds import Bounds
 from tracer.agent.history.entry import Entries, Told
 from tracer.agent.history.index import Damaged, Index, remove
-from tracer.agent.history.segments import entries_in, name_of, segments
+from tracer.agent.history.intake import take_in
+from tracer.agent.history.segments import name_of, segments
 from tracer.agent.item import Life
 from tracer.kernel.limits import reason
 from tracer.model.errors import KtraceError
@@ -575,30 +576,6 @@ class _IndexMayFail:
             self._disk.index_failed(error)
             return True
         return False
-
-
-def take_in(index: Index, directory: Path) -> None:
-    """Takes in what the recordings say and the index lacks. Raises OSError and `sqlite3.Error`."""
-    taken = index.taken()
-    for segment in segments(directory):
-        start = taken.get(segment.number, 0)
-        if start >= segment.path.stat().st_size:
-            continue
-        for until, entries in entries_in(segment.path, start):
-            if entries != Entries() or until > start:
-                seen_ns = segment.path.stat().st_mtime_ns
-                index.take(segment.number, segment.session, until, entries, seen_ns)
-
-
-def lacks(index: Index, directory: Path) -> bool:
-    """Whether the recordings say more than the index knows: it is a moment behind, and after a
-    fault for longer. Raises OSError and `sqlite3.Error`."""
-    taken = index.taken()
-    return any(
-        entries != Entries()
-        for segment in segments(directory)
-        for _, entries in entries_in(segment.path, taken.get(segment.number, 0))
-    )
 
 
 def _why(error: OSError | KtraceError) -> str:
