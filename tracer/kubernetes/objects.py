@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from tracer.model.kubernetes import (
+    COMPONENT,
     NS,
     Fact,
     KubeContainer,
@@ -72,7 +73,8 @@ def _event(told: Mapping[str, Any]) -> KubeEvent | None:
     meta, source = mapping(told.get("metadata")), mapping(told.get("source"))
     about = mapping(told.get("involvedObject")) or mapping(told.get("regarding"))
     reason, name = _word(told.get("reason")), _word(about.get("name"))
-    if not reason or not name:
+    component = _word(source.get("component")) or _word(told.get("reportingComponent"))
+    if not reason or not name or component == COMPONENT:
         return None
     kind = _word(about.get("kind"))
     message = _text(told.get("message")) or _text(told.get("note"))
@@ -86,7 +88,7 @@ def _event(told: Mapping[str, Any]) -> KubeEvent | None:
         uid=_word(meta.get("uid")) or f"{name} {reason} {message[:200]}",
         reason=reason,
         message=message,
-        component=_word(source.get("component")) or _word(told.get("reportingComponent")),
+        component=component,
         kind=kind,
         namespace=_word(about.get("namespace")) or _word(meta.get("namespace")),
         name=name,

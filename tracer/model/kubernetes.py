@@ -14,6 +14,8 @@ from typing import Any
 from tracer.model.bounded import Table, size_of
 
 NS = 1_000_000_000
+# Who makes the agent's own Events. They say what ktrace said, and not what Kubernetes says.
+COMPONENT = "ktrace"
 # Facts about pods, and of one pod.
 MAX_FACTS = 8 << 20
 MAX_OF_POD = 64

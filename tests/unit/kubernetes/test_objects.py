@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.kubernetes.objects import event, listed, pod
 from tests.unit.why.world import UID
 from tracer.kubernetes.objects import MAX_CONTAINERS, MAX_MESSAGE, fact_of, facts
-from tracer.model.kubernetes import MAX_OF_POD, Facts, KubeEvent, KubePod
+from tracer.model.kubernetes import COMPONENT, MAX_OF_POD, Facts, KubeEvent, KubePod
 
 KILLING = "Container app failed liveness probe, will be restarted"
 
@@ -44,6 +44,17 @@ def test_an_event_of_the_newer_api() -> None:
     assert isinstance(fact, KubeEvent)
     assert (fact.message, fact.count, fact.component) == (told["note"], 5, "default-scheduler")
     assert fact.last_ns - fact.first_ns == 6_000_000_000
+
+
+@pytest.mark.parametrize("key", ["source", "reportingComponent"])
+def test_events_of_ktrace_are_not_kubernetes_word(key: str) -> None:
+    """The agent made them of its verdicts: they would confirm themselves."""
+    told = event("StopIgnored", "as PID 1 …")
+    told["source"] = {}
+    told[key] = {"component": COMPONENT} if key == "source" else COMPONENT
+    assert list(facts(listed(told, event("Killing", "Stopping")))) == [
+        fact_of(event("Killing", "Stopping"))
+    ]
 
 
 def test_a_pod() -> None:

@@ -27,11 +27,10 @@ from tracer.agent.publishers import (
 from tracer.kubernetes.access import find
 from tracer.kubernetes.client import ApiError, Client
 from tracer.model.bounded import keep, touch
-from tracer.model.kubernetes import moment
+from tracer.model.kubernetes import COMPONENT, moment
 from tracer.model.names import MAX_NAME
 from tracer.outputs.escape import escape
 
-COMPONENT = "ktrace"
 # Bytes of a message: newer servers take no more.
 MAX_MESSAGE = 1024
 MAX_REASON = 128
