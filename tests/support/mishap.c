@@ -66,16 +66,19 @@ static void take(long bytes)
 		exit(1);
 }
 
-/* Asks for a pipe whose table of slots takes 4 MiB in one piece. */
-static int large_pipe(int times)
+/* Asks for a pipe whose table of slots takes 4 MiB in one piece, so often. With pauses, because a
+ * busy node may read its free lists too late to say what was missing. */
+static int large_pipe(int times, int pause)
 {
 	int ends[2], refused = 0;
 
 	if (pipe(ends))
 		return 0;
-	while (times--)
+	while (times--) {
 		if (fcntl(ends[1], F_SETPIPE_SZ, 256 << 20) < 0 && errno == ENOMEM)
 			refused++;
+		sleep(pause);
+	}
 	return refused;
 }
 
@@ -194,11 +197,11 @@ int main(int count, char **words)
 	if (strcmp(what, "sys") == 0)
 		forbidden_call();
 	if (strcmp(what, "pipe") == 0 && count > 3) {
-		int refused;
+		int stays = strcmp(words[3], "stay") == 0, refused;
 
 		take(13 << 20); /* so that 4 MiB more are too much for the container's 16 */
-		refused = large_pipe(atoi(words[2]));
-		if (strcmp(words[3], "stay") == 0)
+		refused = large_pipe(atoi(words[2]), stays);
+		if (stays)
 			stay();
 		return refused ? 1 : 0;
 	}

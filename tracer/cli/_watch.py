@@ -37,8 +37,9 @@ PROBES, PROBES_SECONDS = 3, 30.0
 MAX_TOLD = 4096
 # Containers and pods of which the names or labels are late.
 MAX_UNDECIDED = 512
-# A replaced pod loses its sandbox after its last container.
-REPLACED_SECONDS = 3.0
+# A replaced pod loses its sandbox after its last container. A container that the runtime stopped
+# may belong to such a pod, and a busy node takes its time, unless the same pod starts another one.
+REPLACED_SECONDS, STOPPED_SECONDS = 3.0, 30.0
 LOOK_SECONDS = 0.1
 NS = 1_000_000_000
 # Judging takes at most this part of the time, with a bounded pause: an end is shown within a
@@ -60,10 +61,13 @@ Key = tuple[str | None, int | None]
 @dataclass(slots=True)
 class Told:
     """A shown verdict whose pod may be removed. `at` is when it was shown, or when the runtime had
-    stopped the last container since."""
+    stopped the last container since. `stopped` says whether the runtime had stopped this one;
+    `known` are the pod's containers so far."""
 
     pod_uid: str | None
     at: float
+    stopped: bool = False
+    known: frozenset[str | None] = frozenset()
 
 
 @dataclass(slots=True)
@@ -111,6 +115,7 @@ class Watch:
         self._leaving: list[Told] = []
         self._gone: dict[str | None, None] = {}
         self._stop_asked: dict[str | None, float] = {}  # until when its end is awaited
+        self._stopped: dict[str | None, None] = {}  # containers that the runtime told to end
         self._fresh = self._noted = False
 
     def begin(self, session: Session, selection: Selection, states: StateService) -> None:
@@ -130,6 +135,8 @@ class Watch:
         self._fresh = True
         if event.kind in self._selection.besides:
             self._await_names(event.place, 0)
+        if is_signal(event) and _is_by_runtime(event):
+            keep(self._stopped, _container(event), None, MAX_TOLD)
         if is_signal(event) and _asks_to_end(event):
             patience = inf if event.body["signal"]["number"] in STOPS else MESSAGE_SECONDS
             until = max(self._stop_asked.get(_container(event), 0.0), time.monotonic() + patience)
@@ -301,7 +308,7 @@ class Watch:
     def _is_over(self, now: float) -> bool:
         if self._waiting_stories():
             return True
-        if any(now >= told.at + REPLACED_SECONDS for told in self._leaving):
+        if any(self._is_staying(told, now) for told in self._leaving):
             return True
         if self._deadline is None or now < self._deadline or self._awaits_words(now):
             return False
@@ -312,6 +319,19 @@ class Watch:
     def _awaits_end(self, now: float) -> bool:
         """Whether a container that was asked to end may still do so."""
         return any(now < until for until in self._stop_asked.values())
+
+    def _is_staying(self, told: Told, now: float) -> bool:
+        """Whether the pod is not removed."""
+        patience = STOPPED_SECONDS if told.stopped else REPLACED_SECONDS
+        if now < told.at + REPLACED_SECONDS:
+            return False
+        return now >= told.at + patience or bool(self._containers(told.pod_uid) - told.known)
+
+    def _containers(self, pod_uid: str | None) -> frozenset[str | None]:
+        places = self.session.resolver.places() if self.session else []
+        return frozenset(
+            place.identity.container_id for place in places if place.identity.pod_uid == pod_uid
+        )
 
     def _awaits_words(self, now: float) -> bool:
         """Whether the runtime has still to say why a container could not start."""
@@ -342,7 +362,11 @@ class Watch:
             key = _key(one.story)
             keep(self._told, key, None, MAX_TOLD)
             self._ended.pop(key, None)
-            self._leaving.append(Told(one.story.place.identity.pod_uid, now))
+            identity = one.story.place.identity
+            stopped = identity.container_id in self._stopped
+            known = self._containers(identity.pod_uid)
+            self._leaving.append(Told(identity.pod_uid, now, stopped, known))
+        del self._leaving[:-MAX_TOLD]
         if ends:
             self._deadline = None
         return len(ends) < len(explanations)
@@ -370,7 +394,12 @@ def _container(event: Event) -> str | None:
 
 
 def _asks_to_end(event: Event[SignalBody]) -> bool:
-    if event.body["origin"] != "runtime" or event.body["signal"]["number"] == SIGKILL:
+    return event.body["signal"]["number"] != SIGKILL and _is_by_runtime(event)
+
+
+def _is_by_runtime(event: Event[SignalBody]) -> bool:
+    """Whether the runtime sent it to a container's first process."""
+    if event.body["origin"] != "runtime":
         return False
     return event.about is not None and bool(is_container_init(event.about))
 

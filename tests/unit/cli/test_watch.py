@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from tests.unit.why.world import APP, CRON, INIT, RUNC, UID, World, place_of, process
-from tracer.cli._watch import MESSAGE_SECONDS, WORDS_SECONDS, Watch
+from tracer.cli._watch import MESSAGE_SECONDS, STOPPED_SECONDS, WORDS_SECONDS, Watch
 from tracer.identity.states import ContainerState, PodState, States, StateService
 from tracer.model.event import Event, Place, Process
 from tracer.model.names import Names, Pod
@@ -331,6 +331,32 @@ def test_a_container_that_is_restarted_is_no_replacement(followed: Watched) -> N
     assert not followed.pass_by(1)
     assert [one.verdict.id for one in followed.told] == ["exited"]
     assert followed.pass_by(3)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+def test_a_busy_node_takes_its_time_to_remove_a_pod(followed: Watched, name: str) -> None:
+    followed.world.signal(name, "runtime", RUNC)
+    followed.world.exit(*((0,) if name == "SIGTERM" else (None, 9)))
+    assert not followed.pass_by(25)
+    assert len(followed.told) == 1
+    followed.world.signal("SIGKILL", "runtime", RUNC, PAUSE)
+    followed.world.exit(by=9, who=PAUSE)
+    assert not followed.pass_by(60)
+
+
+def test_a_container_that_is_stopped_and_restarted_is_no_replacement(followed: Watched) -> None:
+    """As after a liveness probe has failed."""
+    followed.world.signal("SIGTERM", "runtime", RUNC)
+    followed.world.exit(0)
+    assert not followed.pass_by(2)
+    followed.session.places.append(place_of("e" * 64, "app"))
+    assert followed.pass_by(3)
+
+
+def test_a_pod_that_stays_is_not_waited_for_for_ever(followed: Watched) -> None:
+    followed.world.signal("SIGTERM", "runtime", RUNC)
+    followed.world.exit(0)
+    assert followed.pass_by(STOPPED_SECONDS + 2)
 
 
 def test_the_runtime_says_that_the_pod_is_gone(followed: Watched) -> None:
