@@ -12,12 +12,11 @@ BUILD_PACKAGES := python3 python3-venv clang llvm libbpf-dev libbpf1 libc6-dev b
 TEST_PACKAGES := containerd runc busybox-static containernetworking-plugins iproute2 iptables \
 	util-linux procps tcpdump ruby bpftool tmux jq openssl podman conmon crun \
 	libdevmapper1.02.1 buildah g++ chromium chromium-driver fonts-dejavu-core
-BENCH_PACKAGES := bpftrace libbpf-tools bpfcc-tools
 SHIP_PACKAGES := dpkg-dev rpm
 LAB_PACKAGES := qemu-system-x86 qemu-system-arm e2fsprogs debian-archive-keyring debootstrap python3-bpfcc \
 	bash coreutils dash mount util-linux systemd dbus
 
-.PHONY: install unit mutants demo test cluster truth runbook lab matrix check format bench wheel bundle packages image release clean
+.PHONY: install unit mutants demo test cluster truth runbook lab matrix check format bench bench-check wheel bundle packages image release clean
 
 install:
 	@$(call apt,$(BUILD_PACKAGES) $(TEST_PACKAGES) $(SHIP_PACKAGES) $(LAB_PACKAGES))
@@ -90,20 +89,13 @@ format: install
 
 # Side by side with bpftrace and sigsnoop, in one run; then what the probes cost, what recordings cost, the backends, and
 # what is held while pods come and go; how soon the plugin sees something, and how soon the bundle runs.
+# BENCH="signals why" chooses; BENCH=--loaded measures a loaded machine, too. It goes into docs/performance.md.
 bench: install
-	@$(call apt,$(BENCH_PACKAGES))
-	$(SUDO) $(BIN)/python -m bench.signals
-	$(SUDO) $(BIN)/python -m bench.costs
-	$(SUDO) $(BIN)/python -m bench.ring
-	$(SUDO) $(BIN)/python -m bench.recording
-	$(SUDO) $(BIN)/python -m bench.live
-	$(SUDO) $(BIN)/python -m bench.backends
-	$(BIN)/python -m bench.why
-	$(SUDO) $(BIN)/python -m bench.ends
-	$(SUDO) $(BIN)/python -m bench.agent
-	$(SUDO) $(BIN)/python -m bench.churn
-	$(SUDO) $(BIN)/python -m bench.kubectl
-	$(SUDO) $(BIN)/python -m bench.startup
+	$(SUDO) $(BIN)/python -m bench --write $(BENCH)
+
+# Whether it is slower than BASE (a tag, a commit or a wheel; the last tag), in turns in one run, in some six minutes.
+bench-check: install
+	$(SUDO) $(BIN)/python -m bench.check $(BASE)
 
 # For any Linux with a C library of 2012 or later, with libbpf inside. KTRACE_ARCH=arm64 builds this and what follows for
 # another kind of machine. The first time takes some minutes, as libbpf is compiled.

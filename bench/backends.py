@@ -29,6 +29,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench import peers
 from tests.lab.image import Additions, build_disk, build_initramfs
 from tests.lab.machine import qemu
 from tests.lab.makers import maker
@@ -50,6 +51,7 @@ USR1 = int(signal.SIGUSR1)
 
 
 def main() -> None:
+    peers.install(Path(KILLSNOOP).name)
     with tempfile.TemporaryDirectory(prefix="ktrace-bench-") as directory:
         scratch = Path(directory)
         kernel = maker(SUITE.backend).fetched(SUITE, _say)

@@ -3,7 +3,8 @@
 
 Absolute times say little on a shared machine. So all tracers are measured in turns, round after
 round, and every storm has an untraced one just before it. Reported are the median and, in brackets,
-the extremes. The cost of a signal is its sender's CPU time.
+the extremes. The cost of a signal is its sender's CPU time. A missing peer is installed. Figures of
+a loaded machine are marked.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
+from bench import peers
 from bench.decoding import Recorded, events_a_second
+from bench.quiet import Watch
 from bench.tracers import (
     BPFTRACE,
     CPUS,
@@ -76,7 +79,10 @@ class Results:
 def main() -> None:
     if os.geteuid():
         raise SystemExit("bench.signals needs root")
+    peers.install("bpftrace", "sigsnoop")
     mount_tracefs()
+    watch = Watch(anyway=True)
+    watch.look()
     # An installed ktrace has compiled modules; in a clone the first run has to make them.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     results = Results()
@@ -96,7 +102,8 @@ def main() -> None:
         recorded = Recorded(storm)
         for _ in rounds("from ring to JSON", DECODE_ROUNDS, 10.0):
             results.decoded.append(events_a_second(recorded) / 1e3)
-    show(results)
+    watch.look()
+    show(results, watch.words)
 
 
 def compile_storm(folder: Path) -> Path:
@@ -153,8 +160,8 @@ def rounds(what: str, most: int, seconds: float) -> Iterator[int]:
         yield number
 
 
-def show(results: Results) -> None:
-    table = Table(title=f"{SIGNALS:,} signals a storm", title_justify="left")
+def show(results: Results, where: str) -> None:
+    table = Table(title=f"{SIGNALS:,} signals a storm; {where}", title_justify="left")
     for title in ("", "bpftrace", "sigsnoop", "ktrace", "ratio", "aim", ""):
         table.add_column(title, justify="right" if title else "left", no_wrap=not title)
     for row in rows(results):
