@@ -9,6 +9,7 @@ would choose.
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -174,6 +175,15 @@ def test_no_route(losses: Losses, point: int) -> None:
         losses.do("no_route", TIMES)
         for event in told(ktrace, losses, TIMES):
             check(event, "ip_innoroutes", BESIDE, FAR)
+
+
+@pytest.mark.skipif(shutil.which("ip") is None, reason="cannot: no ip here")
+@of_those_that(tells_place)
+def test_too_large(losses: Losses, point: int) -> None:
+    with drops(point) as ktrace:
+        losses.do("too_large", TIMES)
+        for event in told(ktrace, losses, TIMES):
+            check(event, "pkt_too_big", BESIDE, FAR, direction="forward", size=1228, mtu=1000)
 
 
 @of_those_that(tells_place)

@@ -15,14 +15,17 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import json
+import mmap
 import os
+import resource
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +35,12 @@ SIOCADDRT, SIOCSIFFLAGS, SIOCSIFADDR = 0x890B, 0x8914, 0x8916
 IFF_UP, IFF_RUNNING = 0x1, 0x40
 ETH_P_IP = 0x0800
 SO_MEMINFO, MEMINFO_DROPS = 55, 8
-UDP = 17
+TCP, UDP = 6, 17
 SECONDS = 60.0
 
 # From the blocks for documentation (RFC 5737), which no pod has, and for tests of network devices
 # (RFC 5180). OWN is the namespace's; beside it is another host, and nobody knows a way to FAR.
-OWN, BESIDE, FAR = "192.0.2.1", "192.0.2.2", "203.0.113.9"
+OWN, BESIDE, OTHER, FAR = "192.0.2.1", "192.0.2.2", "192.0.2.3", "203.0.113.9"
 OWN6 = "2001:2::1"
 PORT = 7701
 
@@ -127,17 +130,37 @@ def _packets() -> Iterator[Any]:
         yield lambda data: raw.sendto(data, lo)
 
 
-def packet(source: str, destination: str, port: int, number: int) -> bytes:
-    """A UDP packet of 8 bytes; RFC 791 has the header and its checksum."""
-    data = b"dropped!"
+def packet(
+    source: str,
+    destination: str,
+    port: int,
+    number: int,
+    data: bytes = b"dropped!",
+    *,
+    dont_cut: bool = False,
+) -> bytes:
+    """Of UDP."""
     udp = struct.pack("!HHHH", 5555, port, 8 + len(data), 0) + data
-    words = [0x4500, 20 + len(udp), number & 0xFFFF, 0, 64 << 8 | UDP, 0]
+    return _with_header(UDP, source, destination, number, udp, dont_cut=dont_cut)
+
+
+def _with_header(
+    protocol: int,
+    source: str,
+    destination: str,
+    number: int,
+    data: bytes,
+    *,
+    dont_cut: bool = False,
+) -> bytes:
+    """RFC 791 has the header and its checksum."""
+    words = [0x4500, 20 + len(data), number & 0xFFFF, 0x4000 * dont_cut, 64 << 8 | protocol, 0]
     ends = socket.inet_aton(source) + socket.inet_aton(destination)
     total = sum(words) + sum(struct.unpack("!4H", ends))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     words[5] = ~total & 0xFFFF
-    return struct.pack("!6H", *words) + ends + udp
+    return struct.pack("!6H", *words) + ends + data
 
 
 def full_buffer(address: str, times: int) -> list[int]:
@@ -183,6 +206,99 @@ def closed_socket(times: int) -> None:
         for _ in range(times):
             client.sendto(b"x", idle.getsockname())
     idle.close()
+
+
+def too_large(times: int) -> None:
+    """For a device with a smaller MTU than the sender's; it must not be cut."""
+    sysctl("ipv4/conf/all/accept_local", 1)
+    route = ("ip", "route", "replace", FAR, "via", OTHER, "dev", "lo", "mtu", "lock", "1000")
+    subprocess.run(["ip", "addr", "add", f"{OTHER}/32", "dev", "lo"], check=True)
+    subprocess.run(route, check=True)
+    with _packets() as send:
+        for number in range(times):
+            send(packet(BESIDE, FAR, PORT, number, bytes(1200), dont_cut=True))
+
+
+# Netfilter, whose rules programs make.
+
+
+def rules(text: str) -> None:
+    subprocess.run(["nft", "-f", "-"], input=text.encode(), check=True)
+
+
+def run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def send(times: int, port: int = PORT) -> int:
+    """From a socket, each to the next port; returns how many were refused at once."""
+    refused = 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        for _ in range(times):
+            try:
+                client.sendto(b"dropped!", (OWN, port))
+            except PermissionError:
+                refused += 1
+    return refused
+
+
+def connected(count: int) -> None:
+    """Connections that connection tracking must not forget."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4 * count, 4 * count))
+    listening = socket.socket()
+    listening.bind((OWN, 0))
+    listening.listen(count)
+    for _ in range(count):
+        end = socket.socket()
+        end.connect(listening.getsockname())
+        kept.append(end)
+    kept.append(listening)
+
+
+def strangers(times: int) -> None:
+    """Resets for connections that nobody knows."""
+    reset = struct.pack("!HHLLBBHHH", 5555, PORT, 1, 1, 5 << 4, 0x04, 0, 0, 0)
+    with _packets() as send:
+        for number in range(times):
+            send(_with_header(TCP, BESIDE, OWN, number, reset))
+
+
+def clash(protocol: int, wanted: int) -> list[int]:
+    """Two processes begin the same connection at once, until so many packets had the other's before
+    them. Returns the counts of `insert_failed` and `clashres`."""
+    turn = mmap.mmap(-1, 8)
+    child = os.fork()
+    if not child:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    before, end = _clashes(), time.monotonic() + SECONDS
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        number = 0
+        while True:
+            number += 1
+            data = struct.pack("!HHHH", number & 0xFFFF, PORT, 8, 0)
+            if protocol != UDP:  # ICMP's echo, whose number is what makes it a connection
+                data = struct.pack("!BBHHH", 8, 0, ~(0x0800 + number) & 0xFFFF, number & 0xFFFF, 0)
+            ready = _with_header(protocol, OWN, OWN, number, data)
+            if child:
+                struct.pack_into("q", turn, 0, number)
+            else:
+                while struct.unpack_from("q", turn)[0] < number:
+                    pass
+            with suppress(PermissionError):
+                raw.sendto(ready, (OWN, 0))
+            if child and number % 500 == 0:
+                now = _clashes()
+                grown = [later - earlier for later, earlier in zip(now, before, strict=True)]
+                if sum(grown) >= wanted or time.monotonic() > end:
+                    os.kill(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
+                    return grown
+
+
+def _clashes() -> list[int]:
+    titles, *rows = Path("/proc/self/net/stat/nf_conntrack").read_text().splitlines()
+    at = [titles.split().index(title) for title in ("insert_failed", "clashres")]
+    return [sum(int(row.split()[column], 16) for row in rows) for column in at]
 
 
 if __name__ == "__main__":

@@ -128,6 +128,15 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
         dropped("netfilter_drop", tracked=False, protocol="tcp", **tracking(invalid=3)),
         *("conntrack_invalid", "likely"),
     ),
+    "invalid, for nftables": (
+        dropped(
+            "netfilter_drop",
+            tracked=False,
+            protocol="tcp",
+            **tracking(invalid=3) | {"function": "nft_do_chain"},
+        ),
+        *("conntrack_invalid", "likely"),
+    ),
     "a policy while others are invalid": (
         dropped("netfilter_drop", tracked=True, protocol="tcp", **tracking(invalid=3)),
         *("policy_drop", "likely"),

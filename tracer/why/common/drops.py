@@ -64,13 +64,15 @@ _ENTERS, _LEAVES = ("prerouting", "output", None), ("input", "postrouting", None
 def by_whom(entry: Entry[PacketBody]) -> By:
     for body in (entry.event.body, entry.last.body):
         counted, hook = body["conntrack"], body["rule"]["hook"] if body["rule"] else None
-        if counted is None or is_by_nftables(body):
+        if counted is None:
             continue
         most = counted["maximum"] or 0
         full = counted["early_dropped"] or (most and counted["entries"] >= most * NEARLY_FULL)
-        if body["tracked"] is not True and counted["dropped"] and full and hook in _ENTERS:
+        itself = not is_by_nftables(body)
+        untracked = body["tracked"] is not True
+        if itself and untracked and counted["dropped"] and full and hook in _ENTERS:
             return By.FULL
-        if body["tracked"] is not False and counted["insert_failed"] and hook in _LEAVES:
+        if itself and body["tracked"] is not False and counted["insert_failed"] and hook in _LEAVES:
             return By.OVERTAKEN
         if body["tracked"] is False and counted["invalid"] and body["protocol"] == "tcp":
             return By.INVALID
