@@ -149,11 +149,12 @@ struct task_struct___disk {
 	struct fs_struct *fs;
 };
 
-struct pt_regs___x86 {
+/* libbpf's own headers have a pt_regs___arm64 */
+struct pt_regs___x86_call {
 	unsigned long di, si, dx, r10, orig_ax;
 };
 
-struct pt_regs___arm64 {
+struct pt_regs___arm64_call {
 	u64 regs[31];
 	u64 orig_x0;
 	s32 syscallno;
@@ -193,7 +194,7 @@ struct kt_call {
 static __always_inline void read_call_of(struct kt_call *call, void *regs)
 {
 #if defined(__TARGET_ARCH_x86)
-	struct pt_regs___x86 *now = regs;
+	struct pt_regs___x86_call *now = regs;
 
 	call->number = BPF_CORE_READ(now, orig_ax);
 	call->arguments[0] = BPF_CORE_READ(now, di);
@@ -201,7 +202,7 @@ static __always_inline void read_call_of(struct kt_call *call, void *regs)
 	call->arguments[2] = BPF_CORE_READ(now, dx);
 	call->arguments[3] = BPF_CORE_READ(now, r10);
 #elif defined(__TARGET_ARCH_arm64)
-	struct pt_regs___arm64 *now = regs;
+	struct pt_regs___arm64_call *now = regs;
 
 	call->number = BPF_CORE_READ(now, syscallno);
 	call->arguments[0] = BPF_CORE_READ(now, orig_x0);

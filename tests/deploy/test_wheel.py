@@ -14,15 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from deploy import BuildError
-from deploy.architecture import wanted
+from deploy import ROOT, BuildError
+from deploy.architecture import ARCHITECTURES, Architecture, wanted
 from deploy.wheel.build import check, set_modes
+from deploy.wheel.sysroot import sysroot
 from tests.deploy.nodes import debian, traces_kills
 from tests.support import bundle as made
 
 # trixie's is 3.13. Of the oldest that will do there is no Debian: it is tried where one is found.
 SUITE = "trixie"
 OLDEST = "3.10"
+KERNELS_NAME = {"amd64": "x86", "arm64": "arm64"}
 LIBRARY = "tracer/libraries/libbpf.so.1"
 LOADED = (
     "from tracer.backends.libbpf import Libbpf; Libbpf(); print(open('/proc/self/maps').read())"
@@ -70,6 +72,17 @@ def test_a_python_of_this_machine(wheel: Path, python: Path, tmp_path: Path) -> 
     install = ["install", "-q", "--no-index", f"--find-links={tmp_path / 'wheels'}", "ktrace"]
     subprocess.run([place / "bin" / "pip", *install], check=True)
     traces_kills([str(place / "bin" / "ktrace")], tmp_path / "ready", str(tmp_path / "ready"))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda one: one.debian)
+def test_programs_for_every_architecture(architecture: Architecture) -> None:
+    """Each is compiled with the headers of its own, whichever this machine is."""
+    words = ["clang", "-fsyntax-only", "-target", "bpf", "-Wall", "-Wextra", "-Werror"]
+    words += ["-Wno-unused-parameter", f"-D__TARGET_ARCH_{KERNELS_NAME[architecture.debian]}"]
+    words += [f"-I{sysroot(architecture, print) / 'include'}", f"-I{ROOT / 'probes' / 'include'}"]
+    programs = sorted(map(str, (ROOT / "probes").glob("*.bpf.c")))
+    told = subprocess.run([*words, *programs], capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stderr) == (0, "")
 
 
 def test_a_wheel_that_needs_more_than_its_name_says(wheel: Path, tmp_path: Path) -> None:
