@@ -24,11 +24,19 @@ from tests.cluster.bed import Bed
 from tests.cluster.scene import pids
 from tests.support.tmux import Tmux
 from tests.support.wait import wait_for
+from tracer import probes
 
 # Not that of the manifest, whose end another test may still wait for.
 HOME = "ktrace-there"
 TIMES = 23
 SECONDS = 120.0
+# Connects to a closed port, and packets to another one.
+KNOCK = """
+import socket, sys
+for _ in range(int(sys.argv[1])):
+    socket.socket().connect_ex(("127.0.0.1", 9))
+    socket.socket(type=socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", 9))
+"""
 
 
 class Plugin:
@@ -151,6 +159,33 @@ def test_in_the_daemon_sets_pod(plugin: Plugin, victim: int, daemon_set: str) ->
     assert len(rows) == TIMES
     assert all(f"sleep[{victim}]" in row and "default/victim" in row for row in rows)
     wait_for("only the recorder to remain", lambda: len(tracers(plugin)) == 1, SECONDS)
+
+
+@pytest.mark.parametrize("home", ["a pod that is made", "the DaemonSet's pod"])
+def test_every_probe(today: Plugin, victim: int, daemon_set: str, home: str) -> None:
+    """All attach in both, and the pod's network is the pod's."""
+    words = ["trace", ",".join(probes.names()), "-p", "victim", "-o", "json"]
+    if home == "the DaemonSet's pod":
+        words.append(f"--ktrace-namespace={HOME}")
+    inside = ["nsenter", f"--net=/proc/{victim}/ns/net"]
+    rule = ["INPUT", "-p", "udp", "--dport", "9", "-j", "DROP"]
+    subprocess.run([*inside, "iptables", "-A", *rule], check=True)
+    try:
+        with today.tracing(*words) as tracing:
+            subprocess.run([*inside, sys.executable, "-c", KNOCK, str(TIMES)], check=True)
+            tracing.send_signal(signal.SIGINT)
+            out, err = tracing.communicate(timeout=SECONDS)
+    finally:
+        subprocess.run([*inside, "iptables", "-D", *rule], check=True)
+    assert tracing.returncode == 0, err
+    assert len(err.splitlines()) == 1, err
+    events = [json.loads(line) for line in out.splitlines()]
+    assert {event["pod"]["name"] for event in events} == {"victim"}
+    assert {event["node"] for event in events} == {today.bed.node}
+    refused = [event for event in events if event["kind"] == "connect_failure"]
+    assert [event["error"] for event in refused] == ["refused"] * TIMES
+    dropped = [event for event in events if event["kind"] == "packet_drop"]
+    assert sum(event["count"] for event in dropped) == TIMES
 
 
 def test_nobody_holds_it_any_more(today: Plugin, daemon_set: str) -> None:

@@ -30,6 +30,8 @@ KUBECTL = frozenset(
 KUBECTL_FLAGS = frozenset(("--insecure-skip-tls-verify",))
 # Commands that read and write files here and not on a node.
 HERE = frozenset(("replay", "info", "export", "report", "decode", "completion", "stap"))
+# What only ktrace's own pods run.
+IN_PODS = frozenset(("agent", "leash"))
 RECORDING = ".ktrace"
 
 

@@ -19,7 +19,7 @@ from pkgutil import iter_modules
 from typing import TypeVar
 
 from tracer.kubectl import nodes, show
-from tracer.kubectl.arguments import Request
+from tracer.kubectl.arguments import IN_PODS, Request
 from tracer.kubectl.client import Kubectl, refusal
 from tracer.kubectl.home import CONTAINER, DELETE_SECONDS, Agents, Home, Homes
 from tracer.kubectl.nodes import Asked
@@ -204,6 +204,11 @@ def _check_command(request: Request) -> None:
         near = get_close_matches(request.command or "", known, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"No such command {request.command!r}.{hint}", "kubectl ktrace --help")
+    if request.command in IN_PODS:
+        raise UsageError(
+            f"{request.command} is a command of ktrace's own pods",
+            "kubectl ktrace history asks the agents; how to install them: docs/in-a-pod.md",
+        )
     about = request.target or request.pods or request.labels or set(request.namespaces) - {"*"}
     if request.command == "why" and not about:
         raise UsageError("which pod?", "kubectl ktrace why NAMESPACE/POD, deploy/NAME or -l KEY=V")

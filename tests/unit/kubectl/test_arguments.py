@@ -8,14 +8,11 @@ import pytest
 
 from tracer import cli
 from tracer.kubectl import arguments
-from tracer.kubectl.arguments import HERE, is_flag, parse
+from tracer.kubectl.arguments import HERE, IN_PODS, is_flag, parse
 from tracer.model.errors import UsageError
 
-ON_THE_NODE = {"leash", "agent"}
 COMMANDS = [
-    name
-    for name in cli.root.list_commands(click.Context(cli.root))
-    if name not in HERE | ON_THE_NODE
+    name for name in cli.root.list_commands(click.Context(cli.root)) if name not in HERE | IN_PODS
 ]
 OURS = {"--node", "--image", "--image-pull-secret", "--ktrace-namespace", "--all-nodes"}
 OURS |= {"-A", "--all-namespaces"} | arguments.KUBECTL | arguments.KUBECTL_FLAGS

@@ -340,6 +340,7 @@ def test_kubectl_is_not_asked_for_what_is_wrong_anyway(cluster: Cluster) -> None
         ("why",),
         ("trace", "-n", "shop"),
         ("signals", "--count", "x"),
+        ("agent",),
     ):
         assert cluster(*words).code == 2
     assert cluster.calls == []

@@ -16,9 +16,12 @@ from typing import Any
 import pytest
 
 from tests.unit.kubectl.conftest import Cluster
+from tracer import probes
 from tracer.kubectl import show, stream
 from tracer.kubectl.show import InOrder, Recordings, Text, path_of, visible
 from tracer.model.errors import KtraceError
+from tracer.model.event import Clock
+from tracer.outputs.rows import Rows
 
 SAMPLE = Path(__file__).parents[2] / "data" / "format-1.0.ktrace"
 COLUMNS = {"columns": [["SIGNAL", 7, 11, 0], ["POD", 14, 40, 1]]}
@@ -61,6 +64,24 @@ def test_a_table_of_several_nodes(three: Cluster) -> None:
     assert lines[1:] == [
         [f"00:00:0{n}.000", f"node{n}", "SIGKILL", rf"shop/web-{n}\x1b[2J"] for n in (1, 2, 3)
     ]
+
+
+@pytest.mark.parametrize("name", probes.names())
+def test_a_table_of_any_probe_names_the_nodes(three: Cluster, name: str) -> None:
+    """Beside the probe's own columns, of which none is hidden by it."""
+    told = io.BytesIO()
+    clock = Clock(0)
+    columns = probes.get(name).columns
+    Rows(told, clock, columns, lambda event: False, wide=True).flush()
+    cells = [f"cell{n}" for n in range(len(columns))]
+    for n in (1, 2, 3):
+        out = told.getvalue().decode() + row(n, *cells)
+        three.rule(f"exec .*ktrace-node{n}", out=out, exit=0)
+    title, *rows = three(name, "--all-nodes", "-o", "wide").out.splitlines()
+    assert title.split()[:2] == ["TIME", "NODE"]
+    assert all(column.title in title for column in columns)
+    assert [line.split()[1] for line in rows] == ["node1", "node2", "node3"]
+    assert all(cell in line for cell in cells for line in rows)
 
 
 def test_losses_say_whose(three: Cluster) -> None:
