@@ -41,6 +41,7 @@ STDLIB_UNUSED = (
     "ensurepip",
     "tkinter",
     "dist-packages",
+    "site-packages",
     "turtledemo",
 )
 

@@ -38,12 +38,30 @@ END_SECONDS = 120.0
 _CLOSING_LINE = re.compile(r"^ktrace: (\d+) events, (\d+) lost, (\d+\.\d) s", re.MULTILINE)
 
 
-if IN_GUEST:  # see in_fork
+def prepare() -> None:
+    """What every ktrace begins with, for `in_fork`: modules, and what they read of the objects."""
+    import tracer.backends.core
+    import tracer.cli._host
     import tracer.cli._tracing
     import tracer.identity.inventory
+    import tracer.identity.mirror
+    import tracer.identity.unmatched
+    import tracer.kernel.node
     import tracer.outputs.jsonl
+    import tracer.recording.files
     import tracer.session.live
-    import tracer.session.session  # noqa: F401
+    import tracer.session.run  # noqa: F401
+    from tracer import probes
+    from tracer.kernel.bpf_object import shipped
+
+    for name in ("context", "network", *probes.names()):
+        shipped(name)
+    for name in probes.names():
+        probes.get(name)
+
+
+if IN_GUEST:
+    prepare()
 
 
 def in_fork(program: Callable[[], Any]) -> NoReturn:
