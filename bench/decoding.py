@@ -84,7 +84,8 @@ def events_a_second(recorded: Recorded) -> float:
         sink = JsonLines(null, clock, "bench")
         live = LiveSource(recorded, names, arrivals, clock)
         session = Session(live, signals, chosen, sink, clock, EVENTS)
-        live.attach(signals, chosen, {})
+        recorded.attach(signals, {})
+        live.attached(chosen)
         for turn in live.begin():
             session.take(turn)
         begin = time.process_time()

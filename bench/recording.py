@@ -34,6 +34,7 @@ from tracer.recording.format import BLOCK_HEADER_BYTES, FILE_HEADER, block_lengt
 from tracer.recording.recorder import Recorder, metadata_here
 from tracer.session.live import LiveSource
 from tracer.session.session import Session
+from tracer.session.settings import of_selection
 
 KTRACE = [sys.executable, "-m", "tracer"]
 ROUNDS = 10
@@ -87,7 +88,8 @@ def ring_to_disk(storm: Path, folder: Path) -> Iterator[Figure]:
     arrivals = Arrivals()
     live = LiveSource(backend, NameService([], arrivals.put), arrivals, clock, decoding=False)
     session = Session(live, signals, chosen, None, clock)
-    live.attach(signals, chosen, {"kt_signal_mask": 1 << 10 - 1})
+    backend.attach(signals, {**of_selection(chosen), "kt_signal_mask": 1 << 10 - 1})
+    live.attached(chosen)
     file = folder / "storm.ktrace"
     recorder = Recorder(
         SingleFile(file), metadata_here("bench", backend, clock, chosen, None), signals, _fail

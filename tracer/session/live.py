@@ -29,7 +29,6 @@ from tracer.model.names import Names
 from tracer.model.schema import Schema
 from tracer.model.selection import BOTH_SIDES, SIDES, Selection
 from tracer.model.turn import IDLE_SECONDS, NAME_SECONDS, Lost, Part, Turn
-from tracer.probes import Probe
 
 # Raw records read ahead. More stay in the ring; records that find no room there count as lost.
 MAX_BACKLOG_BYTES = 16 << 20
@@ -96,13 +95,8 @@ class LiveSource:
         self._failure: KtraceError | None = None
         self._stopping = self._detached = self._closed = False
 
-    def attach(
-        self, probes: Sequence[Probe], selection: Selection, settings: Mapping[str, int]
-    ) -> None:
-        """Attaches everything; nothing is missed after it returns."""
-        modes = shipped("context").numbers("kt_selection_mode")
-        values = {"kt_mode": modes[selection.mode.value], "kt_by_pid": int(bool(selection.pids))}
-        self._backend.attach(list(probes), values | dict(settings))
+    def attached(self, selection: Selection) -> None:
+        """The backend is attached: nothing is missed any more."""
         self.schemas = self._backend.schemas
         for pid in selection.pids:
             self._backend.trace_pid(pid)

@@ -8,8 +8,10 @@ A `TraceRequest` says what is wanted. A `Run` of it does nothing until `attach`.
 
 from __future__ import annotations
 
+import threading
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
@@ -20,7 +22,7 @@ from tracer.model.event import Clock
 from tracer.model.names import Names
 from tracer.model.selection import Mode, Selection
 from tracer.probes import Options, Probe
-from tracer.session.session import Recorder, Session, Sink, Summary
+from tracer.session.recorder import Recorder
 
 if TYPE_CHECKING:
     from tracer.backends import Backend
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from tracer.kubernetes.access import Access
     from tracer.kubernetes.watch import Cluster
     from tracer.session.live import LiveSource
+    from tracer.session.session import Session, Sink, Summary
 
 Say = Callable[[str], None]
 
@@ -77,11 +80,11 @@ class Run:
     continues to the end. Nothing is missed after `attach`, which calls `check` if the caller did
     not.
 
-    After `check`, `selection` is the final one, `unmatched` says what of it this node does not have
-    yet, None if it has something, and `state_sources` know the states of pods. After
-    `attach`, `backend` traces `probes`, the ones of the request that this node accepts, and
-    `session` has begun. `attach` calls `record`, which makes the session's recorder. Without a sink
-    nothing is decoded."""
+    After `check`, `selection` is the final one. After `attach`, `backend` traces `probes`, the ones
+    of the request that this node accepts, and `session` has begun; `unmatched` says what of the
+    selection this node does not have yet, None if it has something; `state_sources` know the states
+    of pods. `attach` calls `record`, which makes the session's recorder. Without a sink nothing is
+    decoded."""
 
     backend: Backend
     probes: Sequence[Probe]
@@ -108,6 +111,8 @@ class Run:
         self._names: NameService | None = None
         self._cluster: Cluster | None = None
         self._arrivals: Arrivals | None = None
+        self._known = Names()
+        self._attaching: Backend | None = None
         self._source: LiveSource | None = None
         self._session: Session | None = None
 
@@ -123,47 +128,29 @@ class Run:
         self.close()
 
     def check(self) -> None:
-        """Raises `KtraceError` if the request cannot succeed. Starts the name service."""
+        """Raises `KtraceError` if the request cannot succeed. Starts the name service if the
+        selection is by name."""
         from tracer.backends import privileges
-        from tracer.identity.cri import CriSource
-        from tracer.identity.inventory import (
-            check_globs,
-            check_labels,
-            check_pids,
-            first_names,
-            name_sources,
-        )
-        from tracer.identity.mirror import with_static_pods
-        from tracer.identity.names import Arrivals, NameService
-        from tracer.identity.unmatched import unmatched
         from tracer.kernel import heap
-        from tracer.kernel.cgroupfs import has_pods
 
         request = self.request
-        chosen = with_static_pods(request.selection, self._say)
+        chosen = request.selection
         if chosen.mode is not Mode.ALL:
-            chosen = replace(chosen, without_pods=not has_pods())
+            from tracer.identity.mirror import with_static_pods
+            from tracer.kernel.cgroupfs import has_pods
+
+            chosen = replace(with_static_pods(chosen, self._say), without_pods=not has_pods())
         self.selection = chosen
         self._settings = {probe.name: request.settings(probe) for probe in request.probes}
         privileges.check()
         check_descriptors(len(request.probes))
-        if not request.wait:
+        if chosen.pids and not request.wait:
+            from tracer.identity.inventory import check_pids
+
             check_pids(chosen.pids)
         heap.keep_little()
-        sources = name_sources(request.cri_socket)
-        if chosen.labels:
-            check_labels(sources)
-        self.state_sources = [source for source in sources if isinstance(source, CriSource)]
-        arrivals = self._arrivals = Arrivals()
-        self._names = NameService(sources, arrivals.put)
-        self._names.start()
-        names = Names()
         if chosen.about_target or chosen.globs:
-            names = first_names(self._names, arrivals)
-        if (chosen.globs or chosen.labels) and not request.wait:
-            for doubt in check_globs(chosen.globs, names, self._names.failures):
-                self._say(f"ktrace: {doubt}")
-        self.unmatched = unmatched(chosen, names)
+            self._look_for_names()
         if request.kubernetes:
             from tracer.kubernetes.watch import Cluster
 
@@ -179,6 +166,7 @@ class Run:
         if not self._checked:
             self.check()
         probes = self.request.probes
+        _import_meanwhile()
         try:
             source = self._attach(probes)
         except CannotOnThisKernel:
@@ -188,6 +176,9 @@ class Run:
             for error in refused.values():
                 self._say(f"ktrace: without {error.message}")
             source = self._attach([probe for probe in probes if probe.name not in refused])
+        from tracer.identity.unmatched import unmatched
+
+        self.unmatched = unmatched(self.selection, self._known)
         if self._record:
             self.recorder = self.session.recorder = self._record(self)
         for turn in source.begin():
@@ -210,6 +201,8 @@ class Run:
         self._stopped = True
         if self._session is not None:
             self._session.stop()
+        elif self._attaching is not None:
+            self._attaching.wake()
 
     def close(self) -> None:
         """May be called more than once."""
@@ -225,6 +218,8 @@ class Run:
                 self._source.close()
             elif self._names is not None:
                 self._names.stop()
+            if self._source is None and self._attaching is not None:
+                self._attaching.close()
         finally:
             if self.recorder is not None:
                 self.recorder.close()
@@ -236,6 +231,8 @@ class Run:
     @property
     def summary(self) -> Summary:
         """The summary so far."""
+        from tracer.session.session import Summary
+
         return self._session.summary if self._session else Summary()
 
     @property
@@ -253,14 +250,46 @@ class Run:
         """By probe name, what it cannot report on this node."""
         return {name: point.cannot_tell for name, point in self.backend.attached.items()}
 
+    def _look_for_names(self) -> None:
+        """Starts the name service. If the selection is by name, waits for the first names."""
+        from tracer.identity.cri import CriSource
+        from tracer.identity.inventory import (
+            check_globs,
+            check_labels,
+            first_names,
+            name_sources,
+        )
+        from tracer.identity.names import Arrivals, NameService
+
+        chosen = self.selection
+        sources = name_sources(self.request.cri_socket)
+        if chosen.labels:
+            check_labels(sources)
+        self.state_sources = [source for source in sources if isinstance(source, CriSource)]
+        arrivals = self._arrivals = Arrivals()
+        self._names = NameService(sources, arrivals.put)
+        self._names.start()
+        if chosen.about_target or chosen.globs:
+            self._known = first_names(self._names, arrivals)
+        if (chosen.globs or chosen.labels) and not self.request.wait:
+            for doubt in check_globs(chosen.globs, self._known, self._names.failures):
+                self._say(f"ktrace: {doubt}")
+
     def _attach(self, probes: Sequence[Probe]) -> LiveSource:
         from tracer.backends import choose
-        from tracer.session.live import LiveSource
+        from tracer.session.settings import of_selection
 
+        request = self.request
+        backend = self._attaching = choose(request.backend, probes, self._say)
+        settings = ChainMap(*(self._settings[probe.name] for probe in probes))
+        backend.attach(list(probes), {**of_selection(self.selection), **settings})
+        from tracer.session.live import LiveSource
+        from tracer.session.session import Session
+
+        if self._names is None:
+            self._look_for_names()
         assert self._names is not None
         assert self._arrivals is not None
-        request = self.request
-        backend = choose(request.backend, probes, self._say)
         source = LiveSource(
             *(backend, self._names, self._arrivals, self.clock),
             duration=request.duration,
@@ -269,13 +298,12 @@ class Run:
             facts=self._cluster.take if self._cluster else tuple,
             frugal=request.frugal,
         )
+        source.attached(self.selection)
         self._session = Session(
             *(source, probes, self.selection, self._sink, self.clock, request.count),
             frugal=request.frugal,
         )
         self._source = source
-        settings = ChainMap(*(self._settings[probe.name] for probe in probes))
-        source.attach(probes, self.selection, dict(settings))
         self.backend, self.probes = backend, probes
         return source
 
@@ -290,3 +318,17 @@ class Run:
             return error
         backend.close()
         return None
+
+
+def _import_meanwhile() -> None:
+    """Imports the modules of a session in a thread: the kernel takes as long to check programs, and
+    leaves the interpreter to it."""
+
+    def fetch() -> None:
+        with suppress(ImportError):  # raised again by who imports it next
+            import tracer.identity.inventory
+            import tracer.identity.unmatched
+            import tracer.session.live
+            import tracer.session.session  # noqa: F401
+
+    threading.Thread(target=fetch, name="ktrace-imports").start()

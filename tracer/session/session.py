@@ -23,6 +23,7 @@ from tracer.model.selection import Mode, Selection
 from tracer.model.turn import CONTEXT_EVENTS, IDLE_SECONDS, NAME_SECONDS, Lost, Part, Source, Turn
 from tracer.probes import DAMAGE, Decode, Probe, Stream
 from tracer.session.patterns import MAX_PATTERNS, PATTERN, TIME, Pattern, Patterns, Sighting
+from tracer.session.recorder import Recorder
 
 MAX_HELD = 20_000
 # By how much two neighbours in the ring can be out of order.
@@ -55,16 +56,6 @@ class Patient(Sink, Protocol):
 
     def decided(self) -> tuple[int, int]:
         """The numbers of these events that turned out to be wanted, and not to be."""
-
-
-class Recorder(Protocol):
-    """Gets each turn after the session has processed it."""
-
-    def add(self, turn: Turn, waited: bool, resolver: Resolver) -> None:
-        """`waited` says whether events were waiting for the time to pass."""
-
-    def patience(self, now: int) -> float:
-        """The seconds within which it needs the next turn."""
 
 
 @dataclass(slots=True)

@@ -44,6 +44,7 @@ from tracer.probes import AttachPoint, Decode, Probe, Stream
 from tracer.session import live, session
 from tracer.session.live import LiveSource
 from tracer.session.session import Session, Summary
+from tracer.session.settings import of_selection
 
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 CID = "7dea796eb5d6826a85978fa316612874aa3d576ac576495bed83d77fbc9dc744"
@@ -239,7 +240,9 @@ class World:
         self.session = Session(
             self.source, self._probes, self._selection, self.sink, self.time, count
         )
-        self.source.attach(self._probes, self._selection, settings or {})
+        chosen = of_selection(self._selection) | (settings or {})
+        self.backend.attach(self._probes, chosen)
+        self.source.attached(self._selection)
         for first in self.source.begin():
             self.session.take(first)
 

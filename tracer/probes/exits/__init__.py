@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any, TypedDict, TypeGuard
+from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard
 
 from tracer.decode.exitcodes import describe_exit_code, describe_signal_death, split_status
 from tracer.decode.signals import signal_name
-from tracer.identity.resolver import Resolver
 from tracer.model.event import Event, Process
 from tracer.probes import AttachPoint, Decode, Metric, Probe, Stream
 from tracer.probes.columns import CONTAINER, POD, Column, ancestry_chain, exe, process_name
+
+if TYPE_CHECKING:
+    from tracer.identity.resolver import Resolver
 
 
 class Signal(TypedDict):

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypedDict, TypeGuard
+from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard
 
 from tracer.decode.signals import RESULTS, SIGRTMAX, code_name, parse_signals, signal_name
-from tracer.identity.resolver import Resolver
 from tracer.kernel.bpf_object import shipped
 from tracer.model.event import Event, Process
 from tracer.model.origin import origin_of, suspicious
@@ -24,6 +23,9 @@ from tracer.probes.columns import (
     process_name,
 )
 from tracer.probes.exits import is_container_init
+
+if TYPE_CHECKING:
+    from tracer.identity.resolver import Resolver
 
 # Signals that language runtimes and terminals send as plumbing, many times a second.
 PLUMBING = ("CHLD", "URG", "WINCH", "PROF")
