@@ -177,14 +177,14 @@ def test_a_pod_in_which_nothing_happens(
 
 
 LOST_SECONDS, MOST_SECONDS = 1.0, 8.0
-ROUNDS = 6
+ROUNDS = 5
 
 
 def test_killed_at_any_moment(
     containerd: Containerd, agent: Callable[[], Ktrace], tmp_path: Path
 ) -> None:
     """Each signal for which the agent has had a second is there afterwards, and the next agent goes
-    on. When its threads were ready to run and others had the cores, it had no time."""
+    on. While a thread was ready to run and others had the cores, it had no time."""
     chance = random.Random(4711)
     pod = containerd.run_pod(NAME, "shop")
     container = pod.run("app", SLEEP)
@@ -209,7 +209,7 @@ def test_killed_at_any_moment(
     with agent() as last:
         last.stop(signal.SIGTERM)
     pod.remove()
-    assert len(must) > 100
+    assert len(must) > 20
     found = []
     for recording in (tmp_path / "history").glob("*.ktrace"):
         told = run("replay", str(recording), "-o", "json", "-p", pod.uid)
@@ -227,9 +227,13 @@ def boot() -> int:
 
 
 def waited_ns(pid: int) -> int:
-    """How long its threads together have waited for a core."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((thread / "schedstat").read_text().split()[1]) for thread in threads)
+    """How long the thread that traces has waited for a core, and the one of the others that has
+    waited longest: a record goes through the first, and then through the history's."""
+    waited = {
+        int(thread.name): int((thread / "schedstat").read_text().split()[1])
+        for thread in Path(f"/proc/{pid}/task").iterdir()
+    }
+    return waited.pop(pid) + max(waited.values(), default=0)
 
 
 def test_a_second_agent_says_who_is_there(agent: Callable[[], Ktrace], tmp_path: Path) -> None:
