@@ -28,6 +28,7 @@ from tests.support.wait import wait_for
 # Other tests may run beside this one, and an agent sees them all.
 NAME = f"web-{os.getpid()}"
 SLEEP = ["sleep", "100000"]
+NS = 1_000_000_000
 
 
 @pytest.fixture
@@ -176,10 +177,12 @@ def test_a_pod_in_which_nothing_happens(
     pod.remove()
 
 
-LOST_SECONDS, MOST_SECONDS = 1.0, 8.0
-ROUNDS = 5
+# Of the agent's own time, which on a busy machine is a small part of the time that passes.
+LOST_SECONDS, MOST_SECONDS = 1.0, 5.0
+ROUNDS, PATIENCE = 5, 30.0
 
 
+@pytest.mark.timeout(500)
 def test_killed_at_any_moment(
     containerd: Containerd, agent: Callable[[], Ktrace], tmp_path: Path
 ) -> None:
@@ -193,23 +196,22 @@ def test_killed_at_any_moment(
     for _ in range(ROUNDS):
         with agent() as one:
             sent = []
-            until = time.monotonic() + chance.uniform(0, MOST_SECONDS)
-            while time.monotonic() < until:
-                waited, before = waited_ns(one.pid), boot()
+            own = began = boot() - waited_ns(one.pid)
+            until, at_most = began + chance.uniform(0, MOST_SECONDS) * NS, boot() + PATIENCE * NS
+            while own < until and boot() < at_most:
+                before = boot()
                 os.kill(container.pid, signal.SIGUSR1)
-                sent.append(((before, boot()), waited))
+                sent.append(((before, boot()), own))
                 pace.wait(0.01)
-            waited, killed = waited_ns(one.pid), boot()
+                own = boot() - waited_ns(one.pid)
             one.signal(signal.SIGKILL)
             wait_for("the agent's end", lambda: one.ended)
-        for moments, before in sent:
-            if killed - moments[0] - (waited - before) > LOST_SECONDS * 1e9:
-                must.append(moments)
+        must += [moments for moments, at in sent if own - at > LOST_SECONDS * NS]
     kill(container)
     with agent() as last:
         last.stop(signal.SIGTERM)
     pod.remove()
-    assert len(must) > 20
+    assert must
     found = []
     for recording in (tmp_path / "history").glob("*.ktrace"):
         told = run("replay", str(recording), "-o", "json", "-p", pod.uid)
