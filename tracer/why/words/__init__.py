@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,12 +101,13 @@ def with_words(verdict: Verdict) -> Verdict:
 def matches(pattern: str, word: str) -> bool:
     """Whether the word matches the pattern, in which `*` stands for any text. Each part of the
     pattern is searched once, so the time is bounded for any word."""
-    first, *others = pattern.split("*")
-    if not others:
+    first, middle, last = _parts(pattern)
+    if last is None:
         return word == pattern
-    *middle, last = others
+    if not word.startswith(first):  # nearly always
+        return False
     at, end = len(first), len(word) - len(last)
-    if at > end or not word.startswith(first) or not word.endswith(last):
+    if at > end or not word.endswith(last):
         return False
     for part in middle:
         found = word.find(part, at, end)
@@ -114,6 +115,14 @@ def matches(pattern: str, word: str) -> bool:
             return False
         at = found + len(part)
     return True
+
+
+@lru_cache(1024)
+def _parts(pattern: str) -> tuple[str, tuple[str, ...], str | None]:
+    """What stands before the first `*`, between two, and behind the last; no last one without
+    any."""
+    first, *others = pattern.split("*")
+    return (first, tuple(others[:-1]), others[-1]) if others else (first, (), None)
 
 
 def amount_of(text: str, unit: str) -> int | None:
@@ -208,20 +217,24 @@ def _filled(text: str, known: Mapping[str, str]) -> str:
 
 def _programs_of(seen: _Seen) -> list[Program]:
     """The files about a process. A script takes precedence over its interpreter."""
-    every = [program for program in programs() if program.every]
-    others = [program for program in programs() if not program.every]
-    scripts = [program for program in others if _is_script(program, seen)]
-    named = scripts or [program for program in others if _is_named(program, seen)]
+    every, others = _by_use()
+    words = [_base(word) for word in seen.argv[:MAX_SCRIPT_AT]]
+    named = [program for program in others if _any_matches(program.scripts, words)]
+    if not named:
+        names = list(_names(seen))
+        named = [program for program in others if _any_matches(program.names, names)]
     return [*(named or [program for program in others if program.fallback]), *every]
 
 
-def _is_script(program: Program, seen: _Seen) -> bool:
-    words = [_base(word) for word in seen.argv[:MAX_SCRIPT_AT]]
-    return any(matches(pattern, word) for pattern in program.scripts for word in words)
+@cache
+def _by_use() -> tuple[tuple[Program, ...], tuple[Program, ...]]:
+    """The files about every program, and the others."""
+    every = tuple(program for program in programs() if program.every)
+    return every, tuple(program for program in programs() if not program.every)
 
 
-def _is_named(program: Program, seen: _Seen) -> bool:
-    return any(matches(name, word) for name in program.names for word in _names(seen))
+def _any_matches(patterns: Sequence[str], words: Sequence[str]) -> bool:
+    return any(matches(pattern, word) for pattern in patterns for word in words)
 
 
 def _names(seen: _Seen) -> Iterator[str]:
