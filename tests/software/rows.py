@@ -1613,3 +1613,160 @@ row(
     never=("shell in between",),
     quick=True,
 )
+row(
+    "shell-child-killed-says-0",
+    "a shell waits for its server, which is killed from the host, and says 0",
+    "sh -c 'redis-server --save \"\" --dir /tmp & wait $!; exit 0'",
+    runs("redis-server"),
+    kill("KILL", "redis-server"),
+    ends,
+    verdict="exited_after_child",
+    certainty="likely",
+    says=("redis-server", "SIGKILL", "host", "not out of memory"),
+    never=("foreground",),
+    quick=True,
+)
+row(
+    "shell-child-aborts-says-0",
+    "a program below a shell gives up, and the shell says 0",
+    "sh -c 'python3 -c \"import os; os.abort()\"; exit 0'",
+    ends,
+    verdict="exited_after_child",
+    certainty="likely",
+    says=("SIGABRT",),
+    never=("foreground",),
+)
+row(
+    "entrypoint-hands-on",
+    "a shell that passes SIGTERM on by a trap",
+    'sh -c \'redis-server --save "" --dir /tmp & child=$!; trap "kill $child" TERM;'
+    " echo ready; wait $child; wait $child'",
+    runs("redis-server"),
+    handles("TERM"),
+    stop(10),
+    ends,
+    verdict="stopped_in_time",
+    certainty=None,
+)
+row(
+    "entrypoint-trap-waits",
+    "a shell whose trap has to wait for the server in front of it",
+    'sh -c \'trap "exit 0" TERM; redis-server --save "" --dir /tmp; echo over\'',
+    runs("redis-server"),
+    handles("TERM"),
+    stop(2),
+    ends,
+    verdict="stop_unfinished",
+    certainty=None,
+    says=("shell",),
+)
+row(
+    "dumb-init-node",
+    "node without a handler below dumb-init is stopped",
+    f"dumb-init {NODE}",
+    runs("^node"),
+    stop(10),
+    ends,
+    verdict="stopped_in_time",
+    certainty=None,
+)
+row(
+    "tini-group-stop",
+    "tini passes SIGTERM on to a shell and, as told, to the server behind it",
+    "tini -g -- sh -c 'redis-server --save \"\" --dir /tmp; echo over'",
+    runs("redis-server"),
+    stop(10),
+    ends,
+    verdict="stopped_in_time",
+    certainty=None,
+)
+row(
+    "python-handler-hangs",
+    "a handler of SIGTERM in Python that waits for something else",
+    "python3 -c 'import signal, time; signal.signal(15, lambda *_: time.sleep(1000));"
+    " time.sleep(1000)'",
+    handles("TERM"),
+    stop(2),
+    ends,
+    verdict="stop_unfinished",
+    certainty=None,
+    never=("no handler",),
+)
+row(
+    "nginx-port-taken",
+    "nginx finds its port taken, and gives up",
+    f"sh -c 'python3 -m http.server 8000 & until nc=$(python3 -c \"import socket;"
+    f' socket.create_connection((\\"127.0.0.1\\", 8000))"); do sleep 0.1; done; exec {NGINX}\'',
+    ends,
+    verdict="exited",
+    never=("memory", "killed by"),
+)
+row(
+    "nginx-bad-config",
+    "nginx does not understand its configuration",
+    f"nginx -e stderr -c {PLACE}/app.py",
+    ends,
+    verdict="exited",
+    says=("nginx",),
+    never=("foreground",),
+)
+row(
+    "gunicorn-worker-paused",
+    "a worker of gunicorn is stopped by SIGSTOP for a moment, and goes on",
+    GUNICORN,
+    serves(8000),
+    kill("STOP", "gunicorn"),
+    kill("CONT", "gunicorn"),
+    fetches(8000),
+    verdict=None,
+)
+row(
+    "nginx-reopen",
+    "nginx is told to open its logs anew",
+    NGINX,
+    serves(8000),
+    handles("USR1"),
+    kill("USR1"),
+    fetches(8000),
+    verdict=None,
+)
+row(
+    "haproxy-reload",
+    "haproxy is told to read its configuration anew",
+    HAPROXY,
+    serves(8000),
+    handles("USR2"),
+    runs("haproxy", 1),
+    kill("USR2"),
+    gone,
+    verdict=None,
+)
+row(
+    "postgres-reload",
+    "PostgreSQL is told to read its configuration anew",
+    POSTGRES,
+    serves(5432),
+    kill("HUP"),
+    logs("received SIGHUP"),
+    verdict=None,
+)
+row(
+    "node-cluster-worker-killed",
+    "a worker of node's cluster is killed from the host",
+    'node -e \'const c = require("cluster"); c.setupPrimary({exec: "'
+    f"{PLACE}/server.js\"}}); c.fork(); setInterval(() => {{}}, 1000)'",
+    runs("server.js", 1),
+    kill("KILL", "server.js"),
+    gone,
+    verdict="child_killed",
+    says=("host",),
+)
+row(
+    "python-too-many-files",
+    "a program opens more files than it may",
+    "python3 -c 'import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20));"
+    ' kept = [open("/etc/passwd") for _ in range(100)]\'',
+    ends,
+    verdict="exited",
+    never=("memory", "killed by"),
+)

@@ -66,9 +66,9 @@ static void take(long bytes)
 		exit(1);
 }
 
-/* Asks for a pipe whose table of slots takes 4 MiB in one piece, so often. With pauses, because a
+/* Asks for a pipe whose table of slots takes 4 MiB in one piece, so often. With pauses in µs, as a
  * busy node may read its free lists too late to say what was missing. */
-static int large_pipe(int times, int pause)
+static int large_pipe(int times, unsigned int pause)
 {
 	int ends[2], refused = 0;
 
@@ -77,7 +77,7 @@ static int large_pipe(int times, int pause)
 	while (times--) {
 		if (fcntl(ends[1], F_SETPIPE_SZ, 256 << 20) < 0 && errno == ENOMEM)
 			refused++;
-		sleep(pause);
+		usleep(pause);
 	}
 	return refused;
 }
@@ -200,7 +200,7 @@ int main(int count, char **words)
 		int stays = strcmp(words[3], "stay") == 0, refused;
 
 		take(13 << 20); /* so that 4 MiB more are too much for the container's 16 */
-		refused = large_pipe(atoi(words[2]), stays);
+		refused = large_pipe(atoi(words[2]), stays ? 500000 : 0);
 		if (stays)
 			stay();
 		return refused ? 1 : 0;

@@ -46,7 +46,6 @@ def _judge(story: Story) -> Verdict | None:
     how, oom, blow = _how(story, child)
     first = handled_before(story, blow) if blow is not None else None
     evidence = tuple(entry for entry in (oom, first, blow) if entry is not None)
-    not_oom = "; it was not out of memory" if _is_no_oom(blow) else ""
     asked = _asked(story, blow)
     if asked is not None:
         got = "which had got it" if story.is_init(asked.event.about) else "as it had got it"
@@ -63,7 +62,7 @@ def _judge(story: Story) -> Verdict | None:
     return Verdict(
         "exited_after_child",
         f"its child {who(child.event.about)} {how}, and {who(story.init)} passed that on as exit"
-        f" code {story.end.body['exit_code']}{not_oom}",
+        f" code {story.end.body['exit_code']}{_no_oom(blow)}",
         Certainty.LIKELY,
         (*evidence, child, story.end),
         remedy,
@@ -71,11 +70,11 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-def _is_no_oom(blow: Entry[SignalBody] | None) -> bool:
-    """Whether a SIGKILL is known to come from a process and not from the OOM killer."""
-    return (
-        blow is not None and blow.body["signal"]["number"] == SIGKILL and blow.event.by is not None
-    )
+def _no_oom(blow: Entry[SignalBody] | None) -> str:
+    """Words for a SIGKILL that is known to come from a process and not from the OOM killer."""
+    if blow is None or blow.body["signal"]["number"] != SIGKILL or blow.event.by is None:
+        return ""
+    return "; it was not out of memory"
 
 
 def _asked(story: Story, blow: Entry[SignalBody] | None) -> Entry[SignalBody] | None:
@@ -111,7 +110,7 @@ def _judged_lost(story: Story, lost: Lost) -> Verdict:
     return Verdict(
         "exited_after_child",
         f"its child {who(lost.end.event.about)} {how}, and {who(story.init)} ended"
-        f" {between(lost.end, story.end)} later with {ending(story.end.body)}",
+        f" {between(lost.end, story.end)} later with {ending(story.end.body)}{_no_oom(blow)}",
         Certainty.LIKELY,
         (*(entry for entry in (oom, blow) if entry is not None), lost.end, story.end),
         remedy,
