@@ -29,7 +29,7 @@ from tracer.model.event import Clock
 from tracer.model.kubernetes import Fact, Facts
 from tracer.model.turn import Turn
 from tracer.recording.files import Beginning
-from tracer.recording.format import Kind, block_lengths, json_block
+from tracer.recording.format import Kind, block_lengths, facts_json, json_block
 from tracer.recording.reader import Reader
 from tracer.recording.recorder import Recorder
 from tracer.recording.replay import ReplaySource
@@ -58,6 +58,21 @@ def test_what_was_said_comes_back_and_changes_no_event(tmp_path: Path, at: int) 
     live = record(with_facts(incident(), at), tmp_path / "y")
     assert live == without == replay(tmp_path / "y")
     assert sorted(map(repr, facts_of(tmp_path / "y"))) == sorted(map(repr, SAID))
+
+
+def test_what_two_blocks_said_before_an_event(tmp_path: Path) -> None:
+    """As in a file that begins in the middle."""
+    record(incident(), tmp_path / "x")
+    header, told, *others = split_blocks((tmp_path / "x").read_bytes())
+    said = [json_block(Kind.KUBERNETES, facts_json([fact])) for fact in SAID]
+    (tmp_path / "y").write_bytes(b"".join([header, told, *said, *others]))
+    assert sorted(map(repr, facts_of(tmp_path / "y"))) == sorted(map(repr, SAID))
+
+
+def test_it_is_as_the_api_lists_it() -> None:
+    listed = facts_json(SAID)
+    assert listed["kind"] == "List"
+    assert [item["kind"] for item in listed["items"]] == [fact.json()["kind"] for fact in SAID]
 
 
 def test_without_it_a_recording_is_as_ever(tmp_path: Path) -> None:

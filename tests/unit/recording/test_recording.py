@@ -401,6 +401,10 @@ def test_blocks_of_unknown_kinds_are_skipped(tmp_path: Path) -> None:
     with Reader(tmp_path / "y") as reader:
         list(reader.blocks())
         assert reader.skipped == len(blocks) - 2
+    (tmp_path / "y").write_bytes(b"".join(blocks) + strange)
+    with Reader(tmp_path / "y") as reader:
+        assert len(list(reader.blocks())) == len(blocks) - 1
+        assert reader.skipped == 1
 
 
 def split_blocks(data: bytes) -> list[bytes]:
