@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.wait import wait_for
 from tests.unit.agent.test_history import Keeping, asked, death
-from tracer.agent.history import store as module
+from tracer.agent.history import disk as module
 from tracer.agent.history.bounds import Bounds
 from tracer.agent.history.segments import segments
 from tracer.agent.lock import Lock, holder

@@ -14,7 +14,7 @@ import pytest
 from tests.unit import bounds
 from tests.unit.test_bounds import BOUNDS, OF_PROBES
 from tracer.agent import agent, feed, judge, listener, metrics, outlet, roots, runtime
-from tracer.agent.history import lives, store
+from tracer.agent.history import disk, lives, store
 from tracer.agent.publishers import events as made_events
 from tracer.agent.publishers import otlp
 from tracer.backends import core
@@ -230,7 +230,7 @@ VALUES: dict[str, tuple[float, ...]] = {
     ),
     "a recording of the history": (store.MAX_PART,),
     "the index of the history": (),
-    "blocks of the history that wait for the disk": (store.MAX_PENDING,),
+    "blocks of the history that wait for the disk": (disk.MAX_PENDING,),
     "blocks of which the place is remembered for verdicts": (store.MAX_PLACES,),
     "lives and verdicts that wait for a block": (store.MAX_ENTRIES,),
     "containers of which the history has been told": (lives.MAX_NOTED,),

@@ -18,7 +18,8 @@ import pytest
 
 from tests.support.wait import wait_for
 from tests.unit.recording.test_recording import metadata
-from tracer.agent.history import INDEX, query
+from tracer.agent.history import INDEX, indexing, query
+from tracer.agent.history import disk as disk_module
 from tracer.agent.history import index as index_module
 from tracer.agent.history import store as module
 from tracer.agent.history.bounds import Bounds
@@ -557,8 +558,9 @@ def test_the_index_is_bounded(tmp_path: Path) -> None:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pause before the next attempt."""
-    monkeypatch.setattr(module, "FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(module, "LAST_PAUSE", 0.0)
+    monkeypatch.setattr(disk_module, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(disk_module, "LAST_PAUSE", 0.0)
+    monkeypatch.setattr(indexing, "PAUSE", 0.0)
 
 
 class Disk:
@@ -651,7 +653,7 @@ def test_a_full_disk_takes_the_oldest(
 def test_a_disk_that_fails_now_and_then_is_told_once(
     keep: Callable[..., Keeping], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(disk_module, "FIRST_PAUSE", 0.0)
     disk = Disk(monkeypatch)
     keeping = keep()
     for _ in range(10):
@@ -669,7 +671,7 @@ def test_a_disk_that_fails_now_and_then_is_told_once(
 def test_a_slow_disk_holds_nobody_up(
     keep: Callable[..., Keeping], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_PENDING", 1 << 20)
+    monkeypatch.setattr(disk_module, "MAX_PENDING", 1 << 20)
     gate, real = threading.Event(), RecordingFile.write
 
     def write(file: RecordingFile, data: bytes) -> None:
