@@ -24,6 +24,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 BENCHES = {
     "signals": "Beside bpftrace and sigsnoop",
     "costs": "What the probes cost a healthy machine",
+    "packets": "Packets and connects, beside bpftrace and dropwatch",
     "ring": "Out of the kernel's ring",
     "recording": "Recordings",
     "live": "The live view",

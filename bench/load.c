@@ -7,9 +7,13 @@
  *   load connections N  connects to itself, accepts, and closes both ends
  *   load transfers N    sends 64 KiB to itself and receives them
  *   load refused N      connects to a port on which nobody listens
+ *   load packets N      sends UDP packets to itself and receives them
+ *   load filtered N     sends UDP packets to a socket whose filter refuses them
+ *   load dropped N      sends UDP packets to a socket whose buffer is full
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -116,6 +120,60 @@ static void refused(long count)
 	}
 }
 
+static int receiver(struct sockaddr_in *address)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+	socklen_t size = sizeof(*address);
+
+	address->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	check(fd, "socket");
+	check(bind(fd, (struct sockaddr *)address, size), "bind");
+	getsockname(fd, (struct sockaddr *)address, &size);
+	return fd;
+}
+
+static void transmit(const struct sockaddr_in *address, int receiving, long count)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+	char data[100] = {0};
+
+	check(connect(fd, (const struct sockaddr *)address, sizeof(*address)), "connect");
+	for (long i = 0; i < count; i++) {
+		check(send(fd, data, sizeof(data), 0), "send");
+		if (receiving >= 0)
+			check(recv(receiving, data, sizeof(data), 0), "recv");
+	}
+	close(fd);
+}
+
+static void packets(long count)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET};
+	int fd = receiver(&address);
+
+	transmit(&address, fd, count);
+}
+
+static void filtered(long count)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET};
+	struct sock_filter refuse = BPF_STMT(BPF_RET | BPF_K, 0);
+	struct sock_fprog filter = {.len = 1, .filter = &refuse};
+	int fd = receiver(&address);
+
+	check(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)), "filter");
+	transmit(&address, -1, count);
+}
+
+static void dropped(long count)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET};
+	int fd = receiver(&address), smallest = 1;
+
+	check(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &smallest, sizeof(smallest)), "buffer");
+	transmit(&address, -1, count);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
@@ -126,6 +184,9 @@ int main(int argc, char **argv)
 		{"connections", connections},
 		{"transfers", transfers},
 		{"refused", refused},
+		{"packets", packets},
+		{"filtered", filtered},
+		{"dropped", dropped},
 	};
 
 	for (size_t i = 0; argc == 3 && i < sizeof(loads) / sizeof(*loads); i++) {

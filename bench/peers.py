@@ -7,7 +7,12 @@ import os
 import shutil
 import subprocess
 
-PACKAGES = {"bpftrace": "bpftrace", "sigsnoop": "libbpf-tools", "killsnoop-bpfcc": "bpfcc-tools"}
+PACKAGES = {
+    "bpftrace": "bpftrace",
+    "sigsnoop": "libbpf-tools",
+    "killsnoop-bpfcc": "bpfcc-tools",
+    "dropwatch": "dropwatch",
+}
 
 
 def install(*programs: str) -> None:
