@@ -264,6 +264,16 @@ static __always_inline bool kt_append_name(char *path, u32 *used, const u32 room
 	return true;
 }
 
+/* Argument `index` of a BTF tracepoint or an fentry program. It is read from memory and not from the
+ * register, so that the verifier knows nothing about it and keeps a test for NULL. */
+static __always_inline void *kt_argument(const void *ctx, int index)
+{
+	u64 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), ctx + 8 * index);
+	return (void *)value;
+}
+
 /* A pointer as a plain number. The verifier tracks typed pointers and lets none into a global function;
  * after a read from memory it no longer knows the type. */
 static __always_inline u64 kt_number(const void *pointer)

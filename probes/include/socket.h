@@ -201,16 +201,6 @@ enum {
 	KT_TH_ACK = 0x10,
 };
 
-/* Argument `index` of a BTF tracepoint or an fentry program. It is read from memory and not from the
- * register, so that the verifier knows nothing about it and keeps a test for NULL. */
-static __always_inline void *kt_argument(const void *ctx, int index)
-{
-	u64 value = 0;
-
-	bpf_probe_read_kernel(&value, sizeof(value), ctx + 8 * index);
-	return (void *)value;
-}
-
 /* A request or a timewait socket has little more than its `sock_common`. */
 static __always_inline u8 kt_state_of(struct sock *sk)
 {

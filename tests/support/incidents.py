@@ -813,6 +813,31 @@ def a_volume_that_is_full(scene: Scene) -> Generator[None, None, None]:
         wait_for("the verdict", lambda: watcher.status() == psutil.STATUS_ZOMBIE)
 
 
+@incident("xtables_lock_held")
+def a_lock_of_iptables_that_the_host_holds(scene: Scene) -> Generator[None, None, None]:
+    """Another container has the file, too, and leaves the lock alone."""
+    attempts = f"for n in $(seq {TIMES}); do /usr/bin/flock -n /run/xtables.lock true; done"
+    # busybox has no such command
+    ours = {"/usr": "/usr", "/lib": "/usr/lib", "/lib64": "/usr/lib64"}
+    with volume("size=1m") as directory:
+        file = Path(directory, "xtables.lock")
+        file.touch()
+        scene.other("back-0").run("app", SLEEP, volumes={"/run": directory})
+        with subprocess.Popen(
+            ["flock", file, "sh", "-c", "echo; read line"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as holder:
+            assert holder.stdout and holder.stdout.read(1) == b"\n"
+            yield
+            scene.pod.run(
+                "app", ["sh", "-c", f"{attempts}; sleep 1000"], volumes={"/run": directory, **ours}
+            )
+            watcher = psutil.Process(scene.watcher)
+            wait_for("the verdict", lambda: watcher.status() == psutil.STATUS_ZOMBIE)
+            holder.communicate(b"\n")
+
+
 @contextmanager
 def volume(options: str) -> Iterator[str]:
     """A file system in memory, as an emptyDir."""
