@@ -33,7 +33,7 @@ int BPF_PROG(on_trial, struct task_struct *task)
 """
 PACKAGE = '''\
 # SPDX-License-Identifier: Apache-2.0
-"""Programs that begin."""
+"""Show programs that begin."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from tracer.model.event import Event, Process
+from tracer.model.summary import summary
 from tracer.probes import Alike, AttachPoint, Decode, Probe, Stream
 from tracer.probes.columns import CONTAINER, Column, pod_name, process_name
 
@@ -64,7 +65,7 @@ def _decoder(stream: Stream) -> Mapping[str, Decode]:
 PROBE: Probe[TrialBody] = Probe(
     name="trial",
     object="trial",
-    help="Show programs that begin.",
+    help=summary(__doc__),
     examples=("ktrace trial",),
     attach_points=(AttachPoint("tp_btf/sched_process_exec", ("on_trial",)),),
     decoder=_decoder,

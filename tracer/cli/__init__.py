@@ -19,6 +19,7 @@ import click
 from tracer import probes
 from tracer.kernel import limits
 from tracer.model.errors import KtraceError
+from tracer.model.summary import summary_of
 from tracer.outputs.escape import escape
 
 # Events form no reference cycles, so reference counting frees them. The cycle collector runs only
@@ -75,15 +76,12 @@ class Commands(click.Group):
             raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Overridden because click cuts the summaries to the rest of the line."""
+        """Overridden because click cuts the summaries to the rest of the line, and imports every
+        command for them."""
+        modules = [f"{probes.__name__}.{name}" for name in probes.names()]
+        modules += [f"{__name__}.{name}" for name in _modules()]
         with formatter.section("Commands"):
-            formatter.write_dl(
-                [
-                    (name, command.get_short_help_str(sys.maxsize))
-                    for name in self.list_commands(ctx)
-                    if (command := self.get_command(ctx, name))
-                ]
-            )
+            formatter.write_dl([(m.rpartition(".")[2], summary_of(m)) for m in modules])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write(

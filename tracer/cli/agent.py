@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace agent`: always on, one a node."""
+"""Trace every pod of this node, always: verdicts, a history, and where to publish them.
+
+`ktrace agent`: always on, one a node.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,7 @@ from tracer.cli._tracing import (
     tell_ready,
 )
 from tracer.model.errors import KtraceError, UsageError
+from tracer.model.summary import summary
 from tracer.model.units import size, span
 from tracer.outputs.escape import escape
 
@@ -233,7 +237,7 @@ def _words(one: publishers.Asked) -> str:
 
 command = make_command(
     "agent",
-    "Trace every pod of this node, always: verdicts, a history, and where to publish them.",
+    summary(__doc__),
     (
         "ktrace agent                              with a history in /var/lib/ktrace",
         "ktrace agent --check                      what it would do, and what it lacks",

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace completion`: a shell script that completes commands, options and pod names."""
+"""Print a completion script for a shell.
+
+`ktrace completion`: a shell script that completes commands, options and pod names.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from tracer.model.errors import UsageError
+from tracer.model.summary import summary
 
 
 def run(shell: str) -> None:
@@ -22,6 +26,6 @@ command = click.Command(
     "completion",
     params=[click.Argument(["shell"], type=click.Choice(["bash", "zsh", "fish"]))],
     callback=run,
-    help="Print a completion script for a shell.",
+    help=summary(__doc__),
     epilog='\b\nExamples:\n  eval "$(ktrace completion bash)"',
 )

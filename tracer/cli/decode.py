@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace decode X`: explains an exit code, a signal, a gfp mask, a line or a whole report of the
-kernel log, a cgroup path or /proc/buddyinfo. Needs no privileges and no other program."""
+"""Explain an exit code, a signal, a gfp mask, a kernel log line, a cgroup path; or stdin.
+
+`ktrace decode X`: explains an exit code, a signal, a gfp mask, a line or a whole report of the
+kernel log, a cgroup path or /proc/buddyinfo. Needs no privileges and no other program.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from tracer.kernel import limits
 from tracer.kernel.gfp import names_here
 from tracer.model.bounded import keep
 from tracer.model.errors import KtraceError, UsageError
+from tracer.model.summary import summary
 from tracer.outputs.escape import escape
 
 MAX_FORMAT = 1 << 20
@@ -144,7 +148,7 @@ command = _Command(
         ),
     ],
     callback=run,
-    help="Explain an exit code, a signal, a gfp mask, a kernel log line, a cgroup path; or stdin.",
+    help=summary(__doc__),
     epilog="\b\nExamples:\n"
     "  ktrace decode 137\n"
     "  ktrace decode SIGTERM\n"

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace doctor`: what works on this node, what does not, and the remedies."""
+"""Check what this node can tell, what it cannot, and what mends that.
+
+`ktrace doctor`: what works on this node, what does not, and the remedies.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from tracer.cli._options import node_name as node_name_option
 from tracer.kernel import node
 from tracer.kernel.limits import check_descriptors
 from tracer.model.errors import KtraceError, LimitReached
+from tracer.model.summary import summary
 from tracer.outputs.escape import escape
 from tracer.outputs.terminal import terminal_width, wrapped
 
@@ -179,6 +183,6 @@ command = click.Command(
         node_name_option(),
     ],
     callback=run,
-    help="Check what this node can tell, what it cannot, and what mends that.",
+    help=summary(__doc__),
     epilog="\b\nExamples:\n  sudo ktrace doctor\n  ktrace doctor -o json | jq 'select(.remedy)'",
 )

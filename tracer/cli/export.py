@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace export FILE`: a recording for other tools."""
+"""Turn a recording into what other tools read, verdicts included.
+
+`ktrace export FILE`: a recording for other tools.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from tracer.cli._recording import (
 from tracer.cli._tracing import make_command
 from tracer.model.errors import BadRecording, UsageError
 from tracer.model.event import Event
+from tracer.model.summary import summary
 from tracer.outputs import exporters
 from tracer.outputs.exporters import Ending, ExportSink, Target
 from tracer.probes import DAMAGE
@@ -141,7 +145,7 @@ def _open(out: str, recording: str) -> BinaryIO:
 
 command = make_command(
     "export",
-    "Turn a recording into what other tools read, verdicts included.",
+    summary(__doc__),
     (
         "ktrace export incident.ktrace -f parquet -o incident.parquet",
         "ktrace export incident.ktrace -f perfetto -o incident.perfetto-trace",

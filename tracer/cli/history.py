@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace history`: what ended or was hurt on this node, as the agent has seen it."""
+"""List what ended or was hurt on this node, from the agent's history.
+
+`ktrace history`: what ended or was hurt on this node, as the agent has seen it.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from tracer.agent.history.query import History, exists, wants
 from tracer.cli._history import directory as directory_option
 from tracer.cli._options import Duration
 from tracer.model.errors import KtraceError, NoSuchPod, UsageError
+from tracer.model.summary import summary
 from tracer.outputs import listing
 from tracer.outputs.escape import escape
 
@@ -164,7 +168,7 @@ command = click.Command(
         directory_option(),
     ],
     callback=run,
-    help="List what ended or was hurt on this node, from the agent's history.",
+    help=summary(__doc__),
     epilog="\b\nExamples:\n"
     "  ktrace history --since 2h                   everything of the last two hours\n"
     "  ktrace history shop/web-0                   one pod, also if it is gone\n"

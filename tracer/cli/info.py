@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace info FILE`: the contents of a recording, and whether it is complete."""
+"""Say what a recording is of: node, time, probes, pods, losses, damage.
+
+`ktrace info FILE`: the contents of a recording, and whether it is complete.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import orjson
 from tracer.cli._recording import check_whole
 from tracer.cli._tracing import make_command
 from tracer.model.event import Clock
+from tracer.model.summary import summary
 from tracer.outputs.escape import escape
 from tracer.outputs.table import fit
 from tracer.outputs.terminal import cells, terminal_width, wrapped
@@ -105,7 +109,7 @@ def _counts(counts: dict[str, int]) -> str:
 
 command = make_command(
     "info",
-    "Say what a recording is of: node, time, probes, pods, losses, damage.",
+    summary(__doc__),
     ("ktrace info incident.ktrace", "ktrace info incident.ktrace -o json | jq .pods"),
     [
         click.Argument(["file"], type=click.Path(readable=False), metavar="FILE"),

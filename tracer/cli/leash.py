@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace leash`: runs another command for as long as a holder at the other end of standard input
+"""Run another command for as long as somebody holds standard input.
+
+`ktrace leash`: runs another command for as long as a holder at the other end of standard input
 wants it. `kubectl ktrace` runs it in a pod; it is not for users.
 
 A command in a pod does not end when its reader goes away. So the holder writes now and then, and
@@ -22,6 +24,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import click
+
+from tracer.model.summary import summary
 
 BEAT_SECONDS = 5.0
 SILENT_SECONDS = 30.0
@@ -130,7 +134,7 @@ command = click.Command(
         click.Option(["--time-zone", "zone"], metavar="TZ", help="The holder's, as a rule."),
     ],
     callback=run,
-    help="Run another command for as long as somebody holds standard input.",
+    help=summary(__doc__),
     epilog="\b\nExamples:\n  kubectl exec -i POD -- ktrace leash signals",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )

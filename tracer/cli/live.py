@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace live`: the live view, for use during an incident, or afterwards with a recording."""
+"""Show which pods are hurt, how, and since when, on the whole screen.
+
+`ktrace live`: the live view, for use during an incident, or afterwards with a recording.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,7 @@ from tracer.cli._tracing import closing_line, make_command, record_option, reque
 from tracer.cli.trace import chosen_probes
 from tracer.model.errors import KtraceError, UsageError
 from tracer.model.selection import Selection
+from tracer.model.summary import summary
 from tracer.outputs.escape import escape
 from tracer.recording import SUFFIX
 
@@ -156,7 +160,7 @@ def _parse_selectors(words: Sequence[str]) -> Selection:
 
 command = make_command(
     "live",
-    "Show which pods are hurt, how, and since when, on the whole screen.",
+    summary(__doc__),
     (
         "ktrace live                          every probe, every pod",
         "ktrace live signals,exits,oom -n shop",

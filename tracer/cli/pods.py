@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace pods`: the pods and containers of this node."""
+"""List the pods and containers of this node.
+
+`ktrace pods`: the pods and containers of this node.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import orjson
 from tracer.cli._options import complete_namespace, cri_socket
 from tracer.identity.inventory import Entry, current_names, inventory
 from tracer.model.errors import KtraceError
+from tracer.model.summary import summary
 from tracer.outputs import listing
 from tracer.outputs.escape import escape
 from tracer.outputs.listing import Column
@@ -88,6 +92,6 @@ command = click.Command(
         cri_socket(),
     ],
     callback=run,
-    help="List the pods and containers of this node.",
+    help=summary(__doc__),
     epilog="\b\nExamples:\n  ktrace pods -o wide\n  ktrace pods -n shop -o json | jq .init_pid",
 )

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace record -o FILE`: records events without decoding them."""
+"""Record what happens, to be replayed anywhere.
+
+`ktrace record -o FILE`: records events without decoding them.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +44,7 @@ from tracer.cli.trace import chosen_probes
 from tracer.model.errors import KtraceError, UsageError
 from tracer.model.event import Clock, Event, to_json
 from tracer.model.expression import Condition
+from tracer.model.summary import summary
 from tracer.probes import Probe
 from tracer.recording.files import Destination, Full, RotatingFiles, SingleFile, Stream
 from tracer.recording.flight import BY_HAND, FlightRecorder, Trigger
@@ -161,7 +165,7 @@ def _test(condition: Condition, clock: Clock, node: str) -> Callable[[Event], bo
 
 command = make_command(
     "record",
-    "Record what happens, to be replayed anywhere.",
+    summary(__doc__),
     (
         "ktrace record -o node.ktrace                       every probe, every pod",
         "ktrace record -o node.ktrace signals,exits -n shop",

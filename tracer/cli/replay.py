@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace replay FILE`: shows a recording as it was shown live, on any machine."""
+"""Show a recording as it was shown live: no privilege, any machine.
+
+`ktrace replay FILE`: shows a recording as it was shown live, on any machine.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import click
 from tracer.cli._options import output
 from tracer.cli._recording import chosen_of_recording, play, wanted_of_recording
 from tracer.cli._tracing import make_command, make_sink
+from tracer.model.summary import summary
 
 
 def run(file: str, speed: str, **values: Any) -> None:
@@ -23,7 +27,7 @@ def run(file: str, speed: str, **values: Any) -> None:
 
 command = make_command(
     "replay",
-    "Show a recording as it was shown live: no privilege, any machine.",
+    summary(__doc__),
     (
         "ktrace replay incident.ktrace -p web        what happened to pod web",
         "ktrace replay incident.ktrace -o json       the same lines as the live run's",

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace report FILE`: the incident as a page, to be passed on."""
+"""Make a page of a recording: what happened, a timeline, every detail, in one file.
+
+`ktrace report FILE`: the incident as a page, to be passed on.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from tracer.cli._recording import chosen_of_recording
 from tracer.cli._tracing import make_command, say
 from tracer.cli.export import export
 from tracer.model.errors import BadRecording, UsageError
+from tracer.model.summary import summary
 
 
 def run(
@@ -58,7 +62,7 @@ def _tell(out: str, open_: bool) -> None:
 
 command = make_command(
     "report",
-    "Make a page of a recording: what happened, a timeline, every detail, in one file.",
+    summary(__doc__),
     (
         "ktrace report incident.ktrace                         writes incident.html",
         "ktrace report incident.ktrace -p shop/web-0 -o web-0.html --open",

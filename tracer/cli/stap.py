@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace stap …`: builds kernel modules for the SystemTap backend, where there is a compiler."""
+"""Make kernel modules for --backend stap.
+
+`ktrace stap …`: builds kernel modules for the SystemTap backend, where there is a compiler.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import click
 
 from tracer import probes
 from tracer.model.errors import KtraceError, UsageError
+from tracer.model.summary import summary
 
 if TYPE_CHECKING:
     from tracer.backends.stap.modules import Script
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.group(
     name="stap",
-    help="Make kernel modules for --backend stap.",
+    help=summary(__doc__),
     epilog="\b\nExamples:\n  ktrace stap build\n  ktrace stap build --help",
 )
 def command() -> None:

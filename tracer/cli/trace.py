@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace trace A,B,…`: several probes in one stream."""
+"""Run several probes in one stream.
+
+`ktrace trace A,B,…`: several probes in one stream.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from tracer.cli._options import complete_probes, every_probe, probe_options
 from tracer.cli._tracing import command as tracing_command
 from tracer.cli._tracing import trace
 from tracer.model.errors import UsageError
+from tracer.model.summary import summary
 from tracer.probes import Probe
 
 
@@ -33,7 +37,7 @@ def chosen_probes(names: str) -> list[Probe]:
 
 command = tracing_command(
     "trace",
-    "Run several probes in one stream.",
+    summary(__doc__),
     (
         "ktrace trace signals,exits            both, ordered by time",
         "ktrace trace signals,exits -p web -o json",

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ktrace why POD` and `ktrace why FILE`: what happened, how sure that is, the evidence, and what
+"""Say what happened to a pod, how sure that is, and what to do.
+
+`ktrace why POD` and `ktrace why FILE`: what happened, how sure that is, the evidence, and what
 to do. With an agent's history it answers at once; else it waits until there is something to
-explain."""
+explain.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +49,7 @@ from tracer.cli._tracing import (
 from tracer.model.errors import BadRecording, KtraceError, UsageError
 from tracer.model.event import Clock, Place, to_json
 from tracer.model.selection import AS_TARGET, Selection
+from tracer.model.summary import summary
 from tracer.model.units import span
 from tracer.model.workloads import parse as parse_workload
 from tracer.recording import SUFFIX
@@ -338,7 +342,7 @@ def _show_text(colour: bool, explanation: Explanation, clock: Clock, _node: str)
 
 command = make_command(
     "why",
-    "Say what happened to a pod, how sure that is, and what to do.",
+    summary(__doc__),
     (
         "ktrace why shop/web-0                  its last end, if an agent has seen one; else wait",
         "ktrace why shop/web-0 --next           wait until it ends or something happens to it",

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections dropped by a full queue: their owner and port, and the depth of the queue.
+"""Show connections that a full queue turned away.
+
+Connections dropped by a full queue: their owner and port, and the depth of the queue.
 
 The first drop at a queue is one record; after that, one record a second has the count. They come
 from the kernel side (probes/backlog.bpf.c), or from `companion` where no function can be probed.
@@ -17,6 +19,7 @@ from tracer.model.address import address_text, with_port
 from tracer.model.bounded import keep
 from tracer.model.event import Event, Place, Process
 from tracer.model.schema import Schema
+from tracer.model.summary import summary
 from tracer.probes import Alike, AttachPoint, Companion, Decode, Metric, Probe, Stream, Table
 from tracer.probes.columns import CONTAINER, Column, pod_name, process_name
 
@@ -178,7 +181,7 @@ def _alarm(event: Event[DropBody]) -> bool:
 PROBE: Probe[DropBody] = Probe(
     name="backlog",
     object="backlog",
-    help="Show connections that a full queue turned away.",
+    help=summary(__doc__),
     examples=(
         "ktrace backlog                   every pod that turns connections away",
         "ktrace backlog -p web -o wide    with the other side and the process that listens",

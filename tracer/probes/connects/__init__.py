@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TCP connects that fail, or that nobody answers: how often they asked, for how long, and whom."""
+"""Show TCP connects that fail, or that nobody answers.
+
+TCP connects that fail, or that nobody answers: how often they asked, for how long, and whom.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from tracer.identity.netns import OBJECT, STATE, PodNetworks
 from tracer.kernel.bpf_object import shipped
 from tracer.model.address import address_text, with_port
 from tracer.model.event import Event, Place, Process
+from tracer.model.summary import summary
 from tracer.model.units import span
 from tracer.probes import Alike, AttachPoint, Decode, Metric, Probe, Stream
 from tracer.probes.columns import CONTAINER, Column, pod_name, process_name
@@ -186,7 +190,7 @@ def _alarm(event: Event[ConnectBody]) -> bool:
 PROBE: Probe[ConnectBody] = Probe(
     name="connects",
     object="connects",
-    help="Show TCP connects that fail, or that nobody answers.",
+    help=summary(__doc__),
     examples=(
         "ktrace connects                   pods that cannot connect, and to whom",
         "ktrace connects -p shop/web-0     one pod",

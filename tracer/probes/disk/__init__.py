@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""File systems that are full or have become read-only: which calls failed for that, on which file,
+"""Show file systems that are full, who fails for that, and the largest files.
+
+File systems that are full or have become read-only: which calls failed for that, on which file,
 and whose files are the largest.
 
 The states come from `companion`, which asks for them every second. The kernel side is attached only
@@ -21,6 +23,7 @@ from tracer.model.bounded import keep
 from tracer.model.event import Event, Process, text
 from tracer.model.schema import Schema
 from tracer.model.selection import Selection
+from tracer.model.summary import summary
 from tracer.model.units import size
 from tracer.probes import (
     Alike,
@@ -396,7 +399,7 @@ _STATES_ONLY = "who met the error, and on which file"
 PROBE: Probe[Any] = Probe(
     name="disk",
     object="disk",
-    help="Show file systems that are full, who fails for that, and the largest files.",
+    help=summary(__doc__),
     examples=(
         "ktrace disk                  pods that fail on a full disk, or have large files there",
         "ktrace disk --all            also the node's processes, and how each file system is",

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packets that the kernel dropped, with its reason, and whose they were.
+"""Show packets that the kernel dropped, and why.
+
+Packets that the kernel dropped, with its reason, and whose they were.
 
 The first drop of a flow is one record; after that, one record a second has the count
 (probes/drops.bpf.c). A packet that was forwarded belongs to the pod that sent it, if that is on
@@ -21,6 +23,7 @@ from tracer.model.bounded import keep
 from tracer.model.event import Event, Place, text
 from tracer.model.schema import Schema
 from tracer.model.selection import Selection
+from tracer.model.summary import summary
 from tracer.probes import (
     Alike,
     AttachPoint,
@@ -398,7 +401,7 @@ def _point(drops: str, *besides: str) -> AttachPoint:
 PROBE: Probe[PacketBody] = Probe(
     name="drops",
     object="drops",
-    help="Show packets that the kernel dropped, and why.",
+    help=summary(__doc__),
     examples=(
         "ktrace drops                     packets of pods that were dropped on this node",
         "ktrace drops -p shop/web-0       those that one pod sent or was to get",

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Process exits: exit code or signal, in words."""
+"""Show how processes end, with the exit code in words.
+
+Process exits: exit code or signal, in words.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard
 from tracer.decode.exitcodes import describe_exit_code, describe_signal_death, split_status
 from tracer.decode.signals import signal_name
 from tracer.model.event import Event, Process
+from tracer.model.summary import summary
 from tracer.probes import AttachPoint, Decode, Metric, Probe, Stream
 from tracer.probes.columns import CONTAINER, POD, Column, ancestry_chain, exe, process_name
 
@@ -115,7 +119,7 @@ def _alarm(event: Event[ExitBody]) -> bool:
 PROBE: Probe[ExitBody] = Probe(
     name="exits",
     object="exits",
-    help="Show how processes end, with the exit code in words.",
+    help=summary(__doc__),
     examples=(
         "ktrace exits                     every process of every pod that ends",
         "ktrace exits -p web -c app       one container",

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OOM kills: the victim, the limit, and the use of the memory.
+"""Show whom the OOM killer kills, and whose limit was hit.
+
+OOM kills: the victim, the limit, and the use of the memory.
 
 `decoder` joins three sources in one event: the kernel's event for the kill (probes/oom.bpf.c), the
 members of a group that dies as a whole, and the kernel log's report of the same kill (`companion`).
@@ -17,6 +19,7 @@ from tracer.kernel.kmsg import KernelLog
 from tracer.model.event import Event
 from tracer.model.schema import Schema
 from tracer.model.selection import Selection
+from tracer.model.summary import summary
 from tracer.model.units import size
 from tracer.probes import Alike, AttachPoint, Companion, Metric, Options, Probe
 from tracer.probes.columns import CONTAINER, POD, Column, ancestry_chain, exe, process_name
@@ -103,7 +106,7 @@ class KillOptions(Options):
 PROBE: Probe[KillBody] = Probe(
     name="oom",
     object="oom",
-    help="Show whom the OOM killer kills, and whose limit was hit.",
+    help=summary(__doc__),
     examples=(
         "ktrace oom                       every pod",
         "ktrace oom -p web -o wide        one pod, with what its memory was used for",

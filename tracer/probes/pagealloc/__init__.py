@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Failed page allocations: their process, their size, and the free memory at that moment."""
+"""Show page allocations that fail, and whether memory was gone or fragmented.
+
+Failed page allocations: their process, their size, and the free memory at that moment.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from tracer.kernel.gfp import names_here
 from tracer.model.event import Event, Process, text
 from tracer.model.schema import Schema
 from tracer.model.selection import Selection
+from tracer.model.summary import summary
 from tracer.model.units import size
 from tracer.probes import Alike, AttachPoint, Decode, Metric, Options, Probe, Stream, option
 from tracer.probes.columns import CONTAINER, POD, Column, ancestry_chain, exe, process_name
@@ -193,7 +197,7 @@ def _alarm(event: Event[AllocationBody]) -> bool:
 PROBE: Probe[AllocationBody] = Probe(
     name="pagealloc",
     object="pagealloc",
-    help="Show page allocations that fail, and whether memory was gone or fragmented.",
+    help=summary(__doc__),
     examples=(
         "ktrace pagealloc                     failures in pods that the caller did not expect",
         "ktrace pagealloc --all               also those of the node itself",

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TCP resets, sent and received, with the reason as far as it is known."""
+"""Show TCP connections that are reset: by whom, and why.
+
+TCP resets, sent and received, with the reason as far as it is known.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from tracer.model.address import address_text, with_port
 from tracer.model.bounded import keep
 from tracer.model.event import Event, Place, Process
 from tracer.model.selection import Selection
+from tracer.model.summary import summary
 from tracer.probes import AttachPoint, Decode, Metric, Options, Probe, Stream
 from tracer.probes.columns import CONTAINER, Column, pod_name, process_name
 
@@ -312,7 +316,7 @@ WITHOUT_SOCKET = "resets without a socket: those for a closed port"
 PROBE: Probe[ResetBody] = Probe(
     name="resets",
     object="resets",
-    help="Show TCP connections that are reset: by whom, and why.",
+    help=summary(__doc__),
     examples=(
         "ktrace resets                    resets that pods send or receive",
         "ktrace resets -p shop/web-0      one pod, and who is on the other side",

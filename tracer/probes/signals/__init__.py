@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signals with sender and target, at the moment the kernel generates them."""
+"""Show who sends which signal to whom.
+
+Signals with sender and target, at the moment the kernel generates them.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from tracer.kernel.bpf_object import shipped
 from tracer.model.event import Event, Process
 from tracer.model.origin import origin_of, suspicious
 from tracer.model.selection import Selection
+from tracer.model.summary import summary
 from tracer.probes import Alike, AttachPoint, Decode, Metric, Options, Probe, Stream, option
 from tracer.probes.columns import (
     CONTAINER,
@@ -188,7 +192,7 @@ def _argv(process: Process | None) -> str | None:
 PROBE: Probe[SignalBody] = Probe(
     name="signals",
     object="signals",
-    help="Show who sends which signal to whom.",
+    help=summary(__doc__),
     examples=(
         "ktrace signals                         everything that pods send or receive",
         "ktrace signals -p web -o wide          signals to pod web, with the sender's ancestry",
