@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,27 +16,37 @@ import pytest
 
 from deploy.packages.build import UNIT_FILES
 from tests.support.containerd import Containerd
-from tests.support.ktrace import END_SECONDS, ROOT, START_SECONDS, run
+from tests.support.ktrace import END_SECONDS, START_SECONDS, run
 from tests.support.wait import wait_for
 
 NAME = f"web-{os.getpid()}"
 UNIT = "ktrace-agent.service"
 SYSTEMD = "/usr/lib/systemd/systemd"
 # A manager takes along whatever is in its cgroup. So it first gets one of its own in each hierarchy
-# that systemd uses, and does not begin anywhere else. sd_booted(3) wants the directory.
-HIERARCHIES = ("systemd", "unified", "cpu", "cpuacct", "memory", "pids", "blkio", "devices")
+# but that of processors' sets, which systemd does not use, and begins nowhere else. sd_booted(3)
+# wants the directory.
 MANAGER = f"""
-for hierarchy in {" ".join(HIERARCHIES)}; do
-    mkdir "/sys/fs/cgroup/$hierarchy/$1"
-    echo $$ >"/sys/fs/cgroup/$hierarchy/$1/cgroup.procs"
+name=$1
+shift
+for mount; do
+    mkdir "$mount/$name"
+    echo $$ >"$mount/$name/cgroup.procs"
 done
-if grep -qE '^[0-9]+:({"|".join(("name=systemd", *HIERARCHIES[2:]))})?:/$' /proc/self/cgroup
-then exit 1
-fi
+if grep -v :cpuset: /proc/self/cgroup | grep -q ':/$'; then exit 1; fi
 mount -t tmpfs none /run/systemd
 mkdir /run/systemd/system
 exec {SYSTEMD} --user
 """
+
+
+def mounts() -> list[Path]:
+    """Of the hierarchies that systemd may use."""
+    every = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return [
+        Path(where)
+        for _, where, kind, options, *_ in every
+        if kind in ("cgroup", "cgroup2") and "cpuset" not in options.split(",")
+    ]
 
 
 class Manager:
@@ -45,7 +56,9 @@ class Manager:
         units.mkdir(parents=True)
         (home / "run").mkdir(mode=0o700)
         for file in UNIT_FILES:
-            text = file.read_text().replace("/usr/bin/ktrace", str(ROOT / ".venv/bin/ktrace"))
+            text = file.read_text().replace(
+                "/usr/bin/ktrace", str(Path(sys.executable).with_name("ktrace"))
+            )
             (units / file.name).write_text(text)
         self._environment = {
             **os.environ,
@@ -53,8 +66,11 @@ class Manager:
             **{"XDG_CONFIG_HOME": str(home / "config"), "XDG_STATE_HOME": str(home / "state")},
         }
         self._cgroup = f"ktrace-test-{os.getpid()}"
-        self._process = self._popen("unshare", "--mount", "sh", "-ec", MANAGER, "sh", self._cgroup)
-        private = home / "run/systemd/private"
+        words = ("sh", "-ec", MANAGER, "sh", self._cgroup, *map(str, mounts()))
+        self._process = self._popen("unshare", "--mount", *words)
+
+    def start(self) -> None:
+        private = self.home / "run/systemd/private"
         wait_for("systemd", lambda: private.exists() or self._process.poll() is not None)
         assert self._process.poll() is None, self._process.communicate()[1]
 
@@ -80,9 +96,8 @@ class Manager:
     def end(self) -> None:
         self._process.send_signal(signal.SIGTERM)
         self._process.communicate(timeout=END_SECONDS)
-        for hierarchy in HIERARCHIES:
-            whole = Path("/sys/fs/cgroup", hierarchy, self._cgroup)
-            for folder, _, _ in os.walk(whole, topdown=False):
+        for mount in mounts():
+            for folder, _, _ in os.walk(mount / self._cgroup, topdown=False):
                 Path(folder).rmdir()
 
     def _popen(self, *words: str) -> subprocess.Popen[str]:
@@ -99,8 +114,11 @@ class Manager:
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[Manager]:
     made = Manager(tmp_path)
-    yield made
-    made.end()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.end()
 
 
 def test_the_agent_as_a_service(containerd: Containerd, manager: Manager, tmp_path: Path) -> None:
