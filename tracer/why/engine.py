@@ -14,6 +14,7 @@ from tracer.probes.signals import is_signal
 from tracer.why.cause import ALL_OF_AN_END, RESTART_LOOP, Cause
 from tracer.why.causes import causes
 from tracer.why.common.kubectl import events
+from tracer.why.common.plain import with_plain_words
 from tracer.why.common.shown import hints_of
 from tracer.why.entry import Entry
 from tracer.why.reasons import reasons_of, stop_of
@@ -47,7 +48,7 @@ def explain(story: Story) -> Explanation | None:
                 verdict = _with_reasons(verdict, story, said)
             verdict = with_told(verdict, said, story)
             name = cause.headline or verdict.id.replace("_", " ").title().replace(" ", "")
-            verdict = replace(verdict, headline=name)
+            verdict = replace(with_plain_words(verdict, story.place), headline=name)
             story.found.append(_doubted(verdict, cause, story))
     if not story.found:
         return None

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pkgutil
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
@@ -28,7 +29,7 @@ from tests.unit.why.world import (
     process,
 )
 from tracer.why import causes
-from tracer.why.engine import Explanation
+from tracer.why.engine import Explanation, explain
 from tracer.why.render import to_text
 from tracer.why.verdict import Certainty
 
@@ -452,6 +453,24 @@ def test_every_verdict_has_a_story() -> None:
     own = {f"{name}." for name in causes.names()} - {"restart_loop.", *quiet}
     modules = {f"{_module_of(told(tell))}." for tell, _, _ in STORIES.values()}
     assert own == modules
+
+
+# They are about what Kubernetes does, or name its ways among others.
+OF_KUBERNETES = ("killed_by_kubelet", "disk_full")
+
+
+@pytest.mark.parametrize("tell", [tell for tell, _, _ in STORIES.values()], ids=STORIES.keys())
+def test_a_container_without_a_pod_is_not_told_in_kubernetes_words(tell: Tell) -> None:
+    story = told(tell).story
+    if story.place.identity.container_id is None:
+        return
+    story.place, story.found = place_of("a" * 64, "web", uid=None), []
+    explanation = explain(story)
+    assert explanation is not None
+    for one in (explanation.verdict, *explanation.others):
+        said = "\n".join((one.sentence, one.remedy, *one.doubts, *one.hints))
+        if one.id not in OF_KUBERNETES:
+            assert not re.search(r"Kubernetes|kubectl|resources\.limits|restartPolicy", said), said
 
 
 def told(tell: Tell) -> Explanation:
