@@ -50,16 +50,18 @@ class Libbpf:
 
     def __init__(self) -> None:
         try:
-            own = _OWN.exists()
-            self.lib = ctypes.CDLL(str(_OWN) if own else "libbpf.so.1", use_errno=True)
+            place = str(_OWN) if _OWN.exists() else "libbpf.so.1"
+            self.lib = ctypes.CDLL(place, use_errno=True)
+            holding = ctypes.PyDLL(place, use_errno=True)
         except OSError as error:
             raise CannotOnThisKernel(
                 f"libbpf.so.1 cannot be loaded ({error})",
                 "install it: apt-get install libbpf1 (Debian, Ubuntu), dnf install libbpf (RHEL)",
             ) from error
         for name, (result, arguments) in _PROTOTYPES.items():
-            function = getattr(self.lib, name)
+            function = getattr(self.lib if name in _LETTING_GO else holding, name)
             function.restype, function.argtypes = result, arguments
+            setattr(self.lib, name, function)
         self._log: deque[str] = deque(maxlen=_KEPT_LINES)
         self._vsnprintf = ctypes.CDLL(None).vsnprintf
         self._vsnprintf.argtypes = [c_void_p, c_size_t, c_char_p, c_void_p]
@@ -324,6 +326,21 @@ _TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 # enum bpf_prog_type and enum bpf_attach_type, include/uapi/linux/bpf.h
 _TRACING, _FENTRY = 26, 24
 _RETURN_0 = bytes.fromhex("b700000000000000 9500000000000000")
+
+# Other threads run during these. The other functions take microseconds, and to give up the
+# interpreter for them would mean to wait for the other threads' turns after each call.
+_LETTING_GO = {
+    "bpf_iter_create",
+    "bpf_link__destroy",
+    "bpf_object__close",
+    "bpf_object__load",
+    "bpf_object__open_mem",
+    "bpf_prog_load",
+    "bpf_program__attach",
+    "bpf_program__attach_iter",
+    "libbpf_find_vmlinux_btf_id",
+    "ring_buffer__consume",
+}
 
 _PRINT = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
 _SAMPLE = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)

@@ -14,9 +14,11 @@ from tracer.model.batch import Batch, cell, split
 from tracer.model.schema import Schema
 from tracer.probes import LAST_CALL, Companion, Listening, Waking
 
-# Records gather this long before they are fetched, so that a steady stream costs at most a hundred
+# A fetch comes no sooner after the one before, so that a steady stream costs at most a hundred
 # wake-ups a second.
 GATHER_SECONDS = 0.01
+# After a pause it comes when a session can put the first record in its order.
+SETTLE_SECONDS = 0.0015
 
 
 class Reader:
@@ -28,7 +30,7 @@ class Reader:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, select.EPOLLIN)
         self._companions: list[Companion] = []
-        self._next_call = 0.0
+        self._next_call = self._fetched = 0.0
         self._called = False
         self._waiting: deque[Batch] = deque()
 
@@ -89,7 +91,10 @@ class Reader:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._wake)
         elif ready:
-            select.select([self._wake], [], [], min(timeout, GATHER_SECONDS))
+            now = time.monotonic()
+            gather = min(timeout, max(SETTLE_SECONDS, self._fetched + GATHER_SECONDS - now))
+            select.select([self._wake], [], [], gather)
+        self._fetched = time.monotonic()
 
     def _with_companions(self, batch: Batch | None) -> Batch | None:
         """Puts the companions' records in front."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from tracer.backends.objects import Objects
-from tracer.backends.reader import Reader
+from tracer.backends.reader import GATHER_SECONDS, SETTLE_SECONDS, Reader
 from tracer.model.batch import cell
 
 
@@ -51,6 +51,26 @@ def test_who_wakes_too_late_touches_nothing() -> None:
     assert os.fstat(number).st_size == 0
     for descriptor in {other, number}:
         os.close(descriptor)
+
+
+def test_a_record_after_a_pause_waits_less_than_those_of_a_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    gathered: list[float] = []
+    monkeypatch.setattr("tracer.backends.reader.time.monotonic", lambda: now)
+    monkeypatch.setattr(
+        "tracer.backends.reader.select.select", lambda *words: gathered.append(words[3])
+    )
+    ready = os.eventfd(1)
+    reader = Reader({})
+    reader.watch(ready)
+    for pause in (0.0, 0.004, 60.0):
+        now += pause
+        reader.read(lambda: None, 60)
+    assert gathered == pytest.approx([SETTLE_SECONDS, GATHER_SECONDS - 0.004, SETTLE_SECONDS])
+    reader.close()
+    os.close(ready)
 
 
 def test_who_is_woken_returns() -> None:
