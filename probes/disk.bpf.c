@@ -117,15 +117,6 @@ KT_EVENT(disk_file);
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-struct file_system_type {
-	const char *name;
-};
-
-struct super_block {
-	u32 s_dev;
-	struct file_system_type *s_type;
-};
-
 struct dentry___disk {
 	struct super_block *d_sb;
 };

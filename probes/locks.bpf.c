@@ -59,10 +59,6 @@ struct list_head {
 	struct list_head *next;
 };
 
-struct super_block {
-	u32 s_dev;
-};
-
 struct file_lock_context {
 	struct list_head flc_flock;
 };
