@@ -41,6 +41,8 @@ PLATFORMS = (
     "manylinux_2_28",
 )
 LEVEL = 19
+# What is promised of a packed bundle's size.
+MAX_PACKED = 17_000_000
 # The launcher's name as the plugin of kubectl.
 PLUGIN = "kubectl-ktrace"
 # Run by the node's own Python, of any version.
@@ -72,6 +74,8 @@ FILES_LEFT_OUT = re.compile(
     r"__pycache__/|^(?!tracer/).*((^|/)(tests?|bin|include)/|\.(pyi|c|h|pyx|pxd|typed)$)"
     r"|roots\.pem$|^pygments/lexers/(?!__init__|_mapping|python\.py)|^zstandard/_cffi"
 )
+# Texts of licences in a wheel's metadata: PEP 639 puts them into a folder, older wheels beside it.
+LICENCE = re.compile(r"\.dist-info/(.*/)?(licen[sc]e|copying|notice|authors)[^/]*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def build(wheel: Path, architecture: Architecture, into: Path, say: Say) -> Path
     say("the interpreter")
     parts = [*_interpreter(debian, root, modules)]
     say("the wheels")
-    parts += _wheels(wheel, architecture, modules)
+    parts += _wheels(wheel, architecture, modules, root / "licences")
     say("the libraries")
     packages = _libraries(debian, root)
     parts += map(_debian, packages)
@@ -117,13 +121,16 @@ def build(wheel: Path, architecture: Architecture, into: Path, say: Say) -> Path
 
 
 def pack(root: Path) -> Path:
-    """Packs it as NAME.tar.zst, without owner and times."""
+    """Packs it as NAME.tar.zst, without owner and times. Raises `BuildError` if it has grown."""
     target = root.with_name(f"{root.name}.tar.zst")
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for path in [root, *sorted(root.rglob("*"))]:
             archive.add(path, path.relative_to(root.parent), recursive=False, filter=anonymous)
-    target.write_bytes(zstandard.ZstdCompressor(level=LEVEL).compress(buffer.getvalue()))
+    packed = zstandard.ZstdCompressor(level=LEVEL).compress(buffer.getvalue())
+    if len(packed) > MAX_PACKED:
+        raise BuildError(f"{target.name} has {len(packed) / 1e6:.1f} MB: what came into it?")
+    target.write_bytes(packed)
     return target
 
 
@@ -161,9 +168,9 @@ def _interpreter(debian: System, root: Path, modules: Path) -> Iterator[Part]:
         yield _debian(debian.package(package))
 
 
-def _wheels(wheel: Path, architecture: Architecture, modules: Path) -> list[Part]:
+def _wheels(wheel: Path, architecture: Architecture, modules: Path, licences: Path) -> list[Part]:
     """Installs ktrace's wheel and its dependencies into the directory of the standard library:
-    every import would have to search a second one."""
+    every import would have to search a second one. Their licences go to the others."""
     platforms = [
         word for one in PLATFORMS for word in ("--platform", f"{one}_{architecture.machine}")
     ]
@@ -180,6 +187,8 @@ def _wheels(wheel: Path, architecture: Architecture, modules: Path) -> list[Part
         found = [_python(d) for d in importlib.metadata.distributions(path=[scratch])]
         for path in sorted(Path(scratch).rglob("*")):
             inside = str(path.relative_to(scratch))
+            if path.is_file() and LICENCE.search(inside):
+                _copy(path, licences / project(inside.partition("-")[0]) / path.name)
             if not path.is_file() or FILES_LEFT_OUT.search(inside):
                 continue
             if ".dist-info/" in inside and not inside.endswith(("/METADATA", "entry_points.txt")):
@@ -233,9 +242,9 @@ def _strip(files: Iterable[Path]) -> None:
 
 
 def _licences(directory: Path, debian: System, parts: Iterable[Part], carried: Path) -> None:
-    """Copies the licences, except those of wheels, which are in their metadata. `carried` holds
-    those of the libraries inside ktrace's wheel."""
-    shutil.copytree(ROOT / "LICENSES", directory / "ktrace")
+    """Copies the licences of all but the wheels. `carried` holds those of the libraries inside
+    ktrace's wheel."""
+    shutil.copytree(ROOT / "LICENSES", directory / "ktrace", dirs_exist_ok=True)
     shutil.copy(ROOT / "LICENSE", directory / "ktrace")
     shutil.copytree(carried, directory, dirs_exist_ok=True)
     shutil.rmtree(carried)
@@ -270,9 +279,14 @@ def _sbom(parts: Iterable[Part], carried: dict[str, Any]) -> str:
 
 def _python(found: importlib.metadata.Distribution) -> Part:
     about = found.metadata
-    licence = about["License-Expression"] or about["License"] or "see its metadata"
     name = about["Name"]
+    licence = about["License-Expression"] or about["License"] or f"see licences/{project(name)}"
     return Part(name, found.version, f"pkg:pypi/{name.lower()}@{found.version}", licence[:100])
+
+
+def project(name: str) -> str:
+    """As the files of a wheel are named."""
+    return re.sub(r"[-_.]+", "_", name).lower()
 
 
 def _debian(package: Package) -> Part:

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from deploy import ROOT
+from deploy import ROOT, BuildError
 from deploy.architecture import wanted
-from deploy.bundle.build import build, checksums, pack
+from deploy.bundle.build import build, checksums, pack, project
 from tests.deploy.nodes import busybox, traces_kills
 from tests.support import bundle as made
 from tracer.kernel.hierarchies import hierarchies
@@ -204,13 +204,23 @@ def test_what_is_in_it_is_told(bundle: Path) -> None:
     told = json.loads((bundle / "sbom.cdx.json").read_text())
     assert (told["bomFormat"], told["specVersion"]) == ("CycloneDX", "1.5")
     names = {component["name"] for component in told["components"]}
-    assert names >= {"libc6", "python3.11-minimal", "click", "textual"}
+    assert names >= {"libc6", "python3.11-minimal", "click", "textual", "Jinja2", "MarkupSafe"}
     assert names >= {"libbpf", "elfutils", "zlib"}
     assert names >= {"h2", "hpack", "hyperframe"}
     assert "grpcio" not in names
     for component in told["components"]:
         if component["purl"].startswith("pkg:deb/"):
             assert (bundle / "licences" / component["name"]).read_text()
+
+
+def test_the_licence_of_every_wheel(bundle: Path) -> None:
+    """The text, not only its name."""
+    told = json.loads((bundle / "sbom.cdx.json").read_text())
+    wheels = [one["name"] for one in told["components"] if one["purl"].startswith("pkg:pypi/")]
+    assert len(wheels) > 20
+    for name in wheels:
+        place = bundle / "licences" / project(name)
+        assert any(len(path.read_text()) > 300 for path in place.iterdir()), name
 
 
 def test_packed(tmp_path: Path) -> None:
@@ -229,6 +239,16 @@ def test_packed(tmp_path: Path) -> None:
     assert [member.name for member in members] == ["ktrace-1", "ktrace-1/ktrace", "ktrace-1/lib"]
     assert {(m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {(0, 0, "", "", 0o755)}
     assert len({member.mtime for member in members}) == 1
+
+
+def test_one_that_has_grown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploy.bundle.build.MAX_PACKED", 100_000)
+    root = tmp_path / "ktrace-1"
+    root.mkdir()
+    (root / "random").write_bytes(os.urandom(100_000))
+    with pytest.raises(BuildError, match=r"ktrace-1\.tar\.zst has 0\.1 MB"):
+        pack(root)
+    assert [path.name for path in tmp_path.iterdir()] == ["ktrace-1"]
 
 
 def contents(root: Path) -> dict[str, tuple[int, str]]:
