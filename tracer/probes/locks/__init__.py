@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""flock(2) of xtables.lock: who waits for whom before it may change iptables' rules."""
+"""Show who waits for xtables.lock, and which process holds it.
+
+flock(2) of xtables.lock: who waits for whom before it may change iptables' rules.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from tracer.kernel.procfs import stat_of
 from tracer.model.bounded import keep
 from tracer.model.event import Event, Process, text
 from tracer.model.selection import Selection
+from tracer.model.summary import summary
 from tracer.model.units import span
 from tracer.probes import Alike, AttachPoint, Decode, Metric, Options, Probe, Stream, option
 from tracer.probes.columns import CONTAINER, POD, Column, pod_name, process_name
@@ -201,7 +205,7 @@ def _alarm(event: Event[LockBody]) -> bool:
 PROBE: Probe[LockBody] = Probe(
     name="locks",
     object="locks",
-    help="Show who waits for xtables.lock, and which process holds it.",
+    help=summary(__doc__),
     examples=(
         "ktrace locks                     pods that wait for iptables' lock, or hold it",
         "ktrace locks --all               also where the host waits for itself",
