@@ -28,7 +28,7 @@ Event = dict[str, Any]
 
 SIZE, INODES = 1 << 20, 64
 PROGRAM = r"""
-import errno, json, os, sys
+import ctypes, errno, json, os, sys
 
 def failed(times, call):
     count = 0
@@ -75,6 +75,41 @@ def create_below(directory, times):
 
 def delete(path):
     os.unlink(path)
+
+def refused(path, times, error):
+    # a name that cannot be removed
+    count = 0
+    for _ in range(times):
+        try:
+            os.unlink(path)
+        except OSError as failure:
+            count += failure.errno == getattr(errno, error)
+    return count
+
+def in_use(path, times):
+    umount = ctypes.CDLL(None, use_errno=True).umount
+    return sum(bool(umount(path.encode())) and ctypes.get_errno() == errno.EBUSY
+               for _ in range(times))
+
+def hold(path):
+    os.chdir(path)
+
+def be_nobody():
+    os.setuid(65534)
+
+def synced(path, times):
+    # each write is lost: the disk fails
+    count = 0
+    for number in range(times):
+        handle = os.open(f"{path}/{number}", os.O_WRONLY | os.O_CREAT)
+        os.write(handle, bytes(4096))
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            assert error.errno in (errno.EIO, errno.ENOSPC), error
+            count += 1
+        os.close(handle)
+    return count
 
 print(json.dumps(None), flush=True)
 for line in sys.stdin:
@@ -280,3 +315,119 @@ def test_a_file_system_that_becomes_read_only(full: str, writer: Writer) -> None
     events = failures(every, full, other.pid)
     assert [(e["error"], e["call"]) for e in events] == [("EROFS", "mkdir")] * TIMES
     assert [e for e in every if (e.get("path") or "").startswith(never)] == []
+
+
+@contextmanager
+def image(directory: Path, kind: str = "ext4") -> Iterator[str]:
+    """A file system in a file, mounted by way of a loop device."""
+    file, point = directory / f"{kind}.img", directory / kind
+    with file.open("wb") as made:
+        made.truncate((400 if kind == "xfs" else 16) << 20)
+    subprocess.run([f"mkfs.{kind}", "-q", str(file)], check=True)
+    point.mkdir()
+    subprocess.run(["mount", "-o", "loop", str(file), str(point)], check=True)
+    try:
+        yield str(point)
+    finally:
+        subprocess.run(["umount", "--lazy", str(point)], check=True)
+
+
+@contextmanager
+def armed(ktrace: Ktrace, directory: Path) -> Iterator[None]:
+    """Another file system is full, so that every call is looked at."""
+    with mounted(directory, "size=4k") as other:
+        Path(other, "x").write_bytes(bytes(4096))
+        until_watched(ktrace, other)
+        yield
+
+
+def test_an_immutable_file(tmp_path: Path, writer: Writer) -> None:
+    """And a directory; not what a process has no right to remove: another's, in a sticky one."""
+    with (
+        image(tmp_path) as directory,
+        Ktrace("disk", "--all") as ktrace,
+        armed(ktrace, tmp_path / "other"),
+        Writer(tmp_path) as other,
+        Writer(tmp_path) as nobody,
+    ):
+        kept, below, sticky = (Path(directory, n) for n in ("kept\x1b[31m", "below", "sticky"))
+        below.mkdir()
+        sticky.mkdir()
+        sticky.chmod(0o1777)
+        for file in (kept, below / "x", sticky / "x"):
+            file.touch()
+        subprocess.run(["chattr", "+i", str(kept), str(below)], check=True)
+        try:
+            assert writer.do("refused", str(kept), TIMES, "EPERM") == TIMES
+            assert other.do("refused", str(below / "x"), TIMES, "EPERM") == TIMES
+            nobody.do("hold", str(sticky))
+            nobody.do("be_nobody")
+            assert nobody.do("refused", "x", TIMES, "EPERM") == TIMES
+            wait_for(
+                "the failures",
+                lambda: len(failures(ktrace.events, directory, other.pid)) >= TIMES,
+            )
+            every = ktrace.stop()
+            assert ktrace.summary.lost == 0
+        finally:
+            subprocess.run(["chattr", "-i", str(kept), str(below)], check=True)
+    for who, path, of_what in ((writer, kept, kept), (other, below / "x", below)):
+        events = failures(every, directory, who.pid)
+        assert len(events) == TIMES
+        for event in events:
+            assert (event["error"], event["path"]) == ("EPERM", str(path))
+            assert (event["attribute"], event["attribute_of"]) == ("immutable", str(of_what))
+    assert [e for e in every if (e.get("process") or {}).get("pid") == nobody.pid] == []
+
+
+def test_a_mount_in_use(tmp_path: Path, writer: Writer) -> None:
+    """By whom, and where."""
+    with (
+        mounted(tmp_path / "busy") as directory,
+        Ktrace("disk", "--all") as ktrace,
+        armed(ktrace, tmp_path / "other"),
+        Writer(tmp_path) as holder,
+    ):
+        holder.do("hold", directory)
+        who = facts(holder.pid)
+        assert writer.do("in_use", directory, TIMES) == TIMES
+        wait_for(
+            "the failures",
+            lambda: len(failures(ktrace.events, directory, writer.pid)) >= TIMES,
+        )
+        every = ktrace.stop()
+        assert ktrace.summary.lost == 0
+    events = failures(every, directory, writer.pid)
+    assert len(events) == TIMES
+    for event in events:
+        assert (event["error"], event["call"], event["path"]) == ("EBUSY", "umount2", directory)
+        (held,) = event["holders"]
+        assert (held["how"], held["path"]) == ("working directory", directory)
+        check_process(held["process"], who)
+
+
+def test_a_disk_that_fails(tmp_path: Path, writer: Writer) -> None:
+    """Whose writes are lost: at fsync, without a look at every call. Before that the device."""
+    with (
+        mounted(tmp_path / "small", "size=20m") as below,
+        image(Path(below)) as directory,
+        Ktrace("disk", "--all") as ktrace,
+    ):
+        writer.do("fill", f"{below}/rest")
+        lost = writer.do("synced", directory, TIMES)
+        assert lost > 0
+        wait_for(
+            "the failures",
+            lambda: len(failures(ktrace.events, directory, writer.pid)) >= lost,
+        )
+        wait_for("the disk's", lambda: len(of("disk_error", ktrace.events, directory)) >= 2)
+        every = ktrace.stop()
+    events = failures(every, directory, writer.pid)
+    assert len(events) == lost
+    assert {event["error"] for event in events} <= {"EIO", "ENOSPC"}
+    assert {event["call"] for event in events} == {None}
+    assert {Path(event["path"]).parent for event in events} == {Path(directory)}
+    errors = of("disk_error", every, directory)
+    assert {event["reporter"] for event in errors} == {"device", "writeback"}
+    assert {event["error"] for event in errors} <= {"EIO", "ENOSPC"}
+    assert all(event["writes"] for event in errors)

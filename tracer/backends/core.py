@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -174,7 +174,7 @@ class CoreBackend(WithMaps):
     def _first_possible(self, probe: Probe) -> AttachPoint | None:
         """The first attach point whose kinds of programs this kernel has."""
         sections = self._shipped.open(probe.object).programs
-        for point in probe.attach_points:
+        for point in self._points(probe):
             try:
                 for program in (*point.programs, *point.armed):
                     self._library.check_kind(sections.get(program, ""))
@@ -182,6 +182,13 @@ class CoreBackend(WithMaps):
                 continue
             return point
         return None
+
+    def _points(self, probe: Probe) -> Iterator[AttachPoint]:
+        """The attach points, without optional programs that this kernel cannot have."""
+        sections = self._shipped.open(probe.object).programs
+        for point in probe.attach_points:
+            optional = {name: sections[name] for name in point.optional}
+            yield point.without(self._library.lacking(optional))
 
     def _attach_each(self, probes: list[Probe], settings: dict[str, int]) -> None:
         self._load(CONTEXT, None, settings)
@@ -196,7 +203,7 @@ class CoreBackend(WithMaps):
     def _attach_probe(self, probe: Probe, settings: dict[str, int]) -> None:
         """Takes the first attach point that this kernel both loads and attaches."""
         refused: list[tuple[AttachPoint, LibbpfError]] = []
-        for point in probe.attach_points:
+        for point in self._points(probe):
             try:
                 self._load(probe.object, (*point.programs, *point.armed), settings)
                 self._parts[probe.object].loaded.attach(besides=point.armed)

@@ -11,7 +11,7 @@ import ctypes
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_void_p
 from functools import cached_property
@@ -136,6 +136,18 @@ class Libbpf:
         if kind in ("fentry", "fexit") and not self.has_fentry:
             raise self.error("no tracing of functions in this kernel", errno.ENOTSUP)
 
+    def lacking(self, sections: Mapping[str, str]) -> frozenset[str]:
+        """Those of these programs, by name, whose tracepoint or function the kernel lacks. Looks
+        for the names only: libbpf would parse all of the kernel's types."""
+        names = Path("/sys/kernel/btf/vmlinux").read_bytes() if sections else b""
+        found = []
+        for program, section in sections.items():
+            kind, _, target = section.partition("/")
+            known = f"btf_trace_{target}" if kind == "tp_btf" else target
+            if f"\0{known}\0".encode() not in names:
+                found.append(program)
+        return frozenset(found)
+
     def open(self, data: bytes, name: str) -> LoadedObject:
         return LoadedObject(self, data, name)
 
@@ -217,14 +229,14 @@ class LoadedObject:
                 link = self._lib.bpf_program__attach(program)
                 self._links.append(self._library.pointer(link, f"attaching {name}"))
 
-    def arm(self, names: Collection[str], on: bool) -> bool:
-        """Attaches these loaded programs, or detaches them. False if the kernel refuses."""
-        for name in self._armed.keys() & set(names):
+    def arm(self, every: Collection[str], wanted: Collection[str]) -> bool:
+        """Of `every` one of these loaded programs, attaches those that are wanted, and detaches the
+        others. False if the kernel refuses."""
+        for name in self._armed.keys() & set(every) - set(wanted):
             self._lib.bpf_link__destroy(self._armed.pop(name))
-        if not on:
-            return True
-        wanted = {name: program for name, program in self._programs() if name in names}
-        links = {name: self._lib.bpf_program__attach(wanted[name]) for name in wanted}
+        missing = set(every) & set(wanted) - self._armed.keys()
+        found = {name: program for name, program in self._programs() if name in missing}
+        links = {name: self._lib.bpf_program__attach(found[name]) for name in found}
         self._armed |= {name: link for name, link in links.items() if link}
         return all(links.values())
 
@@ -261,7 +273,7 @@ class LoadedObject:
         return {name: run_time(fd) for name, fd in self._descriptors()}
 
     def detach(self) -> None:
-        self.arm([*self._armed], False)
+        self.arm([*self._armed], ())
         while self._links:
             self._lib.bpf_link__destroy(self._links.pop())
 

@@ -117,6 +117,19 @@ class Resolver:
             self._pods.keep(key, found)
         return found
 
+    def owner(self, uid: str | None, container_id: str | None) -> Place | None:
+        """The place of the pod that a path names by its uid, or by the id of a container. None if
+        neither is known here."""
+        for place in self.places():
+            own = place.identity
+            if (uid and own.pod_uid == uid) or (container_id and own.container_id == container_id):
+                return self.pod_place(place)
+        if uid and uid in self.names.pods:
+            place = Place(0, None, CgroupIdentity(pod_uid=uid))
+            self._name(place)
+            return place
+        return None
+
     def place_of(self, reference: int) -> Place | None:
         """The place of a process. Unlike `process`, it does not refresh the LRU entry."""
         process = self._processes.get(reference)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -90,11 +90,11 @@ class Waking(Protocol):
 
 @runtime_checkable
 class Arming(Protocol):
-    """A companion that decides when the `armed` programs of its attach point run. `arm(True)`
-    attaches them, and `arm(False)` detaches them; only in `records`. True says that they are as
-    asked: the kernel may refuse."""
+    """A companion that decides when the `armed` programs of its attach point run. `arm(names)`
+    attaches those, and detaches the others; only in `records`. True says that they are as asked:
+    the kernel may refuse."""
 
-    def arm_with(self, arm: Callable[[bool], bool]) -> None: ...
+    def arm_with(self, arm: Callable[[Collection[str]], bool]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,10 @@ class AttachPoint:
     it can never report anything.
 
     `armed` programs cost too much to run always. They are loaded, and attached only while the
-    companion asks for them (`Arming`). A backend that cannot do so leaves the attach point out."""
+    companion asks for them (`Arming`). A backend that cannot do so leaves the attach point out.
+
+    `optional` programs, armed or not, are left out where the kernel lacks what they attach to. The
+    value says what cannot be told without it; empty if another one of them tells it."""
 
     name: str
     programs: tuple[str, ...]
@@ -119,10 +122,23 @@ class AttachPoint:
     lacks: Callable[[], tuple[str, ...]] = field(default=lambda: ())
     nested: Mapping[str, str] = field(default_factory=dict)
     armed: tuple[str, ...] = ()
+    optional: Mapping[str, str] = field(default_factory=dict)
 
     def here(self) -> AttachPoint:
         """A copy whose `cannot_tell` is complete for this node."""
         return replace(self, cannot_tell=(*self.cannot_tell, *self.lacks()))
+
+    def without(self, programs: Collection[str]) -> AttachPoint:
+        """A copy without these optional programs."""
+        if not programs:
+            return self
+        untold = (words for name, words in self.optional.items() if name in programs and words)
+        return replace(
+            self,
+            programs=tuple(name for name in self.programs if name not in programs),
+            armed=tuple(name for name in self.armed if name not in programs),
+            cannot_tell=(*self.cannot_tell, *untold),
+        )
 
 
 class Alike(NamedTuple):

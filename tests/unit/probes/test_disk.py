@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,16 @@ from tracer.backends.objects import Objects
 from tracer.kernel.bpf_object import shipped
 from tracer.model.batch import cell
 from tracer.probes import LAST_CALL
-from tracer.probes.disk import CALLS, MAX_FILES, MAX_PLACES, MAX_STATES, PROBE, call_table
+from tracer.probes.disk import (
+    CALLS,
+    MAX_FILES,
+    MAX_HOLDERS,
+    MAX_PLACES,
+    MAX_STATES,
+    PROBE,
+    WRITES,
+    call_table,
+)
 from tracer.probes.disk import companion as user_space
 from tracer.probes.disk.companion import (
     Mount,
@@ -26,6 +36,7 @@ from tracer.probes.disk.companion import (
     local_mounts,
     mount_at,
     parse_mount,
+    resolved,
 )
 
 SECOND = 1_000_000_000
@@ -36,8 +47,12 @@ BOUNDS = {
         ("test_what_is_remembered_is_bounded",), (MAX_STATES, MAX_PLACES, MAX_FILES)
     ),
     "what `disk` looks at": Bound(
-        ("test_what_is_looked_at_is_bounded",),
-        (user_space.MAX_MOUNTS, user_space.MAX_DESCRIPTORS),
+        ("test_what_is_looked_at_is_bounded", "test_links_that_lead_in_circles"),
+        (user_space.MAX_MOUNTS, user_space.MAX_DESCRIPTORS, user_space.MAX_LINKS),
+    ),
+    "searches for who holds a mount (disk)": Bound(
+        ("test_searches_for_holders_are_bounded",),
+        (user_space.MAX_SEARCHES, user_space.MAX_HOLDERS),
     ),
     "failures whose paths `disk` has still to look up, and containers of which it knows the"
     " mounts": Bound(
@@ -242,7 +257,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_failures_that_wait_are_bounded(quiet: dict[str, Any]) -> None:
-    watched = user_space.Watched(quiet, None)
+    watched = user_space.Watched(quiet, None, None)
     watched.close()
     watched.hear(iter(range(user_space.MAX_HEARD + 9)))
     assert watched._heard == list(range(user_space.MAX_HEARD))
@@ -253,14 +268,14 @@ def test_roots_are_bounded() -> None:
     for device in range(1, user_space.MAX_ROOTS + 9):
         packed = schema.pack(name=b"/x", absolute=1, device=device << 20, process_pid=os.getpid())
         (record,) = schema.cells(memoryview(cell(packed)))
-        assert roots.mount_of(record) is not None
+        assert roots.find(record) is not None
     assert len(roots._seen) == user_space.MAX_ROOTS
 
 
 def test_large_files_that_are_told_are_bounded(
     quiet: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = user_space.Look(quiet)
+    look = user_space.Look(quiet, None)
     try:
         mount = user_space.read_mounts("self")[0]
         look._states = {DISK: user_space.State(mount, size=1)}
@@ -296,9 +311,195 @@ def test_counted_failures_are_bounded(
         names = layout.make(layout.struct.unpack(bytes(layout.size)))._asdict()
         return bytes(layout.struct.pack(*(names | members).values()))
 
-    watched = user_space.Watched(quiet, Failing())
+    watched = user_space.Watched(quiet, Failing(), None)
     assert len(watched.records(LAST_CALL)) == 9
     assert len(watched._more_told) == 5
+
+
+def test_links_that_lead_in_circles(tmp_path: Path) -> None:
+    known = user_space.read_mounts("self")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "to").symlink_to("real")
+    (tmp_path / "up").symlink_to(tmp_path / "to")
+    (tmp_path / "round").symlink_to("round")
+    assert resolved("", f"{tmp_path}/up/./x", known) == f"{tmp_path}/real/x"
+    assert resolved("", f"{tmp_path}/up/../up", known) == f"{tmp_path}/up"
+    assert resolved("", f"{tmp_path}/round/x", known) == f"{tmp_path}/round/x"
+    # what others answer for is not looked at
+    remote = [Mount(1, 1, "/", "nfs4", "")]
+    assert resolved("", f"{tmp_path}/up/x", remote) == f"{tmp_path}/up/x"
+
+
+def test_searches_for_holders_are_bounded(
+    quiet: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking = user_space.Look(quiet, None)
+    mount = Mount(7, DISK, "/data", "ext4", "")
+    held = [user_space.Held(0, "MOUNT", f"/data/{n}") for n in range(user_space.MAX_HOLDERS + 1)]
+    monkeypatch.setattr(user_space, "holders", lambda *_: iter(held))
+    for number in range(user_space.MAX_SEARCHES + 1):
+        looking.search(user_space.Answer((number, b"/data"), mount, 16), [])
+    told = looking.searched()
+    assert len(told) == user_space.MAX_SEARCHES * (user_space.MAX_HOLDERS + 1)
+    assert looking.searched() == []
+    looking.close()
+
+
+def test_who_holds_a_mount(tmp_path: Path) -> None:
+    """A mount below it; by its number, also in another namespace if it would go with it."""
+    own = next(m for m in reversed(user_space.read_mounts("self")) if m.point == "/")
+    below = Mount(900, 5, "/x", "tmpfs", "", parent=own.id)
+    with (tmp_path / "x").open("wb") as opened:
+        found = list(user_space.holders(own, [own, below]))
+        mine = [held for held in found if held.pid == os.getpid()]
+        assert user_space.Held(os.getpid(), "OPEN", opened.name) in mine
+    assert user_space.Held(0, "MOUNT", "/x") in found
+    assert user_space.Held(os.getpid(), "CWD", os.getcwd()) in mine
+    assert list(user_space.holders(Mount(901, 6, "/none", "tmpfs", ""), [own])) == []
+    assert not list(user_space.holders(own._replace(id=902), [own]))
+
+
+def test_attributes_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    file.touch()
+    assert user_space.attributes_of(str(file)) & 0x30 == 0
+    assert user_space.attributes_of(str(tmp_path / "gone")) == 0
+
+
+def test_a_removal_is_told_for_what_forbids_it_only(stream: Decoding) -> None:
+    marks = shipped("disk").numbers("disk_marks")
+    values: dict[str, Any] = {"absolute": 1, "name": b"/data/x"}
+
+    def told(mark: int) -> Any:
+        place = {"pid": 7, "name": b"/data/x", "device": DISK, "type": b"ext4", "marks": mark}
+        tell(stream, "disk_place", **place)
+        return failure(stream, errno.EPERM, **values)
+
+    assert told(0) is None
+    assert told(marks["KT_MARK_MOUNT_POINT"]) is None
+    for mark, attribute, of in (
+        *(("IMMUTABLE", "immutable", "/data/x"), ("APPEND", "append-only", "/data/x")),
+        *(("BELOW_IMMUTABLE", "immutable", "/data"), ("BELOW_APPEND", "append-only", "/data")),
+    ):
+        body = told(marks[f"KT_MARK_{mark}"]).body
+        assert (body["attribute"], body["attribute_of"]) == (attribute, of)
+    assert PROBE.summary(told(1)).endswith("EPERM: /data/x is immutable")
+
+
+def test_a_mount_in_use_waits_for_its_holders(stream: Decoding) -> None:
+    marks = shipped("disk").numbers("disk_marks")
+    point, searched = marks["KT_MARK_MOUNT_POINT"], marks["KT_MARK_SEARCHED"]
+    key: dict[str, Any] = {"pid": 7, "name": b"/data"}
+    values: dict[str, Any] = {"absolute": 1, "name": b"/data"}
+    place = {**key, "device": DISK, "type": b"ext4"}
+    assert failure(stream, errno.EBUSY, **values) is None
+    tell(stream, "disk_place", **place, marks=point)
+    event = failure(stream, errno.EBUSY, **values)
+    assert event.body["holders"] is None
+    held = {**key, "process_pid": 9, "how": 1, "path": b"/data/e\x1b[31m"}
+    tell(stream, "disk_holder", **held)
+    tell(stream, "disk_place", **place, marks=point | searched)
+    event = event.again()
+    assert event.again is None
+    (one,) = event.body["holders"]
+    assert (one["how"], one["path"], one["process"].pid) == (
+        *("working directory", "/data/e\x1b[31m"),
+        9,
+    )
+    for _ in range(2 * MAX_HOLDERS):
+        tell(stream, "disk_holder", **held)
+    assert len(failure(stream, errno.EBUSY, **values).body["holders"]) == MAX_HOLDERS
+
+
+UID = "5016bc16-7c78-4389-a89c-9c971211370b"
+
+
+@pytest.mark.parametrize(
+    "path", [f"/var/lib/kubelet/pods/{UID}/volumes/x", f"/run/task/k8s.io/{'a' * 64}/rootfs"]
+)
+def test_what_the_kubelet_cannot_remove_is_the_pods(stream: Decoding, path: str) -> None:
+    cgroup = reversed_path(f"/kubepods/pod{UID}/{'a' * 64}")
+    described = shipped("context").schemas["cgroup"]
+    values: dict[str, Any] = {
+        "cgroup": 5,
+        "path": cgroup,
+        "path_bytes": len(cgroup),
+        "path_whole": 1,
+    }
+    (record,) = described.cells(memoryview(cell(described.pack(**values))))
+    stream.add_cgroup(record)
+    state(stream, FLAGS["KT_DISK_NO_BLOCKS"])
+    raw = reversed_path(path)
+    event = failure(stream, path=raw, path_bytes=len(raw))
+    assert event.place.identity.pod_uid == UID
+    assert failure(stream).place is None
+
+
+def test_errors_of_disks(stream: Decoding) -> None:
+    state(stream, 0)
+    reporter = shipped("disk").numbers("disk_reporter")
+    told = {"device": DISK, "error": 7, "sector": 8, "bytes": 4096, "writes": 0}
+    event = tell(stream, "disk_error", **told, reporter=reporter["KT_BY_DEVICE"])
+    assert (event.body["error"], event.body["sector"], event.body["bytes"]) == ("ENODATA", 8, 4096)
+    assert PROBE.summary(event) == "/data: the disk's read failed: ENODATA"
+    event = tell(stream, "disk_more", pid=0, error=7, device=DISK, count=22)
+    assert (event.kind, event.body["count"], event.body["sector"]) == ("disk_error", 22, None)
+    event = tell(stream, "disk_error", device=DISK, error=5, reporter=1, writes=1)
+    assert (event.body["error"], event.body["bytes"]) == ("EIO", None)
+    assert PROBE.summary(event) == "/data: the writing back failed: EIO"
+
+
+def test_who_writes(stream: Decoding) -> None:
+    state(stream, FLAGS["KT_DISK_NO_BLOCKS"])
+    for cgroup in range(1, 9):
+        told = {"cgroup": cgroup, "device": DISK, "bytes": cgroup << 20, "inodes": 3}
+        event = tell(stream, "disk_writer", **told, seconds=60)
+    assert event.body["inodes"] == 3
+    assert PROBE.summary(event) == "the node wrote 8 MiB, 3 new files on /data in 60 s"
+    most = [writer["bytes"] >> 20 for writer in failure(stream).body["writers"]]
+    assert most == [8, 7, 6, 5, 4]
+
+
+class Counts:
+    """`kt_disk_writers`."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, bytes] = {}
+
+    def put(self, cgroup: int, device: int, size: int, inodes: int) -> None:
+        key, value = (shipped("disk").layout(name) for name in ("kt_writer", "kt_written"))
+        own = key.plain(cgroup=cgroup, device=device)
+        self.rows[own] = value.plain(bytes=size, inodes=inodes)
+
+    def items(self) -> Any:
+        return iter(self.rows.items())
+
+    def delete(self, key: bytes) -> None:
+        del self.rows[key]
+
+
+def test_the_writers_of_the_last_minutes() -> None:
+    counts, schema = Counts(), shipped("disk").schemas["disk_writer"]
+    writers = user_space.Writers(schema, counts)
+
+    def told(now: float, size: int = 100 << 20) -> list[tuple[int, int, int]]:
+        raw = writers.told({DISK: size}, now)
+        rows = [next(iter(schema.cells(memoryview(cell(one))))) for one in raw]
+        return [(row.cgroup, row.bytes >> 20, row.seconds) for row in rows]
+
+    counts.put(1, DISK, 9 << 20, 0)
+    counts.put(2, DISK, 30 << 20, 0)
+    counts.put(3, DISK, 1 << 10, 0)  # too little
+    counts.put(4, MEMORY, 30 << 20, 0)  # has room
+    counts.put(5, DISK, 0, user_space.LEAST_MADE)
+    assert told(1000) == [(2, 30, 10), (1, 9, 10), (5, 0, 10)]
+    counts.put(2, DISK, 50 << 20, 0)
+    assert told(1005) == []
+    assert told(1010) == [(2, 50, 20)]
+    # the window's beginning moves on
+    counts.put(2, DISK, 55 << 20, 0)
+    assert (2, 5, 301) in told(1311)
+    assert writers.told({}, 1400) == []
 
 
 def test_the_calls_have_numbers() -> None:
@@ -375,11 +576,11 @@ def test_where_the_path_of_a_process_that_is_gone_leads() -> None:
         (made,) = schema.cells(memoryview(cell(packed)))
         return made
 
-    found = roots.mount_of(record(absolute=1, name=b"/no/such", device=own))
+    found = roots.find(record(absolute=1, name=b"/no/such", device=own))
     assert found is not None
-    assert found.device == own
-    assert roots.mount_of(record(absolute=1, name=b"/no/such", device=own + 1)) is None
-    assert roots.mount_of(record(device=own)) is None
+    assert found.mount.device == own
+    assert roots.find(record(absolute=1, name=b"/no/such", device=own + 1)) is None
+    assert roots.find(record(device=own)) is None
 
 
 @pytest.mark.parametrize(
@@ -396,23 +597,33 @@ def test_when_it_is_full(free: int, of: int, short: bool) -> None:
 
 @pytest.mark.parametrize("accepted", [True, False])
 def test_armed_only_while_one_is_bad(monkeypatch: pytest.MonkeyPatch, accepted: bool) -> None:
+    """And for a while after a disk's error; what counts who writes, while one is filling."""
     monkeypatch.setattr(user_space.Look, "round", lambda look: [])
     objects = Objects()
     for name in ("context", "disk"):
         objects.open(name)
-    asked: list[bool] = []
+    asked: list[tuple[str, ...]] = []
 
-    def arm(on: bool) -> bool:
-        asked.append(on)
+    def arm(names: Collection[str]) -> bool:
+        asked.append(tuple(names))
         return accepted
 
-    watched = user_space.Watched(objects.by_name(), None)
+    watched = user_space.Watched(objects.by_name(), None, None)
     watched.arm_with(arm)
     for bad in (False, True, True, False, False):
         watched._look.bad = bad
         assert watched.records(frozenset()) == []
+    ends = ("on_sys_exit",)
+    assert asked == ([ends, ()] if accepted else [ends, ends])
+    asked.clear()
+    watched._look.filling = True
+    watched.records(frozenset())
+    watched.records(frozenset(("disk_error",)))
+    assert asked == [WRITES, (*ends, *WRITES)]
+    monkeypatch.setattr(user_space, "AFTER_SECONDS", -1.0)
+    watched.records(frozenset(("disk_error",)))
+    assert asked[-1] == WRITES
     watched.close()
-    assert asked == ([True, False] if accepted else [True, True])
 
 
 def test_open_files_of_this_process(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tests.unit.why.world import INIT, MIB, World
-from tracer.model.event import Event, Process
+from tests.unit.why.world import HOST, INIT, MIB, NETWORK, UID, World, process
+from tracer.model.event import Event, Place, Process
 
 Tell = Callable[[World], Any]
 
@@ -38,6 +38,8 @@ def failure(
     count: int = 1,
     who: Process = INIT,
     largest: list[dict[str, Any]] | None = None,
+    place: Place | None = None,
+    **more: Any,
 ) -> Event:
     body = {
         "error": error,
@@ -47,8 +49,13 @@ def failure(
         "process": who,
         "count": count,
         "largest": largest or [],
+        "writers": [],
+        "attribute": None,
+        "attribute_of": None,
+        "holders": None,
+        **more,
     }
-    return w.add(Event("disk_failure", w.now, who, None, body))
+    return w.add(Event("disk_failure", w.now, who, None, body, place))
 
 
 def open_file(w: World, deleted: bool = True, size: int = 60 * MIB, descriptor: int = 3) -> Event:
@@ -63,6 +70,28 @@ def open_file(w: World, deleted: bool = True, size: int = 60 * MIB, descriptor: 
     return w.add(Event("disk_file", w.now, INIT, None, body))
 
 
+def immutable(w: World, of: str = "/data/log", attribute: str = "immutable") -> Event:
+    system = file_system([], 50 * MIB)
+    about: dict[str, Any] = {"attribute": attribute, "attribute_of": of}
+    return failure(w, "EPERM", system=system, call="unlink", **about)
+
+
+VOLUME = f"/var/lib/kubelet/pods/{UID}/volumes/kubernetes.io~csi/x/mount"
+
+
+def busy(w: World, *holders: dict[str, Any]) -> Event:
+    """The kubelet's call, for the pod as a whole."""
+    kubelet = process(40, "umount", HOST, exe="/usr/bin/umount")
+    system = file_system([], 50 * MIB)
+    held: dict[str, Any] = {"holders": list(holders), "place": NETWORK, "who": kubelet}
+    return failure(w, "EBUSY", system=system, call="umount2", path=VOLUME, **held)
+
+
+def holder(pid: int = 41, place: Place | None = None) -> dict[str, Any]:
+    own = process(pid, "tail", place)
+    return {"how": "open", "path": f"{VOLUME}/log", "process": own}
+
+
 def read_only(w: World) -> None:
     failure(w, "EROFS", system=file_system([], 50 * MIB))
 
@@ -75,4 +104,8 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
     ),
     "a deleted file on a full disk": (open_file, "deleted_but_open", "certain"),
     "a disk that became read-only": (read_only, "read_only", "certain"),
+    "a file that must not change": (immutable, "immutable_file", "certain"),
+    "a volume in use": (lambda w: busy(w, holder()), "mount_busy", "certain"),
+    "a disk that fails": (lambda w: failure(w, "EIO"), "io_error", "certain"),
+    "a quota that is used up": (lambda w: failure(w, "EDQUOT"), "quota_exceeded", "certain"),
 }

@@ -5,7 +5,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.why.disks import Tell, failure, file_system, open_file
+from tests.unit.why.disks import (
+    VOLUME,
+    Tell,
+    busy,
+    failure,
+    file_system,
+    holder,
+    immutable,
+    open_file,
+)
 from tests.unit.why.world import MIB, World, place_of, process
 from tracer.model.event import Event
 
@@ -16,6 +25,7 @@ OTHER = place_of("c" * 64, "log", "22222222-7c78-4389-a89c-9c971211370b")
 HARMLESS: dict[str, Tell] = {
     "on a file system that is not known": lambda w: failure(w, system=file_system(None)),
     "where there is room again": lambda w: failure(w, system=file_system([], MIB)),
+    "not removed for another reason": lambda w: failure(w, "EPERM", call="unlink"),
     "a file that is written": lambda w: open_file(w, deleted=False),
 }
 
@@ -44,12 +54,14 @@ def test_who_failed_and_who_filled_it() -> None:
         "process": process(40, "logger", OTHER),
     }
     for _ in range(COUNT):
-        failure(world, count=2, largest=[largest])
+        writer = {"pod": OTHER, "container": "log", "bytes": 3 << 30, "inodes": 7, "seconds": 60}
+        failure(world, count=2, largest=[largest], writers=[writer])
     verdict = world.only().verdict
     assert (verdict.id, verdict.harm) == ("disk_full", 2 * COUNT)
     assert verdict.sentence == (
         "46 calls failed with ENOSPC, the last one write of /data/log by app[7] (/bin/app): /data"
-        " (ext4, 100 MiB) is full, 0 B are free; the largest open file there is /var/log/app.log"
+        " (ext4, 100 MiB) is full, 0 B are free; most was written by pod shop/web-0 (log): 3 GiB and made 7"
+        " files in 60 s; the largest open file there is /var/log/app.log"
         " (deleted) of logger[40] (/bin/logger) of pod shop/web-0, 60 MiB"
     )
 
@@ -84,3 +96,35 @@ def test_what_failed_comes_before_what_is_held() -> None:
     explanation = world.only()
     assert explanation.verdict.id == "disk_full"
     assert [other.id for other in explanation.others] == ["deleted_but_open"]
+
+
+def test_what_keeps_a_file_from_being_removed() -> None:
+    world = World()
+    for _ in range(COUNT):
+        immutable(world)
+    said = world.only().verdict
+    assert said.sentence == (
+        "app[7] (/bin/app) could not remove /data/log on /data (ext4, 100 MiB): it is immutable;"
+        " 23 times in all"
+    )
+    assert "chattr -i /data/log" in said.remedy
+    world = World()
+    immutable(world, "/data/$(x) y", "append-only")
+    said = world.only().verdict
+    assert ": its directory /data/$(x) y is append-only" in said.sentence
+    assert "chattr -a '/data/$(x) y'" in said.remedy
+
+
+def test_who_holds_a_volume() -> None:
+    world = World()
+    for _ in range(COUNT):
+        busy(world, holder(41, OTHER), holder(42))
+    said = world.only().verdict
+    assert said.sentence == (
+        f"umount[40] (/usr/bin/umount) could not unmount {VOLUME}: it is in use, held by tail[41]"
+        f" of pod shop/web-0 (open {VOLUME}/log), tail[42] (open {VOLUME}/log); 23 times in all"
+    )
+    assert "ps -fp 41 42" in said.remedy
+    world = World()
+    busy(world)
+    assert "by whom was not found" in world.only().verdict.sentence

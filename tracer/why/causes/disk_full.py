@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from tracer.probes.disk import INODES
 from tracer.why.cause import Cause
-from tracer.why.common.disks import RESTS_ON, failures, lack, largest, named
+from tracer.why.common.disks import RESTS_ON, failures, lack, largest, most, named
 from tracer.why.common.phrases import times, who
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty, Verdict
@@ -33,7 +33,8 @@ def _judge(story: Story) -> Verdict | None:
     return Verdict(
         "disk_full",
         f"{times(count, 'call')} failed with ENOSPC, the last one {last.body['call'] or 'a call'}"
-        f"{path} by {who(last.about)}: {named(system)} is full, {lack(system)}{largest(last.body)}",
+        f"{path} by {who(last.about)}: {named(system)} is full, {lack(system)}{most(last.body)}"
+        f"{largest(last.body)}",
         Certainty.CERTAIN,
         tuple(found),
         _INODES if system["lacks"] == [INODES] else _BLOCKS,

@@ -40,6 +40,20 @@ def lack(system: FileSystem) -> str:
     return " and ".join(words)
 
 
+def most(body: FailureBody) -> str:
+    """Who has written most there lately."""
+    for writer in body["writers"] or []:
+        pod = pod_name(writer["pod"]) if writer["pod"] else None
+        who_ = f"pod {pod}" if pod else "the node, outside of pods,"
+        container = f" ({writer['container']})" if pod and writer["container"] else ""
+        files = f" and made {writer['inodes']} files" if writer["inodes"] else ""
+        return (
+            f"; most was written by {who_}{container}: {size(writer['bytes'])}{files} in"
+            f" {writer['seconds']} s"
+        )
+    return ""
+
+
 def largest(body: FailureBody) -> str:
     """The largest open file there, and whose it is."""
     for file in body["largest"] or []:
