@@ -92,6 +92,19 @@ def holder(pid: int = 41, place: Place | None = None) -> dict[str, Any]:
     return {"how": "open", "path": f"{VOLUME}/log", "process": own}
 
 
+# The container's first process before its program runs.
+PREPARING = process(7, "runc:[2:INIT]", exe="/usr/bin/runc", init=True)
+
+
+def start_failure(
+    w: World, call: str, path: str | None, error: str, who: Process | None = None
+) -> Event:
+    """Of the container's first process, which is still the runtime's."""
+    own = who or PREPARING
+    body = {"error": error, "call": call, "path": path, "process": own, "count": 1}
+    return w.add(Event("start_failure", w.now, own, None, body))
+
+
 def read_only(w: World) -> None:
     failure(w, "EROFS", system=file_system([], 50 * MIB))
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.unit.kubernetes.objects import event as kube_event
+from tests.unit.kubernetes.objects import listed
 from tests.unit.why.disks import (
+    PREPARING,
     VOLUME,
     Tell,
     busy,
@@ -14,9 +17,12 @@ from tests.unit.why.disks import (
     holder,
     immutable,
     open_file,
+    start_failure,
 )
-from tests.unit.why.world import MIB, World, place_of, process
+from tests.unit.why.world import APP, MIB, World, place_of, process
+from tracer.kubernetes.objects import facts
 from tracer.model.event import Event
+from tracer.model.kubernetes import Facts
 
 COUNT = 23
 OTHER = place_of("c" * 64, "log", "22222222-7c78-4389-a89c-9c971211370b")
@@ -60,8 +66,8 @@ def test_who_failed_and_who_filled_it() -> None:
     assert (verdict.id, verdict.harm) == ("disk_full", 2 * COUNT)
     assert verdict.sentence == (
         "46 calls failed with ENOSPC, the last one write of /data/log by app[7] (/bin/app): /data"
-        " (ext4, 100 MiB) is full, 0 B are free; most was written by pod shop/web-0 (log): 3 GiB and made 7"
-        " files in 60 s; the largest open file there is /var/log/app.log"
+        " (ext4, 100 MiB) is full, 0 B are free; most was written by pod shop/web-0 (log):"
+        " 3 GiB and made 7 files in 60 s; the largest open file there is /var/log/app.log"
         " (deleted) of logger[40] (/bin/logger) of pod shop/web-0, 60 MiB"
     )
 
@@ -128,3 +134,38 @@ def test_who_holds_a_volume() -> None:
     world = World()
     busy(world)
     assert "by whom was not found" in world.only().verdict.sentence
+
+
+def test_the_runtimes_last_call_that_failed() -> None:
+    world = World()
+    for call, path, error in (("mount", "/dev/null", "ENOENT"), ("execve", "/nope", "ENOENT")):
+        start_failure(world, call, path, error)
+    start_failure(world, "execve", "/other", "EACCES", who=process(40, "logger", OTHER))
+    world.exit(1, who=PREPARING)
+    said = next(one.verdict for one in world.explained() if one.verdict.id == "start_failed")
+    assert "; its last call that failed was execve of /nope: ENOENT" in said.sentence
+
+
+@pytest.mark.parametrize(
+    ("message", "found"),
+    [
+        ("The node was low on resource: ephemeral-storage. ", True),
+        ("The node was low on resource: inodes. ", True),
+        ("The node was low on resource: memory. ", False),
+    ],
+)
+def test_evicted_for_what_it_wrote(message: str, found: bool) -> None:
+    world = World()
+    world.timelines.facts = Facts()
+    world.timelines.facts.learn(facts(listed(kube_event("Evicted", message, container=""))))
+    body = {"bytes": 3 << 30, "inodes": 7, "seconds": 60, "file_system": file_system()}
+    world.add(Event("disk_writer", world.now, None, None, body, APP))
+    world.exit(by=9)
+    (only,) = world.explained()
+    every = {verdict.id: verdict for verdict in (only.verdict, *only.others)}
+    assert ("evicted_for_disk" in every) is found
+    if found:
+        assert (
+            "the container had written 3 GiB and made 7 files in 60 s on /data (ext4, 100 MiB)"
+            in every["evicted_for_disk"].sentence
+        )
