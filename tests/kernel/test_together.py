@@ -5,11 +5,13 @@ Where the kernel refuses one of them, each probe has its own."""
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.ktrace import BACKEND
+from tests.support.ktrace import BACKEND, ROOT
 from tracer import probes
 from tracer.backends import core
 from tracer.backends.core import CoreBackend
@@ -111,3 +113,35 @@ def test_a_program_that_the_file_lacks_is_no_error(
     backend.attach([probes.get("signals")], {})
     backend.close()
     assert opened == ["context", "signals"]
+
+
+# What no `ktrace signals -o json` uses: other commands, rooms above the session, other probes than
+# signals and the one that knows a container's first process, and libraries of those.
+UNUSED = (
+    *("tracer.agent", "tracer.live", "tracer.why", "tracer.backends.bcc", "tracer.backends.stap"),
+    *("tracer.kubernetes", "tracer.kubectl", "tracer.recording.recorder", "tracer.outputs.table"),
+    *("asyncio", "concurrent", "elftools", "google", "jinja2", "logging", "psutil", "rich", "ssl"),
+    *("subprocess", "textual", "yaml", "zstandard"),
+)
+
+
+LOADED = """
+import atexit, sys
+atexit.register(lambda: print(*sys.modules, file=sys.stderr))
+sys.argv[:] = ["ktrace", *"signals --all --duration 1ms -o json".split()]
+from tracer.__main__ import main
+main()
+"""
+
+
+def test_nothing_is_imported_that_the_command_does_not_use() -> None:
+    command = [sys.executable, "-c", LOADED]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    imported = set(ended.stderr.splitlines()[-1].split())
+    assert {"tracer.session.live", "tracer.probes.signals"} <= imported
+    unused = {name for name in imported if name.startswith(tuple(f"{n}." for n in UNUSED))}
+    assert unused | (imported & set(UNUSED)) == set()
+    of_probes = {name for name in probes.names() if f"tracer.probes.{name}" in imported}
+    assert of_probes == {"signals", "exits"}
+    of_commands = {name for name in imported if name.startswith("tracer.cli.")}
+    assert all(name.startswith("tracer.cli._") for name in of_commands), of_commands
