@@ -33,6 +33,7 @@ enum drop_basis {
 	KT_DROP_ICMP,     /* the error that the kernel sent to the packet's source just before */
 	KT_DROP_MARTIAN,  /* the kernel had just complained about its source */
 	KT_DROP_LOCATION, /* the function in which it was dropped */
+	KT_DROP_COUNTER, /* a counter of the namespace's, read by user space: nothing else is known */
 };
 
 /* What the packets of one record have in common. */

@@ -224,6 +224,24 @@ def test_a_storm_with_varying_ports(losses: Losses, point: int) -> None:
 
 
 @pytest.mark.any_kernel
+@pytest.mark.parametrize(
+    ("what", "reason"), [("reverse_path", "rpfilter"), ("no_route", "innoroutes")]
+)
+def test_where_nothing_can_be_attached(losses: Losses, what: str, reason: str) -> None:
+    """Counters are all there is, and nothing is made up besides."""
+    with drops(len(PROBE.attach_points) - 1) as ktrace:
+        losses.do(what, TIMES)
+        for event in told(ktrace, losses, TIMES):
+            assert (event["reason"], event["basis"]) == (f"ip_{reason}", "counter")
+            assert (
+                event["source"]
+                == event["destination"]
+                == {**dict.fromkeys(("address", "port", "pod"))}
+            )
+            assert event["protocol"] is event["device"] is event["direction"] is None
+
+
+@pytest.mark.any_kernel
 def test_without_all_the_host_is_not_shown(losses: Losses) -> None:
     with Ktrace("drops", "--duration", "3s") as ktrace:
         losses.do("no_route", TIMES)

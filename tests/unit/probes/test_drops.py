@@ -23,7 +23,7 @@ from tracer.model.batch import cell
 from tracer.model.event import Clock, Event, to_json
 from tracer.model.names import Names, Pod
 from tracer.probes import LAST_CALL
-from tracer.probes.drops import MAX_COUNTED, PROBE, companion, reasons
+from tracer.probes.drops import MAX_COUNTED, PROBE, companion, counters, reasons
 from tracer.probes.drops.companion import INTERVAL, MOST, TIDY_SECONDS, Conntrack, Held
 
 SCHEMAS = {**shipped("network").schemas, **shipped("drops").schemas}
@@ -43,7 +43,10 @@ BOUNDS = {
             "test_what_connection_tracking_counted_is_bounded",
         ),
         (companion.MAX_NAMESPACES,),
-    )
+    ),
+    "namespaces that `drops` has heard of, where it reads counters": Bound(
+        ("test_namespaces_that_are_heard_of_are_bounded",), (counters.MAX_NETWORKS,)
+    ),
 }
 
 
@@ -521,6 +524,103 @@ def test_namespaces_whose_counters_are_read_are_bounded(monkeypatch: pytest.Monk
     ]
     counts.hear(drops)
     assert len(counts._asked) == companion.MAX_NAMESPACES
+
+
+# Counters, where nothing can be attached
+
+NETSTAT = b"""TcpExt: SyncookiesSent IPReversePathFilter
+TcpExt: 7 %d
+IpExt: InNoRoutes InOctets
+IpExt: %d 99
+"""
+
+
+def netstat(filtered: int, unrouted: int, **tracked: int) -> tuple[dict[bytes, int], Tracking]:
+    return counters.parse(NETSTAT % (filtered, unrouted)), Tracking(**tracked)
+
+
+def polled(monkeypatch: pytest.MonkeyPatch, readings: dict[int, Any]) -> counters.Polled:
+    """`readings` by namespace, whose process has the same number."""
+    monkeypatch.setattr(counters, "namespaces", lambda: {n: [n] for n in readings})
+    monkeypatch.setattr(counters, "mounted_namespaces", lambda: {4})
+    monkeypatch.setattr(counters, "_read", lambda pids, netns: readings[netns])
+    monkeypatch.setattr(conntrack, "maximum", lambda: 10)
+    return counters.Polled(SCHEMAS)
+
+
+def of_counters(polled: counters.Polled) -> list[tuple[Any, ...]]:
+    found = []
+    for raw in polled.records():
+        schema = SCHEMAS["packet_drop"]
+        if len(raw) != schema.struct.size:
+            schema = SCHEMAS["drop_conntrack"]
+            told = schema.make(schema.struct.unpack(raw))
+            found.append((told.network, told.entries, told.maximum, told.dropped))
+            continue
+        told = schema.make(schema.struct.unpack(raw))
+        assert told.basis == BASIS["KT_DROP_COUNTER"]
+        found.append((told.netns, told.network, told.reason.rstrip(b"\0"), told.count))
+    return found
+
+
+def test_counters_are_told_by_what_they_grew(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings: dict[int, Any] = {1: netstat(100, 5, entries=3, dropped=7)}
+    reader = polled(monkeypatch, readings)
+    assert of_counters(reader) == []
+    reader.networks[1] = NETWORK
+    readings[1] = netstat(123, 5, entries=9, dropped=30, insert_failed=4)
+    assert of_counters(reader) == [
+        (NETWORK, 9, 10, 23),
+        (1, NETWORK, b"IP_RPFILTER", 23),
+        (1, NETWORK, b"NETFILTER_DROP", 23),
+    ]
+    assert of_counters(reader) == []
+    readings[1] = None  # its processes have gone
+    assert of_counters(reader) == []
+
+
+def test_a_later_namespace_counts_from_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless it was there, without a process."""
+    readings: dict[int, Any] = {1: netstat(0, 0)}
+    reader = polled(monkeypatch, readings)
+    readings |= {2: netstat(0, 23), 4: netstat(0, 99)}
+    reader._next_search = 0
+    assert of_counters(reader) == [(2, 0, b"IP_INNOROUTES", 23)]
+    del readings[2]
+    reader._next_search = 0
+    assert of_counters(reader) == []
+    assert reader._known.keys() == {1, 4}
+
+
+def test_namespaces_that_are_heard_of_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    polled(monkeypatch, {})
+    counted = counters.Counted(SCHEMAS)
+    uses = (
+        record("network", network=number, netns=number, how=How.AT_HOME)
+        for number in range(counters.MAX_NETWORKS + 5)
+    )
+    counted.hear(uses)
+    counted.close()
+    assert len(counted._polled.networks) == counters.MAX_NETWORKS
+
+
+def test_what_counters_tell(resolver: Decoding) -> None:
+    values: dict[str, Any] = {
+        "basis": BASIS["KT_DROP_COUNTER"],
+        "reason": b"IP_RPFILTER",
+        "network": NETWORK,
+    }
+    nothing: dict[str, Any] = {
+        "family": 0,
+        "direction": 0,
+        "device": b"",
+        "function": b"",
+        "size": 0,
+    }
+    event = drop(resolver, count=23, protocol=0, **values, **nothing)
+    assert event.place is not None and event.place.identity.pod_uid == UID
+    assert PROBE.summary(event) == "23 packets dropped: reverse path filter"
+    assert PROBE.alarm(event)
 
 
 def test_columns_fit_60_cells() -> None:

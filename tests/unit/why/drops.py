@@ -21,7 +21,7 @@ def drop(
     reason: str | None,
     count: int = 1,
     *,
-    source: str = HERE,
+    source: str | None = HERE,
     to: str | None = THERE,
     port: int | None = 53,
     place: Place | None = NETWORK,
@@ -84,6 +84,10 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
         *("local_source", "likely"),
     ),
     "reverse path": (came("ip_rpfilter"), "rp_filter", "certain"),
+    "reverse path, by a counter": (
+        came("ip_rpfilter", basis="counter", source=None, to=None, protocol=None, port=None),
+        *("rp_filter", "likely"),
+    ),
     "no route": (dropped("ip_innoroutes"), "no_route", "certain"),
     "no route, by ICMP": (
         dropped("ip_innoroutes", basis="icmp", answered="network unreachable"),

@@ -48,6 +48,13 @@ def test_who_sent_them_and_where_to() -> None:
     )
 
 
+def test_what_only_counters_tell() -> None:
+    nothing: dict[str, Any] = {"source": None, "to": None, "protocol": None, "port": None}
+    verdict = verdict_of(came("ip_innoroutes", 23, basis="counter", device=None, **nothing))
+    assert verdict.sentence == "23 packets in the network of web-0 dropped: no route leads there"
+    assert verdict.certainty is Certainty.LIKELY
+
+
 def test_packets_that_pass_a_pod() -> None:
     tell = dropped("ip_innoroutes", 23, source=THERE, to="203.0.113.9", sender=PEER)
     assert verdict_of(tell).sentence == (

@@ -46,7 +46,9 @@ DIRECTIONS = {
     "KT_DROP_FORWARD": "forward",
     "KT_DROP_OUT": "out",
 }
-BASES = {f"KT_DROP_{name.upper()}": name for name in ("reason", "icmp", "martian", "location")}
+BASES = {
+    f"KT_DROP_{name.upper()}": name for name in ("reason", "icmp", "martian", "location", "counter")
+}
 HOOKS = {
     f"KT_HOOK_{name.upper()}": None if name == "unknown" else name
     for name in (
@@ -307,6 +309,12 @@ def _held(schemas: Mapping[str, Schema], map_of: Callable[[str], Table]) -> Comp
     return Held(schemas, *map(map_of, names))
 
 
+def _counted(schemas: Mapping[str, Schema], map_of: Callable[[str], Table]) -> Companion:
+    from tracer.probes.drops.counters import Counted
+
+    return Counted(schemas)
+
+
 @dataclass(frozen=True)
 class DropOptions(Options):
     every_reason: bool = option(
@@ -354,7 +362,7 @@ def is_to_many(body: PacketBody) -> bool:
     """Whether nobody waits for these packets: they are for a group, or no IP packets."""
     address = body["destination"]["address"]
     if address is None:
-        return body["protocol"] is None
+        return body["protocol"] is None and body["basis"] != "counter"
     return ip_address(address).is_multicast or address.endswith(".255")
 
 
@@ -422,6 +430,17 @@ PROBE: Probe[PacketBody] = Probe(
                 *((_FENTRY, _ICMP), (_KPROBE, _ICMP), (_FENTRY,), (_KPROBE,)),
                 *((_ICMP,), ()),
             )
+        ),
+        AttachPoint(
+            "counters of each network namespace, every second",
+            (),
+            cannot_tell=(
+                OWN_REASONS,
+                "drops elsewhere than by the reverse path filter, for want of a route or by"
+                " connection tracking",
+                "which packets they were",
+            ),
+            companion=_counted,
         ),
     ),
     decoder=_decoder,

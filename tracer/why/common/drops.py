@@ -26,6 +26,7 @@ NEARLY_FULL = 0.95
 _INFERRED = {
     "icmp": "the kernel named no reason: it follows from the ICMP error that it sent",
     "martian": "the kernel named no reason: it follows from its complaint about the source",
+    "counter": "only the namespace's counters were read: which packets they were is not known",
     "location": "the kernel named no reason: it follows from the function that dropped them",
 }
 
@@ -122,6 +123,8 @@ def packets(story: Story, found: Sequence[Entry[PacketBody]]) -> str:
 def between(story: Story, found: Sequence[Entry[PacketBody]]) -> str:
     """`from web-0 to 10.2.0.2:53`, `from 10.1.0.9 to web-0, port 53`; of packets that only pass the
     pod, both ends."""
+    if all(entry.body["basis"] == "counter" for entry in found):
+        return f"in the network of {here(story)}"
     sent = [entry for entry in found if _is_own(story, entry.body["source"])]
     came = [entry for entry in found if _is_own(story, entry.body["destination"])]
     if len(sent) == len(found):
