@@ -116,7 +116,7 @@ def explained(recording: Path) -> tuple[float, int, list[dict[str, Any]]]:
     return seconds, peak, [orjson.loads(line) for line in done.stdout.splitlines()]
 
 
-def write(path: Path) -> None:
+def write(path: Path, events: int = EVENTS) -> None:
     maker = Maker()
     metadata = Metadata(
         node="bench",
@@ -138,7 +138,7 @@ def write(path: Path) -> None:
     with path.open("wb") as out:
         out.write(file_header() + json_block(Kind.META, metadata.json()))
         out.write(json_block(Kind.IDENTITY, names_json(names, [])))
-        for records in chunks(story(maker)):
+        for records in chunks(story(maker, events)):
             turns = [turn_of(records, maker.time)]
             payload = events_payload(turns, by_kind(turns), maker.schemas)
             out.write(block(Kind.EVENTS, payload, count=len(records), last=maker.time))
@@ -151,7 +151,7 @@ def identity(pod: int) -> tuple[str, str]:
     return f"{pod:08x}-0000-4000-8000-000000000000", f"{pod:064x}"
 
 
-def story(maker: Maker) -> Iterator[tuple[int, bytes]]:
+def story(maker: Maker, events: int = EVENTS) -> Iterator[tuple[int, bytes]]:
     """First the processes, then their actions in any order, then each container's end."""
     choose = random.Random(23)
     yield maker.cgroup(1, "/system.slice/cron.service")
@@ -161,7 +161,7 @@ def story(maker: Maker) -> Iterator[tuple[int, bytes]]:
         yield maker.cgroup(pod + 2, f"/kubepods/burstable/pod{uid}/{container}")
         for worker in range(WORKERS):
             yield maker.process(pid_of(pod, worker), pod + 2, worker + 1)
-    for _ in range(EVENTS - 2 * PODS):
+    for _ in range(events - 2 * PODS):
         pod = choose.randrange(PODS)
         one, other = (pid_of(pod, choose.randrange(1, WORKERS)) for _ in range(2))
         what = choose.random()

@@ -27,7 +27,7 @@ def run(
     if open_ and out == "-":
         raise UsageError("--open opens a file", f"add -o {Path(file).stem}.html")
     if out is None and (open_ or sys.stdout.isatty()):
-        out = _named_after(file)
+        out = _named_after("incident" if anonymize else file)
     argv = not (no_argv or anonymize)
     before = _changed(out)
     try:

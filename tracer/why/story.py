@@ -104,7 +104,7 @@ class Story:
         """Entries of a kind, cached because every verdict asks."""
         found = self._by_kind.get(kind)
         if found is None:
-            found = [entry for entry in self.entries if entry.event.kind == kind]
+            found = [entry for entry in self.entries if entry.like_first.kind == kind]
             self._by_kind[kind] = found
         return found
 
@@ -124,9 +124,9 @@ class Story:
             entry
             for entry in self.of("signal")
             if wanted is not None
-            and entry.event.about is not None
-            and entry.event.about.pid == wanted.pid
-            and entry.event.about.start_boot_ns in (wanted.start_boot_ns, None)
+            and (about := entry.like_first.about) is not None
+            and about.pid == wanted.pid
+            and about.start_boot_ns in (wanted.start_boot_ns, None)
             and (self.end is None or entry.boot_ns <= self.end.boot_ns)
         ]
 

@@ -14,7 +14,9 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -23,11 +25,19 @@ import pytest
 
 from tests.support.ktrace import ROOT, run
 from tests.support.wait import wait_for
+from tests.unit.kubernetes.objects import event as kube_event
+from tests.unit.kubernetes.objects import listed
+from tests.unit.kubernetes.objects import pod as kube_pod
 from tests.unit.outputs.hostile import ATTACKS, hostile
 from tests.unit.recording.test_recording import CID, DATA, UID
-from tests.unit.why.world import HOST, INIT, place_of, process
+from tests.unit.why.disks import file_system
+from tests.unit.why.test_causes import STORIES
+from tests.unit.why.test_reasons import stop
+from tests.unit.why.world import CLOCK, HOST, INIT, World, place_of, process
 from tracer import probes
-from tracer.model.event import Clock, Event
+from tracer.kubernetes.objects import facts
+from tracer.model.event import Clock, Event, Place, Process
+from tracer.model.kubernetes import Facts
 from tracer.outputs.exporters import Ending, Target
 from tracer.outputs.exporters.html import EXPORTER, MAX_LOSSES, folding
 from tracer.outputs.exporters.html import page as html_page
@@ -36,7 +46,10 @@ from tracer.outputs.exporters.html.details import MAX_DETAILS
 from tracer.outputs.exporters.html.folding import MAX_ROWS, Folding
 from tracer.probes import by_process
 from tracer.session.patterns import Pattern
+from tracer.why.render import to_event
 
+# Keys of bodies whose values are names.
+NAMED = frozenset(("address", "path", "mount", "device", "cgroup_path", "comm", "container"))
 FIRST = DATA / "format-1.0.ktrace"
 
 
@@ -213,6 +226,89 @@ def test_aliases(tmp_path: Path, recording: Path | None) -> None:
         assert name not in whole.replace("x.html", ""), name
     assert "pod-1" in parsed.text
     assert "killed: SIGKILL from process-" in parsed.text
+
+
+def test_nothing_leaks_of_any_kind_of_event_or_verdict() -> None:
+    """Of every story that `why` knows, and of what Kubernetes says of an end."""
+    stories: list[Callable[[World], object]] = [tell for tell, _, _ in STORIES.values()]
+    worlds = [Kept() for _ in stories]
+    for tell, made in zip(stories, worlds, strict=True):
+        tell(made)
+    worlds += of_kubernetes()
+    state = {"state": "full", "file_system": file_system()}
+    worlds[-1].kept.append(Event("disk_state", 1, None, None, state))
+    told: set[str] = set()
+    for n in range(0, len(worlds), 20):
+        out = io.BytesIO()
+        plain = replace(target(out), clock=CLOCK, node="secret-node", anonymous=True)
+        sink = EXPORTER.make(replace(plain, title="secret-file", chosen="-p secret-glob-*"))
+        names = {"secret-node", "secret-file", "secret-glob"}
+        names |= {"AcmeSet", "web-7b", "zqprogram", "zqwords"}
+        for made in worlds[n : n + 20]:
+            verdicts = [to_event(one, CLOCK) for one in made.explained()]
+            for event in (*made.kept, *verdicts):
+                sink.event(event)
+                names |= set(names_in(event))
+                told |= {event.kind, str(event.body.get("verdict"))}
+        sink.close()
+        parsed = Parsed(out.getvalue().decode())
+        whole = parsed.text + parsed.inside["script"][0]
+        # words that ktrace says of its own accord
+        for name in names - {"kubelet", "init", "runc", "pause"}:
+            leak = re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", whole)
+            assert leak is None, (name, whole[max(0, leak.start() - 60) : leak.end() + 60])
+    assert {kind for probe in map(probes.get, probes.names()) for kind in probe.whose} <= told
+    assert "the pod was deleted by kind-" in whole
+
+
+class Kept(World):
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Event] = []
+
+    def add(self, event: Event) -> Event:
+        self.kept.append(event)
+        return super().add(event)
+
+
+def of_kubernetes() -> Iterator[Kept]:
+    """Ends that Kubernetes explains with names of its own."""
+    probed = kube_pod()
+    (container,) = probed["spec"]["containers"]
+    container["livenessProbe"] = {"exec": {"command": ["zqprogram", "-A"]}, "periodSeconds": 2}
+    deleted = kube_event("SuccessfulDelete", "Deleted pod: web-0", kind="AcmeSet", name="web-7b")
+    failed = kube_event("Unhealthy", "Liveness probe failed: zqwords", first=9, last=9)
+    killed = kube_event("Killing", "Container app failed liveness probe, will be restarted")
+    for said in ((deleted, kube_pod()), (failed, killed, probed)):
+        made = Kept()
+        made.timelines.facts = Facts()
+        made.timelines.facts.learn(facts(listed(*said)))
+        stop(made, after_ms=2500)
+        yield made
+
+
+def names_in(value: Any, key: str = "") -> Iterator[str]:
+    """What a node, Kubernetes or a container chose."""
+    if isinstance(value, Event):
+        for part in (value.place, value.by_place, value.about, value.by, value.body):
+            yield from names_in(part)
+    elif isinstance(value, Process):
+        every = value.comm, value.exe, *(comm for _, comm in value.ancestry)
+        yield from (name for name in every if name)
+        yield from names_in(value.place)
+    elif isinstance(value, Place):
+        pod, container = value.pod, value.container
+        every = (pod.namespace, pod.name, pod.uid) if pod else ()
+        of_container = (container.name, container.id) if container else ()
+        yield from (name for name in (*every, *of_container, value.path) if name)
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from names_in(inner, name)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from names_in(inner, key)
+    elif isinstance(value, str) and key in NAMED and not re.fullmatch(r"\d+:\d+", value):
+        yield value
 
 
 def test_an_alias_is_the_same_everywhere() -> None:

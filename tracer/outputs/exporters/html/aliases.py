@@ -47,6 +47,11 @@ _LOOKS = r"""
     | (?P<process>[^\s\[\]()]{1,15})(?=\[\d+\])
     | (?P<word>[\w-]+(?:\.[\w-]+)*)
 """
+# Kubernetes' own kinds of objects, of which others are named after a company's.
+_KINDS = frozenset(
+    ("Pod", "ReplicaSet", "StatefulSet", "DaemonSet", "Deployment", "Job", "CronJob", "Node")
+)
+_DEVICE_NUMBER = re.compile(r"\d+:\d+")
 _WORD = re.compile(r"[\w-]+(?:\.[\w-]+)*")
 
 
@@ -115,6 +120,8 @@ class Aliases:
                     self.learn("runtime", value.container.runtime)
             self.learn("id", value.identity.pod_uid)
             self.learn("id", value.identity.container_id)
+        elif isinstance(value, Mapping) and key == "kubernetes":
+            self._learn_kubernetes(value)
         elif isinstance(value, Mapping):
             for name, inner in value.items():
                 self._learn_value(name, inner)
@@ -127,6 +134,21 @@ class Aliases:
             self.learn("process", value)
         elif isinstance(value, str) and key == "container":
             self.learn("container", value)
+        elif isinstance(value, str) and key == "device" and not _DEVICE_NUMBER.fullmatch(value):
+            self.learn("interface", value)
+
+    def _learn_kubernetes(self, told: Mapping[str, Any]) -> None:
+        """Of its words, those that sentences repeat without quotes."""
+        for event in told.get("events") or ():
+            kind, name = event["object"]["kind"], event["object"]["name"]
+            self.learn("pod" if kind == "Pod" else "owner", name)
+            if kind not in _KINDS:
+                self.learn("kind", kind)
+            self.learn("container", event["container"])
+        for container in (told.get("pod") or {}).get("containers") or ():
+            self.learn("container", container["name"])
+            for action in (*(one["action"] for one in container["probes"]), container["pre_stop"]):
+                self.learn("action", action)
 
     def _pattern(self) -> re.Pattern[str]:
         if self._known is None:

@@ -13,7 +13,7 @@ from tracer.outputs.exporters.html.aliases import Aliases
 from tracer.probes import DAMAGE
 
 # Bytes of all details. Events that stand out have theirs first.
-MAX_DETAILS = 600 << 10
+MAX_DETAILS = 500 << 10
 
 
 class Details:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict
 from importlib import metadata as packages
 from importlib.resources import files
@@ -107,7 +107,7 @@ class Page:
             "pods": len(pods),
             "lost": self._counts.lost,
             "missing": missing,
-            "chosen": self._text(self._target.chosen),
+            "chosen": self._chosen(),
             "ended": self._counts.verdicts,
             "verdicts": verdicts,
             "untold": self._counts.verdicts - len(verdicts),
@@ -233,6 +233,11 @@ class Page:
         yield "span", f"{self._iso(self._base)} to {self._iso(self._until)}"
         for name, point in metadata.attached.items():
             yield f"probe {name}", point
+
+    def _chosen(self) -> str:
+        """The selectors, which may hold any part of a name."""
+        chosen = self._target.chosen
+        return "the selectors are left out" if chosen and self._aliases else self._text(chosen)
 
     def _coarseness(self) -> str | None:
         """What was folded, in words."""
@@ -393,19 +398,17 @@ class Page:
         if self._index is None:
             self._index = {}
             for n, row in enumerate(self._rows):
-                self._index.setdefault(row.event.kind, []).append(n)
-        lane, near = self._number(event.place), -1
-        for n in self._index.get(kind, ()):
-            row = self._rows[n]
-            if row.first_ns > boot_ns:
+                lane = self._number(row.event.place)
+                self._index.setdefault((row.event.kind, lane), []).append(n)
+                self._index.setdefault((row.event.kind, row.first_ns, "first"), []).append(n)
+        for n in self._index.get((kind, self._number(event.place)), ()):
+            if self._rows[n].first_ns > boot_ns:
                 break
-            if row.last_ns >= boot_ns:
-                if self._number(row.event.place) == lane:
-                    return n
-                near = n if row.first_ns == boot_ns else near
-        return near
+            if self._rows[n].last_ns >= boot_ns:
+                return n
+        return self._index.get((kind, boot_ns, "first"), [-1])[-1]
 
-    _index: dict[str, list[int]] | None = None
+    _index: dict[Hashable, list[int]] | None = None
     _evidence: Sequence[Sequence[int]] = ()
 
     # Words
