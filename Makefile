@@ -58,9 +58,10 @@ cluster: install
 truth: install
 	$(SUDO) $(BIN)/python -m tests.$(if $(CLUSTER),cluster.)$(if $(SOFTWARE),software.)truth $(TRUTH)
 
-# Stages the incidents of docs/runbook/ and writes what ktrace prints into its pages.
+# Stages the incidents of docs/runbook/, writes what ktrace prints into its pages, and makes reports of them.
+# RUNBOOK="oomkilled disk-full" chooses.
 runbook: install
-	$(SUDO) $(BIN)/python -m tests.runbook
+	$(SUDO) $(BIN)/python -m tests.runbook $(RUNBOOK)
 
 # The kernel tests on Debian's kernels under QEMU, as a matrix. LAB="5.10 7.2" chooses.
 lab: install

@@ -29,6 +29,7 @@ BENCHES = {
     "recording": "Recordings",
     "live": "The live view",
     "why": "`why` on a million events",
+    "report": "Pages of recordings, made and shown",
     "ends": "From a container's end to `why`",
     "backends": "The backends",
     "agent": "The agent",

@@ -31,6 +31,7 @@ from tests.unit.kubernetes.objects import pod as kube_pod
 from tests.unit.outputs.hostile import ATTACKS, hostile
 from tests.unit.recording.test_recording import CID, DATA, UID
 from tests.unit.why.disks import file_system
+from tests.unit.why.locks import lock
 from tests.unit.why.test_causes import STORIES
 from tests.unit.why.test_reasons import stop
 from tests.unit.why.world import CLOCK, HOST, INIT, World, place_of, process
@@ -50,6 +51,7 @@ from tracer.why.render import to_event
 
 # Keys of bodies whose values are names.
 NAMED = frozenset(("address", "path", "mount", "device", "cgroup_path", "comm", "container"))
+RUNBOOK = ROOT / "docs" / "runbook"
 FIRST = DATA / "format-1.0.ktrace"
 
 
@@ -237,6 +239,7 @@ def test_nothing_leaks_of_any_kind_of_event_or_verdict() -> None:
     worlds += of_kubernetes()
     state = {"state": "full", "file_system": file_system()}
     worlds[-1].kept.append(Event("disk_state", 1, None, None, state))
+    lock(worlds[-1], "waiting")
     told: set[str] = set()
     for n in range(0, len(worlds), 20):
         out = io.BytesIO()
@@ -491,6 +494,7 @@ def test_what_a_page_holds_is_bounded() -> None:
     assert max(row[3] for row in data["rows"]) == html_page.MAX_LANES - 1
     assert len(data["told"]) == len(data["marks"]) == html_page.MAX_TOLD
     assert f"{1500 - html_page.MAX_TOLD} more are not in this page" in parsed.text
+    assert "1497 more follow below. The page shows" in " ".join(parsed.text.split())
     assert len(data["spans"]) == MAX_LOSSES
     assert sum(map(len, data["parts"] + data["bodies"])) < MAX_DETAILS + 4096
     assert any(row[8] < 0 for row in data["rows"])
@@ -514,3 +518,16 @@ def test_patterns_are_folded_as_events(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert told[0] == told[1]
     assert sighted.events == one_by_one.events == 500
+
+
+@pytest.mark.parametrize("path", sorted(RUNBOOK.glob("*.md")), ids=lambda path: path.stem)
+def test_the_runbook_leads_to_reports_of_its_incidents(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    if "<!-- incident: " not in text:
+        return
+    assert f"(reports/{path.stem}.html)" in text
+    data = data_of((path.parent / "reports" / f"{path.stem}.html").read_text(encoding="utf-8"))
+    assert data["rows"]
+    assert any(data["told"])
+    pods = {lane[1] for lane in data["lanes"] if lane[1]}
+    assert not {pod for pod in pods if not pod.startswith(("shop/web-0", "system/"))}
