@@ -260,7 +260,8 @@ def test_nothing_leaks_of_any_kind_of_event_or_verdict() -> None:
         for name in names - {"kubelet", "init", "runc", "pause"}:
             leak = re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", whole)
             assert leak is None, (name, whole[max(0, leak.start() - 60) : leak.end() + 60])
-    assert {kind for probe in map(probes.get, probes.names()) for kind in probe.whose} <= told
+    kinds = {"signal", "exit", "oom", "tcp_reset", "backlog_drop", "packet_drop", "connect_failure"}
+    assert kinds | {"disk_failure", "disk_state", "disk_file", "file_lock"} <= told
     assert "the pod was deleted by kind-" in whole
 
 
