@@ -404,6 +404,14 @@ def test_make_text_without_ring_buffers(build: Path) -> None:
     assert make_text(["context"], ["p"], ["m"], {"s": 1}, build, ring=True)
 
 
+def test_a_header_that_not_every_kernel_has(build: Path) -> None:
+    """Its condition goes with it to the front."""
+    guarded = "#if __has_include(<linux/filelock.h>)\n#include <linux/filelock.h>\n#endif\n"
+    text = make_text(["context", "locks"], ["p"], ["m"], {"s": 1}, build, ring=True)
+    assert text.count("<linux/filelock.h>") == 2
+    assert text.index(guarded) < text.index("#define KT_BCC")
+
+
 def test_documented_nulls_are_documented() -> None:
     """What the comparison of backends lets pass is what docs/compatibility.md says."""
     text = Path("docs/compatibility.md").read_text()

@@ -29,7 +29,10 @@ READ_LAST = "CONFIG_CC_STACKPROTECTOR"
 UNREAD = "kt_unread"
 
 _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
-_KERNEL_INCLUDE = re.compile(r"^#include <.*>.*$", re.MULTILINE)
+# A header that not every kernel has stands behind a line that asks for it.
+_KERNEL_INCLUDE = re.compile(
+    r"^#if __has_include\(.*\)\n#include <.*>\n#endif$|^#include <.*>.*$", re.MULTILINE
+)
 _KERNEL_TYPES = re.compile(
     r"^#pragma clang attribute push\(.*?^#pragma clang attribute pop$", re.MULTILINE | re.DOTALL
 )
@@ -54,7 +57,7 @@ def make_text(
     sources = "".join(_inlined(f"{name}.bpf.c", seen) for name in objects)
     # all before everything else, because bcc.h redefines some of the kernel's names
     includes = dict.fromkeys(_KERNEL_INCLUDE.findall(sources))
-    sources = _KERNEL_INCLUDE.sub("", sources)
+    sources = _KERNEL_INCLUDE.sub(lambda found: "\n" * found[0].count("\n"), sources)
     lines = [f"#ifdef {READ_LAST}", *includes, "#define KT_BCC"]
     if not ring:
         lines += ["#define KT_SPOOL", f"#define KT_SLOTS {SLOTS}"]
