@@ -166,7 +166,8 @@ def test_kernel_types_are_the_kernels(build: Path) -> None:
     assert "#include <bpf/" not in text
     includes = re.findall(r"^#include.*$", text, re.MULTILINE)
     assert len(includes) == len(set(includes))
-    assert text.startswith("\n".join([f"#ifdef {READ_LAST}", *includes]))
+    assert text.startswith(f"#ifdef {READ_LAST}\n{includes[0]}\n")
+    assert text.index(includes[-1]) < text.index("#define KT_BCC")
 
 
 def test_before_the_last_time_only_names_are_read(build: Path) -> None:
