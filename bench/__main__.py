@@ -25,6 +25,7 @@ BENCHES = {
     "signals": "Beside bpftrace and sigsnoop",
     "costs": "What the probes cost a healthy machine",
     "packets": "Packets and connects, beside bpftrace and dropwatch",
+    "disk": "How long arming `disk` takes",
     "ring": "Out of the kernel's ring",
     "recording": "Recordings",
     "live": "The live view",

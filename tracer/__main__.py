@@ -19,8 +19,10 @@ def _leave(_number: int, _frame: object) -> None:
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _leave)  # else it is ignored: in the background of a script
+    from tracer.model.interrupts import ignore
+
     # the last that Python calls before it forgets our handlers: the exit code is known by then
-    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    atexit.register(ignore, signal.SIGINT)
 
 
 def main() -> None:

@@ -14,8 +14,10 @@ INTERRUPTED = 130
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    from tracer.model.interrupts import ignore
+
     # Python's end has its own idea of signals, and the exit code is known by then
-    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    atexit.register(ignore, signal.SIGINT)
 
 from tracer.kubectl.arguments import Request, parse  # noqa: E402
 from tracer.model.errors import KtraceError  # noqa: E402

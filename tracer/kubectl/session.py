@@ -25,6 +25,7 @@ from tracer.kubectl.home import CONTAINER, DELETE_SECONDS, Agents, Home, Homes
 from tracer.kubectl.nodes import Asked
 from tracer.kubectl.stream import ENDING, End, Sink, Streams, on_end
 from tracer.model.errors import KtraceError, NoSuchPod, UsageError
+from tracer.model.interrupts import ignore
 from tracer.outputs.escape import escape
 
 T = TypeVar("T")
@@ -354,7 +355,7 @@ def _take_zone(request: Request) -> str:
 def take_away(homes: Homes) -> None:
     """Deletes the pods that were made. A signal does not cancel the deletion, only the wait for
     it."""
-    on_end(signal.SIG_IGN)
+    ignore(*ENDING)
     deleting = homes.close()
     on_end(lambda number, frame: os._exit(128 + number))
     deadline = time.monotonic() + DELETE_SECONDS
@@ -374,7 +375,7 @@ def interruptible() -> Iterator[None]:
     takes away what it has made."""
 
     def on_signal(number: int, _frame: object) -> None:
-        on_end(signal.SIG_IGN)
+        ignore(*ENDING)
         raise Interrupted
 
     before = {one: signal.getsignal(one) for one in ENDING}

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from tracer.kubectl.client import Forbidden, Kubectl, refusal
 from tracer.kubectl.home import CONTAINER, Home
+from tracer.model.interrupts import ignore
 from tracer.outputs.escape import escape
 
 BEAT_SECONDS = 5.0
@@ -262,7 +263,7 @@ class Streams:
 
     def _on_signal(self, number: int, _frame: object) -> None:
         if self._stopping is not None:
-            on_end(signal.SIG_IGN)  # nothing disturbs the way out
+            ignore(*ENDING)  # nothing disturbs the way out
             self._given_up = True
             raise KeyboardInterrupt
         self.stop()

@@ -6,8 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tests.unit.why.world import HOST, INIT, MIB, NETWORK, UID, World, process
+from tests.unit.kubernetes.objects import event as kube_event
+from tests.unit.kubernetes.objects import listed
+from tests.unit.why.world import APP, HOST, INIT, MIB, NETWORK, UID, World, process
+from tracer.kubernetes.objects import facts
 from tracer.model.event import Event, Place, Process
+from tracer.model.kubernetes import Facts
 
 Tell = Callable[[World], Any]
 
@@ -105,6 +109,15 @@ def start_failure(
     return w.add(Event("start_failure", w.now, own, None, body))
 
 
+def evicted(w: World, why: str = "The node was low on resource: ephemeral-storage. ") -> Event:
+    """Kubernetes says so of a container that writes."""
+    told = Facts()
+    told.learn(facts(listed(kube_event("Evicted", why, container=""))))
+    w.timelines.facts = told
+    body = {"bytes": 3 << 30, "inodes": 7, "seconds": 60, "file_system": file_system()}
+    return w.add(Event("disk_writer", w.now, None, None, body, APP))
+
+
 def read_only(w: World) -> None:
     failure(w, "EROFS", system=file_system([], 50 * MIB))
 
@@ -120,5 +133,6 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
     "a file that must not change": (immutable, "immutable_file", "certain"),
     "a volume in use": (lambda w: busy(w, holder()), "mount_busy", "certain"),
     "a disk that fails": (lambda w: failure(w, "EIO"), "io_error", "certain"),
+    "an eviction for what was written": (evicted, "evicted_for_disk", "likely"),
     "a quota that is used up": (lambda w: failure(w, "EDQUOT"), "quota_exceeded", "certain"),
 }

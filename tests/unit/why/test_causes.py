@@ -456,7 +456,7 @@ def test_every_verdict_has_a_story() -> None:
 
 
 # They are about what Kubernetes does, or name its ways among others.
-OF_KUBERNETES = ("killed_by_kubelet", "disk_full")
+OF_KUBERNETES = ("killed_by_kubelet", "disk_full", "evicted_for_disk")
 
 
 @pytest.mark.parametrize("tell", [tell for tell, _, _ in STORIES.values()], ids=STORIES.keys())

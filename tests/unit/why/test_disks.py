@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.kubernetes.objects import event as kube_event
-from tests.unit.kubernetes.objects import listed
 from tests.unit.why.disks import (
     PREPARING,
     VOLUME,
     Tell,
     busy,
+    evicted,
     failure,
     file_system,
     holder,
@@ -19,10 +18,8 @@ from tests.unit.why.disks import (
     open_file,
     start_failure,
 )
-from tests.unit.why.world import APP, MIB, World, place_of, process
-from tracer.kubernetes.objects import facts
+from tests.unit.why.world import MIB, World, place_of, process
 from tracer.model.event import Event
-from tracer.model.kubernetes import Facts
 
 COUNT = 23
 OTHER = place_of("c" * 64, "log", "22222222-7c78-4389-a89c-9c971211370b")
@@ -156,10 +153,7 @@ def test_the_runtimes_last_call_that_failed() -> None:
 )
 def test_evicted_for_what_it_wrote(message: str, found: bool) -> None:
     world = World()
-    world.timelines.facts = Facts()
-    world.timelines.facts.learn(facts(listed(kube_event("Evicted", message, container=""))))
-    body = {"bytes": 3 << 30, "inodes": 7, "seconds": 60, "file_system": file_system()}
-    world.add(Event("disk_writer", world.now, None, None, body, APP))
+    evicted(world, message)
     world.exit(by=9)
     (only,) = world.explained()
     every = {verdict.id: verdict for verdict in (only.verdict, *only.others)}
