@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 BUILD_PACKAGES := python3 python3-venv clang llvm libbpf-dev libbpf1 libc6-dev binutils
-TEST_PACKAGES := containerd runc busybox-static containernetworking-plugins iproute2 iptables \
+TEST_PACKAGES := containerd runc busybox-static containernetworking-plugins iproute2 iptables nftables \
 	util-linux procps tcpdump ruby bpftool tmux jq openssl podman conmon crun \
 	libdevmapper1.02.1 buildah g++ chromium chromium-driver fonts-dejavu-core
 SHIP_PACKAGES := dpkg-dev rpm

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from setuptools import Distribution, setup
@@ -61,8 +62,19 @@ def compile_objects(sources: list[Path], target: Path) -> None:
     for source in sources:
         compile_object([source], target / source.with_suffix(".o").name)
         if source != context:
-            compile_object([context, source], together / source.with_suffix(".o").name)
-    compile_object(sources, together / "all.bpf.o")
+            compile_together([context, source], together / source.with_suffix(".o").name)
+    compile_together(sources, together / "all.bpf.o")
+
+
+def compile_together(sources: list[Path], target: Path) -> None:
+    """Sources that declare the same names cannot be in one object: then there is none, and each is
+    loaded by itself, which takes longer."""
+    target.unlink(missing_ok=True)
+    try:
+        compile_object(sources, target)
+    except subprocess.CalledProcessError:
+        names = ", ".join(source.name for source in sources)
+        print(f"warning: not in one object, and slower to load for it: {names}", file=sys.stderr)
 
 
 def compile_object(sources: list[Path], target: Path) -> None:

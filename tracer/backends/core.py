@@ -150,8 +150,10 @@ class CoreBackend(WithMaps):
         for name in (CONTEXT, *besides(probes)):
             wanted[name] = frozenset(self._shipped.open(name).programs)
         every = frozenset[str]().union(*wanted.values())
+        if len(found) < len(probes) or len(every) < sum(map(len, wanted.values())):
+            return False  # no object has two programs of one name
         file = _file_with(every, probes)
-        if file is None or len(found) < len(probes):
+        if file is None:
             return False
         loaded = self._open(file, wanted, settings)
         armed = [name for _, point in found for name in point.armed]
