@@ -88,6 +88,11 @@ STORIES: dict[str, tuple[Tell, str, str]] = {
     "same container": (killed("same-container"), "killed_from_same_container", "certain"),
     "same pod": (killed("same-pod"), "killed_from_same_pod", "certain"),
     "other pod": (killed("other-pod"), "killed_from_other_pod", "certain"),
+    "earlyoom": (killed("host", "/usr/bin/earlyoom"), "killed_by_oom_daemon", "likely"),
+    "earlyoom in /tmp": (
+        killed("host", "/tmp/earlyoom"),
+        *("killed_by_suspicious_process", "certain"),
+    ),
     "in /tmp": (killed("host", "/tmp/x"), "killed_by_suspicious_process", "certain"),
     "in memory": (killed("host", "/memfd:x"), "killed_by_suspicious_process", "certain"),
     "deleted": (killed("host", "/bin/x (deleted)"), "killed_by_suspicious_process", "certain"),
