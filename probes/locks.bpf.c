@@ -133,6 +133,8 @@ struct kt_lock_wait {
 KT_MAP(kt_lock_waits, LRU_HASH, 4096, u64, struct kt_lock_wait);
 /* Who has locked last for the host's rules, at 0. */
 KT_MAP(kt_lock_last, ARRAY, 1, u32, struct kt_lock_holder);
+/* Too large for the stack. */
+KT_MAP(kt_lock_scratch, PERCPU_ARRAY, 1, u32, struct kt_lock_holder);
 /* The other files that were told. */
 KT_MAP(kt_lock_told, LRU_HASH, 1024, struct kt_lock_file, u8);
 
@@ -259,8 +261,9 @@ KT_GLOBAL int on_locked(u64 inode_address, u64 file, u32 xtables)
 {
 	struct task_struct *current = (void *)bpf_get_current_task();
 	struct kt_lock_wait *wait = bpf_map_lookup_elem(&kt_lock_waits, &file);
-	struct kt_lock_holder holder = {};
+	struct kt_lock_holder *holder;
 	u64 now = bpf_ktime_get_ns();
+	u32 zero = 0;
 
 	if (wait) {
 		/* an end that was not seen leaves its wait to the next file at that address */
@@ -268,15 +271,18 @@ KT_GLOBAL int on_locked(u64 inode_address, u64 file, u32 xtables)
 			tell_lock(inode_address, file, KT_LOCK_ACQUIRED, now - wait->since);
 		bpf_map_delete_elem(&kt_lock_waits, &file);
 	}
-	read_lock_file(&holder.of, (void *)inode_address);
-	kt_refer(&holder.party, current);
-	holder.cgroup = kt_id_of_cgroup(kt_cgroup_of(current));
-	holder.since = now;
-	holder.file = file;
+	holder = bpf_map_lookup_elem(&kt_lock_scratch, &zero);
+	if (!holder)
+		return 0;
+	read_lock_file(&holder->of, (void *)inode_address);
+	kt_refer(&holder->party, current);
+	holder->cgroup = kt_id_of_cgroup(kt_cgroup_of(current));
+	holder->since = now;
+	holder->file = file;
 	if (xtables && kt_lock_host_netns &&
 	    kt_netns_of(kt_net_of_task(current)) == kt_lock_host_netns)
-		compare_with_last(&holder, inode_address, file);
-	bpf_map_update_elem(&kt_lock_holders, &holder.of, &holder, BPF_ANY);
+		compare_with_last(holder, inode_address, file);
+	bpf_map_update_elem(&kt_lock_holders, &holder->of, holder, BPF_ANY);
 	return 0;
 }
 
