@@ -239,65 +239,86 @@ KT_GLOBAL int tell_lock(u64 inode_address, u64 file_address, u32 outcome, u64 wa
 	return 0;
 }
 
-/* The lock is for one set of rules only if all that change them lock the same file. */
-static __always_inline void compare_with_last(struct kt_lock_holder *now, u64 inode, u64 file)
+/* The functions below call nothing that calls more: kernels before 6.13 give all calls together 512 bytes of
+ * stack. They are rare, and take their arguments as numbers, so that the verifier checks them once. */
+
+KT_GLOBAL int begin_wait(u64 file)
 {
-	struct kt_lock_holder *last;
+	struct kt_lock_wait wait = {};
+
+	if (bpf_map_lookup_elem(&kt_lock_waits, &file))
+		return false;
+	wait.since = bpf_ktime_get_ns();
+	wait.thread = bpf_get_current_pid_tgid();
+	bpf_map_update_elem(&kt_lock_waits, &file, &wait, BPF_ANY);
+	return true;
+}
+
+/* For how long the process has waited, in ns; 0: it has not. Any of its threads may close the file. An end that was
+ * not seen leaves its wait to the next file at that address. */
+KT_GLOBAL u64 end_wait(u64 file, u32 by_thread)
+{
+	struct kt_lock_wait *wait = bpf_map_lookup_elem(&kt_lock_waits, &file);
+	u64 thread = bpf_get_current_pid_tgid(), waited = 0;
+
+	if (!wait)
+		return 0;
+	if (by_thread ? wait->thread == thread : wait->thread >> 32 == thread >> 32)
+		waited = bpf_ktime_get_ns() - wait->since;
+	bpf_map_delete_elem(&kt_lock_waits, &file);
+	return waited;
+}
+
+/* True if another file of that name was locked last for the host's rules, and that was not told: the lock is for one
+ * set of rules only if all that change them lock the same file. */
+KT_GLOBAL int keep_holder(u64 inode, u64 file, u32 xtables)
+{
+	struct task_struct *current = (void *)bpf_get_current_task();
+	struct kt_lock_holder *holder, *last;
 	u32 zero = 0;
 	u8 yes = 1;
 
-	last = bpf_map_lookup_elem(&kt_lock_last, &zero);
-	if (last && last->since &&
-	    (last->of.inode != now->of.inode || last->of.device != now->of.device) &&
-	    !bpf_map_lookup_elem(&kt_lock_told, &now->of)) {
-		bpf_map_update_elem(&kt_lock_told, &now->of, &yes, BPF_ANY);
-		tell_lock(inode, file, KT_LOCK_OTHER_FILE, 0);
-	}
-	bpf_map_update_elem(&kt_lock_last, &zero, now, BPF_ANY);
-}
-
-/* Rare, and with its arguments as numbers, so that the verifier checks it once. */
-KT_GLOBAL int on_locked(u64 inode_address, u64 file, u32 xtables)
-{
-	struct task_struct *current = (void *)bpf_get_current_task();
-	struct kt_lock_wait *wait = bpf_map_lookup_elem(&kt_lock_waits, &file);
-	struct kt_lock_holder *holder;
-	u64 now = bpf_ktime_get_ns();
-	u32 zero = 0;
-
-	if (wait) {
-		/* an end that was not seen leaves its wait to the next file at that address */
-		if (wait->thread == bpf_get_current_pid_tgid())
-			tell_lock(inode_address, file, KT_LOCK_ACQUIRED, now - wait->since);
-		bpf_map_delete_elem(&kt_lock_waits, &file);
-	}
 	holder = bpf_map_lookup_elem(&kt_lock_scratch, &zero);
 	if (!holder)
-		return 0;
-	read_lock_file(&holder->of, (void *)inode_address);
+		return false;
+	read_lock_file(&holder->of, (void *)inode);
 	kt_refer(&holder->party, current);
 	holder->cgroup = kt_id_of_cgroup(kt_cgroup_of(current));
-	holder->since = now;
+	holder->since = bpf_ktime_get_ns();
 	holder->file = file;
-	if (xtables && kt_lock_host_netns &&
-	    kt_netns_of(kt_net_of_task(current)) == kt_lock_host_netns)
-		compare_with_last(holder, inode_address, file);
 	bpf_map_update_elem(&kt_lock_holders, &holder->of, holder, BPF_ANY);
+	if (!xtables || !kt_lock_host_netns ||
+	    kt_netns_of(kt_net_of_task(current)) != kt_lock_host_netns)
+		return false;
+	last = bpf_map_lookup_elem(&kt_lock_last, &zero);
+	if (!last || !last->since ||
+	    (last->of.inode == holder->of.inode && last->of.device == holder->of.device)) {
+		bpf_map_update_elem(&kt_lock_last, &zero, holder, BPF_ANY);
+		return false;
+	}
+	if (!bpf_map_update_elem(&kt_lock_told, &holder->of, &yes, BPF_NOEXIST))
+		return true;
+	bpf_map_update_elem(&kt_lock_last, &zero, holder, BPF_ANY);
+	return false;
+}
+
+/* The one that `keep_holder` has kept is the last now. */
+KT_GLOBAL int keep_last(u64 file)
+{
+	struct kt_lock_holder *holder;
+	u32 zero = 0;
+
+	holder = bpf_map_lookup_elem(&kt_lock_scratch, &zero);
+	if (holder && holder->file == file)
+		bpf_map_update_elem(&kt_lock_last, &zero, holder, BPF_ANY);
 	return 0;
 }
 
-/* Of the holder, or of one who waited: the last close(2) of a file unlocks it. */
-KT_GLOBAL int on_unlocked(u64 inode, u64 file)
+KT_GLOBAL int forget_holder(u64 inode, u64 file)
 {
-	struct kt_lock_wait *wait = bpf_map_lookup_elem(&kt_lock_waits, &file);
 	struct kt_lock_holder *holder;
 	struct kt_lock_file of;
 
-	if (wait) {
-		if (wait->thread >> 32 == bpf_get_current_pid_tgid() >> 32)
-			tell_lock(inode, file, KT_LOCK_GIVEN_UP, bpf_ktime_get_ns() - wait->since);
-		bpf_map_delete_elem(&kt_lock_waits, &file);
-	}
 	read_lock_file(&of, (void *)inode);
 	holder = bpf_map_lookup_elem(&kt_lock_holders, &of);
 	if (holder && holder->file == file)
@@ -308,26 +329,34 @@ KT_GLOBAL int on_unlocked(u64 inode, u64 file)
 SEC("tp_btf/flock_lock_inode")
 KT_PROGRAM(on_flock, u64 *ctx)
 {
-	u64 inode = kt_number(kt_argument(ctx, 0));
+	u64 inode = kt_number(kt_argument(ctx, 0)), waited, file;
 	void *lock = kt_argument(ctx, 1);
 	struct file *locked = KT_OF_LOCK(lock, file);
 	bool xtables = is_xtables_lock(locked);
-	struct kt_lock_wait wait = {};
-	u64 file = kt_number(locked);
 	int result = ctx[2];
 
 	if (!xtables && !kt_lock_every)
 		return 0;
-	if (KT_OF_LOCK(lock, type) == KT_UNLOCK)
-		return on_unlocked(inode, file);
-	if (!result)
-		return on_locked(inode, file, xtables);
+	file = kt_number(locked);
+	if (KT_OF_LOCK(lock, type) ==
+	    KT_UNLOCK) { /* by the holder, or the last close(2) of one who waited */
+		waited = end_wait(file, false);
+		if (waited)
+			tell_lock(inode, file, KT_LOCK_GIVEN_UP, waited);
+		return forget_holder(inode, file);
+	}
 	if (result == KT_LOCK_TRY_AGAIN)
 		return tell_lock(inode, file, KT_LOCK_REFUSED, 0);
-	if (result != KT_LOCK_DEFERRED || bpf_map_lookup_elem(&kt_lock_waits, &file))
+	if (result == KT_LOCK_DEFERRED)
+		return begin_wait(file) ? tell_lock(inode, file, KT_LOCK_WAITING, 0) : 0;
+	if (result)
 		return 0;
-	wait.since = bpf_ktime_get_ns();
-	wait.thread = bpf_get_current_pid_tgid();
-	bpf_map_update_elem(&kt_lock_waits, &file, &wait, BPF_ANY);
-	return tell_lock(inode, file, KT_LOCK_WAITING, 0);
+	waited = end_wait(file, true);
+	if (waited)
+		tell_lock(inode, file, KT_LOCK_ACQUIRED, waited);
+	if (keep_holder(inode, file, xtables)) {
+		tell_lock(inode, file, KT_LOCK_OTHER_FILE, 0);
+		keep_last(file);
+	}
+	return 0;
 }

@@ -5,6 +5,7 @@ has the largest files there. What fails for another reason is not told."""
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.kernel.checks import TIMES, check_circumstances
-from tests.support.ktrace import BACKEND, Ktrace
+from tests.support.ktrace import BACKEND, IN_GUEST, Ktrace
 from tests.support.raisers import _Child, check_process, facts
 from tests.support.wait import wait_for
 from tracer.probes.described import boot_ns
@@ -329,6 +330,8 @@ def test_a_file_system_that_becomes_read_only(full: str, writer: Writer) -> None
 @contextmanager
 def image(directory: Path, kind: str = "ext4") -> Iterator[str]:
     """A file system in a file, mounted by way of a loop device."""
+    if IN_GUEST and not shutil.which(f"mkfs.{kind}"):
+        pytest.skip(f"cannot: the guest makes no {kind}")
     file, point = directory / f"{kind}.img", directory / kind
     with file.open("wb") as made:
         made.truncate((400 if kind == "xfs" else 16) << 20)
