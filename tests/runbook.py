@@ -80,7 +80,8 @@ def reported(name: str, containerd: Containerd) -> Iterator[None]:
             assert ktrace.exit_code() == 0, ktrace.stderr
         REPORTS.mkdir(exist_ok=True)
         page = REPORTS / f"{name}.html"
-        made = ktrace_once("report", str(file), "-o", str(page))
+        # arguments have paths of the machine that staged it
+        made = ktrace_once("report", str(file), "--no-argv", "-o", str(page))
         assert made.returncode == 0, made.stderr
         page.chmod(0o644)
 
