@@ -169,10 +169,8 @@ def test_a_hint_is_shown() -> None:
 
 def test_an_argument_is_shown_as_it_is() -> None:
     """What is filled in may look like a place to fill, and is cut."""
-    program_ = words.parse(
-        'names = ["x"]\n[[rules]]\nargument = "-*"\nsays = "{argument} and {limit}"\n'
-    )
-    (rule,) = program_.rules
+    says = {"argument": "-*", "says": "{argument} and {limit}"}
+    (rule,) = words.program_of({"names": ["x"], "rules": [says]}).rules
     assert rule.says == "{argument} and {limit}"
     shown = words._filled(rule.says, {"{argument}": "-{limit}", "{limit}": "1 MiB"})
     assert shown == "-{limit} and 1 MiB"
@@ -198,7 +196,7 @@ def test_every_file_means_something() -> None:
 
 def test_a_key_that_means_nothing_is_an_error() -> None:
     with pytest.raises(TypeError):
-        words.parse('names = ["x"]\n[[rules]]\nsays = "y"\nverdict = ["exited"]\n')
+        words.program_of({"names": ["x"], "rules": [{"says": "y", "verdict": ["exited"]}]})
 
 
 # Bounded time

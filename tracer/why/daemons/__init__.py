@@ -8,13 +8,12 @@ kills, and `do` where it says so itself.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from tracer.model.event import Process
+from tracer.why.tables import tables
 
 # An interpreter's own options stand before the script.
 _SCRIPT_AMONG = 4
@@ -46,17 +45,8 @@ def oom_daemon(process: Process) -> OomDaemon | None:
 
 @cache
 def daemons() -> tuple[OomDaemon, ...]:
-    return tuple(map(_read, sorted(Path(__file__).parent.glob("*.toml"))))
-
-
-def _read(path: Path) -> OomDaemon:
     """Raises for unknown keys."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
-    return OomDaemon(**tomllib.loads(path.read_text("utf-8")))
+    return tuple(OomDaemon(**table) for table in tables(__file__))
 
 
 def _last(path: str) -> str:

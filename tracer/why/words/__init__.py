@@ -10,11 +10,9 @@ chooses its names and arguments.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracer.model.event import Event, Process
@@ -22,6 +20,7 @@ from tracer.model.units import size
 from tracer.probes.exits import is_exit
 from tracer.probes.oom.decoder import is_kill
 from tracer.probes.signals import is_signal
+from tracer.why.tables import tables
 
 if TYPE_CHECKING:
     from tracer.why.verdict import Verdict
@@ -133,18 +132,11 @@ def amount_of(text: str, unit: str) -> int | None:
 
 @cache
 def programs() -> tuple[Program, ...]:
-    tables = sorted(Path(__file__).parent.glob("*.toml"))
-    return tuple(parse(table.read_text("utf-8")) for table in tables)
+    return tuple(map(program_of, tables(__file__)))
 
 
-def parse(text: str) -> Program:
+def program_of(table: Mapping[str, Any]) -> Program:
     """Raises for unknown keys."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
-    table = tomllib.loads(text)
     return Program(**{**table, "rules": [_rule(words) for words in table["rules"]]})
 
 
