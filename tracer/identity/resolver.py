@@ -20,6 +20,7 @@ from tracer.model.bounded import Table, size_of
 from tracer.model.cgroup import CgroupIdentity, parse
 from tracer.model.event import Place, Process, text
 from tracer.model.names import Container, Names, Pod
+from tracer.model.path import path_of
 
 # About enough for as many cgroups as the kernel side remembers (kt_cgroups).
 MAX_PLACES = 24 << 20
@@ -141,9 +142,7 @@ class Resolver:
     def add_cgroup(self, record: Any) -> None:
         """A `struct cgroup_event`. The kernel side describes a known cgroup again if it has
         forgotten it together with its verdict."""
-        path = None
-        if record.path_whole:
-            path = _joined(record.path, record.path_bytes)
+        path = path_of(record.path, record.path_bytes, True) if record.path_whole else None
         self.add_path(record.cgroup, path)
         place = self.place(record.cgroup)
         if place is not None and place.began is None:
@@ -341,12 +340,6 @@ def _completed(told: T | None, known: T) -> T:
     return replace(told, **missing) if missing else told
 
 
-def _joined(raw: bytes, size: int) -> str:
-    """`/a/b/c` from the names c, b, a."""
-    names = raw[:size].split(b"\0")[:-1]
-    return "/" + "/".join(text(name) for name in reversed(names))
-
-
 def image_of(record: Any) -> tuple[int, int, int]:
     """A key of a task and its exec: it differs for each program that the task runs."""
     return record.tid, record.thread_start, record.exec_id
@@ -356,8 +349,8 @@ def exe_of(record: Any) -> str | None:
     """The path as /proc/PID/exe shows it, with `…` in front if the root end did not fit."""
     if not record.exe_bytes:
         return None
-    path = _joined(record.exe, record.exe_bytes)
-    return ("" if record.exe_whole else "…") + path + (" (deleted)" if record.exe_deleted else "")
+    path = path_of(record.exe, record.exe_bytes, record.exe_whole)
+    return path + (" (deleted)" if record.exe_deleted else "")
 
 
 def _argv(raw: bytes, size: int) -> list[str] | None:

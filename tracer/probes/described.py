@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from tracer.kernel.bpf_object import shipped
 from tracer.kernel.cgroupfs import cgroup_of
 from tracer.kernel.procfs import stat_of
+from tracer.model.path import reversed_names
 from tracer.model.schema import Schema
 
 
@@ -114,9 +115,8 @@ def _read(pid: int, name: str) -> bytes:
 
 
 def reversed_path(path: str | bytes) -> bytes:
-    """`kt_path`: names from the leaf to the root, NUL after each."""
     raw = os.fsencode(path) if isinstance(path, str) else path
-    return b"".join(name + b"\0" for name in reversed(raw.strip(b"/").split(b"/")) if name)
+    return reversed_names([name for name in raw.split(b"/") if name])
 
 
 def boot_ns() -> int:

@@ -26,6 +26,7 @@ from tracer.model.errors import KtraceError
 from tracer.model.event import Clock
 from tracer.model.kubernetes import Fact
 from tracer.model.names import Names
+from tracer.model.path import reversed_names
 from tracer.model.schema import Schema
 from tracer.model.selection import BOTH_SIDES, SIDES, Selection
 from tracer.model.turn import IDLE_SECONDS, NAME_SECONDS, Lost, Part, Turn
@@ -272,7 +273,7 @@ def described(cgroup: Cgroup, schema: Schema, now: int) -> bytes:
     names = os.fsencode(cgroup.path).strip(b"/").split(b"/")[: limits["KT_CGROUP_DEPTH"]]
     while sum(map(len, names)) + len(names) > limits["KT_CGROUP_PATH_BYTES"]:
         names.pop()
-    path = b"".join(name + b"\0" for name in reversed(names))
+    path = reversed_names(names)
     return schema.pack(time=now, cgroup=cgroup.id, path=path, path_bytes=len(path), path_whole=True)
 
 

@@ -24,6 +24,7 @@ from tracer.kernel.bpf_object import shipped
 from tracer.model.bounded import keep
 from tracer.model.event import Event, Place, Process, text
 from tracer.model.names import normalise_uid
+from tracer.model.path import path_of
 from tracer.model.schema import Schema
 from tracer.model.selection import Selection
 from tracer.model.summary import summary
@@ -492,11 +493,10 @@ def _machine() -> str:
 
 def _path(record: Any) -> str | None:
     """As the process itself sees it."""
-    names = record.path[: record.path_bytes].split(b"\0")[:-1]
-    base = ("/" if record.path_whole else "…/") + "/".join(map(text, reversed(names)))
+    base = path_of(record.path, record.path_bytes, record.path_whole)
     name = text(record.name)
     if not name:
-        return base if names or record.path_whole else None
+        return base if record.path_bytes or record.path_whole else None
     return name if record.absolute else f"{base.rstrip('/')}/{name}"
 
 

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from tracer.kernel.bpf_object import shipped
 from tracer.kernel.netstat import processes
 from tracer.model.bounded import keep
+from tracer.model.path import joined
 from tracer.model.schema import Schema
 from tracer.probes import LAST_CALL, Table
 from tracer.probes.described import Processes, boot_ns
@@ -634,8 +635,7 @@ class Roots:
         if not record.absolute:
             if not record.path_whole:
                 return None
-            names = record.path[: record.path_bytes].split(b"\0")[:-1]
-            base = b"/" + b"/".join(reversed(names))
+            base = joined(record.path, record.path_bytes)
             name = base + b"/" + name
         root, mounts = f"/proc/{record.process_pid}/root", list[Mount]()
         with suppress(OSError):

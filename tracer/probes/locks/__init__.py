@@ -14,7 +14,8 @@ from typing import Any, TypedDict, TypeGuard
 from tracer.kernel.bpf_object import shipped
 from tracer.kernel.procfs import stat_of
 from tracer.model.bounded import keep
-from tracer.model.event import Event, Process, text
+from tracer.model.event import Event, Process
+from tracer.model.path import path_of
 from tracer.model.selection import Selection
 from tracer.model.summary import summary
 from tracer.model.units import span
@@ -108,10 +109,9 @@ def _outcomes() -> dict[int, str]:
 
 def _path(record: Any) -> str | None:
     """As the process itself sees it."""
-    names = record.path[: record.path_bytes].split(b"\0")[:-1]
-    if not names:
+    if not record.path_bytes:
         return None
-    return ("/" if record.path_whole else "…/") + "/".join(map(text, reversed(names)))
+    return path_of(record.path, record.path_bytes, record.path_whole)
 
 
 def _device(device: int) -> str:
