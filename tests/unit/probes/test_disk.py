@@ -15,6 +15,7 @@ from tests.unit.bounds import Bound
 from tests.unit.records import Decoding, reversed_path
 from tracer.backends.objects import Objects
 from tracer.kernel.bpf_object import shipped
+from tracer.kernel.devices import device_number
 from tracer.model.batch import cell
 from tracer.probes import LAST_CALL
 from tracer.probes.disk import (
@@ -547,7 +548,7 @@ def test_a_damaged_line_is_no_mount() -> None:
 
 
 def test_below_an_overlay(tmp_path: Path) -> None:
-    device = user_space.device_number(tmp_path.stat().st_dev)
+    device = device_number(tmp_path.stat().st_dev)
     found = {mount.type: below_of(mount) for mount in mounts(tmp_path)}
     assert found["overlay"] == device
     assert found["ext4"] is None
@@ -569,7 +570,7 @@ def test_where_the_path_of_a_process_that_is_gone_leads() -> None:
     """By the mounts of others with the same root."""
     roots = Roots()
     schema = shipped("disk").schemas["disk_failure"]
-    own = user_space.device_number(os.stat("/").st_dev)
+    own = device_number(os.stat("/").st_dev)
 
     def record(**values: Any) -> Any:
         packed = schema.pack(process_pid=1 << 22, **values)
@@ -627,7 +628,7 @@ def test_armed_only_while_one_is_bad(monkeypatch: pytest.MonkeyPatch, accepted: 
 
 
 def test_open_files_of_this_process(tmp_path: Path) -> None:
-    device = user_space.device_number(tmp_path.stat().st_dev)
+    device = device_number(tmp_path.stat().st_dev)
     known = {mount.id: device for mount in user_space.read_mounts("self")}
     file = tmp_path / "x"
     with file.open("wb") as opened, file.open("rb") as read:

@@ -21,6 +21,7 @@ from typing import Any, TypedDict, TypeGuard
 
 from tracer.decode import syscalls
 from tracer.kernel.bpf_object import shipped
+from tracer.kernel.devices import device_name
 from tracer.model.bounded import keep
 from tracer.model.event import Event, Place, Process, text
 from tracer.model.names import normalise_uid
@@ -498,11 +499,6 @@ def _path(record: Any) -> str | None:
     if not name:
         return base if record.path_bytes or record.path_whole else None
     return name if record.absolute else f"{base.rstrip('/')}/{name}"
-
-
-def device_name(device: int) -> str:
-    """`259:1`, as in /proc/PID/mountinfo."""
-    return f"{device >> 20}:{device & 0xFFFFF}"
 
 
 def _file_system(state: Any, device: int | None, kind: str | None) -> FileSystem:

@@ -25,6 +25,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from tracer.kernel.bpf_object import shipped
+from tracer.kernel.devices import device_number, numbered
 from tracer.kernel.netstat import processes
 from tracer.model.bounded import keep
 from tracer.model.path import joined
@@ -518,7 +519,7 @@ def parse_mount(line: str) -> Mount | None:
     words, more = own.split(" "), rest.rstrip("\n").split(" ")
     try:
         major, minor = words[2].split(":")
-        device = int(major) << 20 | int(minor)
+        device = numbered(int(major), int(minor))
         own_peers = frozenset(
             word.partition(":")[2] for word in words[6:] if word.startswith(("shared:", "master:"))
         )
@@ -603,10 +604,6 @@ def attributes_of(path: str) -> int:
 @cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
-
-
-def device_number(device: int) -> int:
-    return os.major(device) << 20 | os.minor(device)
 
 
 class Found(NamedTuple):

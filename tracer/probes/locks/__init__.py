@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, TypedDict, TypeGuard
 
 from tracer.kernel.bpf_object import shipped
+from tracer.kernel.devices import device_name
 from tracer.kernel.procfs import stat_of
 from tracer.model.bounded import keep
 from tracer.model.event import Event, Process
@@ -75,7 +76,7 @@ class Decoder:
             "outcome": outcome,
             "file": {
                 "path": _path(record),
-                "device": _device(record.device),
+                "device": device_name(record.device),
                 "inode": record.inode,
             },
             "waited_ns": record.waited,
@@ -84,7 +85,7 @@ class Decoder:
             "held_ns": None if other else record.held or None,
             "other_file": {
                 "path": None,
-                "device": _device(record.other_device),
+                "device": device_name(record.other_device),
                 "inode": record.other_inode,
             }
             if other
@@ -112,11 +113,6 @@ def _path(record: Any) -> str | None:
     if not record.path_bytes:
         return None
     return path_of(record.path, record.path_bytes, record.path_whole)
-
-
-def _device(device: int) -> str:
-    """`0:26`, as in /proc/locks, but in decimal."""
-    return f"{device >> 20}:{device & 0xFFFFF}"
 
 
 @dataclass(frozen=True)

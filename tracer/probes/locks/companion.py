@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tracer.kernel.devices import device_number
 from tracer.model.schema import Schema
 from tracer.probes.described import Processes
 
@@ -50,7 +51,7 @@ def _has_open(pid: int, file: tuple[int, int]) -> bool:
             if count >= MAX_DESCRIPTORS:
                 break
             found = os.stat(f"/proc/{pid}/fd/{name}")
-            device = os.major(found.st_dev) << 20 | os.minor(found.st_dev)
+            device = device_number(found.st_dev)
             if (device, found.st_ino) == file:
                 return True
     except OSError:
