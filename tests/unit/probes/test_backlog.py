@@ -19,7 +19,7 @@ from tracer.kernel.netstat import KEPT_PIDS, Counters
 from tracer.kernel.sockdiag import Listener, Listeners
 from tracer.model.batch import cell
 from tracer.model.event import Event
-from tracer.probes import LAST_CALL
+from tracer.probes import LAST_CALL, polling
 from tracer.probes.backlog import MAX_LISTENERS, PROBE, companion
 from tracer.probes.backlog.companion import ACCEPT, SYN, Namespace, Polled, Told, attribute
 
@@ -211,7 +211,7 @@ def test_processes_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
             return []
 
     monkeypatch.setattr(companion, "Polled", Looking)
-    monkeypatch.setattr(companion, "INTERVAL", 60.0)
+    monkeypatch.setattr(polling, "INTERVAL", 60.0)
     counted = companion.Counted(schemas())
     told = SimpleNamespace(how=-1, netns=1, network=1, pid=1)
     counted.hear(iter([told] * (companion.MAX_HEARD + 9)))

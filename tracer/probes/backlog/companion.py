@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import queue
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -31,10 +30,8 @@ from tracer.model.bounded import keep
 from tracer.model.schema import Schema
 from tracer.probes import LAST_CALL, Table
 from tracer.probes.described import Processes, boot_ns
+from tracer.probes.polling import INTERVAL, Polling
 
-INTERVAL = 1.0
-# How long the thread's last round may take after tracing has ended.
-END_SECONDS = 2.0
 # A call that comes slightly early, caused by another companion's interval, counts as well.
 NEARLY = 0.9
 # A search finds namespaces in which no process executes a program. It runs at this interval, and
@@ -141,51 +138,26 @@ class Namespace:
         self.pids = pids
 
 
-class Counted:
-    """The companion where no function can be probed: runs `Polled` every second in a thread, and is
-    asked for records only when that has found some."""
+class Counted(Polling):
+    """The companion where no function can be probed: runs `Polled` every second in a thread."""
 
-    interval: float | None = None
     hears = "network"
 
     def __init__(self, schemas: Mapping[str, Schema], ask: Answer = listeners) -> None:
         self._of_host = How.OF_HOST.number
         self._polled = Polled(schemas, ask)
         self._heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._found: queue.SimpleQueue[list[bytes]] = queue.SimpleQueue()
-        self._wake: Callable[[], None] = lambda: None
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="ktrace-counters", daemon=True)
-        self._thread.start()
+        super().__init__(self._poll)
 
     def hear(self, records: Iterator[Any]) -> None:
         for record in records:
             if record.how != self._of_host and self._heard.qsize() < MAX_HEARD:
                 self._heard.put((record.netns, record.network, record.pid))
 
-    def wake_with(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
-
-    def records(self, fresh: frozenset[str]) -> list[bytes]:
-        if fresh == LAST_CALL:
-            self._ending.set()
-            self._thread.join(END_SECONDS)
-        found = [self._found.get() for _ in range(self._found.qsize())]
-        return [record for records in found for record in records]
-
-    def close(self) -> None:
-        self._ending.set()
-
-    def _work(self) -> None:
-        """Runs one more round after the end."""
-        ended = False
-        while not ended:
-            ended = self._ending.wait(INTERVAL)
-            for _ in range(self._heard.qsize()):
-                self._polled.use(*self._heard.get())
-            if found := self._polled.records():
-                self._found.put(found)
-                self._wake()
+    def _poll(self) -> list[bytes]:
+        for _ in range(self._heard.qsize()):
+            self._polled.use(*self._heard.get())
+        return self._polled.records()
 
 
 class Polled:

@@ -5,10 +5,8 @@ packets they were is not known."""
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +17,9 @@ from tracer.kernel.conntrack import Tracking
 from tracer.kernel.netstat import mounted_namespaces, namespaces, read_text
 from tracer.model.bounded import keep
 from tracer.model.schema import Schema
-from tracer.probes import LAST_CALL
+from tracer.probes.polling import Polling
 
-INTERVAL, SEARCH_SECONDS, END_SECONDS = 1.0, 10.0, 2.0
+SEARCH_SECONDS = 10.0
 MAX_NETWORKS = 16_384
 # The kernel's counters in /proc/PID/net/netstat, and the reasons that they stand for.
 REASONS = {b"IPReversePathFilter": b"IP_RPFILTER", b"InNoRoutes": b"IP_INNOROUTES"}
@@ -35,46 +33,19 @@ class _Namespace:
     tracked: Tracking = field(default_factory=Tracking)
 
 
-class Counted:
-    """The companion. Is asked for records only when the thread has found some."""
+class Counted(Polling):
+    """The companion."""
 
-    interval: float | None = None
     hears = "network"
 
     def __init__(self, schemas: Mapping[str, Schema]) -> None:
         self._polled = Polled(schemas)
-        self._found: queue.SimpleQueue[list[bytes]] = queue.SimpleQueue()
-        self._wake: Callable[[], None] = lambda: None
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="ktrace-counters", daemon=True)
-        self._thread.start()
+        super().__init__(self._polled.records)
 
     def hear(self, records: Iterator[Any]) -> None:
         for record in records:
             if record.how != How.OF_HOST.number:
                 keep(self._polled.networks, record.netns, record.network, MAX_NETWORKS)
-
-    def wake_with(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
-
-    def records(self, fresh: frozenset[str]) -> list[bytes]:
-        if fresh == LAST_CALL:
-            self._ending.set()
-            self._thread.join(END_SECONDS)
-        found = [self._found.get() for _ in range(self._found.qsize())]
-        return [record for records in found for record in records]
-
-    def close(self) -> None:
-        self._ending.set()
-
-    def _work(self) -> None:
-        """Runs one more round after the end."""
-        ended = False
-        while not ended:
-            ended = self._ending.wait(INTERVAL)
-            if found := self._polled.records():
-                self._found.put(found)
-                self._wake()
 
 
 class Polled:
