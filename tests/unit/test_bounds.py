@@ -154,6 +154,10 @@ TESTS: dict[str, tuple[str, ...]] = {
     "cgroups looked at at the start": (
         f"{UNIT}/kernel/test_cgroupfs.py::test_a_forest_of_cgroups_has_an_end",
     ),
+    "cgroups looked at after ends were lost": (
+        f"{UNIT}/session/test_lost_ends.py::test_what_cannot_be_seen_is_not_gone",
+        f"{UNIT}/session/test_lost_ends.py::test_looking_has_a_pause",
+    ),
     "an answer of a runtime, Docker or podman, or podman's file": (
         f"{CRI}::test_huge_answer",
         f"{CRI}::test_slow_runtime",

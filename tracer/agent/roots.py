@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from tracer.identity.resolver import HIERARCHY_SHIFT, Resolver
-from tracer.kernel.cgroupfs import Cgroup
+from tracer.identity.resolver import Resolver
+from tracer.kernel.cgroupfs import HIERARCHY_SHIFT, Cgroup
 from tracer.kernel.hierarchies import hierarchies
 from tracer.model.bounded import keep
 from tracer.model.event import Place

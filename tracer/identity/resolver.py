@@ -16,6 +16,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from tracer.kernel.bpf_object import shipped
+from tracer.kernel.cgroupfs import HIERARCHY_SHIFT
 from tracer.model.bounded import Table, size_of
 from tracer.model.cgroup import CgroupIdentity, parse
 from tracer.model.event import Place, Process, text
@@ -36,8 +37,6 @@ FRUGAL_DEAD, FRUGAL_PROCESSES, FRUGAL_NAMES = 1 << 20, 4 << 20, 2 << 20
 FRUGAL_IMAGES = 3 << 19
 # The number of removed cgroups to forget before their processes are forgotten, too.
 SWEEP = 256
-# The hierarchy's number in a kt_cgroup_id.
-HIERARCHY_SHIFT = 48
 
 T = TypeVar("T", Pod, Container)
 
@@ -135,6 +134,10 @@ class Resolver:
         """The place of a process. Unlike `process`, it does not refresh the LRU entry."""
         process = self._processes.get(reference)
         return process.place if process else None
+
+    def living(self) -> list[int]:
+        """The cgroups of which no end was told."""
+        return list(self._places.keys())
 
     def places(self) -> list[Place]:
         return [*self._dead.values(), *self._places.values()]

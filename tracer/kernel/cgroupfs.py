@@ -9,7 +9,7 @@ controller. If version 1 has the memory controller, containers are looked up the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,9 @@ from tracer.kernel.hierarchies import Hierarchy, hierarchies
 from tracer.model.cgroup import CgroupIdentity, parse
 
 MAX_CGROUPS = 50_000
+# The hierarchy's number in a kt_cgroup_id.
+HIERARCHY_SHIFT = 48
+INODE = (1 << HIERARCHY_SHIFT) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,8 @@ def container_cgroups() -> list[Cgroup]:
                 inode = os.stat(directory).st_ino
             except OSError:
                 continue
-            found.append(Cgroup(inode | hierarchy.number << 48, path, directory, identity))
+            number = inode | hierarchy.number << HIERARCHY_SHIFT
+            found.append(Cgroup(number, path, directory, identity))
     return found
 
 
@@ -65,6 +69,18 @@ def has_pods() -> bool:
     return any(
         parse(path).pod_uid for hierarchy in hierarchies() for path in _walk(hierarchy.mount)
     )
+
+
+def gone(cgroups: Iterable[int]) -> list[int]:
+    """Those of the kernel side's numbers whose cgroup exists no more. One in a hierarchy that
+    cannot be seen as a whole is not among them. Raises OSError."""
+    there = {h.number: _inodes(h.mount) for h in hierarchies() if h.whole}
+    found = []
+    for cgroup in cgroups:
+        inodes = there.get(cgroup >> HIERARCHY_SHIFT)
+        if inodes is not None and cgroup & INODE not in inodes:
+            found.append(cgroup)
+    return found
 
 
 def cgroup_of(pid: int, mounted: list[Hierarchy] | None = None) -> tuple[int, str]:
@@ -80,8 +96,25 @@ def cgroup_of(pid: int, mounted: list[Hierarchy] | None = None) -> tuple[int, st
         path = paths.get(hierarchy.number, "/")
         if path != "/" or hierarchy.version == 2:
             inode = os.stat(hierarchy.mount + path).st_ino
-            return inode | hierarchy.number << 48, path
+            return inode | hierarchy.number << HIERARCHY_SHIFT, path
     raise KeyError(pid)
+
+
+def _inodes(mount: str) -> set[int] | None:
+    """Of all cgroups of a hierarchy; None if there are more than are looked at."""
+    found = {os.stat(mount).st_ino}
+    pending = [mount]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                below = [e for e in entries if e.is_dir(follow_symlinks=False)]
+        except (FileNotFoundError, NotADirectoryError):  # removed meanwhile
+            continue
+        found.update(entry.inode() for entry in below)
+        pending += [entry.path for entry in below]
+        if len(found) > MAX_CGROUPS:
+            return None
+    return found
 
 
 def _walk(mount: str) -> Iterator[str]:

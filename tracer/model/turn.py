@@ -79,6 +79,10 @@ class Source(Protocol):
     def ask(self, cgroup: int) -> None:
         """Asks for the names of this cgroup's pod and container."""
 
+    def check(self, cgroups: Sequence[int]) -> bool:
+        """Asks which of these cgroups are gone: ends were lost. A later turn holds records of those
+        ends. False if it still looks for others."""
+
     def select(self, cgroup: int, verdict: int) -> None:
         """Sets which events of this cgroup are wanted (`enum kt_selected`)."""
 

@@ -30,6 +30,7 @@ from tracer.model.path import reversed_names
 from tracer.model.schema import Schema
 from tracer.model.selection import BOTH_SIDES, SIDES, Selection
 from tracer.model.turn import IDLE_SECONDS, NAME_SECONDS, Lost, Part, Turn
+from tracer.session.ends import Ends
 
 # Raw records read ahead. More stay in the ring; records that find no room there count as lost.
 MAX_BACKLOG_BYTES = 16 << 20
@@ -82,6 +83,7 @@ class LiveSource:
         self._argv = argv
         self._facts = facts
         self._frugal = frugal
+        self._ends = Ends()
         self._tickets: dict[int, int] = {}  # by cgroup
         self._told = Names()
         self._backlog: deque[tuple[Batch, Run]] = deque()
@@ -132,6 +134,7 @@ class LiveSource:
             self._detached = True
             self._backend.detach()
         self._read(self._patience(waiting, patience, now))
+        self._add_ends()
         parts = self._take()
         if self._networks:  # descriptions precede the events that refer to them
             parts = self._networks.take() + parts
@@ -152,6 +155,9 @@ class LiveSource:
 
     def ask(self, cgroup: int) -> None:
         self._tickets[cgroup] = self._service.refresh()
+
+    def check(self, cgroups: Sequence[int]) -> bool:
+        return self._ends.ask(cgroups)
 
     def select(self, cgroup: int, verdict: int) -> None:
         self._backend.select(cgroup, self._numbers[verdict])
@@ -203,11 +209,21 @@ class LiveSource:
     def _has_news(self) -> bool:
         """Whether a turn would hold something besides records."""
         self._told_facts = self._told_facts or self._facts()
-        if self._told_facts or not self._arrivals.empty():
+        if self._told_facts or self._ends.found or not self._arrivals.empty():
             return True
         if self._networks and self._networks.found:
             return True
         return any(map(self._service.done, self._tickets.values()))
+
+    def _add_ends(self) -> None:
+        """Lost ones that were found, behind what was read: records of those cgroups may be among
+        that."""
+        if gone := self._ends.take():
+            kind, now = self._kinds["cgroup_end"], self._clock.now()
+            pack = self.schemas[kind].pack
+            data = b"".join(cell(pack(time=now, cgroup=cgroup)) for cgroup in gone)
+            self._backlog.append((Batch(data, []), Run(kind, len(gone), 0, len(data))))
+            self._backlog_bytes += len(data)
 
     def _take(self) -> list[Part]:
         """At most a slice of the backlog."""

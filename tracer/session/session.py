@@ -28,7 +28,10 @@ from tracer.session.recorder import Recorder
 MAX_HELD = 20_000
 # By how much two neighbours in the ring can be out of order.
 REORDER_NS = 1_000_000
+# After a loss of cgroups' ends, what is gone is looked for this often.
+CHECK_NS = 10_000_000_000
 
+END = CONTEXT_EVENTS[2]
 _AGAIN = attrgetter("event.again")
 
 
@@ -126,6 +129,8 @@ class Session:
         self.recorder: Recorder | None = None
         self._began = self._now = 0
         self._undecoded = 0
+        self._ends_lost = False
+        self._next_check = 0
         self._undecided: dict[int, Place] = {}
         self._asked: dict[int, int] = {}  # deadline by cgroup
         self._recent: list[Sighting] = []
@@ -169,6 +174,8 @@ class Session:
         self._release(turn)
         if turn.lost:
             self._report(turn.lost)
+        if self._ends_lost and turn.now >= self._next_check:
+            self._check(turn.now)
         if self._sink:
             self._sink.flush()
         if self.recorder:
@@ -350,7 +357,13 @@ class Session:
         for cgroup in turn.answered:
             self._asked.pop(cgroup, None)
 
+    def _check(self, now: int) -> None:
+        """Cgroups whose end was lost would stay known, and so would all that is kept for them."""
+        self._ends_lost = not self._source.check(self.resolver.living())
+        self._next_check = now + CHECK_NS
+
     def _report(self, lost: Lost) -> None:
+        self._ends_lost |= END in lost.counts
         self.summary.undescribed += sum(lost.counts.get(name, 0) for name in self._descriptions)
         for name, count in lost.counts.items():
             if name in self._probe_of:

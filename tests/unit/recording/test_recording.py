@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,9 @@ class Script:
         return next(self._turns)
 
     def ask(self, cgroup: int) -> None: ...
+
+    def check(self, cgroups: Sequence[int]) -> bool:
+        return True
 
     def select(self, cgroup: int, verdict: int) -> None: ...
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -45,6 +45,9 @@ class Source:
         raise NotImplementedError
 
     def ask(self, cgroup: int) -> None: ...
+
+    def check(self, cgroups: Sequence[int]) -> bool:
+        return True
 
     def select(self, cgroup: int, verdict: int) -> None: ...
 
