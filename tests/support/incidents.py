@@ -57,6 +57,8 @@ OWN_INTERPRETER = ("env",)
 MISHAP_IN_GUEST = Path("/lab/mishap")
 SLEEP = ["sleep", "1000"]
 SHELL = ["sh", "-c", "while true; do sleep 1000; done"]
+# For commands that busybox lacks.
+OF_THE_NODE = {"/usr": "/usr", "/lib": "/usr/lib", "/lib64": "/usr/lib64"}
 DD = "dd if=/dev/zero of=/dev/null bs=64M count=1"
 ORPHANS = Path("/proc/sys/net/ipv4/tcp_max_orphans")
 PIPE_LIMITS = {
@@ -73,6 +75,13 @@ end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
 end.bind(("0.0.0.0", 5353))
 print("bound", flush=True)
 time.sleep(1000)
+"""
+REMOVER = """
+import contextlib, os, time
+while True:
+    with contextlib.suppress(OSError):
+        os.unlink("/data/kept")
+    time.sleep(0.2)
 """
 # With a source, packets are made by hand: RFC 791 has the header, and the kernel its checksum.
 SENDER = """
@@ -808,17 +817,92 @@ def a_volume_that_is_full(scene: Scene) -> Generator[None, None, None]:
         scene.other("back-0").run("app", SLEEP, volumes={"/data": directory})
         yield
         scene.pod.run("app", ["sh", "-c", tries], volumes={"/data": directory})
-        # the node sees the file system until then
-        watcher = psutil.Process(scene.watcher)
-        wait_for("the verdict", lambda: watcher.status() == psutil.STATUS_ZOMBIE)
+        until_explained(scene)
+
+
+@incident("disk_full")
+def a_full_volume_with_a_file_of_somebody_else(scene: Scene) -> Generator[None, None, None]:
+    """Twin of a file that must not change: EPERM, too, but nobody may remove another's file in a
+    sticky directory."""
+    tries = "while true; do rm -f /data/tmp/kept; dd if=/dev/zero of=/data/log; sleep 0.2; done"
+    with volume("size=1m") as directory:
+        sticky = Path(directory, "tmp")
+        sticky.mkdir()
+        sticky.chmod(0o1777)
+        Path(sticky, "kept").touch()
+        log = Path(directory, "log")
+        log.touch()
+        log.chmod(0o666)
+        yield
+        as_nobody = ["/usr/bin/setpriv", "--reuid=65534", "--clear-groups", "sh", "-c", tries]
+        scene.pod.run("app", as_nobody, volumes={"/data": directory, **OF_THE_NODE})
+        until_explained(scene)
+
+
+@incident("immutable_file")
+def a_file_that_must_not_change(scene: Scene) -> Generator[None, None, None]:
+    """By a program that tries again, as the kubelet does."""
+    tries = ["/usr/bin/python3", "-I", "-S", "-c", REMOVER]
+    with every_call_watched(), disk() as directory:
+        kept = Path(directory, "kept")
+        kept.touch()
+        subprocess.run(["chattr", "+i", kept], check=True)
+        try:
+            yield
+            scene.pod.run("app", tries, volumes={"/data": directory, **OF_THE_NODE})
+            until_explained(scene)
+        finally:
+            subprocess.run(["chattr", "-i", kept], check=True)
+
+
+@incident("mount_busy")
+def a_volume_that_the_node_holds(scene: Scene) -> Generator[None, None, None]:
+    """The node unmounts it, as the kubelet does when the pod is to go."""
+    scene.pod.run("app", SLEEP)
+    with every_call_watched(), kubelet_volume(scene.pod) as directory, held(directory):
+        yield
+        until_explained(scene, lambda: unmount(directory))
+
+
+@incident("disk_full")
+def a_full_volume_beside_another_pods_that_is_held(scene: Scene) -> Generator[None, None, None]:
+    """Twin of the one before: the volume in use is another pod's."""
+    tries = "while true; do dd if=/dev/zero of=/data/log; sleep 0.2; done"
+    with (
+        volume("size=1m") as own,
+        kubelet_volume(scene.other("back-0")) as directory,
+        held(directory),
+    ):
+        yield
+        scene.pod.run("app", ["sh", "-c", tries], volumes={"/data": own})
+        until_explained(scene, lambda: unmount(directory))
+
+
+@incident("read_only")
+def a_volume_that_becomes_read_only(scene: Scene) -> Generator[None, None, None]:
+    tries = "while true; do date > /data/log; sleep 0.2; done"
+    with volume("size=1m") as directory:
+        scene.pod.run("app", ["sh", "-c", tries], volumes={"/data": directory})
+        yield
+        wait_for("the first write", Path(directory, "log").exists)
+        with every_call_watched():
+            subprocess.run(["mount", "-o", "remount,ro", directory], check=True)
+            until_explained(scene)
+
+
+@incident("deleted_but_open")
+def a_deleted_log_that_is_still_open(scene: Scene) -> Generator[None, None, None]:
+    fills = "exec 3> /data/log; dd if=/dev/zero bs=64k count=16 >&3; rm /data/log; sleep 1000"
+    with volume("size=1m") as directory:
+        yield
+        scene.pod.run("app", ["sh", "-c", fills], volumes={"/data": directory})
+        until_explained(scene)
 
 
 @incident("xtables_lock_held")
 def a_lock_of_iptables_that_the_host_holds(scene: Scene) -> Generator[None, None, None]:
     """Another container has the file, too, and leaves the lock alone."""
     attempts = f"for n in $(seq {TIMES}); do /usr/bin/flock -n /run/xtables.lock true; done"
-    # busybox has no such command
-    ours = {"/usr": "/usr", "/lib": "/usr/lib", "/lib64": "/usr/lib64"}
     with volume("size=1m") as directory:
         file = Path(directory, "xtables.lock")
         file.touch()
@@ -830,11 +914,9 @@ def a_lock_of_iptables_that_the_host_holds(scene: Scene) -> Generator[None, None
         ) as holder:
             assert holder.stdout and holder.stdout.read(1) == b"\n"
             yield
-            scene.pod.run(
-                "app", ["sh", "-c", f"{attempts}; sleep 1000"], volumes={"/run": directory, **ours}
-            )
-            watcher = psutil.Process(scene.watcher)
-            wait_for("the verdict", lambda: watcher.status() == psutil.STATUS_ZOMBIE)
+            shared = {"/run": directory, **OF_THE_NODE}
+            scene.pod.run("app", ["sh", "-c", f"{attempts}; sleep 1000"], volumes=shared)
+            until_explained(scene)
             holder.communicate(b"\n")
 
 
@@ -847,6 +929,74 @@ def volume(options: str) -> Iterator[str]:
             yield directory
         finally:
             subprocess.run(["umount", "--lazy", directory], check=True)
+
+
+def until_explained(scene: Scene, meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Keeps what was made until ktrace has its verdict: it looks at the node's file systems."""
+    watcher = psutil.Process(scene.watcher)
+
+    def is_over() -> bool:
+        meanwhile()
+        return watcher.status() == psutil.STATUS_ZOMBIE
+
+    wait_for("the verdict", is_over, interval=0.2)
+
+
+@contextmanager
+def disk() -> Iterator[str]:
+    """A file system with attributes of files."""
+    with TemporaryDirectory(prefix="ktrace-test-") as scratch:
+        file, directory = Path(scratch, "image"), Path(scratch, "disk")
+        with file.open("wb") as made:
+            made.truncate(16 * MIB)
+        subprocess.run(["mkfs.ext4", "-q", file], check=True)
+        directory.mkdir()
+        subprocess.run(["mount", "-o", "loop", file, directory], check=True)
+        try:
+            yield str(directory)
+        finally:
+            subprocess.run(["umount", "--lazy", directory], check=True)
+
+
+@contextmanager
+def every_call_watched() -> Iterator[None]:
+    """Where the kernel's functions cannot be traced, ktrace looks at calls while a file system is
+    full: here one that no pod has."""
+    with volume("size=4k") as directory:
+        Path(directory, "all").write_bytes(bytes(4096))
+        yield
+
+
+@contextmanager
+def kubelet_volume(pod: PodHandle) -> Iterator[str]:
+    """A volume of a pod, where a kubelet mounts it."""
+    root = Path("/var/lib/kubelet/pods", pod.uid)
+    directory = root / "volumes" / "kubernetes.io~empty-dir" / "data"
+    directory.mkdir(parents=True)
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", directory], check=True)
+        try:
+            yield str(directory)
+        finally:
+            subprocess.run(["umount", "--lazy", directory], check=True)
+    finally:
+        shutil.rmtree(root)
+
+
+@contextmanager
+def held(directory: str) -> Iterator[None]:
+    """By a process of the node that works there."""
+    with subprocess.Popen(SLEEP, cwd=directory) as holder:
+        try:
+            yield
+        finally:
+            holder.kill()
+
+
+def unmount(directory: str) -> None:
+    """Fails, as it is in use."""
+    done = subprocess.run(["umount", directory], capture_output=True, text=True, check=False)
+    assert "busy" in done.stderr, done.stderr
 
 
 def connecting(container: ContainerHandle) -> int:

@@ -133,6 +133,18 @@ def test_who_holds_a_volume() -> None:
     assert "by whom was not found" in world.only().verdict.sentence
 
 
+def test_the_holders_of_a_mount_that_is_asked_for_again() -> None:
+    """The last attempt is told before they have been looked for."""
+    world = World()
+    busy(world, holder(41))
+    for number in range(1, COUNT):
+        world.at(number)
+        busy(world)
+    assert world.only().verdict.sentence.endswith(
+        f"it is in use, held by tail[41] (open {VOLUME}/log); {COUNT} times in all"
+    )
+
+
 def test_the_runtimes_last_call_that_failed() -> None:
     world = World()
     for call, path, error in (("mount", "/dev/null", "ENOENT"), ("execve", "/nope", "ENOENT")):

@@ -16,7 +16,9 @@ def _judge(story: Story) -> Verdict | None:
     if not found:
         return None
     count = sum(entry.count for entry in found)
-    last = max(found, key=lambda entry: entry.last_ns).last
+    # The search takes a moment, so that of many attempts only some are told with the holders.
+    searched = [entry for entry in found if entry.last.body["holders"]]
+    last = max(searched or found, key=lambda entry: entry.last_ns).last
     body = last.body
     holders = body["holders"] or []
     names = list(dict.fromkeys(named_holder(holder) for holder in holders))
