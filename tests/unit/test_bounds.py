@@ -220,6 +220,9 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{ENGINE}::test_a_storm_does_not_push_out_what_matters",
         f"{HERE}::test_a_timeline_with_too_many_groups",
     ),
+    "services of one entry of a timeline that are told apart": (
+        "tests/unit/why/test_connecting.py::test_destinations_beyond_what_is_told_apart",
+    ),
     "resets that may have been the kernel's own call": (f"{HERE}::test_suspected_resets",),
     "commands executed in a container whose rhythm `why` knows": (
         f"{HERE}::test_rhythms_of_many_commands",

@@ -150,6 +150,7 @@ VALUES: dict[str, tuple[float, ...]] = {
     "resets whose other end `why` looks for": (connections.MAX_CONNECTIONS,),
     "sorts of other ends of an entry's resets": (entry.MAX_OTHERS,),
     "entries of a timeline": (entry.MAX_ALIKE, life.MAX_GROUPS),
+    "services of one entry of a timeline that are told apart": (entry.MAX_FOLDED,),
     "resets that may have been the kernel's own call": (resets._MAX_SUSPECTS,),
     "commands executed in a container whose rhythm `why` knows": (
         *(life.MAX_COMMANDS, entry.MAX_GAPS),

@@ -144,11 +144,13 @@ class AttachPoint:
 class Alike(NamedTuple):
     """How an event is grouped among the others of its container. Events of one `group` share a
     bound. Events that are also `alike` are reported as one. `times` is the number of occurrences
-    that the event stands for."""
+    that the event stands for. With `fold`, events beyond the bound share one occurrence's place,
+    where it is counted how many would have had one of their own."""
 
     group: Hashable
     alike: Hashable
     times: int = 1
+    fold: bool = False
 
 
 @dataclass(frozen=True)

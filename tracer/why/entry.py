@@ -17,6 +17,8 @@ MAX_ALIKE = 16  # entries in one group
 
 MAX_GAPS = 8  # between alike events
 
+MAX_FOLDED = 1024  # services of one entry that are told apart
+
 MAX_OTHERS = 16  # kinds of observations at the other ends of an entry's connections
 
 # A kubelet probes at most once a second, with some jitter.
@@ -36,8 +38,9 @@ class Entry(Generic[B]):
 
     `gaps` are the last intervals between them, kept where they may have a rhythm. For resets `sort`
     is the sort of each, `met` the observations at the other ends, and `asked` the end that the
-    clients had asked if another one answered; `folded` marks an entry of several services. `size`
-    is roughly its size in bytes. Compared by identity.
+    clients had asked if another one answered. Of what may be folded, `services` are the hashes of
+    the services that it is of, up to `MAX_FOLDED`; `folded` marks an entry that several share.
+    `size` is roughly its size in bytes. Compared by identity.
     """
 
     like_first: Event[B]
@@ -50,6 +53,7 @@ class Entry(Generic[B]):
     met: dict[Hashable, OtherEnd] | None = None
     asked: End | None = None
     folded: bool = False
+    services: set[int] | None = None
     size: int = 0
     single: bool = True
 

@@ -12,14 +12,16 @@ from tracer.model.bounded import size_of
 from tracer.model.event import B, Event, Place, Process
 from tracer.probes.exits import ExitBody, is_exit
 from tracer.probes.signals import is_signal
-from tracer.why.entry import MAX_ALIKE, MAX_GAPS, SIGKILL, Entry
+from tracer.why.entry import MAX_ALIKE, MAX_FOLDED, MAX_GAPS, SIGKILL, Entry
 from tracer.why.executed import may_be_executed
 
 MAX_GROUPS = 64  # of one timeline
 
 MAX_COMMANDS = 64  # of one timeline, executed by the runtime
 
-FOLDED = "folded"  # the key of resets of all further services
+FOLDED = "folded"  # the key of events of all further services
+
+SERVICE_BYTES = 100  # of a number in a set, at most
 
 # How much a life may grow before it is weighed again.
 WEIGHED_BYTES = 1024
@@ -128,7 +130,19 @@ class Life:
         size = event.size if known is None else 0
         entry = self.put(entries, key, event, event.boot_ns, size, count, room)
         entry.folded = fold and key == FOLDED
+        if fold and (entry.folded or entry.services is None):
+            self._add_service(entry, alike)
         return entry
+
+    def _add_service(self, entry: Entry, service: Hashable) -> None:
+        if entry.services is None:
+            entry.services = set()
+        before = len(entry.services)
+        if before < MAX_FOLDED:
+            entry.services.add(hash(service))
+        grown = SERVICE_BYTES * (len(entry.services) - before)
+        entry.size += grown
+        self.entries_size += grown
 
     def spot(self, group: Hashable, alike: Hashable, event: Event) -> Spot:
         """Where an event belongs, without `fold`, that counts once."""

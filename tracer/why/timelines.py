@@ -165,7 +165,9 @@ class Timelines:
         spot = None
         if seen is not None:
             _add_reset(life, seen)
-        elif alike := _alike(event):
+        elif (alike := _alike(event)) and alike.fold:
+            life.add(alike.group, alike.alike, event, alike.times, fold=True)
+        elif alike:
             spot = life.spot(alike.group, alike.alike, event)
             life.put(spot.group, spot.key, event, event.boot_ns, spot.size, alike.times)
             if alike.times != 1 or ended is not None:

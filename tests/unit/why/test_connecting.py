@@ -15,6 +15,7 @@ from tracer.probes.drops.reasons import meaning
 from tracer.why.causes import connect_timeout
 from tracer.why.dropped import MAX_DROPPED
 from tracer.why.engine import Explanation
+from tracer.why.entry import MAX_ALIKE, MAX_FOLDED
 
 COUNT = 23
 
@@ -37,6 +38,34 @@ def test_no_verdict(tell: Tell) -> None:
     world = World()
     tell(world)
     assert world.explained() == []
+
+
+@pytest.mark.parametrize("answer", [None, "icmp"])
+def test_more_destinations_than_have_entries_are_counted(answer: str | None) -> None:
+    """And no attempt is lost, whether it is told once or twice."""
+    destinations = 5 * MAX_ALIKE
+
+    def tell(w: World) -> None:
+        for number in range(destinations):
+            unanswered(w, port=1000 + number)
+        # the other way round, so that others of them are folded
+        for number in reversed(range(destinations)):
+            connect(w, "refused" if answer else "timeout", answer=answer, port=1000 + number)
+
+    explanation = explained(tell)
+    assert explanation.story.left_out == 0
+    assert explanation.verdict.harm == destinations
+    assert f"{destinations} attempts to connect to " in explanation.verdict.sentence
+    assert f" and others ({destinations} in all) " in explanation.verdict.sentence
+    assert "still wait" not in explanation.verdict.sentence
+
+
+def test_destinations_beyond_what_is_told_apart() -> None:
+    def tell(w: World) -> None:
+        for number in range(MAX_FOLDED + 2 * MAX_ALIKE):
+            connect(w, "timeout", port=1000 + number)
+
+    assert " and others (more than " in explained(tell).verdict.sentence
 
 
 def test_each_attempt_is_counted_once() -> None:

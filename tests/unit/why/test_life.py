@@ -228,6 +228,7 @@ def test_services_share_an_entry_when_they_are_too_many() -> None:
     assert [entry.folded for entry in made] == [False] * (MAX_ALIKE - 1) + [True] * 5
     folded = one.groups["a"][FOLDED]
     assert (folded.count, folded.gaps) == (5, ()), "several services have no rhythm"
+    assert folded.services == {hash(port) for port in range(MAX_ALIKE - 1, MAX_ALIKE + 4)}
     assert one.left_out == 0
     known = one.add("a", 3, events[0].at(events[3].boot_ns + 7), 1, fold=True)
     assert (known is made[3], known.count, known.gaps, known.folded) == (True, 2, (7,), False)

@@ -91,7 +91,15 @@ def test_more_services_than_have_entries_are_counted_in_one() -> None:
     assert explanation.story.left_out == 0
     said = explanation.verdict.sentence
     assert said.startswith(f"{services * COUNT} attempts of its own to connect refused by ")
-    assert said.endswith(f"{THERE}:1000, {THERE}:1001, {THERE}:1002 and others")
+    assert said.endswith(f"{THERE}:1000, {THERE}:1001, {THERE}:1002 and others (48 in all)")
+
+
+def test_closed_ports_that_are_too_many_are_counted() -> None:
+    def tell(w: World) -> None:
+        for port in range(1000, 1000 + 3 * MAX_ALIKE):
+            w.reset("sent", "no_socket", "closed port", port=port)
+
+    assert "ports 1000, 1001, 1002 and others (48 in all)" in explained(tell).verdict.sentence
 
 
 def test_what_came_before_an_end_leaves_room_for_what_comes_after() -> None:

@@ -178,6 +178,7 @@ def _grouping(event: Event[ConnectBody]) -> Alike:
     return Alike(
         ("connect_failure", body["error"], told),
         (remote["address"], remote["port"], body["answer"]),
+        fold=True,
     )
 
 

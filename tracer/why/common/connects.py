@@ -13,14 +13,14 @@ from tracer.probes.connects import ICMP, TOLD_SYNS, ConnectBody
 from tracer.probes.drops import PacketBody
 from tracer.why.common.drops import RESTS_ON as DROPS
 from tracer.why.common.drops import By, by_rule, by_whom, is_by_nftables
-from tracer.why.common.phrases import address, times
+from tracer.why.common.phrases import address, shortened, times
 from tracer.why.entry import Entry
 from tracer.why.story import ANY_PROBE, Story
 
 RESTS_ON = frozenset(("connects",))
-MAX_NAMES = 3
 
 Remote = tuple[str | None, int | None]
+SEVERAL: Remote = (None, None)
 
 
 def connects(story: Story, *errors: str) -> list[Entry[ConnectBody]]:
@@ -29,6 +29,9 @@ def connects(story: Story, *errors: str) -> list[Entry[ConnectBody]]:
 
 
 def remote(entry: Entry[ConnectBody]) -> Remote:
+    """Without an address if it is not the same for all."""
+    if entry.folded:
+        return SEVERAL
     end = entry.body["remote"]
     return end["address"], end["port"]
 
@@ -123,8 +126,8 @@ def are_told(story: Story, drop: Entry[PacketBody]) -> bool:
 
 def to(found: Iterable[Entry[ConnectBody]]) -> str:
     """Whom they asked: `10.96.0.10:53, 198.18.0.3:80 (shop/db-0)`."""
-    names = list(dict.fromkeys(_name(entry) for entry in found))
-    return ", ".join(names[:MAX_NAMES]) + (" and others" if len(names) > MAX_NAMES else "")
+    found = list(found)
+    return shortened(dict.fromkeys(_name(entry) for entry in found), found)
 
 
 def _name(entry: Entry[ConnectBody]) -> str:
@@ -151,4 +154,10 @@ def still_waiting(story: Story) -> dict[Remote, int]:
     for entry in every:
         if entry.body["error"] != "unanswered" and entry.body["syns"] >= TOLD_SYNS:
             waiting[remote(entry)] = waiting.get(remote(entry), 0) - entry.count
+    # Attempts to one remote end may be folded, and their ends not, or the other way round.
+    ended = -sum(count for count in waiting.values() if count < 0) if SEVERAL in waiting else 0
+    for end, count in waiting.items():
+        taken = max(0, min(count, ended))
+        waiting[end] = count - taken
+        ended -= taken
     return {end: count for end, count in waiting.items() if count > 0}

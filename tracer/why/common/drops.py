@@ -11,14 +11,13 @@ from tracer.identity.netns import owner_of
 from tracer.probes.columns import pod_name
 from tracer.probes.drops import NFTABLES, End, PacketBody, Tracking, is_drop, is_to_many
 from tracer.probes.resets import is_reset
-from tracer.why.common.phrases import written
+from tracer.why.common.phrases import shortened, written
 from tracer.why.common.resets import here
 from tracer.why.entry import Entry
 from tracer.why.story import Story
 from tracer.why.verdict import Certainty
 
 RESTS_ON = frozenset(("drops",))
-MAX_NAMES = 3
 # The chains through which a packet of a direction goes.
 _HOOKS = {"in": "PREROUTING or INPUT", "forward": "FORWARD", "out": "OUTPUT or POSTROUTING"}
 NEARLY_FULL = 0.95
@@ -130,7 +129,7 @@ def between(story: Story, found: Sequence[Entry[PacketBody]]) -> str:
     if len(sent) == len(found):
         return f"from {here(story)} to {ends(found, 'destination')}"
     if len(came) == len(found):
-        ports = _shortened(dict.fromkeys(str(p) for entry in found if (p := port_of(entry))))
+        ports = shortened(dict.fromkeys(str(p) for entry in found if (p := port_of(entry))))
         return f"from {ends(found, 'source')} to {here(story)}{f', port {ports}' if ports else ''}"
     if sent or came:
         return f"from and to {here(story)}"
@@ -146,7 +145,7 @@ def ends(found: Iterable[Entry[PacketBody]], side: str) -> str:
         at = (written(address, port) if port else address) if address else ""
         pod = pod_name(end["pod"])
         names[(f"{pod} ({at})" if at else pod) if pod else at or "several addresses"] = None
-    return _shortened(names)
+    return shortened(names)
 
 
 def port_of(entry: Entry[PacketBody]) -> int | None:
@@ -158,7 +157,7 @@ def port_of(entry: Entry[PacketBody]) -> int | None:
 def devices(found: Iterable[Entry[PacketBody]]) -> str:
     """` at eth0`; empty if not known."""
     names = dict.fromkeys(name for entry in found if (name := entry.body["device"]))
-    return f" at {_shortened(names)}" if names else ""
+    return f" at {shortened(names)}" if names else ""
 
 
 def certainty(found: Iterable[Entry[PacketBody]]) -> tuple[Certainty, tuple[str, ...]]:
@@ -188,9 +187,3 @@ def _is_told(entry: Entry[PacketBody], story: Story) -> bool:
 def _is_own(story: Story, end: End) -> bool:
     """Whether it is the pod's, or the container's if that is in no pod."""
     return end["pod"] is not None and owner_of(end["pod"]) == owner_of(story.place)
-
-
-def _shortened(names: Iterable[str]) -> str:
-    every = list(names)
-    more = " and others" if len(every) > MAX_NAMES else ""
-    return ", ".join(every[:MAX_NAMES]) + more

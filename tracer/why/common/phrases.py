@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tracer.decode.exitcodes import describe_exit_code
 from tracer.model.address import with_port
 from tracer.model.event import Process
@@ -12,7 +14,9 @@ from tracer.probes.exits import ExitBody
 from tracer.probes.oom.decoder import KillBody, limit_owner
 from tracer.probes.resets import End
 from tracer.probes.signals import SignalBody
-from tracer.why.entry import Entry
+from tracer.why.entry import MAX_FOLDED, Entry
+
+MAX_NAMES = 3
 
 
 def who(process: Process | None) -> str:
@@ -126,6 +130,18 @@ def ending(body: ExitBody, *, explained: bool = True) -> str:
         return f"exit code {body['exit_code']}{words}"
     name = body["signal"]["name"] if body["signal"] else "a signal"
     return f"{name}{' with a core dump' if body['core_dumped'] else ''}"
+
+
+def shortened(names: Iterable[str], of: Iterable[Entry] = ()) -> str:
+    """Up to three names: `a, b, c and others (56 in all)`. Entries that may be folded know how many
+    there are."""
+    every = list(names)
+    services = [one for entry in of if (one := entry.services)]
+    count = max(len(every), len(set().union(*services)))
+    if count <= MAX_NAMES:
+        return ", ".join(every)
+    more = "more than " * any(len(one) >= MAX_FOLDED for one in services)
+    return f"{', '.join(every[:MAX_NAMES])} and others ({more}{count} in all)"
 
 
 def times(count: int, noun: str) -> str:

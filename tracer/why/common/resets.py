@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -11,14 +11,13 @@ from tracer.model.event import Event
 from tracer.model.units import span
 from tracer.probes.columns import pod_name
 from tracer.probes.resets import ResetBody, is_reset
-from tracer.why.common.phrases import address
+from tracer.why.common.phrases import address, shortened
 from tracer.why.entry import Entry, OtherEnd
 from tracer.why.sorts import Since, Sort, at_service, idle_ns
 from tracer.why.story import ANY_PROBE, Story
 from tracer.why.verdict import Certainty
 
 RESTS_ON = frozenset(("resets",))
-MAX_NAMES = 3
 # The shortest idle time worth mentioning.
 IDLE_NS = 1_000_000_000
 NOT_SEEN = "who sent the reset was not seen: it may be something in between"
@@ -77,23 +76,25 @@ def evidence(found: Iterable[Part]) -> tuple[Entry[ResetBody], ...]:
     return tuple(dict.fromkeys(part.entry for part in found))
 
 
-def ports(found: Iterable[Entry[ResetBody]]) -> str:
+def ports(found: Sequence[Entry[ResetBody]]) -> str:
     ports = (entry.body["local"]["port"] for entry in found)
     every = sorted({port for port in ports if port is not None})
-    names = _shortened(map(str, every), any(entry.folded for entry in found))
+    names = shortened(map(str, every), found)
     return f"port{'s' * (len(every) > 1)} {names}" if every else "a port"
 
 
 def peers(found: Iterable[Entry[ResetBody] | Part]) -> str:
-    """Up to three peers: by pod if known, else by address; a service by both."""
+    """Up to three peers: by pod if known, else by address; a service by both. Of clients it is not
+    known how many they are."""
     found = list(found)
     every = dict.fromkeys(name for one in found for name in _names(one))
-    return _shortened(every, any(_entry(one).folded for one in found))
+    entries = [_entry(one) for one in found]
+    return shortened(every, (entry for entry in entries if not at_service(entry.body)))
 
 
 def pods(found: Iterable[Part]) -> str:
     """The same without addresses where pods are known."""
-    return _shortened(dict.fromkeys(_pod(p) or peer(p.event, p.other) for p in found), False)
+    return shortened(dict.fromkeys(_pod(p) or peer(p.event, p.other) for p in found))
 
 
 def _pod(part: Part) -> str | None:
@@ -157,9 +158,3 @@ def seen(found: Iterable[Part]) -> tuple[Certainty, tuple[str, ...]]:
     if all(part.other for part in found):
         return Certainty.CERTAIN, ()
     return Certainty.LIKELY, (NOT_SEEN,)
-
-
-def _shortened(names: Iterable[str], more: bool) -> str:
-    every = list(names)
-    more = more or len(every) > MAX_NAMES
-    return ", ".join(every[:MAX_NAMES]) + (" and others" if more else "")
