@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tracer.backends.privileges import has
 from tracer.cli._findings import Finding
 from tracer.kernel import limits, node
+from tracer.model.units import counted
 
 if TYPE_CHECKING:
     from tracer.model.names import NameSource
@@ -119,7 +120,8 @@ def cgroups(signs: list[str]) -> Finding:
     found_groups = container_cgroups()
     pods = {c.identity.pod_uid for c in found_groups if c.identity.pod_uid}
     containers = {c.identity.container_id for c in found_groups if c.identity.container_id}
-    found = f"{described}; {len(pods)} pods, {len(containers)} containers"
+    seen = f"{counted(len(pods), 'pod')}, {counted(len(containers), 'container')}"
+    found = f"{described}; {seen}"
     if signs and not pods:
         return Finding("problem", "cgroups", f"{found}, yet ktrace itself is in a pod", in_pod)
     return Finding("ok", "cgroups", found)

@@ -18,6 +18,7 @@ from tracer.model.errors import BadRecording, NoSuchPod
 from tracer.model.event import Clock, Place
 from tracer.model.kubernetes import Facts
 from tracer.model.selection import Selection, pod_matches
+from tracer.model.units import counted
 from tracer.probes import Probe
 from tracer.probes.columns import pod_name
 from tracer.recording.view import Chosen, Window, moment
@@ -126,7 +127,9 @@ def check_pods(globs: Sequence[str], places: Iterable[Place]) -> None:
         if any(pod and pod_matches(pod, glob) for pod in known.values()):
             continue
         near = difflib.get_close_matches(glob, [name for name in known if name], 3, 0.4)
-        hint = f"the nearest: {', '.join(near)}" if near else f"it knows of {len(known)} pods"
+        hint = f"it knows of {counted(len(known), 'pod')}"
+        if near:
+            hint = f"the nearest: {', '.join(near)}"
         raise NoSuchPod(
             f"nothing is recorded of a pod {glob!r}; {hint}",
             "it may never have existed, or nothing happened to it: ktrace info FILE lists the pods",

@@ -26,6 +26,7 @@ from tracer.kernel import node
 from tracer.kernel.limits import check_descriptors
 from tracer.model.errors import KtraceError, LimitReached
 from tracer.model.summary import summary
+from tracer.model.units import counted
 from tracer.outputs.escape import escape
 from tracer.outputs.terminal import terminal_width, wrapped
 
@@ -93,7 +94,7 @@ def _runtimes(socket: str | None, in_pod: bool = False) -> Iterator[Finding]:
             remedy = _in_pod.source_remedy(source)
             yield Finding("note", "names", f"{source.name}: 0 pods", remedy)
         else:
-            yield Finding("ok", "names", f"{source.name}: {pods} pods")
+            yield Finding("ok", "names", f"{source.name}: {counted(pods, 'pod')}")
     try:
         check_labels(sources)
     except KtraceError as error:

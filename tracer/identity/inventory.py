@@ -19,6 +19,7 @@ from tracer.kernel.cgroupfs import Cgroup, container_cgroups
 from tracer.model.errors import NoSuchPod, NoSuchProcess, UsageError
 from tracer.model.names import Container, Names, NameSource, NameSourceError, Pod
 from tracer.model.selection import pod_matches
+from tracer.model.units import counted
 
 # Seconds that a user at a prompt may have to wait for a silent runtime.
 PATIENCE = 2.5
@@ -124,7 +125,10 @@ def check_globs(globs: tuple[str, ...], names: Names, failures: Mapping[str, str
         known = sorted(pods[uid].title for uid in living)
         bare = {name.rpartition("/")[2]: name for name in known}
         near = [bare[n] for n in difflib.get_close_matches(glob.rpartition("/")[2], bare, 3, 0.4)]
-        hint = f"the nearest: {', '.join(near)}" if near else f"{len(known)} pods are on this node"
+        are = "is" if len(known) == 1 else "are"
+        hint = f"{counted(len(known), 'pod')} {are} on this node"
+        if near:
+            hint = f"the nearest: {', '.join(near)}"
         remedy = "ktrace pods lists them; --wait traces a pod that is still to come"
         if glob.isascii() and glob.isdecimal() and _process_of(int(glob)):
             remedy = f"a process is selected by --pid {glob}; ktrace pods lists the pods"

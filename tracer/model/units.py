@@ -32,6 +32,11 @@ _SPANS = (
 )
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 pod`, `2 pods`."""
+    return f"{count} {noun}{'s' if count != 1 else ''}"
+
+
 def seconds(text: str) -> float:
     """`30s`, `5m`, `1h30m` or plain seconds. Raises ValueError for anything else."""
     if re.fullmatch(r"\d+(\.\d+)?", text):

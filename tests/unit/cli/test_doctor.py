@@ -278,4 +278,4 @@ def test_sources_that_know_no_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert (none.state, none.remedy) == ("problem", labels.remedy)
     (tmp_path / "var/log/pods/shop_web-0_0a1b").mkdir(parents=True)
     (source, _) = doctor._runtimes(None, in_pod=True)
-    assert source == Finding("ok", "names", "log directories: 1 pods")
+    assert source == Finding("ok", "names", "log directories: 1 pod")

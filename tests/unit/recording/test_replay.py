@@ -59,7 +59,7 @@ def test_what_is_shown(arguments: list[str], shown: list[str]) -> None:
 
 @pytest.mark.parametrize("command", ["replay", "export"])
 @pytest.mark.parametrize(
-    ("pod", "hint"), [("shop/web-1", "the nearest: shop/web-0"), ("zzz", "it knows of 1 pods")]
+    ("pod", "hint"), [("shop/web-1", "the nearest: shop/web-0"), ("zzz", "it knows of 1 pod")]
 )
 def test_a_pod_that_is_not_in_it(command: str, pod: str, hint: str) -> None:
     ended = run(command, str(FIRST), "-p", pod)

@@ -20,6 +20,7 @@ from tracer.model.bounded import keep
 from tracer.model.event import Event, Place, Process
 from tracer.model.schema import Schema
 from tracer.model.summary import summary
+from tracer.model.units import counted
 from tracer.probes import Alike, AttachPoint, Companion, Decode, Metric, Probe, Stream, Table
 from tracer.probes.columns import CONTAINER, Column, pod_name, process_name
 
@@ -161,8 +162,7 @@ def _summary(event: Event[DropBody]) -> str:
     who = (pod and (pod.name or pod.uid)) or body["local"]["address"]
     port = body["local"]["port"]
     who = f"{who or 'a port'}:{port}" if port else f"{who or 'a port'}"
-    things = f"{body['count']} {noun}{'s' if body['count'] != 1 else ''}"
-    line = f"{who} turned away {things}: {why}"
+    line = f"{who} turned away {counted(body['count'], noun)}: {why}"
     depth, limit = body["depth"], body["limit"]
     if depth is not None:
         line += f" ({depth} of {limit})" if limit is not None else f" ({depth} bytes)"

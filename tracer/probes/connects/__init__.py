@@ -15,7 +15,7 @@ from tracer.kernel.bpf_object import shipped
 from tracer.model.address import address_text, with_port
 from tracer.model.event import Event, Place, Process
 from tracer.model.summary import summary
-from tracer.model.units import span
+from tracer.model.units import counted, span
 from tracer.probes import Alike, AttachPoint, Decode, Metric, Probe, Stream
 from tracer.probes.columns import CONTAINER, Column, pod_name, process_name
 
@@ -164,7 +164,7 @@ def _summary(event: Event[ConnectBody]) -> str:
         None: f"failed ({body['errno'] or 'error not known'})",
     }.get(body["error"], word(body["error"]))
     if body["syns"]:
-        line += f", {body['syns']} SYN{'s' if body['syns'] != 1 else ''}"
+        line += f", {counted(body['syns'], 'SYN')}"
         age = _age(event)
         line += f" in {age}" if age else ""
     return line
