@@ -78,7 +78,9 @@ def _mapping(file: Path) -> dict[Any, Any]:
                 raise UsageError(f"{file} is no file")
             data = opened.read(MAX_FILE + 1)
     except OSError as error:
-        raise UsageError(f"{file} cannot be read: {reason(error)}") from error
+        raise UsageError(
+            f"{file} cannot be read: {reason(error)}", "give another file with --config"
+        ) from error
     if len(data) > MAX_FILE:
         raise UsageError(f"{file} is larger than {MAX_FILE >> 20} MiB")
     try:

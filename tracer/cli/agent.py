@@ -116,7 +116,7 @@ def _check(
     values: Mapping[str, Any],
 ) -> int:
     """Says what the agent would do, and what it lacks for that."""
-    lacks = 0
+    refused: dict[tuple[str, str | None], list[str]] = {}
     asked = request(every_probe(), {**values, **_EVERY_POD})
     for probe in asked.probes:
         asked.settings(probe)
@@ -124,9 +124,10 @@ def _check(
             name = backends.choose(asked.backend, [probe], lambda words: None).name
             _line("traces", f"{probe.name}, by backend {name}")
         except KtraceError as error:
-            lacks += 1
-            _lack(f"{probe.name}: {error.message}", error.remedy)
-    lacks += _check_directory(directory, _bounds(values))
+            refused.setdefault((error.message, error.remedy), []).append(probe.name)
+    for (message, remedy), names in refused.items():
+        _lack(f"{', '.join(names)}: {message}", remedy)
+    lacks = len(refused) + _check_directory(directory, _bounds(values))
     _line("answers", f"on http://{listen}/healthz" if listen else "nobody on the network")
     for name, options in chosen.items():
         for words in publishers.get(name).plan(options):

@@ -58,9 +58,11 @@ class Reader:
             self._file = path.open("rb")
         except OSError as error:
             problem = f"{path} cannot be read"
+            remedy = "ktrace record -o FILE makes a recording"
+            if isinstance(error, PermissionError):
+                remedy = "only its owner may read it, root as a rule: sudo ktrace …, or chown it"
             raise limits.reached(problem, error.errno) or BadRecording(
-                f"{problem}: {error.strerror}",
-                "ktrace record -o FILE makes a recording",
+                f"{problem}: {error.strerror}", remedy
             ) from error
         try:
             self.size = path.stat().st_size

@@ -62,7 +62,8 @@ def test_what_it_lacks(check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     told = check()
     lock.release()
     assert told.exit_code == 1
-    assert "lacks      signals: core lacks BTF\n           a kernel with BTF" in told.output
+    every = ", ".join(probes.names())
+    assert f"lacks      {every}: core lacks BTF\n           a kernel with BTF" in told.output
     assert f"lacks      another agent, process {os.getpid()}, serves" in told.output
     assert "lacks      nothing can be written in" in told.output
 

@@ -8,6 +8,8 @@ layouts.
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import struct
 import subprocess
 import sys
@@ -722,6 +724,19 @@ def test_what_is_no_recording_is_named(
     ended = run(command, str(tmp_path / name))
     assert (ended.returncode, ended.stdout) == (6, "")
     assert ended.stderr.splitlines()[0].endswith(f"/{problem}")
+
+
+def test_the_remedy_for_a_recording_of_somebody_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(BadRecording, match="cannot be read: Permission denied") as refused:
+        Reader(tmp_path / "node.ktrace")
+    assert refused.value.remedy is not None
+    assert "sudo ktrace" in refused.value.remedy
 
 
 THREADS = """
