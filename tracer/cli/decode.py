@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Explain an exit code, a signal, a gfp mask, a kernel log line, a cgroup path; or stdin.
 
-`ktrace decode X`: explains an exit code, a signal, a gfp mask, a line or a whole report of the
+`ktrace decode TEXT`: explains an exit code, a signal, a gfp mask, a line or a whole report of the
 kernel log, a cgroup path or /proc/buddyinfo. Needs no privileges and no other program.
 """
 
@@ -139,7 +139,7 @@ class _Command(click.Command):
 command = _Command(
     "decode",
     params=[
-        click.Argument(["what"], required=False, metavar="[X]"),
+        click.Argument(["what"], required=False, metavar="[TEXT]"),
         click.Option(
             ["--kernel-format"],
             type=click.Path(),

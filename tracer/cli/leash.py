@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run another command for as long as somebody holds standard input.
+"""Run another command until standard input ends: what kubectl ktrace starts in a pod.
 
 `ktrace leash`: runs another command for as long as a holder at the other end of standard input
-wants it. `kubectl ktrace` runs it in a pod; it is not for users.
+wants it. It is not for users.
 
 A command in a pod does not end when its reader goes away. So the holder writes now and then, and
 `end` for Ctrl-C. When nothing comes any more, the command is ended in order, and then at once. The

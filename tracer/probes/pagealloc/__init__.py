@@ -165,7 +165,7 @@ def _free_lists_here(schemas: Mapping[str, Schema], _map_of: Any) -> FreeLists:
 @dataclass(frozen=True)
 class AllocationOptions(Options):
     quiet_failures: bool = option(
-        False, "Also failures for which the caller asked for no warning: it has another way."
+        False, "Also failed allocations without a warning: the caller has another way."
     )
 
     def settings(self, selection: Selection) -> dict[str, int]:

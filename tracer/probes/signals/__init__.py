@@ -129,7 +129,7 @@ def _signal(number: int, code: int, result: int) -> Signal:
 class SignalOptions(Options):
     signal: str | None = option(
         None,
-        f"Only these; default: all but {', '.join(PLUMBING)}; 'all' for every one.",
+        f"Only these signals; default: all but {', '.join(PLUMBING)}; 'all' for every one.",
         "NAME[,NAME…]",
     )
 
