@@ -154,6 +154,9 @@ TESTS: dict[str, tuple[str, ...]] = {
     "cgroups looked at at the start": (
         f"{UNIT}/kernel/test_cgroupfs.py::test_a_forest_of_cgroups_has_an_end",
     ),
+    "former settings of the wall clock, for what is told late and for what is too old": (
+        f"{UNIT}/agent/test_clocks.py::test_former_clocks_are_bounded",
+    ),
     "cgroups looked at after ends were lost": (
         f"{UNIT}/session/test_lost_ends.py::test_what_cannot_be_seen_is_not_gone",
         f"{UNIT}/session/test_lost_ends.py::test_looking_has_a_pause",

@@ -122,6 +122,9 @@ VALUES: dict[str, tuple[float, ...]] = {
     "JSON of processes and pods that may be told again": (event.MAX_JSON,),
     "arguments read from `/proc`": (arguments.PROC_READS_A_SECOND,),
     "cgroups looked at at the start": (cgroupfs.MAX_CGROUPS,),
+    "former settings of the wall clock, for what is told late and for what is too old": (
+        event.MAX_OFFSETS,
+    ),
     "cgroups looked at after ends were lost": (cgroupfs.MAX_CGROUPS, session.CHECK_NS / NS),
     "an answer of a runtime, Docker or podman, or podman's file": (
         *(cri.MAX_ANSWER, default(cri.CriSource.__init__, "timeout")),

@@ -107,7 +107,7 @@ class Feed:
             return
         try:
             words = self._probes[event.kind].summary(event)
-            life = life_of(event.place, self._clock.offset_ns) if event.place else None
+            life = life_of(event.place, self._clock) if event.place else None
             item = self._item("event", event, severity, words, life)
         except DAMAGE:  # what is no text, for one
             for outlet in takers:
@@ -120,5 +120,5 @@ class Feed:
         self, kind: ItemKind, event: Event, severity: Severity, words: str, life: Life | None = None
     ) -> Item:
         json = to_json(event, self._clock, self._node)
-        time_ns = event.boot_ns + self._clock.offset_ns
+        time_ns = self._clock.utc_ns(event.boot_ns)
         return Item(kind, time_ns, severity, words, json, life, about_key(event))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import orjson
 
 from tracer.model.bounded import size_of
-from tracer.model.event import Place
+from tracer.model.event import Clock, Place
 from tracer.model.verdict import VerdictBody
 
 ItemKind = Literal["verdict", "event", "lost", "health"]
@@ -79,9 +79,8 @@ class Item:
         return body
 
 
-def life_of(place: Place, offset_ns: int) -> Life:
-    """The life of this cgroup, as far as the cgroup tells it. `offset_ns` turns nanoseconds since
-    boot into nanoseconds since 1970."""
+def life_of(place: Place, clock: Clock) -> Life:
+    """The life of this cgroup, as far as the cgroup tells it."""
     pod, container, identity = place.pod, place.container, place.identity
     return Life(
         pod_uid=identity.pod_uid or (pod.uid if pod else None),
@@ -90,6 +89,6 @@ def life_of(place: Place, offset_ns: int) -> Life:
         container=container.name if container else None,
         container_id=identity.container_id,
         runtime=container.runtime if container else None,
-        began_ns=None if place.began is None else place.began + offset_ns,
-        ended_ns=None if place.ended is None else place.ended + offset_ns,
+        began_ns=None if place.began is None else clock.utc_ns(place.began),
+        ended_ns=None if place.ended is None else clock.utc_ns(place.ended),
     )

@@ -34,6 +34,8 @@ else:
 
 # Bound of the JSON cached for processes and places, owners included.
 MAX_JSON = 4 << 20
+# Former settings of the wall clock that are remembered.
+MAX_OFFSETS = 64
 
 
 @dataclass(slots=True)
@@ -266,7 +268,7 @@ def is_loss(event: Event) -> TypeGuard[Event[LostBody]]:
 
 class Clock:
     """Turns kernel time into UTC. The offset is taken once, so order and distances stay the
-    kernel's even when the wall clock is set."""
+    kernel's even when the wall clock is set; `set` takes it again for what is still to come."""
 
     def __init__(self, offset_ns: int | None = None) -> None:
         if offset_ns is None:
@@ -274,15 +276,32 @@ class Clock:
             now = time.time_ns()
             offset_ns = now - (before + time.clock_gettime_ns(time.CLOCK_BOOTTIME)) // 2
         self.offset_ns = offset_ns
+        self._since = -1 << 63
+        self._former: deque[tuple[int, int]] = deque(maxlen=MAX_OFFSETS)
         self._second = -1
         self._prefix = ""
 
     def now(self) -> int:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
+    def set(self, offset_ns: int) -> None:
+        """From now on. A moment stays what it was, whenever it is told."""
+        if offset_ns != self.offset_ns:
+            self._since = self.now()
+            self._former.append((self._since, self.offset_ns))
+            self.offset_ns = offset_ns
+
+    def utc_ns(self, boot_ns: int) -> int:
+        """Nanoseconds since 1970."""
+        if boot_ns < self._since:
+            for until, offset_ns in self._former:
+                if boot_ns < until:
+                    return boot_ns + offset_ns
+        return boot_ns + self.offset_ns
+
     def iso(self, boot_ns: int) -> str:
         """RFC 3339 in UTC with nanoseconds."""
-        second, nanoseconds = divmod(boot_ns + self.offset_ns, 1_000_000_000)
+        second, nanoseconds = divmod(self.utc_ns(boot_ns), 1_000_000_000)
         if second != self._second:
             self._second = second
             self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))

@@ -24,6 +24,7 @@ from tracer.agent.history.entry import Entries
 from tracer.agent.history.forcing import Forcing
 from tracer.agent.history.indexing import Indexing
 from tracer.agent.history.recordings import Recordings
+from tracer.agent.history.retention import Retention
 from tracer.agent.history.segments import name_of
 from tracer.kernel.limits import reason
 from tracer.model.errors import KtraceError
@@ -31,7 +32,6 @@ from tracer.model.event import Clock
 from tracer.recording.files import RecordingFile, close_in_order
 from tracer.recording.format import BLOCK_HEADER_BYTES, block_lengths
 
-NS = 1_000_000_000
 # Bytes that wait for the disk.
 MAX_PENDING = 16 << 20
 # The index takes at most this part of the space.
@@ -89,6 +89,7 @@ class Disk:
         self._forcing = Forcing(self._forced)
         self._not_forced: OSError | None = None
         self._recordings = Recordings(directory)
+        self._retention = Retention(bounds.seconds, clock.offset_ns, self._recordings.newest_ns)
         self._indexing = Indexing(directory, say)
         self._told: list[str] = []
         self.last_number = max(self._recordings.numbers, default=0)
@@ -293,7 +294,7 @@ class Disk:
 
     def _forget(self) -> None:
         """What is older than wanted."""
-        before_ns = time.time_ns() - int(self._bounds.seconds * NS)
+        before_ns = self._retention.before_ns(self._clock.now(), self._clock.offset_ns)
         self._recordings.forget(before_ns, self._current)
         self._indexing.forget(before_ns, self._recordings.numbers, self._most // INDEX_PART)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,6 +21,8 @@ LAYOUT = 1
 BUSY_SECONDS = 5.0
 # A cgroup is removed within so long after the exit of its first process.
 SAME_END_NS = 60_000_000_000
+# The agent's clock and the present one, by which nothing is in the future, may differ by so much.
+CLOCKS_DIFFER_NS = 1_000_000_000
 _LIFE = ", ".join(LIFE_FIELDS)
 _TABLES = f"""
 CREATE TABLE lives (key TEXT NOT NULL, {_LIFE}, seen_ns INTEGER NOT NULL, session INTEGER NOT NULL);
@@ -178,9 +181,12 @@ class Index:
         if ended is None:
             same = True
         elif life.ended_ns is None:
-            same = life.began_ns is None or life.began_ns <= ended
+            same = _began_before(life, ended)
+        elif code is not None and life.exit_code is None:
+            # its cgroup is removed; the clock may have been set since the exit
+            same = _began_before(life, ended) or abs(ended - life.ended_ns) <= SAME_END_NS
         else:
-            both_exited = code is not None and life.exit_code is not None
+            both_exited = code is not None
             same = abs(ended - life.ended_ns) <= (0 if both_exited else SAME_END_NS)
         return (int(rowid) if same else None), code is not None
 
@@ -203,10 +209,12 @@ class Index:
 
     def subjects(self, *, ends: bool) -> Iterator[tuple[int, Life]]:
         """The number of each verdict, the newest first, and whose it is: enough to choose one.
-        With `ends`, only of those on an end."""
+        With `ends`, only of those on an end. What seems to be still to come is older than all: the
+        clock has been set back since."""
         found = self._db.execute(
-            f"SELECT rowid, {_LIFE} FROM verdicts WHERE is_end >= ? ORDER BY at_ns DESC",  # noqa: S608
-            (int(ends),),
+            f"SELECT rowid, {_LIFE} FROM verdicts WHERE is_end >= ?"  # noqa: S608
+            " ORDER BY at_ns > ?, at_ns DESC",
+            (int(ends), time.time_ns() + CLOCKS_DIFFER_NS),
         )
         for number, *life in found:
             yield number, Life(*life)
@@ -234,6 +242,11 @@ def remove(path: Path) -> None:
     """Removes a damaged index with its log."""
     for name in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
         name.unlink(missing_ok=True)
+
+
+def _began_before(life: Life, ended_ns: int) -> bool:
+    """Also if its beginning was not seen."""
+    return life.began_ns is None or life.began_ns <= ended_ns
 
 
 def _key(life: Life) -> str:

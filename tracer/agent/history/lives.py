@@ -36,7 +36,7 @@ class Lives:
         self._next = self._next_again = 0
 
     def life(self, place: Place) -> Life:
-        life = life_of(place, self._clock.offset_ns)
+        life = life_of(place, self._clock)
         seen = place.began is not None and place.began > self.began_ns
         return life if seen else replace(life, began_ns=None)
 
@@ -52,15 +52,14 @@ class Lives:
     def with_end(self, event: Event[ExitBody]) -> Life:
         """The life of the container that an `exit` ended. It began with its first process."""
         assert event.place is not None
-        offset = self._clock.offset_ns
         signal = event.body["signal"]
         number = signal["number"] if signal else None
         started = event.about.start_boot_ns if event.about else None
         life = self.life(event.place)
         return replace(
             life,
-            began_ns=life.began_ns if started is None else started + offset,
-            ended_ns=event.boot_ns + offset,
+            began_ns=life.began_ns if started is None else self._clock.utc_ns(started),
+            ended_ns=self._clock.utc_ns(event.boot_ns),
             exit_code=event.body["exit_code"] if number is None else 128 + number,
             signal=number,
         )

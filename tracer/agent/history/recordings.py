@@ -39,6 +39,15 @@ class Recordings:
         with self._lock:
             return sum(size for _, size in self._found.values())
 
+    @property
+    def newest_ns(self) -> int | None:
+        """When something was last written here."""
+        times = []
+        for path, _ in self._found.values():
+            with suppress(FileNotFoundError):
+                times.append(path.stat().st_mtime_ns)
+        return max(times, default=None)
+
     def grown(self, number: int, path: Path, size: int) -> None:
         with self._lock:
             self._found[number] = path, size
@@ -63,8 +72,7 @@ class Recordings:
         return True
 
     def forget(self, before_ns: int, current: int | None) -> None:
-        """Removes what is older. Age is by the wall clock: one that was set back removes
-        nothing."""
+        """Removes what is older."""
         for number, (path, _) in sorted(self._found.items()):
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime_ns >= before_ns:

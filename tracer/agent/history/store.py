@@ -97,7 +97,7 @@ class Store:
         off = offset - self._clock.offset_ns
         if abs(off) >= CLOCK_SET_NS:
             self._say(f"ktrace: the clock was set by {off / NS:+.0f} s; times are by the new one")
-            self._clock.offset_ns = offset
+            self._clock.set(offset)
             self._renew = True
         self._flush()
 
@@ -149,7 +149,7 @@ class Store:
 
     def _start(self, now: int) -> None:
         self._number = self._disk.next_number()
-        self._clock.offset_ns = Clock().offset_ns  # the clock is also slewed, a little every day
+        self._clock.set(Clock().offset_ns)  # the clock is also slewed, a little every day
         data = self._beginning(now)
         self._size = self._begun_with = len(data)
         self._began, self._renew = now, False
