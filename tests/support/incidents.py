@@ -26,7 +26,6 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import RLock
-from types import TracebackType
 from typing import Any
 
 import psutil
@@ -174,12 +173,7 @@ class SideBySide:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
     def verdicts(self, one: Incident) -> list[dict[str, Any]]:
