@@ -306,20 +306,11 @@ def _clashes() -> list[int]:
 if __name__ == "__main__":
     main()
 else:
-    from tests.support.raisers import _Child
+    from tests.support.raisers import Follower
 
-    class Losses(_Child):
+    class Losses(Follower):
         """The program from a test's side: `do` gives an order and returns the answer."""
 
         def __init__(self) -> None:
             super().__init__([sys.executable, "-I", "-S", __file__])
-            self.netns = int(self._answer("its start"))
-
-        def do(self, *order: Any) -> Any:
-            self._write(json.dumps(order))
-            return self._answer(str(order))
-
-        def _answer(self, what: str) -> Any:
-            outcome, value = json.loads(self._read(what))
-            assert outcome == "done", value
-            return value
+            self.netns = int(self.answer("its start"))

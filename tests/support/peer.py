@@ -4,13 +4,11 @@ follows orders, one at a time: the functions of a test's own program."""
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 from pathlib import Path
-from typing import Any
 
-from tests.support.raisers import _Child
+from tests.support.raisers import Follower
 
 # In front of the program, and behind it.
 BEGINNING = r"""
@@ -56,7 +54,7 @@ for line in sys.stdin:
 """
 
 
-class Peer(_Child):
+class Peer(Follower):
     """Addresses from the blocks for tests of network devices (RFC 2544, RFC 5180), so that nobody
     else's connections are taken for ours. `program` has the functions."""
 
@@ -68,13 +66,4 @@ class Peer(_Child):
             6: f"2001:2::{random.randrange(1, 1 << 16):x}:{random.randrange(1, 1 << 16):x}",
         }
         super().__init__([sys.executable, "-I", "-S", str(file), *self.addresses.values()])
-        self._answer("its start")
-
-    def do(self, *order: Any) -> Any:
-        self._write(json.dumps(order))
-        return self._answer(str(order))
-
-    def _answer(self, what: str) -> Any:
-        outcome, value = json.loads(self._read(what))
-        assert outcome == "done", value
-        return value
+        self.answer("its start")

@@ -86,7 +86,24 @@ class _Child:
         return line.decode()
 
 
-class Actor(_Child):
+class Follower(_Child):
+    """A program that follows orders, one a line, and answers each."""
+
+    def do(self, *order: Any) -> Any:
+        self.start(*order)
+        return self.answer(f"an answer to {order}")
+
+    def start(self, *order: Any) -> None:
+        """Sends an order without waiting for an answer, for orders that end the program."""
+        self._write(json.dumps(order))
+
+    def answer(self, what: str) -> Any:
+        outcome, value = json.loads(self._read(what))
+        assert outcome == "done", value
+        return value
+
+
+class Actor(Follower):
     """`argv0` and `words` only appear in the process's arguments. In a guest the actor is a fork of
     the tests' own process, unless it has any of these or must be seen executing a program."""
 
@@ -105,19 +122,6 @@ class Actor(_Child):
         if pid_namespace:
             self.pid = self.answer("the pid of PID 1")
         self.answer("the actor's start")
-
-    def do(self, *order: Any) -> Any:
-        self.start(*order)
-        return self.answer(f"an answer to {order}")
-
-    def start(self, *order: Any) -> None:
-        """Sends an order without waiting for an answer, for orders that end the actor."""
-        self._write(json.dumps(order))
-
-    def answer(self, what: str) -> Any:
-        outcome, value = json.loads(self._read(what))
-        assert outcome == "done", value
-        return value
 
 
 def _act() -> None:
