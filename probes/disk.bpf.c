@@ -722,10 +722,11 @@ static __always_inline void count_written(struct inode___disk *inode, u64 bytes,
 		bpf_map_update_elem(&kt_disk_writers, &key, &first, BPF_NOEXIST);
 		known = bpf_map_lookup_elem(&kt_disk_writers, &key);
 	}
-	if (known) {
+	/* clang makes an addition of 0 an atomic `or`, which kernels before 5.12 refuse */
+	if (known && bytes)
 		__sync_fetch_and_add(&known->bytes, bytes);
+	if (known && inodes)
 		__sync_fetch_and_add(&known->inodes, inodes);
-	}
 }
 
 /* A page becomes dirty in the writer's own context. tmpfs and the like have no dirty pages. */
