@@ -72,9 +72,11 @@ def named(comm: str) -> Step:
 
 
 def handles(name: str) -> Step:
-    """The first process has a handler of this signal."""
+    """The first process is the container's program by now, and has a handler of this signal."""
     return lambda scene: wait_for(
-        f"a handler of {name}", lambda: _mask(scene.first, "SigCgt", name), SECONDS
+        f"a handler of {name}",
+        lambda: _executes(scene.first) and _mask(scene.first, "SigCgt", name),
+        SECONDS,
     )
 
 
@@ -215,6 +217,13 @@ def _command(pid: int) -> str:
         comm = Path(f"/proc/{pid}/comm").read_text().strip()
         return f"{words.decode(errors='replace')} ({comm})"
     return ""
+
+
+def _executes(pid: int) -> bool:
+    """Whether this is more than `runc init`, which is written in Go and has handlers of its own.
+    The kernel has taken those off when the program's arguments can be read."""
+    command = _command(pid)
+    return bool(command) and not command.startswith(("runc ", " "))
 
 
 def _listens(pid: int, port: int) -> bool:
