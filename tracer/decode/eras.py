@@ -133,6 +133,13 @@ _COMBINED = (
     ("GFP_NOWAIT", "KSWAPD_RECLAIM"),
 )
 _TEMPORARY = (("GFP_TEMPORARY", f"{_RECLAIM} IO FS RECLAIMABLE"),)
+# The kernels of these releases give each page of a user process this bit besides.
+_POISON = (
+    (
+        "GFP_HIGHUSER_MOVABLE",
+        f"{_RECLAIM} IO FS HARDWALL HIGHMEM MOVABLE SKIP_KASAN_POISON",
+    ),
+)
 # 2973d8229b78 ("mm: discard __GFP_ATOMIC"), 6.3
 _WITHOUT_ATOMIC = tuple((name, parts.replace("HIGH ATOMIC ", "HIGH ")) for name, parts in _COMBINED)
 # 16f5dfbc851b ("gfp: include __GFP_NOWARN in GFP_NOWAIT"), 6.6
@@ -191,9 +198,12 @@ ERAS = (
     ),
     _era((4, 18), f"{_RETRIES.replace('COLD', 'WRITE')} {_RECLAIM} NOLOCKDEP", _COMBINED),
     _era((5, 0), f"{_NEW} NOLOCKDEP", _COMBINED),
-    # 013bb59dbb7c ("arm64: mte: handle tags zeroing at page allocation time"), 5.14; the meaning of
-    # the bits above depends on the configuration
-    _era((5, 14), f"{_NEW} ZEROTAGS", _COMBINED),
+    # 013bb59dbb7c ("arm64: mte: handle tags zeroing at page allocation time"), c275c5c6d50a
+    # ("kasan: disable freed user page poisoning with HW tags"); since 5.18 the meaning of the bits
+    # above ZEROTAGS depends on the configuration
+    _era((5, 14), f"{_NEW} ZEROTAGS SKIP_KASAN_POISON", _POISON + _COMBINED),
+    # f49d9c5bb15c ("kasan, mm: only define ___GFP_SKIP_KASAN_POISON with HW_TAGS")
+    _era((5, 18), f"{_NEW} ZEROTAGS", _COMBINED),
     _era((6, 3), f"{_NEW.replace('ATOMIC', '-')} ZEROTAGS", _WITHOUT_ATOMIC),
     _era((6, 6), f"{_NEW.replace('ATOMIC', '-')} ZEROTAGS", _QUIET_NOWAIT),
 )

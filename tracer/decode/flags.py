@@ -37,6 +37,7 @@ _MEANINGS = {
     "__GFP_NO_KSWAPD": "does not wake the kernel's reclaimer",
     "__GFP_REPEAT": "tried hard, but may fail",
     "__GFP_RETRY_MAYFAIL": "tried hard, but may fail",
+    "__GFP_SKIP_KASAN_POISON": "KASAN does not mark the pages when they are freed",
     "__GFP_THISNODE": "from this NUMA node only",
     "__GFP_WAIT": "may wait while memory is freed",
     "__GFP_ZERO": "filled with zeroes",

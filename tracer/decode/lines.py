@@ -32,6 +32,8 @@ class Line:
 def read(raw: str) -> Line:
     """Any text has an answer."""
     text, said = raw.strip(), dict[str, str]()
+    if _COLOUR.match(text):
+        text = _COLOUR.sub("", text).strip()
     behind_stamp = False
     for _ in range(MAX_PREFIXES):
         if text[:1] == "{" and (inside := _from_json(text)) is not None:
@@ -77,8 +79,6 @@ _PREFIXES = tuple(
     for pattern in (
         # /dev/kmsg: priority, number, microseconds, flags
         r"\d{1,3},\d{1,20},(?P<when>\d{1,20}),[-c+][^;\n]{0,64};",
-        # the colours of dmesg
-        r"(?:\x1b\[[\d;]{0,16}m){1,4}",
         # the number for facility and level, in the syslog protocol and in dmesg -r
         r"<\d{1,3}>(?:1 (?=\d{4}-))?",
         # dmesg: seconds since the boot, or since the line before
@@ -112,6 +112,10 @@ _PREFIXES = tuple(
     )
 )
 
+# dmesg begins a line with a colour, and has others in between and at its end. In a line that does
+# not begin with one they are a process's own.
+_COLOUR = re.compile(r"\x1b\[[\d;]{0,16}m")
+
 # Behind a log daemon's time: the host, perhaps facility and level, and the logging program.
 _HOST_AND_TAG = re.compile(
     r"(?P<host>(?:[\w.:@-]{0,254}[\w.@-])?) ?"
@@ -130,6 +134,9 @@ def _from_json(text: str) -> dict[str, str] | None:
         return None
     if not isinstance(told, Mapping):
         return None
+    # a collector's envelope around the journal's object
+    inner = next((told[key] for key in ("jsonPayload", "_source") if key in told), None)
+    told = {**told, **inner} if isinstance(inner, Mapping) else told
     message = next((told[key] for key in ("MESSAGE", "message", "log", "msg") if key in told), None)
     if isinstance(message, list):  # the journal's form for bytes that are not text
         message = _text_of(message)

@@ -141,7 +141,9 @@ class OomReport:
         if not found:
             return bool(_TASKS_HEAD.match(text))
         self.task_count += 1
-        self.tasks.append((int(found["rss"]), int(found["pid"]), found["comm"].strip()))
+        # One space stands before the name; more stand before a number at which the line was cut.
+        comm = "name cut off" if found["comm"].startswith(" ") else found["comm"].strip()
+        self.tasks.append((int(found["rss"]), int(found["pid"]), comm))
         if len(self.tasks) > 64:
             self.tasks = sorted(self.tasks, reverse=True)[:TASKS_SHOWN]
         return True

@@ -10,6 +10,7 @@ from tracer.decode import codes
 from tracer.decode.kind import Answer, Blocks, Kernel, Kind
 from tracer.decode.kinds import start_error
 from tracer.decode.lines import Line
+from tracer.decode.signals import NUMBERS
 
 _FACT = re.compile(
     r"[{\s-]{0,64}\"?(?P<key>Reason|Exit ?Code|exit_code|OOMKilled|Signal)\"?\s{0,4}:\s{0,64}"
@@ -146,6 +147,8 @@ def _read(line: Line, _kernel: Kernel) -> Answer | None:
     known = _REASONS.get(found["reason"].lower()) if found else None
     if not found or not known or (found["rest"] and not re.search(r"\d/\d", line.text)):
         return None
+    if line.text == "Terminated":  # alone, it is a shell's word as well
+        return [*codes.of_signal(NUMBERS["TERM"]), f"as a pod's reason in Kubernetes: {known}"]
     return [f"{found['reason']}: {known}"]
 
 

@@ -48,6 +48,10 @@ _MIPS = re.compile(
 )
 # kernel/signal.c with print-fatal-signals
 _FATAL = re.compile(r"potentially unexpected fatal signal (?P<n>\d{1,2})")
+# systemd-coredump(8)
+_DUMPED = re.compile(
+    r"(?:\A|systemd-coredump(?:\[\d{1,10}\])?: )Process (?P<pid>\d{1,10}) \((?P<comm>[^\n]{1,64}?)\) of user \d{1,10} dumped core"
+)
 _OTHER_TRAPS = re.compile(
     rf"{_PID}(?P<what>bad frame in \w{{1,32}}|vsyscall [^\n]{{3,60}}?|control protection)"
     r" (?:frame|ip):[0-9a-f]{1,16}"
@@ -130,6 +134,11 @@ def _others(text: str) -> Answer | None:
             f"a program crashed by its own fault: interruption code {found['code']}",
             *_where(found),
         ]
+    if found := _DUMPED.search(text):
+        return [
+            f"{found['comm']}, pid {found['pid']}, ended by a signal that dumps core; which, and"
+            f" where in the program: coredumpctl info {found['pid']}"
+        ]
     if found := _FATAL.search(text):
         number = int(found["n"])
         who = name_before(text, found.start())
@@ -177,7 +186,7 @@ KIND = Kind(
     marks=(
         *("segfault", " trap ", "general protection", "unhandled ", "undefined instruction"),
         *("fatal signal", "User process fault", "do_page_fault", "bad frame in", "vsyscall "),
-        *("control protection", " lr "),
+        *("control protection", " lr ", " dumped core"),
     ),
     rank=32,
 )

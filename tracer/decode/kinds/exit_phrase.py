@@ -56,7 +56,7 @@ _SPOKEN = {
     "quit": "QUIT",
 }
 _WORDS = re.compile(
-    r"(?:\A|signal: |: line \d{1,9}: {1,8}\d{1,10} |\[\d{1,4}\][+-]? {0,8}\d{0,10} {1,8})"
+    r"(?:\A|signal: |: line \d{1,9}: {1,8}\d{1,10} |\[\d{1,4}\][+-]? {0,8}\d{0,10} {1,8}|zsh: )"
     rf"(?P<words>{'|'.join(map(re.escape, _SPOKEN))})\b"
     r"(?: ?\((?:core dumped|\d{1,2})\)|\Z| {2})",
     re.IGNORECASE,

@@ -31,6 +31,12 @@ _MARTIAN = re.compile(
     r"martian (?:source|destination) (?P<to>[0-9a-f.:]{2,45}) from (?P<from>[0-9a-f.:]{2,45}),?"
     r" (?:on )?dev (?P<device>\S{1,64})"
 )
+# net/netfilter/ipvs/ip_vs_sched.c
+_IPVS = re.compile(
+    r"IPVS: [^\n]{1,64}: (?P<service>(?:TCP|UDP|SCTP|FWM) [0-9a-f.:\[\]]{1,64})[^\n]{0,32}?"
+    r" - no destination available",
+    re.I,
+)
 _CARRIER = re.compile(
     r"(?:(?P<device>[\w@.-]{1,32}) \([^)\n]{1,40}\)[^:\n]{0,40}|"
     r"NETDEV WATCHDOG: (?P<other>[\w.-]{1,32})"
@@ -82,6 +88,11 @@ def _read(line: Line, _kernel: Kernel) -> Answer | None:
             f"a packet for {found['to']} with the sender {found['from']} came in on"
             f" {found['device']}, where routes say that it cannot come from; rp_filter drops such"
         ]
+    if found := _IPVS.search(text):
+        return [
+            f"IPVS had nobody to send a connection for {found['service']} to: the Service has no"
+            " ready endpoints, or the weights of all are 0"
+        ]
     if found := _CARRIER.search(text):
         device = found["device"] or found["other"]
         return [f"the network card {device} has not sent for long: its driver resets it"]
@@ -107,6 +118,7 @@ KIND = Kind(
     marks=(
         *("SYN flooding", "table full", "unregister_netdevice", "table overflow", "orphaned"),
         *("TCP: out of memory", "socket memory", "martian", "transmit queue"),
+        "no destination available",
     ),
     rank=42,
 )
