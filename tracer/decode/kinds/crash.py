@@ -50,7 +50,8 @@ _MIPS = re.compile(
 _FATAL = re.compile(r"potentially unexpected fatal signal (?P<n>\d{1,2})")
 # systemd-coredump(8)
 _DUMPED = re.compile(
-    r"(?:\A|systemd-coredump(?:\[\d{1,10}\])?: )Process (?P<pid>\d{1,10}) \((?P<comm>[^\n]{1,64}?)\) of user \d{1,10} dumped core"
+    r"(?:\A|systemd-coredump(?:\[\d{1,10}\])?: )Process (?P<pid>\d{1,10})"
+    r" \((?P<comm>[^\n]{1,64}?)\) of user \d{1,10} dumped core"
 )
 _OTHER_TRAPS = re.compile(
     rf"{_PID}(?P<what>bad frame in \w{{1,32}}|vsyscall [^\n]{{3,60}}?|control protection)"
