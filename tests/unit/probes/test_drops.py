@@ -23,6 +23,7 @@ from tracer.model.batch import cell
 from tracer.model.event import Clock, Event, to_json
 from tracer.model.names import Names, Pod
 from tracer.probes import LAST_CALL
+from tracer.probes.described import boot_ns
 from tracer.probes.drops import MAX_COUNTED, PROBE, companion, counters, reasons
 from tracer.probes.drops.companion import INTERVAL, MOST, TIDY_SECONDS, Conntrack, Held
 
@@ -184,6 +185,15 @@ def test_what_connection_tracking_counted(resolver: Decoding) -> None:
     assert drop(resolver, time=2_000_000_000).body["conntrack"] is None
     assert drop(resolver, network=NETWORK).body["conntrack"] is None
     assert drop(resolver, reason=b"IP_RPFILTER").body["conntrack"] is None
+
+
+def test_that_connection_tracking_counted_nothing_holds_for_earlier_drops(
+    resolver: Decoding,
+) -> None:
+    resolver.decode["drop_conntrack"](record("drop_conntrack", time=6, network=HOST_NETWORK))
+    known = drop(resolver, time=6).body["conntrack"]
+    assert known is not None and known["dropped"] == 0
+    assert drop(resolver, time=7).body["conntrack"] is None
 
 
 def test_what_connection_tracking_counted_is_bounded(resolver: Decoding) -> None:
@@ -498,7 +508,7 @@ def readings(monkeypatch: pytest.MonkeyPatch, *values: Tracking | None) -> Connt
 
 
 def test_what_has_grown_since_the_last_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = readings(monkeypatch, Tracking(5, 3), Tracking(9, 26), Tracking(8, 26), None)
+    counts = readings(monkeypatch, Tracking(5, 3), Tracking(9, 26), *2 * [Tracking(8, 26)], None)
     by_rule, by_routing = (
         record("packet_drop", network=7, netns=1, reason=word)
         for word in (b"NETFILTER_DROP", b"IP_RPFILTER")
@@ -510,10 +520,41 @@ def test_what_has_grown_since_the_last_reading(monkeypatch: pytest.MonkeyPatch) 
     schema = SCHEMAS["drop_conntrack"]
     told = schema.make(schema.struct.unpack(raw))
     assert (told.network, told.entries, told.maximum, told.dropped) == (7, 9, 10, 23)
-    counts.hear([by_rule])  # nothing has grown
+    counts.hear([by_rule])  # nothing has grown, since an earlier moment than that of the drop
     assert counts.records() == []
+    counts.hear([by_rule], since=boot_ns())
+    (raw,) = counts.records()
+    told = schema.make(schema.struct.unpack(raw))
+    assert (told.network, told.entries, told.dropped) == (7, 8, 0)
     counts.hear([by_rule])  # the process has gone
     assert counts.records() == []
+
+
+def test_what_never_counted_has_dropped_nothing_before_the_first_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first drops in a pod's network come before its counters are read."""
+    for first, whole in ((Tracking(5), True), (Tracking(5, dropped=3), False)):
+        counts = readings(monkeypatch, None, first, first)
+        counts.hear([record("packet_drop", network=7, netns=1, time=9, reason=b"NETFILTER_DROP")])
+        assert len(counts.records()) == whole
+
+
+def test_the_moment_since_when_drops_were_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the look before; before the first it is not known."""
+    counted = Tracking(5, dropped=3)
+    values = iter([counted] * 9)
+    monkeypatch.setattr(companion, "netns_of", lambda pid: 1)
+    monkeypatch.setattr(conntrack, "read", lambda *_: next(values))
+    monkeypatch.setattr(conntrack, "maximum", lambda: 10)
+    flows = Counts()
+    held = Held(SCHEMAS, flows, Counts(), Sum())
+    sizes = []
+    for _ in range(3):
+        flows.add(1, 22, network=7, netns=1, reason=b"NETFILTER_DROP")
+        sizes.append([len(raw) for raw in held.records(LAST_CALL)])
+    told, both = (SCHEMAS[name].struct.size for name in ("packet_drop", "drop_conntrack"))
+    assert sizes == [[told], [both, told], [both, told]]
 
 
 def test_namespaces_whose_counters_are_read_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

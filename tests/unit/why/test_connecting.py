@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.why.connecting import Tell, connect, told, unanswered, until_its_end
-from tests.unit.why.drops import drop
+from tests.unit.why.drops import drop, tracking
 from tests.unit.why.network import HERE, PEER, THERE
 from tests.unit.why.world import ALL, INIT, NETWORK, World
 from tracer.probes.drops.reasons import meaning
@@ -104,7 +104,7 @@ def test_the_drop_that_was_seen() -> None:
     """To whom it asked, and by TCP."""
     world = World()
     connect(world, "timeout")
-    drop(world, "netfilter_drop", count=7, protocol="tcp", to=THERE)
+    drop(world, "netfilter_drop", count=7, protocol="tcp", to=THERE, **tracking())
     drop(world, "netfilter_drop", protocol="udp", to=THERE)
     drop(world, "netfilter_drop", protocol="tcp", to="198.18.0.77")
     verdict = connect_timeout.CAUSE.judge(world.only().story)
@@ -121,7 +121,7 @@ INPUT |= {"family": None, "chain": None}
 def dropped_there(world: World, to: str = THERE, **values: Any) -> None:
     """In the other pod's network, as policies do."""
     given = {"protocol": "tcp", "source": HERE, "to": to, "port": 80, "place": PEER, **values}
-    drop(world, "netfilter_drop", **{"rule": INPUT, **given})
+    drop(world, "netfilter_drop", **{"rule": INPUT, **tracking(), **given})
 
 
 def test_the_drop_that_was_seen_in_the_other_pod() -> None:

@@ -150,11 +150,50 @@ OF_NFT = rule("input", "nftables", family="inet", table="filter", chain="in")
 def test_whose_rule_it_was(
     values: dict[str, Any], said: str, doubt: str | None, command: str
 ) -> None:
-    verdict = verdict_of(dropped("netfilter_drop", **values))
+    """By a rule, as connection tracking's counters had not grown."""
+    verdict = verdict_of(dropped("netfilter_drop", **{**tracking(), **values}))
     assert verdict.sentence.endswith(f" dropped by {said}")
     assert verdict.certainty is (Certainty.LIKELY if doubt else Certainty.CERTAIN)
     assert [words.endswith(doubt or "") for words in verdict.doubts] == [True] * bool(doubt)
     assert command in verdict.remedy
+
+
+@pytest.mark.parametrize(
+    ("hook", "tracked", "clear"),
+    [
+        ("prerouting", None, False),
+        ("output", False, False),
+        ("output", True, True),
+        ("input", None, False),
+        ("postrouting", True, False),
+        ("postrouting", False, True),
+        ("forward", None, True),
+    ],
+)
+def test_connection_tracking_whose_counters_are_not_known(
+    hook: str, tracked: bool | None, clear: bool
+) -> None:
+    """The first drops in a namespace come before its counters have been read. Only where connection
+    tracking drops nothing itself it must have been a rule."""
+    values: dict[str, Any] = {**rule(hook, "iptables", table="raw"), "tracked": tracked}
+    words = f" dropped by a rule of iptables ({hook.upper()} of table raw)"
+    for known in (False, True):
+        counted = tracking() if known else {"function": "nf_hook_slow"}
+        verdict = verdict_of(dropped("netfilter_drop", **counted, **values))
+        more = "" if clear or known else ", or connection tracking itself"
+        assert verdict.sentence.endswith(words + more)
+        assert (verdict.certainty, len(verdict.doubts)) == (Certainty.LIKELY, 1 + bool(more))
+
+
+def test_counters_that_become_known() -> None:
+    """The later drops of a flow show what dropped the first."""
+
+    def tell(world: World) -> None:
+        for counted in ({"function": "nf_hook_slow"}, tracking()):
+            drop(world, "netfilter_drop", **counted, **rule("input", "iptables"))
+            world.at(1000)
+
+    assert "connection tracking" not in verdict_of(tell).sentence
 
 
 @pytest.mark.parametrize(

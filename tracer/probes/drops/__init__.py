@@ -94,7 +94,8 @@ class Buffer(TypedDict):
 
 
 class Tracking(TypedDict):
-    """What connection tracking of the namespace had counted within a second or so."""
+    """What connection tracking of the namespace had counted within a second or so. All 0 says that
+    it dropped nothing itself."""
 
     entries: int
     maximum: int | None
@@ -219,6 +220,8 @@ class Decoder:
         counted = self._counted.get(record.network)
         if counted is None or abs(counted.time - record.time) > SAME_MOMENT_NS:
             return None
+        if counted.time < record.time and not _has_grown(counted):
+            return None  # meanwhile it may have
         return {
             "entries": counted.entries,
             "maximum": counted.maximum or None,
@@ -266,6 +269,12 @@ class Decoder:
         elif basis == "location" and function:
             inferred = reasons.of_place(function, record.size, record.mtu)
         return told or inferred, told is None and inferred is not None
+
+
+def _has_grown(counted: Any) -> bool:
+    """Whether connection tracking has counted something besides its entries."""
+    names = ("dropped", "early_dropped", "insert_failed", "clash_resolved", "invalid")
+    return any(getattr(counted, name) for name in names)
 
 
 def _decoder(stream: Stream) -> dict[str, Decode]:

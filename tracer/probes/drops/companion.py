@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from tracer.kernel import conntrack
 from tracer.kernel.bpf_object import shipped
@@ -55,13 +55,15 @@ class Held:
         self._counted = counted
         self._sum: list[tuple[bytes, bytes]] = []
         self._last_told = self._last_look = 0.0
+        self._looked_ns = 0
 
     def hear(self, records: Iterator[Any]) -> None:
         self._conntrack.hear(records)
 
     def records(self, fresh: frozenset[str]) -> list[bytes]:
+        before = self._looked_ns
         held = self._held(fresh)
-        self._conntrack.hear(held)
+        self._conntrack.hear(held, since=before)
         pack = self._drop.struct.pack
         return [*self._conntrack.records(), *(pack(*drop) for drop in held)]
 
@@ -71,8 +73,10 @@ class Held:
             return []
         self._last_told = now
         # first, so that what is counted meanwhile is looked at the next time
+        looks_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         before, self._sum = self._sum, list(self._counted.items())
         idle = self._sum == before and now - self._last_look < TIDY_SECONDS
+        self._looked_ns = looks_ns
         if idle and fresh != LAST_CALL:
             return []
         self._last_look = now
@@ -146,13 +150,16 @@ class _Counts:
 
 class Conntrack:
     """Reads the counters of the namespaces in which netfilter drops packets. They are reported if
-    they have grown. A namespace other than the node's is known once one of its processes has been
-    found, by a thread; what it counted before the first reading is not known."""
+    they have grown, and if they had been read before the drops and have not: then connection
+    tracking dropped nothing. A namespace other than the node's is known once one of its processes
+    has been found, by a thread; what it counted before the first reading is not known, unless it
+    had counted nothing at all."""
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
-        self._asked: dict[int, int] = {}  # inode by network
-        self._before: dict[int, conntrack.Tracking] = {}  # by inode
+        # the inode, and the time since when there may have been drops; by network
+        self._asked: dict[int, tuple[int, int]] = {}
+        self._before: dict[int, Reading] = {}  # by inode
         self._pids: dict[int, int] = {}
         self._search: threading.Thread | None = None
         self._maximum = 0
@@ -161,26 +168,32 @@ class Conntrack:
             self._pids[host] = 1 if netns_of(1) == host else os.getpid()
             self._begin(host)
 
-    def hear(self, records: Iterable[Any]) -> None:
+    def hear(self, records: Iterable[Any], since: int | None = None) -> None:
+        """`since` is the time after which all these drops were, if that is not their own."""
         for record in records:
             if record.reason.startswith(NETFILTER) or record.function.startswith(HOOK):
-                keep(self._asked, record.network, record.netns, MAX_NAMESPACES)
+                first = record.time if since is None else since
+                _, known = self._asked.get(record.network, (0, first))
+                asked = record.netns, min(known, first)
+                keep(self._asked, record.network, asked, MAX_NAMESPACES)
 
     def records(self) -> list[bytes]:
         asked, self._asked = self._asked, {}
-        found = (self._record(network, netns) for network, netns in asked.items())
+        found = (self._record(network, *about) for network, about in asked.items())
         return [record for record in found if record is not None]
 
-    def _record(self, network: int, netns: int) -> bytes | None:
-        before = self._before.get(netns)
+    def _record(self, network: int, netns: int, since: int) -> bytes | None:
         now = self._read(netns)
         if now is None:
             self._find(netns)
             return None
-        keep(self._before, netns, now, MAX_NAMESPACES)
-        grown = now.since(before) if before else conntrack.Tracking(now.entries)
-        self._maximum = self._maximum or conntrack.maximum()
+        before = self._before.get(netns) or now
+        grown = now.counted.since(before.counted)
         if not grown.counts:
+            now = now._replace(quiet_since=before.quiet_since)
+        keep(self._before, netns, now, MAX_NAMESPACES)
+        self._maximum = self._maximum or conntrack.maximum()
+        if not grown.counts and now.quiet_since > since:
             return None
         return self._schema.pack(
             time=time.clock_gettime_ns(time.CLOCK_BOOTTIME),
@@ -189,9 +202,12 @@ class Conntrack:
             **{name: getattr(grown, name) for name in conntrack.Tracking.__slots__},
         )
 
-    def _read(self, netns: int) -> conntrack.Tracking | None:
+    def _read(self, netns: int) -> Reading | None:
         pid = self._pids.get(netns)
-        return conntrack.read(pid, netns) if pid else None
+        counted = conntrack.read(pid, netns) if pid else None
+        if counted is None:
+            return None
+        return Reading(time.clock_gettime_ns(time.CLOCK_BOOTTIME) if counted.counts else 0, counted)
 
     def _begin(self, netns: int) -> None:
         now = self._read(netns)
@@ -208,3 +224,10 @@ class Conntrack:
         if pid is not None:
             keep(self._pids, netns, pid, MAX_NAMESPACES)
             self._begin(netns)
+
+
+class Reading(NamedTuple):
+    """What connection tracking had counted, and the time since when that has not grown."""
+
+    quiet_since: int
+    counted: conntrack.Tracking

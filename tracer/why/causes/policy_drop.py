@@ -14,6 +14,7 @@ from tracer.why.common.drops import (
     by_rule,
     certainty,
     is_by_nftables,
+    may_be_tracking,
     of_netfilter,
     of_reason,
     packets,
@@ -30,6 +31,10 @@ _PROGRAMS = {
     "bpf_cgroup_egress": "a BPF program of the pod's cgroup",
 }
 _UNCLEAR = "the kernel says that netfilter dropped them, and not by whose rule"
+_NOT_COUNTED = (
+    "connection tracking's counters were not known yet: for want of room, or for another packet"
+    " that was first, it drops some itself"
+)
 # A name that fills the record may be cut off.
 _LONGEST = 30
 
@@ -39,8 +44,10 @@ def _judge(story: Story) -> Verdict | None:
     if not found:
         return None
     sure, doubts = certainty(found)
-    by = list(dict.fromkeys(_by(entry.event.body) for entry in found))
+    by = list(dict.fromkeys(_by(entry) for entry in found))
     unclear = dict.fromkeys(doubt for entry in found if (doubt := _doubt(entry.event.body)))
+    if any(may_be_tracking(entry) for entry in found):
+        unclear[_NOT_COUNTED] = None
     if unclear:
         sure, doubts = Certainty.LIKELY, (*doubts, *unclear)
     answered = next((word for entry in found if (word := entry.body["answered"])), None)
@@ -56,8 +63,8 @@ def _judge(story: Story) -> Verdict | None:
     )
 
 
-def _by(body: PacketBody) -> str:
-    return _PROGRAMS.get(body["reason"] or "") or by_rule(body)
+def _by(entry: Entry[PacketBody]) -> str:
+    return _PROGRAMS.get(entry.body["reason"] or "") or by_rule(entry)
 
 
 def _doubt(body: PacketBody) -> str | None:

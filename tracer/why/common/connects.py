@@ -90,7 +90,7 @@ def _why(story: Story, drop: Entry[PacketBody]) -> str:
     why = body["meaning"] or "reason unknown"
     if body["reason"] == "netfilter_drop":
         by = by_whom(drop)
-        why = by_rule(body) if by is By.RULE else f"connection tracking: {by.value}"
+        why = by_rule(drop) if by is By.RULE else f"connection tracking: {by.value}"
         likely = "" if is_by_nftables(body) else ", likely"
     elsewhere = place is not None and owner_of(place) not in (None, owner_of(story.place))
     pod = pod_name(place) if elsewhere else None

@@ -79,7 +79,26 @@ def by_whom(entry: Entry[PacketBody]) -> By:
     return By.RULE
 
 
-def by_rule(body: PacketBody) -> str:
+def may_be_tracking(entry: Entry[PacketBody]) -> bool:
+    """Whether connection tracking may have dropped them itself: its counters would tell, and were
+    not known in time, as of a namespace in which nothing had been dropped before."""
+    body = entry.event.body
+    if body["reason"] != "netfilter_drop" or is_by_nftables(body):
+        return False
+    if any(one["conntrack"] for one in (body, entry.last.body)):
+        return False
+    hook = body["rule"]["hook"] if body["rule"] else None
+    enters = body["tracked"] is not True and hook in _ENTERS
+    return enters or (body["tracked"] is not False and hook in _LEAVES)
+
+
+def by_rule(entry: Entry[PacketBody]) -> str:
+    """The rule, as far as it is known that there is one."""
+    rule = _rule(entry.event.body)
+    return f"{rule}, or connection tracking itself" if may_be_tracking(entry) else rule
+
+
+def _rule(body: PacketBody) -> str:
     """`a rule of nftables (INPUT: base chain in of table inet filter)`."""
     rule, hook = body["rule"], _HOOKS.get(body["direction"] or "", "")
     if rule is None:
