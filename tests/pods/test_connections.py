@@ -163,7 +163,8 @@ def test_a_port_that_nobody_listens_on(pods: Pods) -> None:
     assert summary(verdicts["front"]) == [("refused_by_peer", "certain")]
     assert summary(verdicts["back"]) == [("closed_port", "certain")]
     assert verdicts["front"][0]["sentence"] == (
-        f"{COUNT} attempts of its own to connect refused by shop/back ({pods.back.pod.ip}:{PORT})"
+        f"{COUNT} attempts of its own to connect refused by shop/back ({pods.back.pod.ip}:{PORT});"
+        " that side's TCP sent the resets, as nothing listens there"
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.unit.why.connecting import connect
 from tests.unit.why.network import (
     HARMLESS,
     HERE,
@@ -23,6 +24,7 @@ from tests.unit.why.network import (
     young,
 )
 from tests.unit.why.world import HOST, INIT, NETWORK, SECOND, World, place_of, process
+from tracer.model.event import Place
 from tracer.model.selection import Selection
 from tracer.probes.resets import WITHOUT_SOCKET
 from tracer.why.connections import MAX_CONNECTIONS
@@ -325,8 +327,48 @@ def test_what_is_refused_is_addressed_once() -> None:
     unknown = sentence(lambda w: w.reset("received", "connection_refused", port=40000, remote=80))
     assert unknown == f"1 attempt of its own to connect refused by {THERE}:80"
     assert sentence(refused) == (
-        f"1 attempt of its own to connect refused by shop/back-0 ({THERE}:80)"
+        f"1 attempt of its own to connect refused by shop/back-0 ({THERE}:80); that side's TCP sent"
+        " the resets, as nothing listens there"
     )
+
+
+def test_who_sent_the_resets_that_refuse() -> None:
+    """The node, another pod, or both; not told if some were not seen being sent."""
+
+    def by(*places: Place | None) -> Tell:
+        def tell(w: World) -> None:
+            w.timelines.mine = lambda event: event.place is NETWORK
+            for number, place in enumerate(places):
+                client = 40000 + number
+                w.reset("received", "connection_refused", inferred=True, port=client, remote=80)
+                if place is not None:
+                    w.reset(
+                        *("sent", "no_socket", "closed port"),
+                        port=80,
+                        remote=client,
+                        place=place,
+                        ends=(THERE, HERE),
+                    )
+
+        return tell
+
+    assert sentence(by(HOST)).endswith(
+        "; the node's own TCP sent the resets, as nothing listens there"
+    )
+    assert "; that side's TCP sent the resets" in sentence(by(PEER, PEER))
+    assert "; each side's TCP sent the resets" in sentence(by(PEER, HOST))
+    assert "sent the resets" not in sentence(by(HOST, None))
+
+
+def test_connects_that_a_reset_refused_are_its_evidence() -> None:
+    """Those to the same end that it answered."""
+    world = World()
+    refused(world)
+    own = connect(world, "refused", answer="reset")
+    connect(world, "refused", answer="reset", port=81)
+    connect(world, "late", syns=4)
+    (found,) = (e for e in world.only().verdict.evidence if e.event.kind == "connect_failure")
+    assert found.event is own
 
 
 def test_what_follows_from_a_reset_is_not_told_again() -> None:
