@@ -8,6 +8,7 @@ import os
 import sqlite3
 import time
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,15 @@ class Damaged(Exception):
     """The index cannot be used; it can be made again."""
 
 
+# What a damaged index raises, also behind its first page: that it holds other types, or no UTF-8.
+# `sqlite3.OperationalError` is mostly not about what it holds.
+DAMAGE = (Damaged, sqlite3.DatabaseError, zlib.error, TypeError, ValueError)
+# The general error is, as the statements are right. Older Pythons do not tell it from others.
+_SQLITE_ERROR = 1
+# The header begins so, up to the page size; with higher versions than WAL's SQLite reads at most.
+_MAGIC, _VERSIONS = b"SQLite format 3\0\x10\0", b"\2\2"
+
+
 class Index:
     """Raises `sqlite3.Error` if the disk fails. `path` None is an index in memory. With `whole` the
     file is checked from its beginning to its end."""
@@ -50,7 +60,13 @@ class Index:
     def __init__(self, path: Path | None, *, whole: bool = False) -> None:
         self._path = path
         if path is not None:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                header = os.pread(fd, len(_MAGIC) + len(_VERSIONS), 0)
+            finally:
+                os.close(fd)
+            if header.startswith(_MAGIC) and not header.endswith(_VERSIONS):
+                raise Damaged("it is damaged: its format is another one")
         self._db = sqlite3.connect(
             ":memory:" if path is None else path, BUSY_SECONDS, isolation_level=None
         )
@@ -73,14 +89,32 @@ class Index:
                 raise Damaged(f"{made}; this one's is {LAYOUT}")
             elif whole and (found := execute("PRAGMA quick_check(1)").fetchone()) != ("ok",):
                 raise Damaged(f"it is damaged: {str(found[0])[:200]}")
+            elif whole:
+                self._read_all()
             execute("PRAGMA synchronous = NORMAL")
             execute("PRAGMA wal_autocheckpoint = 256")
             execute("PRAGMA journal_size_limit = 1048576")
             execute("PRAGMA cache_size = -1024")
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError as error:
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", None) != _SQLITE_ERROR:
+                raise
             raise Damaged(f"it is damaged: {error}") from error
+        except Damaged:
+            raise
+        except DAMAGE as error:
+            raise Damaged(f"it is damaged: {error}") from error
+
+    def _read_all(self) -> None:
+        """What no check of SQLite's looks at: that everything can be read. Raises `DAMAGE`."""
+        self._db.text_factory = bytes.decode  # its own failure would be an OperationalError
+        if self._schema() != Index(None)._schema():
+            raise Damaged("it is damaged: its tables are others")
+        for known in (self.verdicts(), self.lives(), iter(self.taken())):
+            deque(known, maxlen=0)
+
+    def _schema(self) -> list[tuple[str]]:
+        found = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY sql"
+        return self._db.execute(found).fetchall()
 
     def close(self) -> None:
         self._db.close()

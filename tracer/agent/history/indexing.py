@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tracer.agent.history import INDEX
 from tracer.agent.history.entry import Entries
-from tracer.agent.history.index import Damaged, Index, remove
+from tracer.agent.history.index import DAMAGE, Index, remove
 from tracer.agent.history.intake import take_in
 
 PAUSE = 60.0
@@ -40,11 +40,15 @@ class Indexing:
         with self._may_fail():
             try:
                 self._index = Index(path, whole=True)
-            except Damaged as error:
+                take_in(self._index, self._directory)
+            except sqlite3.OperationalError:
+                raise
+            except DAMAGE as error:
                 self._say(f"ktrace: the index of the history is made again: {error}")
+                self.close()
                 remove(path)
                 self._index = Index(path)
-            take_in(self._index, self._directory)
+                take_in(self._index, self._directory)
             self.bytes = self._index.bytes
             self._told = False
 
@@ -72,7 +76,7 @@ class Indexing:
     def _may_fail(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError, Damaged) as error:
+        except (sqlite3.Error, OSError, *DAMAGE) as error:
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -16,7 +15,7 @@ from typing import TypeVar
 
 from tracer.agent.history import INDEX
 from tracer.agent.history.entry import Told
-from tracer.agent.history.index import Damaged, Index
+from tracer.agent.history.index import DAMAGE, Damaged, Index
 from tracer.agent.item import Life
 from tracer.kernel.limits import reason
 from tracer.model.errors import KtraceError, MissingPrivilege
@@ -24,9 +23,6 @@ from tracer.model.names import Pod
 from tracer.model.selection import pod_matches
 
 _ID = re.compile(r"[0-9a-f]{6,64}", re.ASCII)
-
-# What a damaged index raises while it is read: its pages are not checked before.
-_DAMAGE = (sqlite3.Error, zlib.error, TypeError, ValueError)
 
 Wanted = Callable[[Life], bool]
 T = TypeVar("T")
@@ -84,7 +80,7 @@ class History:
     def _answer(self, ask: Callable[[], T]) -> T:
         try:
             return ask()
-        except _DAMAGE as error:
+        except (sqlite3.Error, *DAMAGE) as error:  # its pages are not checked before
             if self.doubt is not None:
                 raise
             self._index.close()
