@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,20 @@ def test_the_file(command: click.Command, tmp_path: Path, monkeypatch: pytest.Mo
     ("text", "words"),
     [
         ("bord-room: x", "there is no option 'bord-room'"),
-        ("5: x", "there is no option 5"),
+        ("5: x", "there is no option '5'"),
+        ("2026-11-27: x", "there is no option '2026-11-27'"),
+        ("<<: {board: true}", "there is no option '<<'"),
+        ("? !!int 0x" + "f" * 5000 + "\n: x", "options are words"),
+        ("[a]: x", "is no YAML"),
+        ("!!map [a]", "is no YAML"),
+        ("!!map a", "is no YAML"),
+        ("? " + "x" * 100_000 + "\n: x", "there is no option 'x{100}'"),
+        ("board-pins: !!int 0x" + "f" * 5000, "board-pins takes one value"),
+        ("board-pins: 7\nboard-pins: 8", "board-pins stands in it 2 times"),
+        ("board-pins:", "board-pins takes one value"),
+        ("board-pins: seven", "board-pins: 'seven' is not a valid integer"),
+        ("board-pause: soon", "board-pause: 'soon' is not a duration"),
+        ("board-colours: [true]", "board-colours takes a list"),
         ("config: /x", "there is no option 'config'"),
         ("board: 5", "board is true or false"),
         ("board-room: [a, b]", "board-room takes one value"),
@@ -98,21 +112,29 @@ def test_a_bad_file(command: click.Command, tmp_path: Path, text: str, words: st
     file.write_text(text)
     with pytest.raises(UsageError, match=words) as raised:
         chosen(command, "--config", str(file))
+    assert raised.value.remedy or "must hold options, one a line: `" in raised.value.message
+    assert len(raised.value.message) < 600
+    assert str(file) in raised.value.message
     if text.startswith("bord"):
         assert raised.value.remedy == "did you mean board-room?"
 
 
-@pytest.mark.parametrize("what", ["missing", "directory", "large"])
+@pytest.mark.parametrize("what", ["missing", "directory", "large", "pipe"])
 def test_no_file(command: click.Command, tmp_path: Path, what: str) -> None:
     file = tmp_path if what == "directory" else tmp_path / "ktrace.yaml"
     if what == "large":
         file.write_bytes(b"# " + b"x" * (1 << 20))
+    if what == "pipe":
+        os.mkfifo(file)
     with pytest.raises(UsageError, match=str(file)):
         chosen(command, "--config", str(file))
 
 
-def test_a_value_that_is_none(command: click.Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["2026-11-27", "010", "1_000", "1:30:00", "0xff", "1e3", "0.50"])
+def test_a_word_stays_what_it_is(command: click.Command, tmp_path: Path, name: str) -> None:
+    """A room may be called so."""
     file = tmp_path / "ktrace.yaml"
-    file.write_text("board-pause: soon")
-    with pytest.raises(click.BadParameter, match="is not a duration"):
-        chosen(command, "--config", str(file))
+    file.write_text(f"board-room: {name}\nboard: true\nboard-colours: [{name}]\n")
+    got = chosen(command, "--config", str(file))
+    assert got["board options"]["room"] == name
+    assert got["board options"]["colours"] == (name,)
