@@ -138,6 +138,7 @@ def is_flag(option: str) -> bool:
 
 
 _LONG = {"-s": "--server"}
+_HELP = "kubectl ktrace COMMAND --help lists the options of a command, kubectl ktrace --help others"
 _OURS = frozenset(("-A", "--all-namespaces", "--all-nodes"))
 
 
@@ -164,7 +165,7 @@ def _pairs(words: Sequence[str]) -> Iterator[tuple[str | None, str | None]]:
         option, value = _split(word)
         if value is None and not is_flag(option):
             if not left:
-                raise UsageError(f"{option} needs a value", "kubectl ktrace --help")
+                raise UsageError(f"{option} needs a value", _HELP)
             value = left.pop(0)
         yield option, value
 
