@@ -136,7 +136,7 @@ def _whole(text: str | None) -> int | None:
 
 # A reason alone, or behind the count of ready containers as in kubectl get pods.
 _ALONE = re.compile(
-    r"(?:[\w.-]{1,253} {1,64}){0,2}(?:\d{1,4}/\d{1,4} {1,32})?(?:Init:)?"
+    r"(?:[\w./-]{1,253} {1,64}){0,2}(?:\d{1,4}/\d{1,4} {1,32})?(?:Init:)?"
     r"(?P<reason>[A-Z][A-Za-z]{4,40})"
     r"(?P<rest> {1,32}\d[^\n]{0,200})?"
 )

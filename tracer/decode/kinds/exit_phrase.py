@@ -25,6 +25,7 @@ _CODES = tuple(
         rf"""(?:error|status)[ _-]?code["']?\s{{0,40}}[:=]?\s{{0,40}}["'(]{{0,2}}"""
         rf"{_NOT_HTTP}(?P<code>-?\d{{1,3}}\b)",
         rf"\A(?:exit|exited|rc|ret|status|code)[ :=]{{1,3}}{_NUMBER}\Z",
+        rf"\+\+\+ exited with {_NUMBER}",  # strace(1)
         rf"npm ERR! (?:code|errno) {_NUMBER}",
         rf"\*\*\* [^\n]{{0,200}} Error {_NUMBER}",
     )
@@ -34,8 +35,9 @@ _SYSTEMD = re.compile(
     r"code=(?P<code>exited|killed|dumped),? status=(?P<status>\d{1,3})(?:/(?P<name>[\w/+]{1,32}))?"
 )
 _SIGNAL = re.compile(
+    # `\A#`: what a JVM writes when it crashes
     r"(?i:signal(?: number)?)[ :=(\"']{1,4}#?(?P<number>\d{1,2})\b|"
-    r"(?:\b(?i:signal|sent|by|with|died|killed)\b|[<:=('\"])[ :<('\"]{0,3}"
+    r"(?:\b(?i:signal|sent|by|with|died|killed)\b|[<:=('\"]|\A#)[ :<('\"]{0,3}"
     r"(?:Signals\.)?SIG(?P<name>[A-Z]{2,7}\d?)\b"
 )
 # Go's and the shells' words for a signal (strsignal(3)), where they stand at the end
@@ -56,7 +58,8 @@ _SPOKEN = {
     "quit": "QUIT",
 }
 _WORDS = re.compile(
-    r"(?:\A|signal: |: line \d{1,9}: {1,8}\d{1,10} |\[\d{1,4}\][+-]? {0,8}\d{0,10} {1,8}|zsh: )"
+    r"(?:\A|signal:? |\*\*\* \[[^\]\n]{1,200}\] |zsh: |"
+    r": line \d{1,9}: {1,8}\d{1,10} |\[\d{1,4}\][+-]? {0,8}\d{0,10} {1,8})"
     rf"(?P<words>{'|'.join(map(re.escape, _SPOKEN))})\b"
     r"(?: ?\((?:core dumped|\d{1,2})\)|\Z| {2})",
     re.IGNORECASE,

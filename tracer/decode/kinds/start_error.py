@@ -19,15 +19,15 @@ _NOT_FOUND = re.compile(
 )
 _MISSING = re.compile(
     r"exec: \"(?P<what>[^\"\n]{1,512})\": (?:stat [^\n:]{1,512}: )?no such file or directory|"
-    r"\bexec (?P<script>/[^\n:]{1,512}): no such file or directory"
+    r"\bexec (?:(?P<script>/[^\n:]{1,512}): |user process caused:? \"?)no such file or directory"
 )
 _DENIED = re.compile(
     r"exec: \"(?P<what>[^\"\n]{1,512})\": (?:stat [^\n:]{1,512}: )?permission denied|"
-    r"\bexec (?P<other>/[^\n:]{1,512}): permission denied|"
+    r"\bexec (?:(?P<other>/[^\n:]{1,512}): |user process caused:? \"?)permission denied|"
     r"exec: \"(?P<folder>[^\"\n]{1,512})\": is a directory"
 )
 _FORMAT = re.compile(
-    r"\bexec (?:user process caused: |(?P<what>/[^\n:]{1,512}): )?exec format error"
+    r"\bexec (?:user process caused:? \"?|(?P<what>/[^\n:]{1,512}): )?exec format error"
 )
 _MOUNT = re.compile(
     r"error mounting \"(?P<source>[^\"\n]{1,4096})\" to rootfs at \"(?P<target>[^\"\n]{1,4096})\""
@@ -49,7 +49,7 @@ def _read(line: Line, _kernel: Kernel) -> Answer | None:
 
 def explain(text: str) -> Answer | None:
     """What the runtime's message means; None if it is none of its known ones."""
-    text = text[:8192]
+    text = text[:8192].replace('\\"', '"')  # runc once quoted messages within messages
     if _OOM.search(text):
         return [
             f"out of memory before it began: {_NOTHING_RAN}, as its memory limit does not even hold"
@@ -60,16 +60,16 @@ def explain(text: str) -> Answer | None:
         what = found["what"] or found["crun"]
         return [f"{_NOTHING_RAN}: {what} is not in the image, or not in its PATH"]
     if found := _MISSING.search(text):
-        if found["script"]:
+        if not found["what"]:
             return [
-                f"{_NOTHING_RAN}: {found['script']}, its interpreter or its loader is not in the"
-                " image (a script's first line, a program for another C library)"
+                f"{_NOTHING_RAN}: {found['script'] or 'its program'}, its interpreter or its loader"
+                " is not in the image (a script's first line, a program for another C library)"
             ]
         return [f"{_NOTHING_RAN}: {found['what']} is not in the image"]
     if found := _DENIED.search(text):
         if found["folder"]:
             return [f"{_NOTHING_RAN}: {found['folder']} is a directory and no program"]
-        what = found["what"] or found["other"]
+        what = found["what"] or found["other"] or "its program"
         return [
             f"{_NOTHING_RAN}: {what} may not be executed: chmod +x in the image, or it lies on a"
             " file system that is mounted noexec, or its user may not reach it"
@@ -107,9 +107,9 @@ def explain(text: str) -> Answer | None:
 KIND = Kind(
     _read,
     marks=(
-        *("OOM-killed", "not found in $PATH", 'exec: "', "exec /", "exec format error"),
-        *("error mounting", "chdir to cwd", "unable to find user"),
-        *("namespace path: ", "from pipe: EOF"),
+        *("OOM-killed", "not found in $PATH", 'exec: "', "exec /", "exec user process"),
+        *('exec: \\"', "exec format error", "error mounting", "chdir to cwd"),
+        *("unable to find user", "namespace path: ", "from pipe: EOF"),
     ),
     rank=30,
 )
