@@ -22,6 +22,8 @@ from tracer.why.entry import Entry
 
 # Sorts of packets by pod, reason and addresses; queues; clients' ends.
 MAX_DROPPED = 256
+# The kernel tells to the millisecond how long a connect took.
+ROUNDED_NS = 1_000_000
 
 
 Key = tuple[Hashable, ...]
@@ -107,8 +109,8 @@ def _owner(place: Place | None) -> str | None:
 
 
 def _began_ns(entry: Entry[ConnectBody]) -> int:
-    """When the first of its attempts began, as far as its first event tells."""
-    return entry.boot_ns - (entry.body["duration_ns"] or 0)
+    """When the first of its attempts began at the earliest, as far as its first event tells."""
+    return entry.boot_ns - (entry.body["duration_ns"] or 0) - ROUNDED_NS
 
 
 def _is_within(dropped: Entry, entry: Entry[ConnectBody]) -> bool:

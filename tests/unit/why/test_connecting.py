@@ -124,6 +124,22 @@ def dropped_there(world: World, to: str = THERE, **values: Any) -> None:
     drop(world, "netfilter_drop", **{"rule": INPUT, **tracking(), **given})
 
 
+def test_the_rule_that_refused_by_icmp() -> None:
+    """It dropped the SYNs that it answered, in the other pod's network."""
+    world = World()
+    dropped_there(world, "198.18.0.77", source="198.18.0.78")
+    dropped_there(world, count=COUNT, answered="port unreachable")
+    # a millisecond later, of which the kernel's rounding shows nothing
+    connect(world, "refused", errno="ECONNREFUSED", answer="icmp", syns=1, seconds=0)
+    verdict = next(e for e in world.explained() if e.story.place is not PEER).verdict
+    assert (verdict.id, verdict.certainty.value) == ("connect_refused", "likely")
+    assert verdict.sentence.endswith(
+        f"a firewall's rule did it; this node dropped {COUNT} packets of theirs (a rule of iptables"
+        " (INPUT of table filter), likely, in the network of shop/back-0)"
+    )
+    assert {entry.event.kind for entry in verdict.evidence} == {"connect_failure", "packet_drop"}
+
+
 def test_the_drop_that_was_seen_in_the_other_pod() -> None:
     """Also if the address was translated on the way, as a Service's is."""
     for remote in (THERE, "10.96.0.10"):

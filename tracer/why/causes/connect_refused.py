@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from tracer.probes.connects import ICMP
 from tracer.why.cause import Cause
-from tracer.why.common.connects import RESTS_ON, also_waiting, connects, to
+from tracer.why.common.connects import RESTS_ON, also_waiting, connects, dropped, of_theirs, to
 from tracer.why.common.phrases import times
 from tracer.why.common.resets import RESTS_ON as RESETS
 from tracer.why.common.resets import total
@@ -19,12 +19,14 @@ def _judge(story: Story) -> Verdict | None:
     rejected = [entry for entry in refused if entry.body["answer"] == ICMP]
     if rejected:
         waiting, more = also_waiting(story, rejected)
+        drops = dropped(story, rejected)
         return Verdict(
             "connect_refused",
             f"{times(total(rejected), 'attempt')} to connect to {to(rejected)} refused by a message"
-            f" of ICMP, not by that side's TCP: a firewall's rule did it{more}",
+            f" of ICMP, not by that side's TCP: a firewall's rule did it"
+            f"{of_theirs(story, drops)}{more}",
             Certainty.LIKELY,
-            tuple(rejected),
+            (*rejected, *drops),
             "if it is a Service's address, the Service has no endpoint that is ready (kubectl get"
             " endpointslices), and kube-proxy refuses in its name; else look for rules that reject,"
             " on the node and in the pod (iptables-save | grep REJECT; nft list ruleset | grep"
