@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import signal
 import subprocess
 import sys
+import termios
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ import orjson
 import pytest
 
 from tests.support.ktrace import run
+from tests.support.wait import wait_for
 from tests.unit.agent.test_history import NOW, Keeping, death, told
 from tests.unit.recording.test_recording import (
     BEGAN,
@@ -34,6 +39,7 @@ from tracer.agent.item import Life
 from tracer.kubectl.pieces import Pieces
 from tracer.model.event import Clock
 from tracer.recording.files import Stream
+from tracer.recording.reader import Reader
 from tracer.recording.recorder import Recorder
 
 OFFSET = metadata().clock_offset_ns
@@ -218,6 +224,43 @@ def test_a_piece_on_standard_output(lines: list[bytes], tmp_path: Path, director
     with (tmp_path / "out.ktrace").open("wb") as out:
         subprocess.run([sys.executable, "-m", "tracer", *words], stdout=out, check=True)
     assert len(replay(tmp_path / "out.ktrace").splitlines()) == len(lines)
+
+
+def test_an_end_in_the_middle(lines: list[bytes], tmp_path: Path, directory: Path) -> None:
+    """SIGTERM while it writes: no traceback, the history is as it was, and the piece says that it
+    is not whole."""
+    before = {segment.path: segment.path.read_bytes() for segment in segments(directory)}
+    first, last = (Clock(0).iso(utc(second))[:19] + "Z" for second in (0, 100))
+    words = ["history", "--cut", f"{first}..{last}", "-o", "-", "--dir", str(directory)]
+    ours, theirs = os.pipe()
+    size = fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+    command = [sys.executable, "-m", "tracer", *words]
+    writer = subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    try:
+        wait_for("a full pipe", lambda: _waiting(ours) > size // 2)
+        writer.terminate()
+        _, said = writer.communicate(timeout=60)
+        piece = tmp_path / "piece.ktrace"
+        with os.fdopen(ours, "rb") as pipe:
+            piece.write_bytes(pipe.read())
+    finally:
+        writer.kill()
+        writer.wait()
+    assert writer.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
+    assert b"Traceback" not in said
+    assert {segment.path: segment.path.read_bytes() for segment in segments(directory)} == before
+    with Reader(piece) as reader:
+        shown = sum(len(turn.parts) for turn in reader.turns())
+        assert not reader.ended
+    assert shown < len(lines)
+
+
+def _waiting(pipe: int) -> int:
+    """The bytes that nobody has read yet."""
+    count = bytearray(4)
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return int.from_bytes(count, sys.byteorder)
 
 
 def test_a_span_that_ends_in_a_moment(kept: Path, tmp_path: Path) -> None:
