@@ -36,6 +36,7 @@ _KNOWN = (
     "what can be decoded: 137, SIGTERM, 0xcc0, a line of the kernel log, a cgroup path; a whole log"
     " or /proc/buddyinfo on stdin"
 )
+_COPY = "copy /sys/kernel/tracing/events/kmem/mm_page_alloc/format from that kernel"
 
 
 def run(what: str | None, kernel_format: str | None) -> None:
@@ -58,12 +59,14 @@ def _names(kernel_format: str | None) -> FlagNames:
         with Path(kernel_format).open("rb") as file:
             text = file.read(MAX_FORMAT).decode("utf-8", "replace")
     except OSError as error:
-        raise UsageError(f"--kernel-format {kernel_format}: {limits.reason(error)}") from error
+        raise UsageError(
+            f"--kernel-format {kernel_format} cannot be read: {limits.reason(error)}", _COPY
+        ) from error
     table = gfp.from_format(text)
     if not table:
         raise UsageError(
             f"--kernel-format {kernel_format} does not explain gfp flags",
-            "copy /sys/kernel/tracing/events/kmem/mm_page_alloc/format from that kernel",
+            _COPY,
         )
     return FlagNames(table, kernel_format)
 

@@ -29,7 +29,7 @@ from tracer.model.summary import summary
 from tracer.outputs import exporters
 from tracer.outputs.exporters import Ending, ExportSink, Target
 from tracer.probes import DAMAGE
-from tracer.recording.files import create_private
+from tracer.recording.files import create_output
 from tracer.session.patterns import Sighting
 from tracer.session.session import Grouping
 
@@ -140,7 +140,7 @@ def _open(out: str, recording: str) -> BinaryIO:
     """Readable only by its owner, like the recording."""
     if Path(out).exists() and Path(out).samefile(recording):
         raise UsageError(f"{out} is the recording itself", "give another file with -o")
-    return os.fdopen(create_private(Path(out), devices=True), "wb")
+    return os.fdopen(create_output(Path(out), devices=True), "wb")
 
 
 command = make_command(

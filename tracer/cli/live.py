@@ -135,7 +135,10 @@ def _told(failure: BaseException) -> KtraceError:
 def _check_terminal() -> None:
     streams = (sys.stdin, sys.stdout)
     if not all(stream.isatty() for stream in streams) or os.environ.get("TERM") in ("", "dumb"):
-        raise UsageError("the live view needs a terminal; without one: ktrace trace … -o json")
+        raise UsageError(
+            "the live view needs a terminal",
+            "without one: ktrace trace … -o json; of a recording: ktrace replay FILE",
+        )
 
 
 def _zone(name: str | None) -> tzinfo | None:

@@ -54,13 +54,7 @@ class RecordingFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = 0
-        try:
-            self._fd = create_private(path)
-        except OSError as error:
-            problem = f"{path} cannot be written"
-            raise limits.reached(problem, error.errno) or KtraceError(
-                f"{problem}: {error.strerror}", "give another file with -o"
-            ) from error
+        self._fd = create_output(path)
 
     def write(self, blocks: bytes) -> None:
         """Writes whole blocks. After an OSError the file is as before, and stays whole."""
@@ -197,6 +191,17 @@ def close_in_order(file: RecordingFile, end: bytes | None = None) -> None:
         file.write(json_block(Kind.END, {}) if end is None else end)
     finally:
         file.close()
+
+
+def create_output(path: Path, devices: bool = False) -> int:
+    """As `create_private`, for the file of -o. Raises `KtraceError` with a remedy."""
+    try:
+        return create_private(path, devices)
+    except OSError as error:
+        problem = f"{path} cannot be written"
+        raise limits.reached(problem, error.errno) or KtraceError(
+            f"{problem}: {error.strerror}", "give another file with -o"
+        ) from error
 
 
 def create_private(path: Path, devices: bool = False) -> int:
