@@ -45,6 +45,7 @@ from tracer.kubernetes import file as file_of_events
 from tracer.kubernetes import objects, watch
 from tracer.live import model
 from tracer.model import event, kubernetes, turn
+from tracer.outputs import jsonl
 from tracer.outputs.exporters import html
 from tracer.outputs.exporters.html import details, folding, page
 from tracer.probes import resets
@@ -119,7 +120,12 @@ VALUES: dict[str, tuple[float, ...]] = {
         *(patterns.MAX_PATTERNS, _recording.PATTERNS // MIB),
         _recording.EXPORTED_PATTERNS // MIB,
     ),
-    "JSON of processes and pods that may be told again": (event.MAX_JSON,),
+    "JSON of processes and pods that may be told again": (
+        *(event.MAX_JSON, event.MAX_RECORDED_JSON // MIB),
+    ),
+    "lines of JSON that may come again at another time": (
+        *(jsonl.MAX_LINES, jsonl.MAX_RECORDED // MIB),
+    ),
     "arguments read from `/proc`": (arguments.PROC_READS_A_SECOND,),
     "cgroups looked at at the start": (cgroupfs.MAX_CGROUPS,),
     "former settings of the wall clock, for what is told late and for what is too old": (

@@ -22,7 +22,6 @@ from tracer.model.units import counted
 from tracer.probes import Probe
 from tracer.probes.columns import pod_name
 from tracer.recording.view import Chosen, Window, moment
-from tracer.session.patterns import MAX_PATTERNS
 from tracer.session.session import Session, Sink
 
 if TYPE_CHECKING:
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
     from tracer.recording.replay import ReplaySource
     from tracer.why.explained import Explained
 
-# Bytes of patterns where all of a recording is explained: about 67,000 pairs of processes that
-# signal each other. An export may take more memory than `why`, which runs beside an incident.
+# Bytes of patterns of a recording: about 67,000 pairs of processes that signal each other. An
+# export may take more memory than `why`, which runs beside an incident.
 PATTERNS, EXPORTED_PATTERNS = 48 << 20, 96 << 20
 
 Places = Callable[[], list[Place]]
@@ -74,7 +73,7 @@ def play(
     *,
     explain: bool = False,
     facts: Facts | None = None,
-    patterns: int = MAX_PATTERNS,
+    patterns: int = PATTERNS,
     argv: bool = True,
     ending: Ending | None = None,
 ) -> None:

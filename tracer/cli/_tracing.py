@@ -193,11 +193,20 @@ def to_the_end(run: Run, forgotten: Callable[[], int] = lambda: 0) -> None:
         say(f"ktrace: names may be missing: {source}: {failure}")
 
 
-def make_sink(probes: Sequence[Probe], values: Mapping[str, Any], clock: Clock, node: str) -> Sink:
+def make_sink(
+    probes: Sequence[Probe],
+    values: Mapping[str, Any],
+    clock: Clock,
+    node: str,
+    *,
+    recorded: bool = False,
+) -> Sink:
+    """`recorded` if the events come from a file, beside which more memory may be used."""
     if values["output"] == "json":
-        from tracer.outputs.jsonl import JsonLines
+        from tracer.outputs.jsonl import MAX_LINES, MAX_RECORDED, JsonLines
 
-        return JsonLines(sys.stdout.buffer, clock, node)
+        most = MAX_RECORDED if recorded else MAX_LINES
+        return JsonLines(sys.stdout.buffer, clock, node, most)
     from tracer.outputs.stream import stream_columns
     from tracer.outputs.table import Table
 

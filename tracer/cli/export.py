@@ -24,7 +24,7 @@ from tracer.cli._recording import (
 )
 from tracer.cli._tracing import make_command
 from tracer.model.errors import BadRecording, UsageError
-from tracer.model.event import Event
+from tracer.model.event import MAX_RECORDED_JSON, Event, keep_json
 from tracer.model.summary import summary
 from tracer.outputs import exporters
 from tracer.outputs.exporters import Ending, ExportSink, Target
@@ -50,6 +50,7 @@ def export(
     """Writes the part of a recording that the options of `chosen_of_recording` choose."""
     exporter = exporters.get(format_)
     exporter.require()
+    keep_json(MAX_RECORDED_JSON)
     out = None if out == "-" else out
     if out is None and exporter.binary and sys.stdout.isatty():
         raise UsageError(

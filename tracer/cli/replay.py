@@ -13,14 +13,16 @@ import click
 from tracer.cli._options import output
 from tracer.cli._recording import chosen_of_recording, play, wanted_of_recording
 from tracer.cli._tracing import make_command, make_sink
+from tracer.model.event import MAX_RECORDED_JSON, keep_json
 from tracer.model.summary import summary
 
 
 def run(file: str, speed: str, **values: Any) -> None:
+    keep_json(MAX_RECORDED_JSON)
     play(
         file,
         wanted_of_recording(values),
-        lambda told, probes, clock, _: make_sink(probes, values, clock, told.node),
+        lambda told, probes, clock, _: make_sink(probes, values, clock, told.node, recorded=True),
         None if speed == "max" else float(speed),
     )
 

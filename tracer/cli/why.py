@@ -273,7 +273,7 @@ def _explain_recording(
     file: str, chosen: Selection, show: Show, facts: Facts | None = None
 ) -> None:
     """Explains the readable part of a damaged recording, then reports the damage."""
-    from tracer.cli._recording import PATTERNS, Wanted, check_pods, play
+    from tracer.cli._recording import Wanted, check_pods, play
     from tracer.model.kubernetes import Facts
     from tracer.why.engine import explain_all
     from tracer.why.timelines import MAX_RECORDED, Timelines, sees_both_ends, sees_drops
@@ -295,7 +295,7 @@ def _explain_recording(
     try:
         # everything, also events of no pod: a story may need them
         everything = Wanted(Selection(everything=True))
-        play(file, everything, make, facts=facts, patterns=PATTERNS)
+        play(file, everything, make, facts=facts)
     except BadRecording as error:
         damage = error
     for metadata, clock, timelines in told:

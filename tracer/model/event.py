@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypedDict, TypeGuard
 
 import orjson
 
@@ -32,8 +32,9 @@ else:
 
     B, C = TypeVar("B"), TypeVar("C")
 
-# Bound of the JSON cached for processes and places, owners included.
-MAX_JSON = 4 << 20
+# Bounds of the JSON cached for processes and places, owners included: while tracing, and while a
+# recording is written in another format.
+MAX_JSON, MAX_RECORDED_JSON = 4 << 20, 16 << 20
 # Former settings of the wall clock that are remembered.
 MAX_OFFSETS = 64
 
@@ -42,7 +43,10 @@ MAX_OFFSETS = 64
 class Place:
     """The cgroup of a process, with its pod and container. `began` is when the cgroup was first
     described (when it was made or found), `ended` when it was removed. Both are in nanoseconds
-    since boot, None while not known."""
+    since boot, None while not known. `renames` counts the changes of all places' names: while it
+    stays the same, so does the JSON of an event."""
+
+    renames: ClassVar[int] = 0
 
     cgroup: int
     path: str | None
@@ -58,6 +62,7 @@ class Place:
         if (pod, container) != (self.pod, self.container):
             self.pod, self.container = pod, container
             self.version += 1
+            Place.renames += 1
 
     def json(self) -> tuple[Any, Any]:
         """The pod's and the container's JSON, each serialised once."""
@@ -322,6 +327,15 @@ def to_json(event: Event, clock: Clock, node: str) -> bytes:
     }
     return orjson.dumps(value, _default, _OPTIONS)
 
+
+def around_time(line: bytes) -> tuple[bytes, bytes]:
+    """What `to_json` writes before an event's time and behind its `boot_ns`: all of the line that
+    like events share. The kind before the time is a C name, so no value can look like the keys."""
+    head = line.index(_BEFORE_TIME) + len(_BEFORE_TIME)
+    return line[:head], line[line.index(_BEHIND_TIME, head) :]
+
+
+_BEFORE_TIME, _BEHIND_TIME = b'"time":"', b',"node":'
 
 # Dataclasses go through `_default`, which embeds cached JSON.
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATACLASS

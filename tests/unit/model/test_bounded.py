@@ -120,6 +120,7 @@ def processes(count: int) -> list[Process]:
 
 def test_only_so_much_json_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_JSON", 100_000)
+    monkeypatch.setattr(module, "_kept", module._Kept())
     every = processes(500)
     told = [orjson.dumps([one.json(), one.json()]) for one in every]
     with growth() as grown:

@@ -25,8 +25,9 @@ from tracer.identity.resolver import Resolver
 from tracer.kernel.bpf_object import shipped
 from tracer.model.batch import cell
 from tracer.model.cgroup import CgroupIdentity, parse
-from tracer.model.event import Clock, Event, LostBody, Place, Process, text
+from tracer.model.event import Clock, Event, LostBody, Place, Process, text, to_json
 from tracer.model.names import Container, Names, Pod
+from tracer.outputs import jsonl
 from tracer.outputs.escape import escape
 from tracer.outputs.jsonl import FLUSH_BYTES, JsonLines
 from tracer.outputs.stream import stream_columns
@@ -34,6 +35,7 @@ from tracer.outputs.table import GAP, SIGN, TIME, Table, lay_out
 from tracer.outputs.terminal import cells, folded, shorten
 from tracer.probes import Stream
 from tracer.probes.columns import UNKNOWN, Column
+from tracer.session.patterns import Pattern
 
 UID = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 CID = "7dea796eb5d6826a85978fa316612874aa3d576ac576495bed83d77fbc9dc744"
@@ -338,6 +340,48 @@ def test_a_storm_is_written_in_pieces() -> None:
     sink.flush()
     written = b"".join(call.args[0] for call in out.write.call_args_list)
     assert written.count(b"\n") == 3 * FLUSH_BYTES // 100
+
+
+def pattern(pid: int) -> Pattern:
+    about = Process(pid, pid, '","node":', place=Place(7, PATH, parse(PATH), Pod(UID)))
+    body: LostBody = {"probe": '"time":"', "count": pid, "since": "x"}
+    return Pattern(Event("exit", 1, about, None, body))
+
+
+def test_lines_of_patterns_are_those_of_their_events() -> None:
+    """Across seconds, in any order, and with the names that are known by then."""
+    patterns = [pattern(pid) for pid in range(3)]
+    clock = Clock(999_999_990)
+    out, sightings = io.BytesIO(), [(n * 7 % 40, patterns[n * n % 3]) for n in range(60)]
+    sink = JsonLines(out, clock, "node")
+    told = b""
+    for name in (None, "web-0", "web-1"):
+        for one in patterns:
+            assert one.event.place
+            one.event.place.rename(Pod(UID, "shop", name), None)
+        sink.sightings(iter(sightings))
+        told += b"".join(to_json(one.at(boot_ns), clock, "node") for boot_ns, one in sightings)
+    sink.event(lost())
+    sink.flush()
+    assert out.getvalue() == told + to_json(lost(), clock, "node")
+
+
+def test_a_line_is_made_once_for_like_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = mock.Mock(side_effect=to_json)
+    monkeypatch.setattr(jsonl, "to_json", made)
+    one = pattern(1)
+    JsonLines(io.BytesIO(), Clock(0), "node").sightings((n, one) for n in range(100))
+    assert made.call_count == 2
+
+
+def test_only_so_many_lines_are_kept() -> None:
+    sink = JsonLines(io.BytesIO(), Clock(0), "node", 5000)
+    for pid in range(100):
+        one = pattern(pid)
+        sink.sightings([(n, one) for n in range(3)])
+        assert sink._kept < 5000 + 2000
+        assert len(sink._around) < 10
+    assert sink._around
 
 
 # Tables

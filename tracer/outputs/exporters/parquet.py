@@ -14,7 +14,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from tracer.model.errors import KtraceError
-from tracer.model.event import Event, Process, to_json
+from tracer.model.event import Event, Process, around_time, to_json
 from tracer.outputs.exporters import Exporter, Target
 from tracer.probes import DAMAGE
 from tracer.session.patterns import PATTERN, TIME, Pattern, Sighting
@@ -83,8 +83,6 @@ COLUMNS: tuple[tuple[str, str, _Value], ...] = (
 )
 
 
-# Where the time stands in the JSON. The kind before it is a C name.
-_BEFORE_TIME, _BEHIND_TIME = '"time":"', ',"node":'
 # Columns that differ in each row: nothing is gained by looking for equal values.
 _UNIQUE = frozenset(("time", "boot_ns", "ktrace.event"))
 _SECOND = 1_000_000_000
@@ -181,18 +179,10 @@ class ParquetExport:
         """The values of the columns in which the time is not, and the JSON before and behind it."""
         line = to_json(event, self._target.clock, self._target.node)
         columns = [_fitting(type_, value(event)) for _, type_, value in COLUMNS]
-        whole = line.decode().rstrip()
-        head = whole.index(_BEFORE_TIME) + len(_BEFORE_TIME)
-        tail = whole.index(_BEHIND_TIME, head)
+        head, tail = around_time(line.rstrip())
         node = self._target.node or None
-        return (
-            event.kind,
-            node,
-            *columns,
-            self._target.sentence(event),
-            whole[:head],
-            whole[tail:],
-        )
+        told = self._target.sentence(event)
+        return event.kind, node, *columns, told, head.decode(), tail.decode()
 
     def _write_rows(self, rows: _Rows) -> None:
         arrow, offset = self._arrow, self._target.clock.offset_ns
