@@ -822,6 +822,33 @@ def test_a_file_system_that_is_read_only(
     assert asked(tmp_path) == ["web-1"]
 
 
+def test_a_directory_that_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is moved away, and then a link leads to another one: what is there stays as it is."""
+    monkeypatch.setattr(disk_module, "FIRST_PAUSE", 0.0)
+    place, other = tmp_path / "history", tmp_path / "other"
+    place.mkdir()
+    keeping = Keeping(place)
+    keeping.tell(death(1))
+    keeping.written()
+    place.rename(tmp_path / "old")
+    keeping.now += 3600 * NS
+    keeping.second()
+    keeping.written()
+    assert keeping.said == [
+        "ktrace: the history has a gap: No such file or directory; tracing goes on"
+    ]
+    other.mkdir()
+    (other / "precious").write_text("mine")
+    place.symlink_to(other)
+    keeping.second()
+    keeping.tell(death(2))
+    keeping.close()
+    assert (other / "precious").read_text() == "mine"
+    assert asked(place) == ["web-2"]
+    assert {*asked(tmp_path / "old")} == {"web-1", "web-2"}, "its open index takes both"
+    assert keeping.store.state.unrecorded == 3
+
+
 def test_no_history(tmp_path: Path) -> None:
     assert not exists(tmp_path)
     assert not exists(tmp_path / "none")
