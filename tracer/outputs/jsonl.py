@@ -12,12 +12,12 @@ from typing import BinaryIO
 
 from tracer.model.event import Clock, Event, Place, around_time, to_json
 from tracer.outputs.whole import write_lines
-from tracer.session.patterns import Pattern, Sighting
+from tracer.session.patterns import PATTERN_BYTES, Pattern, Sighting
 
 FLUSH_BYTES = 1 << 18
 # Bytes of lines that may come again at another time: while tracing, and of a recording.
 MAX_LINES, MAX_RECORDED = 4 << 20, 32 << 20
-LINE_BYTES = 400  # of one, besides its text
+LINE_BYTES = PATTERN_BYTES + 250  # of one, besides its text: its pattern lives on with it
 
 
 class JsonLines:
