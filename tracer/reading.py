@@ -27,7 +27,7 @@ from tracer.probes import DAMAGE
 from tracer.recording.overview import overview
 from tracer.recording.reader import Reader
 from tracer.recording.replay import ReplaySource
-from tracer.recording.view import Chosen, Window, moment
+from tracer.recording.view import Chosen, window
 from tracer.session.session import Session
 from tracer.why.explained import Explained
 
@@ -175,7 +175,7 @@ class Recording:
         with Reader(self._path) as reader:
             self._metadata = told = reader.metadata
         self._clock = Clock(told.clock_offset_ns)
-        self._window = Window(moment(_text(begin), told, "begin"), moment(_text(end), told, "end"))
+        self._window = window(_text(begin), _text(end), told, ("begin", "end"))
 
     @property
     def path(self) -> Path:

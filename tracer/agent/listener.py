@@ -15,13 +15,14 @@ from contextlib import suppress
 from tracer.agent.publishers import Page
 from tracer.kernel.limits import reason
 from tracer.model.address import with_port
-from tracer.model.errors import KtraceError
+from tracer.model.errors import KtraceError, UsageError
 
 MAX_CONNECTIONS = 16
 MAX_REQUEST = 4096
 DEADLINE_SECONDS = 5.0
 END_SECONDS = 2.0
 TEXT = "text/plain; charset=utf-8"
+_REMEDY = "give another address with --listen, or none: --listen ''"
 
 
 class Listener:
@@ -36,10 +37,7 @@ class Listener:
         try:
             self._socket = _bound(address)
         except OSError as error:
-            raise KtraceError(
-                f"cannot listen on {address}: {reason(error)}",
-                "give another address with --listen, or none: --listen ''",
-            ) from error
+            raise KtraceError(f"cannot listen on {address}: {reason(error)}", _REMEDY) from error
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         for readable in (self._socket, self._wake):
             self._selector.register(readable, selectors.EVENT_READ)
@@ -172,16 +170,21 @@ def _response(status: str, kind: str, body: bytes, *, with_body: bool = True) ->
     return head.encode() + (body if with_body else b"")
 
 
-def _bound(address: str) -> socket.socket:
+def host_and_port(address: str) -> tuple[str, int]:
+    """Raises UsageError."""
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise OSError(f"{address!r} is no ADDRESS:PORT")
-    host = host.strip("[]")
+    if not (colon and port.isascii() and port.isdecimal() and int(port) <= 65535):
+        raise UsageError(f"cannot listen on {address}: it is no ADDRESS:PORT", _REMEDY)
+    return host.strip("[]"), int(port)
+
+
+def _bound(address: str) -> socket.socket:
+    host, port = host_and_port(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, int(port)))
+        bound.bind((host, port))
         bound.listen(MAX_CONNECTIONS)
         bound.setblocking(False)
     except OSError:

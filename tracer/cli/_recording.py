@@ -21,7 +21,7 @@ from tracer.model.selection import Selection, pod_matches
 from tracer.model.units import counted
 from tracer.probes import Probe
 from tracer.probes.columns import pod_name
-from tracer.recording.view import Chosen, Window, moment
+from tracer.recording.view import Chosen, window
 from tracer.session.session import Session, Sink
 
 if TYPE_CHECKING:
@@ -90,9 +90,9 @@ def play(
         clock = Clock(told.clock_offset_ns)
         known = [probes.get(name) for name in probes.names() if name in told.attached]
         source = ReplaySource(reader, speed, argv)
-        window = Window(moment(wanted.begin, told, "--from"), moment(wanted.end, told, "--to"))
+        span = window(wanted.begin, wanted.end, told, ("--from", "--to"))
         sink = make(told, known, clock, lambda: session.resolver.places())
-        chosen = Chosen(sink, wanted.selection, window, wanted.count, source.interrupt)
+        chosen = Chosen(sink, wanted.selection, span, wanted.count, source.interrupt)
         explained = _explained(chosen, told, clock, said) if explain else None
         shown = explained or chosen
         limits = told.count, said, patterns

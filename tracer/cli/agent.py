@@ -17,6 +17,7 @@ import click
 from tracer import backends
 from tracer.agent import publishers
 from tracer.agent.history.bounds import Bounds
+from tracer.agent.listener import host_and_port
 from tracer.agent.lock import holder
 from tracer.cli._file import config_option
 from tracer.cli._history import directory as directory_option
@@ -61,6 +62,8 @@ _UNITS: Mapping[publishers.Unit, click.ParamType[Any] | None] = {
 def run(check: bool, listen: str, **values: Any) -> None:
     directory = Path(values["dir"])
     chosen = _chosen(listen, values)
+    if listen:
+        host_and_port(listen)  # also --check says what is wrong with it
     if check:
         raise SystemExit(_check(directory, listen, chosen, values))
     from tracer.agent.agent import Agent, Settings

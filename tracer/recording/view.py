@@ -102,6 +102,14 @@ def wants(selection: Selection, event: Event) -> bool | None:
     return selection.wants(event)
 
 
+def window(begin: str | None, end: str | None, told: Metadata, names: tuple[str, str]) -> Window:
+    """From two times as `moment` takes them. An error names the options by these names."""
+    found = Window(moment(begin, told, names[0]), moment(end, told, names[1]))
+    if None not in (found.begin, found.end) and not found.holds(found.begin or 0):
+        raise UsageError(f"{names[0]} {begin} is not before {names[1]} {end}", "exchange them")
+    return found
+
+
 def moment(text: str | None, told: Metadata, option: str) -> int | None:
     """Nanoseconds since boot, for a time such as 2026-11-21T04:07:04Z, or for +2m after the
     recording's beginning. An error names the `option`."""

@@ -52,6 +52,12 @@ def test_a_share_of_the_file_system(check: Check) -> None:
     assert "answers    nobody on the network" in check("--listen", "").output
 
 
+def test_an_address_that_is_none(check: Check) -> None:
+    told = check("--listen", "foo")
+    assert isinstance(told.exception, UsageError)
+    assert told.exception.message == "cannot listen on foo: it is no ADDRESS:PORT"
+
+
 def test_what_it_lacks(check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(*_: object) -> None:
         raise CannotOnThisKernel("core lacks BTF", "a kernel with BTF")

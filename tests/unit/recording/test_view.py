@@ -23,7 +23,7 @@ from tracer.recording.format import Kind, block, file_header, json_block, lost_j
 from tracer.recording.overview import Overview, overview
 from tracer.recording.reader import Reader
 from tracer.recording.replay import ReplaySource
-from tracer.recording.view import Chosen, Window, moment
+from tracer.recording.view import Chosen, Window, moment, window
 from tracer.session.patterns import Pattern, Sighting
 
 EVERYTHING = Selection(everything=True)
@@ -190,6 +190,12 @@ def test_a_moment(text: str | None, ns: int | None) -> None:
 def test_no_moment(text: str) -> None:
     with pytest.raises(UsageError, match=r"--to .* is no time"):
         moment(text, recordings.metadata(), "--to")
+
+
+@pytest.mark.parametrize(("begin", "end"), [("+3m", "+2m"), ("+2m", "+2m")])
+def test_a_span_that_ends_before_it_begins(begin: str, end: str) -> None:
+    with pytest.raises(UsageError, match=r"--from \+.m is not before --to \+2m"):
+        window(begin, end, recordings.metadata(), ("--from", "--to"))
 
 
 # What it holds
