@@ -174,7 +174,7 @@ def test_no_terminal() -> None:
     ended = run("live")
     assert ended.returncode == 2
     assert ended.stdout == ""
-    assert ended.stderr.count("\n") == 1
+    assert ended.stderr.count("\n") == 2
     assert "-o json" in ended.stderr
 
 

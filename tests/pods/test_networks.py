@@ -159,9 +159,7 @@ def test_a_namespace_that_a_pod_on_the_hosts_network_makes(
     finally:
         pod.remove()
     (sent,) = [e for e in events if e["remote"]["port"] == port and e["direction"] == "sent"]
-    assert sent["pod"] == sent["local"]["pod"] == sent["remote"]["pod"]
-    # the runtime, which knows the labels, may answer later
-    assert {**sent["pod"], "labels": None} == {**pod_json(pod), "labels": None}
+    assert sent["pod"] == sent["local"]["pod"] == sent["remote"]["pod"] == pod_json(pod)
 
 
 def test_a_sandbox_that_is_made_again(web: PodHandle, cri: tuple[str, str]) -> None:

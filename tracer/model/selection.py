@@ -74,11 +74,6 @@ class Selection:
         return everywhere or kind in self.besides
 
     @cached_property
-    def needs_labels(self) -> bool:
-        """Whether a pod's labels have a part in the decision, besides its name."""
-        return bool(self.labels) or any(map(workloads.parse, self.globs))
-
-    @cached_property
     def mode(self) -> Mode:
         if self.sender_pods:
             return Mode.BOTH

@@ -340,7 +340,7 @@ class Session:
 
     def _needs_name(self, place: Place) -> bool:
         pod, container = place.pod, place.container
-        if pod and (pod.name is None or (pod.labels is None and self._selection.needs_labels)):
+        if pod and (pod.name is None or pod.labels is None):  # only the runtime knows labels
             return True
         return bool(container and container.name is None)
 

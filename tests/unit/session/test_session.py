@@ -904,8 +904,10 @@ def test_a_sink_may_keep_what_names_decide_on_later(world: Make) -> None:
     assert (summary.events, summary.nameless) == (3, 0)
 
 
-@pytest.mark.parametrize("selected", [{"labels": (("tier", "front"),)}, {"pods": ("deploy/web",)}])
-def test_labels_are_waited_for_if_they_decide(world: Make, selected: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "selected", [{}, {"labels": (("tier", "front"),)}, {"pods": ("deploy/web",)}]
+)
+def test_labels_are_waited_for(world: Make, selected: dict[str, Any]) -> None:
     """Log directories tell names and know no labels."""
     name, labels = "web-67768f46c4-sxdwg", {"tier": "front", "pod-template-hash": "67768f46c4"}
     container = Container(CID, "containerd", "nginx")
@@ -922,6 +924,9 @@ def test_labels_are_waited_for_if_they_decide(world: Make, selected: dict[str, A
     )
     assert seen == [0]
     assert w.shown == [1]
+    (event,) = w.sink.events
+    assert event.place and event.place.pod
+    assert event.place.pod.labels == labels
     assert summary.nameless == 0
 
 
