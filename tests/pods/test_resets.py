@@ -140,8 +140,9 @@ def test_a_pod_that_starts_while_tracing(containerd: Containerd, cri: tuple[str,
 
 
 def refused_and_known(ktrace: Ktrace, pod: PodHandle) -> bool:
+    """With its labels, which the runtime tells later than a log directory tells names."""
     refused_from_host(pod)
-    return any(e["pod"] and e["pod"]["uid"] == pod.uid for e in ktrace.events)
+    return any(e["pod"] == pod_json(pod) for e in ktrace.events)
 
 
 def refused_from_host(pod: PodHandle) -> tuple[str, int]:

@@ -4,8 +4,9 @@
 Page 0 of the mapping is the consumer's position (ours to write), page 1 the producer's. Then comes
 the data, mapped twice in a row so that a span that wraps reads as one piece (kernel/bpf/ringbuf.c).
 The positions are read and written as whole 64-bit words. On x86, loads are not reordered with loads
-nor stores with stores, so the protocol needs nothing more. Elsewhere libbpf's callback reads the
-ring.
+nor stores with stores, except within one copy of many bytes (Intel SDM, volume 3, "Memory
+Ordering"), so the protocol needs nothing more than a second copy. Elsewhere libbpf's callback reads
+the ring.
 """
 
 from __future__ import annotations
@@ -46,13 +47,17 @@ class MappedRing:
         if not waiting:
             return None
         start = consumed & (self._size - 1)
-        end = start + min(waiting, BATCH_BYTES)
-        data = bytes(self._data[start:end])
-        if end > self._size:
-            data += self._data[: end - self._size]
-        batch, used = split(data)
+        # A copy loads in no certain order: of a record that was finished meanwhile it may hold the
+        # new header and old bytes behind it. So it only tells how much is finished.
+        _, used = split(self._copied(start, min(waiting, BATCH_BYTES)))
+        batch, _ = split(self._copied(start, used))
         self._consumer[0] = consumed + used
         return batch if used else None
+
+    def _copied(self, start: int, length: int) -> bytes:
+        end = start + length
+        data = bytes(self._data[start:end])
+        return data + self._data[: end - self._size] if end > self._size else data
 
     @property
     def waiting(self) -> int:

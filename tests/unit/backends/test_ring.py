@@ -57,3 +57,26 @@ def test_a_record_may_wrap_anywhere(kernel: Kernel, before: int) -> None:
     assert bytes(batch.data) == b"".join(map(cell, sent))
     assert ring.read() is None
     ring.close()
+
+
+class OutOfOrder(MappedRing):
+    """A copy during which the kernel finishes a record: what lies behind the header was loaded
+    first."""
+
+    copies = 0
+
+    def _copied(self, start: int, length: int) -> bytes:
+        self.copies += 1
+        data = super()._copied(start, length)
+        return data[:8] + bytes(len(data) - 8) if self.copies == 1 else data
+
+
+def test_a_record_that_is_finished_while_it_is_copied(kernel: Kernel) -> None:
+    ring = OutOfOrder(kernel.fd, SIZE)
+    record = struct.pack("=QQ", 1, 2)
+    kernel.submit(record)
+    batch = ring.read()
+    assert batch is not None
+    assert bytes(batch.data) == cell(record)
+    assert [(run.kind, run.count) for run in batch.runs] == [(1, 1)]
+    ring.close()
